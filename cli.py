@@ -1,0 +1,391 @@
+"""The `mgc` command: parse, call, print. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.errors import MgcError, SpecError
+from pipeline.workspace import Workspace
+
+FOLDER = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """A group whose errors are one line on stderr: what is wrong; what to do."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+        sys.exit(self._run(*args, **kwargs | {"standalone_mode": False}))
+
+    def _run(self, *args: Any, **kwargs: Any) -> int:
+        try:
+            return super().main(*args, **kwargs) or 0
+        except click.exceptions.Exit as stop:
+            return stop.exit_code
+        except click.ClickException as error:
+            usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
+            return _fail(_one_line(error.format_message()), f"see `{usage} --help`", 2)
+        except (click.Abort, KeyboardInterrupt):
+            return _fail("interrupted", "what is finished is kept; the same command continues", 130)
+        except SpecError as error:
+            return _fail(error.problem, error.remedy, 2)
+        except MgcError as error:
+            return _fail(error.problem, error.remedy, 1)
+        except BrokenPipeError:
+            sys.stderr.close()  # or Python complains about it at exit
+            return 1
+        except Exception as error:
+            problem = f"{type(error).__name__}: {_one_line(str(error))}"
+            return _fail(problem, "this is a fault in mgc; `--debug` shows where", 1)
+
+
+def _fail(problem: str, remedy: str, code: int) -> int:
+    if "--debug" in sys.argv and code != 130:
+        traceback.print_exc()
+    click.echo(f"error: {_one_line(problem)}" + (f"; {_one_line(remedy)}" if remedy else ""), err=True)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def common(command: Callable) -> Callable:
+    """Options of every command."""
+    data_dir = click.option(
+        "--data-dir",
+        type=FOLDER,
+        default="data",
+        envvar="MGC_DATA",
+        show_default=True,
+        help="Workspace of datasets, stores and runs [$MGC_DATA].",
+    )
+    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
+    return data_dir(debug(command))
+
+
+def json_option(command: Callable) -> Callable:
+    """`--json`: print plain values instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def dataset_options(command: Callable) -> Callable:
+    """Where the music and its labels are."""
+    for option in reversed(
+        [
+            click.option("--dataset", type=FOLDER, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
+            click.option("--metadata", type=FOLDER, help="FMA: tracks.csv or its folder."),
+            click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
+            click.option("--subset", help="FMA: small, medium, large or full."),
+            click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
+            click.option("--audio-root", type=FOLDER, help="Lists: the folder that paths are relative to."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def slicing_options(command: Callable) -> Callable:
+    """How tracks are cut."""
+    for option in reversed(
+        [
+            click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
+            click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
+            click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
+            click.option("--whole", is_flag=True, help="One slice per track: all of it."),
+            click.option("--offset", type=float, help="Seconds left out at the start of each track."),
+            click.option("--max-slices", type=int, help="Slices per track at most."),
+            click.option("--place", help="Which slices are kept: all, start, centre or random."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _slicing(options: dict[str, Any], seed: int = 0) -> Any:
+    """The `Slicing` that slicing options describe; None where none is given."""
+    from pipeline.slicing import Slicing
+
+    given = {
+        key: options[key] for key in ("frames", "overlap", "offset", "max_slices", "place") if options[key] is not None
+    }
+    if options["whole"]:
+        given["whole"] = True
+    if options["seconds"] is not None:
+        given["seconds"] = options["seconds"]
+    elif "frames" in given or "whole" in given:
+        given["seconds"] = None
+    return Slicing(**given, seed=seed) if given else None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mgc")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
+def main() -> None:
+    """Folders of music into trained, honestly evaluated genre classifiers.
+
+    Three stages that meet in files: `mgc extract` makes a feature store, `mgc train` a run, `mgc evaluate` a report.
+    """
+
+
+@main.command()
+@dataset_options
+@click.option("--name", help="What the dataset's stores are filed under.  [default: name of the folder or list]")
+@click.option("--feature", "features", multiple=True, help="stft, mel or mfcc[:key=value,...]; may be repeated.")
+@slicing_options
+@click.option("--sr", type=int, help="Sample rate in Hz.")
+@click.option("--n-fft", type=int, help="Samples of the Fourier transform.")
+@click.option("--hop-length", type=int, help="Samples between frames.")
+@click.option("--n-mels", type=int, help="Mel bands.")
+@click.option("--n-mfcc", type=int, help="Cepstral coefficients.")
+@click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
+@click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
+@click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16 or float32.")
+@click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
+@click.option("--out", type=FOLDER, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
+@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of splits and shard layout.")
+@click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split: overrides all others.")
+@click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
+@click.option("--max-dropped", help="Exit with 1 if more is dropped: a number, or a share like 5%.")
+@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds that one file may take.")
+@click.option("--verify", is_flag=True, help="Check every byte of the store first; extract damaged shards again.")
+@click.option("--rebuild", is_flag=True, help="Extract everything again, into the layout of one pass.")
+@json_option
+@common
+def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
+    """Decode a dataset once and store features of it.
+
+    A second call does nothing; a call after new, changed or removed files does just what is needed.
+    """
+    from models import recipes
+    from pipeline import extract as extraction
+    from pipeline import summary
+    from pipeline.features import parse_feature
+    from pipeline.splits import read_splits
+
+    limit = summary.parse_limit(options["max_dropped"])
+    names = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
+    defaults = {name: options[name] for name in names if options[name] is not None}
+    specs = [parse_feature(text, defaults) for text in options["features"]]
+    slicing = _slicing(options)
+    if options["system"]:
+        asked, cut = recipes.extraction_for(options["system"])
+        specs, slicing = [*specs, *asked], slicing or cut
+    if not specs:
+        raise SpecError("no feature asked for", "add --feature stft, --feature mel or --feature mfcc")
+    specs = list(dict.fromkeys(specs))
+    workspace = Workspace(data_dir)
+    dataset = _open_dataset(workspace, options)
+    out = options["out"] or workspace.features(options["name"] or dataset.name)
+    echo = _echo(as_json)
+    for note in dataset.notes:
+        echo(note)
+    how = extraction.Options(
+        slicing=slicing,
+        workers=options["workers"],
+        scheduler=options["scheduler"],
+        seed=options["seed"],
+        splits=read_splits(options["splits"]) if options["splits"] else {},
+        max_duration=options["max_duration"],
+        file_timeout=options["timeout"],
+        rebuild=options["rebuild"],
+        verify=options["verify"],
+    )
+    done = extraction.extract(dataset, specs, out, how, echo=echo, progress=_bar("extract", "track"))
+    reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in done]
+    workspace.remember("store", done[-1].store.path)
+    if as_json:
+        _print_json({"stores": reports})
+    else:
+        click.echo(
+            "\n\n".join(summary.render(report, result.store) for report, result in zip(reports, done, strict=True))
+        )
+    for report in reports:
+        summary.require_enough(report, limit)
+    return 0
+
+
+def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
+    from pipeline.datasets import open_dataset
+
+    source = options["dataset"]
+    if source is None:
+        source = workspace.only_dataset()
+        click.echo(f"dataset: {source}", err=True)
+    return open_dataset(
+        source,
+        format=options["layout"],
+        metadata=options["metadata"],
+        subset=options["subset"],
+        genre_column=options["genre_column"],
+        audio_root=options["audio_root"],
+    )
+
+
+@main.command("slice")
+@click.argument("store", type=FOLDER, required=False)
+@slicing_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random places.")
+@json_option
+@common
+def slice_(store: Path | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
+    """Cut the tracks of a store anew, without decoding."""
+    from pipeline import extract as extraction
+    from pipeline import summary
+
+    slicing = _slicing(options, seed)
+    if slicing is None:
+        raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole")
+    cut = extraction.reslice(_store(Workspace(data_dir), store), slicing)
+    report = summary.summarise(cut)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(summary.render(report, cut))
+    return 0
+
+
+@main.command()
+@click.argument("store", type=FOLDER, required=False)
+@click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split.")
+@click.option("--redo", is_flag=True, help="Draw the splits anew.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the new splits.")
+@dataset_options
+@json_option
+@common
+def split(
+    store: Path | None, splits: Path | None, redo: bool, seed: int, data_dir: Path, as_json: bool, **options: Any
+) -> int:
+    """Show the splits of a store, or reassign them without decoding."""
+    from pipeline import extract as extraction
+    from pipeline import summary
+    from pipeline.splits import read_splits
+
+    workspace = Workspace(data_dir)
+    opened = _store(workspace, store)
+    echo = _echo(as_json)
+    if redo or splits:
+        options["dataset"] = options["dataset"] or Path(opened.dataset["source"])
+        dataset = _open_dataset(workspace, options)
+        override = read_splits(splits) if splits else {}
+        moved, notes = extraction.resplit(opened, dataset, seed, override, keep=not redo)
+        for note in notes:
+            echo(note)
+        echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")
+        opened = type(opened).open(opened.path)
+    report = summary.summarise(opened)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(summary.render_splits(report))
+    return 0
+
+
+@main.command()
+@click.argument("path", type=FOLDER, required=False, metavar="[STORE|RUN]")
+@json_option
+@common
+def info(path: Path | None, data_dir: Path, as_json: bool) -> int:
+    """Show what is in a store or a run."""
+    from pipeline import summary
+
+    workspace = Workspace(data_dir)
+    if path is not None and (path / "config.json").exists():
+        from models import runs
+
+        run = runs.Run.open(path)
+        workspace.remember("run", run.path)
+        report = runs.summarise(run)
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else runs.render(report))
+        return 0
+    store = _store(workspace, path)
+    report = summary.summarise(store)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(summary.render(report, store))
+    return 0
+
+
+@main.command()
+@click.argument("store", type=FOLDER, required=False)
+@json_option
+@common
+def verify(store: Path | None, data_dir: Path, as_json: bool) -> int:
+    """Check every byte of a store against its checksums."""
+    from pipeline.verify import verify as check
+
+    opened = _store(Workspace(data_dir), store)
+    problems = check(opened, _bar("verify", "shard"))
+    if as_json:
+        rows = [{"file": str(p.path), "shard": p.shard, "problem": p.what} for p in problems]
+        _print_json({"store": str(opened.path), "ok": not problems, "problems": rows})
+    else:
+        for problem in problems:
+            click.echo(f"{problem.path}: {problem.what}")
+        if not problems:
+            click.echo(f"{opened.path}: every byte is as it was written")
+    if problems:
+        remedy = "run `mgc extract --verify` on its dataset: what is damaged is extracted again"
+        raise MgcError(f"{opened.path}: {len(problems)} problems", remedy)
+    return 0
+
+
+def _store(workspace: Workspace, path: Path | None) -> Any:
+    """The store named, or the latest one, said aloud; remembered as the latest."""
+    from pipeline.store import Store
+
+    if path is None:
+        path = workspace.latest_store()
+        click.echo(f"store: {path}", err=True)
+    store = Store.open(path)
+    workspace.remember("store", store.path)
+    return store
+
+
+def _echo(quiet: bool) -> Callable[[str], None]:
+    """Notes for the user: on stdout, or on stderr where stdout is for JSON."""
+    return lambda line: click.echo(line, err=quiet)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
+    """A tqdm bar on a terminal; plain lines, a tenth of the work each, elsewhere."""
+
+    @contextlib.contextmanager
+    def bar(total: int) -> Iterator[Callable[[int], None]]:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            with tqdm(total=total, desc=label, unit=unit) as shown:
+                yield shown.update
+            return
+        done = said = 0
+
+        def advance(step: int) -> None:
+            nonlocal done, said
+            done += step
+            if done == total or (done - said) * 10 >= total:
+                said = done
+                click.echo(f"{label}: {done} of {total} {unit}s", err=True)
+
+        yield advance
+
+    return bar
+
+
+if __name__ == "__main__":
+    main()

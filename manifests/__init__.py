@@ -1,0 +1,1 @@
+"""Declarative inputs shipped with the package: dataset descriptions and training recipes."""

@@ -1,0 +1,1 @@
+"""Everything after the store: architectures, streaming, training, evaluation. Depends on `pipeline` alone."""

@@ -1,0 +1,1 @@
+"""Everything before training: datasets, audio, features, stores. Knows nothing of models."""

@@ -1,0 +1,175 @@
+"""Running tasks on Dask workers, so that a file that kills or hangs its worker costs only itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipeline.errors import MgcError
+from pipeline.worker import Task
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+#: Tasks handed out per worker: one at work, one waiting. Scheduler and graph do not grow with the library.
+TASKS_PER_WORKER = 2
+#: A row that was being decoded when its worker died is tried once more: somebody else may have killed the worker.
+DEATHS_ALLOWED = 1
+#: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
+MOST_ATTEMPTS = 150
+
+
+@contextlib.contextmanager
+def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
+    """A Dask client: of a scheduler that runs already, or of worker processes that end with the context.
+
+    Raises:
+        MgcError: no scheduler answers at that address.
+    """
+    import dask
+    import distributed
+
+    settings = {
+        # Retries are ours: Dask would send a file that kills its worker to four of them.
+        "distributed.scheduler.allowed-failures": 0,
+        # One thread per library and worker, or processes multiply threads. Set before a worker's first import.
+        "distributed.nanny.pre-spawn-environ.NUMBA_NUM_THREADS": 1,
+        "distributed.admin.system-monitor.disk": False,
+    }
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        if scheduler is None:
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+            client = stack.enter_context(distributed.Client(cluster))
+            client.run(_quiet)
+        else:
+            try:
+                client = stack.enter_context(distributed.Client(scheduler, timeout=20))
+            except (OSError, ValueError) as error:
+                problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
+                raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
+        yield client
+
+
+def _quiet() -> None:
+    """Send what C libraries write to the worker's stderr (mpg123's notes on damaged files) nowhere."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+class Dispatch:
+    """Sends tasks out in a rolling window, and takes a task apart when its worker dies or hangs.
+
+    Args:
+        client: of the cluster.
+        function: what a worker does with a task.
+        timeout_s: seconds that one file may take.
+    """
+
+    def __init__(self, client: Client, function: Callable[[Task], pa.Table], timeout_s: float) -> None:
+        self._client = client
+        self._function = function
+        self._timeout_s = timeout_s
+        self._waiting: deque[tuple[int, Task]] = deque()
+        self._running: dict[Future, tuple[int, Task]] = {}
+        self._seen: dict[int, tuple[int, float]] = {}  # row at work and since when, by task
+        self._deaths: Counter[tuple[int, int]] = Counter()
+        self._attempts: Counter[int] = Counter()
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
+        """Yield each task with its result, as they finish.
+
+        Raises:
+            Exception: what a task raised, other than the death of its worker.
+        """
+        import distributed
+
+        self._waiting.extend(enumerate(tasks))
+        try:
+            while self._waiting or self._running:
+                self._fill()
+                with contextlib.suppress(TimeoutError):
+                    distributed.wait(list(self._running), timeout=0.5, return_when="FIRST_COMPLETED")
+                for future in [future for future in self._running if future.done()]:
+                    number, task = self._running.pop(future)
+                    self._seen.pop(number, None)
+                    error = future.exception() if future.status != "cancelled" else None
+                    if future.status == "finished":
+                        yield task, future.result()
+                    elif error is None or isinstance(error, distributed.scheduler.KilledWorker):
+                        self._bury(number, task)
+                    else:
+                        raise error
+                self._watch()
+        finally:
+            self._client.cancel(list(self._running), force=True)
+
+    def _fill(self) -> None:
+        workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        while self._waiting and len(self._running) < TASKS_PER_WORKER * workers:
+            number, task = self._waiting.popleft()
+            self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task
+
+    def _bury(self, number: int, task: Task) -> None:
+        """The worker died: what it was decoding is suspect, and condemned the second time."""
+        row = _row_at_work(task)
+        if row is not None:
+            self._deaths[number, row] += 1
+            if self._deaths[number, row] > DEATHS_ALLOWED:
+                task = _condemn(task, row, "crashed")
+        self._again(number, task)
+
+    def _again(self, number: int, task: Task) -> None:
+        self._attempts[number] += 1
+        if self._attempts[number] > MOST_ATTEMPTS:
+            raise MgcError("workers keep dying", "check the memory of the machine, or use fewer --workers")
+        task.beacon.unlink(missing_ok=True)
+        self._waiting.appendleft((number, task))
+
+    def _watch(self) -> None:
+        """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""
+        now = time.monotonic()
+        for future, (number, task) in list(self._running.items()):
+            row = _row_at_work(task)
+            if row is None:
+                continue
+            since = self._seen.get(number)
+            if since is None or since[0] != row:
+                self._seen[number] = row, now
+            elif now - since[1] > self._timeout_s:
+                del self._running[future]
+                self._seen.pop(number)
+                addresses = [a for a, keys in self._client.processing().items() if future.key in keys]
+                self._client.cancel([future], force=True)
+                # A worker that holds the GIL hears nothing: only ending its process helps.
+                self._client.restart_workers(addresses, timeout=60, raise_for_error=False)
+                self._again(number, _condemn(task, row, "timeout"))
+
+
+def _row_at_work(task: Task) -> int | None:
+    try:
+        return int(task.beacon.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _condemn(task: Task, row: int, verdict: str) -> Task:
+    return dataclasses.replace(task, verdicts=task.verdicts | {row: verdict})

@@ -1,0 +1,264 @@
+"""Extraction: plan, hand the work to Dask workers, publish the manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import files, planning
+from pipeline.datasets import Dataset
+from pipeline.errors import MgcError, StoreError
+from pipeline.features import FeatureSpec
+from pipeline.manifest import publish
+from pipeline.slicing import Slicing
+from pipeline.splits import assign_splits
+from pipeline.store import Store
+from pipeline.worker import Target, Task
+
+#: Seconds that decoding and analysing one file may take before it counts as hung.
+FILE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to extract.
+
+    Attributes:
+        slicing: how to cut; None keeps a store's slicing, and gives a new one the default.
+        workers: worker processes; None for one per processor.
+        scheduler: address of a running Dask scheduler to use instead.
+        seed: of splits and of the dealing to shards.
+        splits: splits by track that override all others.
+        max_duration: seconds beyond which a track is dropped as `too-long`.
+        file_timeout: seconds that one file may take.
+        rebuild: extract everything again, into the layout that one pass would give.
+        verify: check every byte of the store first, and extract damaged shards again.
+    """
+
+    slicing: Slicing | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    seed: int = 0
+    splits: Mapping[str, str] = field(default_factory=dict)
+    max_duration: float | None = None
+    file_timeout: float = FILE_TIMEOUT_S
+    rebuild: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What became of one store.
+
+    Attributes:
+        store: the store, finished.
+        decoded: tracks that this call decoded.
+    """
+
+    store: Store
+    decoded: int
+
+
+def extract(
+    dataset: Dataset,
+    specs: list[FeatureSpec],
+    out: Path,
+    options: Options,
+    *,
+    echo: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda done: None),
+) -> list[Extraction]:
+    """Make, extend or repair one store per spec, decoding each file once for all of them.
+
+    Args:
+        dataset: what to extract.
+        specs: the features.
+        out: folder of the stores, each `<feature>-<digest of its spec>`.
+        options: how.
+        echo: gets lines for the user.
+        progress: given the number of tracks, a context manager whose value is called with tracks done.
+
+    Raises:
+        MgcError: the stores belong to another dataset, are held by another process, cannot be written, ...
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.output_errors(out))
+        stores = []
+        for spec in specs:
+            store = open_or_create(out / f"{spec.name}-{spec.digest}", spec, dataset, options.seed)
+            stack.enter_context(store.lock())
+            stores.append(store)
+        retired = [_retire(store) for store in stores] if options.rebuild else []
+        plans = [_plan(store, dataset, options, echo) for store in stores]
+        tasks = _tasks(stores, plans, dataset, options)
+        if tasks:
+            with progress(sum(len(task.tracks) for task in tasks)) as advance:
+                _dispatch(tasks, options, advance)
+        for store, plan in zip(stores, plans, strict=True):
+            _publish(store, plan, options.slicing)
+        for folder in retired:
+            shutil.rmtree(folder)
+    return [Extraction(Store.open(s.path), plan.tracks) for s, plan in zip(stores, plans, strict=True)]
+
+
+def open_or_create(path: Path, spec: FeatureSpec, dataset: Dataset, seed: int) -> Store:
+    """The store of a spec and a dataset; one made for another dataset is refused."""
+    if not (path / "store.json").exists():
+        if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
+            raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
+        return Store.create(path, spec, _describe(dataset, seed))
+    store = Store.open(path)
+    if store.dataset["root"] != str(dataset.root):
+        raise StoreError(
+            f"{path}: was made from {store.dataset['root']}, not from {dataset.root}",
+            "give this dataset a name of its own with --name, or extract into another folder with --out",
+        )
+    return store
+
+
+def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "source": str(dataset.source),
+        "format": dataset.format,
+        "genres": list(dataset.genres),
+        "seed": seed,
+    }
+
+
+def _retire(store: Store) -> Path:
+    """Move a store's content aside. Beside the new one it still keeps every split where it is."""
+    retired = store.path.with_name(f"{store.path.name}.old")
+    if not retired.exists():
+        shutil.copytree(store.path, retired, ignore=shutil.ignore_patterns("*.zarr", ".*"))
+    shutil.rmtree(store.path / "shards")
+    (store.path / "shards").mkdir()
+    for name in ("tracks.parquet", "slices.parquet", "plan.parquet"):
+        (store.path / name).unlink(missing_ok=True)
+    return retired
+
+
+def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
+    """What to do, written down in the store before any of it is done."""
+    _clean(store)
+    planning.finish_rewrites(store)
+    tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known_splits(store), override=options.splits)
+    plan = planning.compare(store, dataset, tracks, thorough=options.verify)
+    for note in (*notes, *plan.notes):
+        echo(f"{store.path.name}: {note}")
+    if plan:
+        planning.write_journal(store, plan)
+        planning.rewrite_fragments(store, plan.fragments)
+    return plan
+
+
+def known_splits(store: Store) -> dict[str, str]:
+    """Splits already given, by track: by this store, else by another store of the same dataset beside it.
+
+    So every feature of a dataset has the same splits, whenever it was extracted.
+    """
+    known: dict[str, str] = {}
+    for path in (store.path, *sorted(store.path.parent.iterdir())):
+        with contextlib.suppress(MgcError):
+            other = Store.open(path)
+            if other.dataset["root"] == store.dataset["root"]:
+                rows = planning.history(other)
+                pairs = zip(rows["track_id"].to_pylist(), rows["split"].to_pylist(), strict=True)
+                known = {track: split for track, split in pairs if split} | known
+    return known
+
+
+def _clean(store: Store) -> None:
+    """Remove what an interrupted run left half-written."""
+    for path in (store.path, store.path / "shards"):
+        for leftover in path.glob(f"{files.TEMPORARY}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, options: Options) -> list[Task]:
+    """One task per deal; stores that are to hold the same tracks share it, and its decoding."""
+    deals: dict[tuple, tuple[pa.Table, list[Target]]] = {}
+    for store, plan in zip(stores, plans, strict=True):
+        for tracks, shards in plan.deals:
+            key = tuple(zip(tracks["track_id"].to_pylist(), tracks["split"].to_pylist(), strict=True))
+            deals.setdefault(key, (tracks, []))[1].append(Target(store, shards))
+    root = str(dataset.root)
+    return [Task(root, tracks, targets, max_duration=options.max_duration) for tracks, targets in deals.values()]
+
+
+def _dispatch(tasks: list[Task], options: Options, advance: Callable[[int], Any]) -> None:
+    from pipeline.cluster import Dispatch, connect
+    from pipeline.worker import extract as work
+
+    workers = min(options.workers or processors(), len(tasks))
+    with connect(workers, options.scheduler) as client:
+        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
+            advance(len(task.tracks))
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> None:
+    """Write the manifest and the slice index, where anything is new."""
+    current = None
+    with contextlib.suppress(StoreError):
+        current = store.slicing
+    wanted = slicing or current or Slicing()
+    if plan or store.unfinished or current != wanted:
+        publish(store, wanted)
+        _clean(store)
+
+
+def resplit(
+    store: Store, dataset: Dataset, seed: int, override: Mapping[str, str], *, keep: bool
+) -> tuple[int, tuple[str, ...]]:
+    """Reassign the splits of a store, without decoding.
+
+    Args:
+        store: the store.
+        dataset: the dataset it was made from, as it is now.
+        seed: of the new splits.
+        override: splits by track that come first.
+        keep: the other tracks stay where they are; else their splits are drawn anew.
+
+    Returns:
+        Tracks that changed their split, and notes for the user.
+    """
+    with files.output_errors(store.path), store.lock():
+        store.require_finished()
+        slicing = store.slicing
+        past = planning.history(store)
+        known = known_splits(store) if keep else {}
+        tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
+        before = dict(zip(past["track_id"].to_pylist(), past["split"].to_pylist(), strict=True))
+        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))
+        after = dict(zip(tracks["track_id"].to_pylist(), tracks["split"].to_pylist(), strict=True))
+        plan = planning.relabel(store, tracks)
+        planning.write_journal(store, plan)
+        planning.rewrite_fragments(store, plan.fragments)
+        publish(store, slicing)
+    return sum(before[track] != split for track, split in after.items()), notes
+
+
+def reslice(store: Store, slicing: Slicing) -> Store:
+    """Cut a store's tracks anew, without decoding; nothing changes where no track holds a slice."""
+    with files.output_errors(store.path), store.lock():
+        if store.plan_path.exists():
+            store.require_finished()
+        publish(store, slicing, require_slices=True)
+    return Store.open(store.path)

@@ -1,0 +1,137 @@
+"""Files that exist wholly or not at all: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import MgcError
+
+#: Every temporary name starts so: what an interrupted run left behind is found by it.
+TEMPORARY = ".tmp-"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` atomically."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` atomically by indented JSON."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Replace `path` atomically by `table_bytes` of the table."""
+    write_bytes(path, table_bytes(table))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A Parquet file whose pages carry checksums; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A table that `write_table` wrote, its pages checked.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError: it is damaged.
+    """
+    try:
+        # Decoded from memory: a file that is replaced meanwhile must not be read half old, half new.
+        return pq.read_table(pa.BufferReader(path.read_bytes()), columns=columns, page_checksum_verification=True)
+    except pa.ArrowInvalid as error:
+        raise OSError(errno.EIO, f"not a readable Parquet file ({str(error).splitlines()[0]})", str(path)) from None
+
+
+def write_folder(temporary: Path, final: Path) -> None:
+    """Give a finished folder its name, replacing an older one; its files are on disk before it has the name."""
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            with (Path(folder) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(folder))
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def new_digest() -> hashlib._Hash:
+    """A BLAKE2b-128 to update."""
+    return hashlib.blake2b(digest_size=16)  # type: ignore[return-value]
+
+
+def digest(data: bytes) -> str:
+    """BLAKE2b-128 of bytes, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, in hexadecimal; memory does not grow with the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, new_digest).hexdigest()
+
+
+def folder_files(folder: Path, name: str) -> dict[str, list]:
+    """`{path: [size, digest]}` of every file below `folder`, paths beginning with `name`, sorted."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"{name}/{path.relative_to(folder).as_posix()}": [path.stat().st_size, file_digest(path)] for path in found}
+
+
+@contextlib.contextmanager
+def output_errors(what: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `what` into one line with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_output(error, what) from error
+
+
+def explain_output(error: OSError, what: Path) -> MgcError:
+    """One line with a remedy for what the operating system says while writing below `what`."""
+    place = error.filename or what
+    if isinstance(place, bytes):
+        place = os.fsdecode(place)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MgcError(f"{what}: the disk is full", "free some space and run the same command again: it continues")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MgcError(
+            f"{place}: cannot be written ({os.strerror(error.errno)})", "choose another folder or its rights"
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return MgcError(f"{place}: a file stands where a folder is needed", "move it away or choose another folder")
+    return MgcError(f"{place}: {error.strerror or error}", "check the disk and run the same command again")

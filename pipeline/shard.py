@@ -1,0 +1,131 @@
+"""One shard on disk: a Zarr v3 group with one array `(frame, bin)` of the frames of a few dozen tracks.
+
+Any Zarr reader can open it; CF attributes (`scale_factor`, `add_offset`) let xarray show dB by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.codecs
+import zarrs  # noqa: F401  registers the Rust codec pipeline
+
+from pipeline.features import FeatureSpec
+
+#: Raw bytes of one data file at most. A long track is appended file by file, so memory stays bounded.
+DATA_FILE_BYTES = 32_000_000
+#: A 30 s clip, the unit of the field, fills about one inner chunk: partial reads decode little else.
+CHUNK_SECONDS = 30
+
+# zarrs writes inner chunks in the order its threads finish them: one thread, or bytes differ from run to run.
+_WRITE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+_READ = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+
+
+def chunk_frames(spec: FeatureSpec) -> int:
+    """Frames of an inner chunk: the power of two below 30 seconds."""
+    return 2 ** int(math.log2(max(1.0, CHUNK_SECONDS * spec.frame_rate)))
+
+
+def data_file_frames(spec: FeatureSpec) -> int:
+    """Frames of a data file: as many inner chunks as fit in 32 MB."""
+    chunk = chunk_frames(spec)
+    return chunk * max(1, DATA_FILE_BYTES // (chunk * spec.bins * np.dtype(spec.dtype).itemsize))
+
+
+class ShardWriter:
+    """Appends frames to a new shard. Holds one data file of frames in memory, whatever the length of the tracks.
+
+    Args:
+        folder: where the group goes; must not exist.
+        spec: the feature the frames are of.
+    """
+
+    def __init__(self, folder: Path, spec: FeatureSpec) -> None:
+        self._spec = spec
+        self._capacity = data_file_frames(spec)
+        self._buffer = np.empty((self._capacity, spec.bins), spec.dtype)
+        self._written = 0  # frames in finished data files
+        self._held = 0  # frames in the buffer
+        with zarr.config.set(_WRITE):
+            group = zarr.create_group(str(folder), zarr_format=3)
+            self._array = group.create_array(
+                spec.name,
+                shape=(0, spec.bins),
+                dtype=spec.dtype,
+                chunks=(chunk_frames(spec), spec.bins),
+                shards=(self._capacity, spec.bins),
+                # CRC32C per inner chunk, checked on every read.
+                compressors=[
+                    zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle=zarr.codecs.BloscShuffle.bitshuffle),
+                    zarr.codecs.Crc32cCodec(),
+                ],
+                fill_value=0,
+                dimension_names=("frame", "bin"),
+                attributes=_attributes(spec),
+            )
+
+    @property
+    def n_frames(self) -> int:
+        """Frames appended so far."""
+        return self._written + self._held
+
+    def append(self, rows: np.ndarray) -> int:
+        """Append float32 frames `(n, bins)`; how many of their values were outside the range of the stored dtype."""
+        saturated = 0
+        while len(rows):
+            taken = rows[: self._capacity - self._held]
+            saturated += self._spec.encode(taken, self._buffer[self._held : self._held + len(taken)])
+            self._held += len(taken)
+            rows = rows[len(taken) :]
+            if self._held == self._capacity:
+                self._flush()
+        return saturated
+
+    def truncate(self, n_frames: int) -> None:
+        """Forget all frames from `n_frames` on: a decoder gave up and another one starts the track afresh."""
+        first, held = divmod(n_frames, self._capacity)
+        first *= self._capacity
+        if first < self._written:
+            self._buffer[:held] = self._array[first : first + held]
+            self._written = first
+            self._resize(first)
+        self._held = held
+
+    def close(self) -> None:
+        """Write what is left; the shard is complete."""
+        if self._held:
+            self._flush()
+
+    def _flush(self) -> None:
+        end = self._written + self._held
+        self._resize(end)
+        with zarr.config.set(_WRITE):
+            self._array[self._written : end] = self._buffer[: self._held]
+        self._written, self._held = end, 0
+
+    def _resize(self, n_frames: int) -> None:
+        with zarr.config.set(_WRITE):
+            self._array.resize((n_frames, self._spec.bins))
+
+
+def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | None = None) -> np.ndarray:
+    """Stored frames `[first, stop)` of a shard, in the stored dtype, `(n, bins)`; each chunk's CRC32C is checked.
+
+    Raises:
+        Exception: whatever zarr raises where the shard is damaged; `Store.read` names shard and remedy.
+    """
+    with zarr.config.set(_READ):
+        array = zarr.open_array(str(folder / spec.name), mode="r")
+        return np.asarray(array[first:stop])
+
+
+def _attributes(spec: FeatureSpec) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"feature": spec.as_dict(), "frame_rate_hz": spec.frame_rate}
+    if spec.quantised:
+        attributes |= {"units": "dB", "scale_factor": spec.scale, "add_offset": spec.offset}
+    return attributes

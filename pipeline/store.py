@@ -1,0 +1,242 @@
+"""A feature store: the frames of one dataset under one FeatureSpec, each track once.
+
+store.json          spec, dataset, format version, library versions
+tracks.parquet      the manifest: one row per track seen, dropped ones with their reason
+slices.parquet      the slice index
+shards/00000.zarr   frames of a few dozen tracks; shards/00000.parquet: their manifest rows (the fragment)
+plan.parquet        only while an extraction is unfinished: what it set out to do
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import files
+from pipeline.errors import MgcError, StoreError
+from pipeline.features import FeatureSpec, from_dict
+from pipeline.slicing import Slicing
+
+FORMAT = 1
+#: Libraries whose version can change the stored numbers.
+LIBRARIES = ("mgc", "numpy", "scipy", "librosa", "soundfile", "soxr", "av", "zarr", "zarrs", "pyarrow")
+
+FILES_KEY = b"mgc.files"  # manifest and fragments: {shard: {file: [size, digest]}}
+SLICING_KEY = b"mgc.slicing"  # slices.parquet: how it was cut
+MANIFEST_KEY = b"mgc.manifest"  # slices.parquet: digest of the manifest it was cut for
+
+
+@dataclass(frozen=True)
+class Store:
+    """An existing store. Reading never changes it.
+
+    Attributes:
+        path: its folder.
+        spec: the feature it holds.
+        dataset: name, root, source, format, metadata, subset and genre order of the dataset.
+        versions: of the libraries that made it.
+    """
+
+    path: Path
+    spec: FeatureSpec
+    dataset: dict[str, Any]
+    versions: dict[str, str]
+
+    @classmethod
+    def create(cls, path: Path, spec: FeatureSpec, dataset: dict[str, Any]) -> Store:
+        """A new, empty store."""
+        versions = {name: _version(name) for name in LIBRARIES}
+        (path / "shards").mkdir(parents=True, exist_ok=True)
+        head = {"format": FORMAT, "spec": spec.as_dict(), "dataset": dataset, "versions": versions}
+        head["quantisation"] = {"dtype": spec.dtype, "scale": spec.scale, "offset": spec.offset}
+        files.write_json(path / "store.json", head)
+        return cls(path, spec, dataset, versions)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The store in a folder.
+
+        Raises:
+            StoreError: there is none, or this version of mgc cannot read it.
+        """
+        head_path = path / "store.json"
+        try:
+            head = json.loads(head_path.read_bytes())
+            version = head["format"]
+        except FileNotFoundError:
+            if (path / "shards").is_dir():
+                problem = f"{path}: store.json is gone, the rest of the store is there"
+                raise StoreError(problem, "delete the folder and run `mgc extract` again") from None
+            raise StoreError(
+                f"{path}: no feature store", "make one with `mgc extract`, or name another folder"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{head_path}: {error.strerror}", "check the path and its rights") from None
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{head_path}: damaged", "delete the folder and run `mgc extract` again") from None
+        if version != FORMAT:
+            raise StoreError(
+                f"{path}: a store of format {version}, this mgc reads format {FORMAT}",
+                "use the version of mgc that made it, or extract into another folder with --out",
+            )
+        try:
+            return cls(path, from_dict(head["spec"]), head["dataset"], head["versions"])
+        except (MgcError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{head_path}: damaged ({error})", "delete the folder and run `mgc extract` again"
+            ) from None
+
+    # -- where things are -------------------------------------------------------------------------------------------
+
+    @property
+    def plan_path(self) -> Path:
+        """The journal of an unfinished extraction."""
+        return self.path / "plan.parquet"
+
+    def shard_path(self, shard: int) -> Path:
+        """The Zarr group of a shard."""
+        return self.path / "shards" / f"{shard:05d}.zarr"
+
+    def fragment_path(self, shard: int) -> Path:
+        """The manifest rows of a shard."""
+        return self.path / "shards" / f"{shard:05d}.parquet"
+
+    def fragments(self) -> list[int]:
+        """Shards that have a fragment, ascending."""
+        return sorted(int(path.stem) for path in (self.path / "shards").glob("*.parquet") if path.stem.isdigit())
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an extraction into this store was interrupted, or runs now."""
+        return self.plan_path.exists() or not (self.path / "tracks.parquet").exists()
+
+    def require_finished(self) -> None:
+        """Raise `StoreError` where the store is unfinished."""
+        if self.unfinished:
+            raise StoreError(f"{self.path}: its extraction is unfinished", "run `mgc extract` again: it continues")
+
+    @cached_property
+    def tracks(self) -> pa.Table:
+        """The manifest (`MANIFEST_SCHEMA`).
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        return self._table("tracks.parquet", "run `mgc extract` again: it rebuilds the manifest")
+
+    @cached_property
+    def slices(self) -> pa.Table:
+        """The slice index (`SLICE_SCHEMA`).
+
+        Raises:
+            StoreError: it is missing, damaged, or was cut for another manifest.
+        """
+        remedy = f"run `mgc slice {self.path} --slice 4 --overlap 0.5`"
+        table = self._table("slices.parquet", remedy)
+        if table.schema.metadata.get(MANIFEST_KEY, b"").decode() != self.manifest_digest:
+            raise StoreError(f"{self.path}: slices.parquet was cut for another manifest", remedy)
+        return table
+
+    @property
+    def slicing(self) -> Slicing:
+        """How the slices were cut."""
+        return Slicing.from_dict(json.loads(self.slices.schema.metadata[SLICING_KEY]))
+
+    @cached_property
+    def manifest_digest(self) -> str:
+        """Digest of the manifest file: a run records it."""
+        return files.file_digest(self.path / "tracks.parquet")
+
+    @property
+    def genres(self) -> list[str]:
+        """Genres of the tracks in use, in the dataset's order."""
+        present = {row["genre"] for row in self.tracks.select(["genre", "status"]).to_pylist() if row["status"] == "ok"}
+        known = [genre for genre in self.dataset["genres"] if genre in present]
+        return known + sorted(present - set(known))
+
+    def shard_files(self) -> dict[str, dict[str, list]]:
+        """`{shard: {file: [size, digest]}}` as the manifest records it."""
+        return json.loads((self.tracks.schema.metadata or {}).get(FILES_KEY, b"{}"))
+
+    def read(self, shard: int, first: int = 0, stop: int | None = None) -> np.ndarray:
+        """Stored frames `[first, stop)` of a shard, `(n, bins)` in the stored dtype.
+
+        Raises:
+            StoreError: a file of the shard is missing or cut short, or a checksum does not match.
+        """
+        from pipeline.shard import read_frames
+
+        for name, (size, _) in self.shard_files().get(f"{shard:05d}", {}).items():
+            # zarr reads a missing data file as zeros.
+            self._check_size(self.path / "shards" / name, size)
+        try:
+            return read_frames(self.shard_path(shard), self.spec, first, stop)
+        except Exception as error:  # zarr and zarrs raise whatever their codecs raise
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"{self.shard_path(shard)}: damaged ({first_line})", self._repair) from error
+
+    def _check_size(self, path: Path, size: int) -> None:
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}", self._repair) from None
+        if found != size:
+            raise StoreError(f"{path}: {found} bytes instead of {size}", self._repair)
+
+    @property
+    def _repair(self) -> str:
+        return "run `mgc extract --verify`: it extracts what is damaged again"
+
+    def _table(self, name: str, remedy: str) -> pa.Table:
+        path = self.path / name
+        try:
+            return files.read_table(path)
+        except FileNotFoundError:
+            raise StoreError(f"{path}: missing", remedy) from None
+        except OSError as error:
+            raise StoreError(f"{path}: damaged ({error.strerror})", remedy) from None
+
+    # -- one writer at a time ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other writers out; the operating system frees the lock when this process ends, however it ends.
+
+        Raises:
+            StoreError: another process holds it.
+        """
+        import filelock
+
+        holder = self.path / ".holder"
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            who = holder.read_text() if holder.exists() else "another process"
+            raise StoreError(f"{self.path}: {who} is writing to it", "wait for it to end") from None
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+            holder.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,126 @@
+"""What is in a store, as plain values for `--json` and as text for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.errors import MgcError, SpecError
+from pipeline.slicing import Slicing
+from pipeline.store import Store
+from pipeline.tracks import SPLITS
+
+#: Dropped tracks shown by name; `--json` and the manifest have them all.
+SHOWN = 8
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """Counts of tracks, slices, genres and bytes.
+
+    Raises:
+        StoreError: the store is unfinished or damaged.
+    """
+    store.require_finished()
+    tracks, slices = store.tracks, store.slices
+    ok = tracks.filter(pc.equal(tracks["status"], "ok"))
+    dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
+    by_split, slices_by_split = Counter(ok["split"].to_pylist()), Counter(slices["split"].to_pylist())
+    by_genre = Counter(ok["genre"].to_pylist())
+    return {
+        "store": str(store.path),
+        "spec": store.spec.as_dict(),
+        "dataset": store.dataset["name"],
+        "root": store.dataset["root"],
+        "tracks": len(tracks),
+        "ok": len(ok),
+        "rescued": len(ok.filter(pc.is_valid(ok["detail"]))),
+        "dropped": dict(sorted(Counter(dropped["reason"].to_pylist()).items())),
+        "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
+        "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
+        "slicing": store.slicing.as_dict(),
+        "slices": len(slices),
+        "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
+        "genres": {genre: by_genre[genre] for genre in store.genres},
+        "saturated": pc.sum(ok["saturated"]).as_py() or 0,
+        "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
+        "versions": store.versions,
+    }
+
+
+def render(report: dict[str, Any], store: Store) -> str:
+    """The summary as text."""
+    tracks, ok = report["tracks"], report["ok"]
+    values = sum(n for n in store.tracks["n_frames"].to_pylist() if n) * store.spec.bins
+    lines = [
+        f"{report['store']}",
+        f"  feature   {store.spec}",
+        f"  tracks    {ok:,} of {tracks:,} in use, {report['seconds'] / 3600:.2f} h, {report['bytes'] / 1e6:,.1f} MB",
+        f"  slices    {report['slices']:,} ({Slicing.from_dict(report['slicing'])})",
+        f"  splits    {_splits(report)}",
+        f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
+    ]
+    if report["rescued"]:
+        lines.append(f"  damaged   {report['rescued']:,} tracks in use were damaged: see `detail` in the manifest")
+    if store.spec.quantised and values:
+        share = report["saturated"] / values
+        lines.append(
+            f"  range     {share:.2%} of the values lie outside the {store.spec.dtype} range and were clipped to it"
+        )
+    if report["dropped"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
+        lines.append(f"  dropped   {tracks - ok:,}: {reasons}")
+        lines += [f"            {row['reason']:<11} {_shown(row)}" for row in report["dropped_tracks"][:SHOWN]]
+        if len(report["dropped_tracks"]) > SHOWN:
+            lines.append(f"            ... and {len(report['dropped_tracks']) - SHOWN:,} more (`mgc info --json`)")
+    return "\n".join(lines)
+
+
+def render_splits(report: dict[str, Any]) -> str:
+    """The splits as text."""
+    return f"{report['store']}\n  splits    {_splits(report)}"
+
+
+def _splits(report: dict[str, Any]) -> str:
+    return ", ".join(f"{split} {n['tracks']:,} ({n['slices']:,} slices)" for split, n in report["splits"].items())
+
+
+def _shown(row: dict[str, Any]) -> str:
+    name = row["path"].encode("unicode_escape").decode() if not row["path"].isprintable() else row["path"]
+    return f"{name}: {row['detail']}" if row["detail"] else name
+
+
+def parse_limit(text: str | None) -> tuple[float, bool] | None:
+    """`--max-dropped`: a number of tracks, or a share like `5%`; the second value tells which.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        share = text.endswith("%")
+        number = float(text.removesuffix("%"))
+        if number < 0:
+            raise ValueError
+    except ValueError:
+        raise SpecError(f"--max-dropped {text}", "it must be a number of tracks, or a share like 5%") from None
+    return number, share
+
+
+def require_enough(report: dict[str, Any], limit: tuple[float, bool] | None) -> None:
+    """Raise `MgcError` where no track is left, or more than `limit` were dropped."""
+    tracks, dropped = report["tracks"], report["tracks"] - report["ok"]
+    if not report["ok"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items()) or "it is empty"
+        remedy = "see the reasons above"
+        if set(report["dropped"]) == {"too-short"}:
+            remedy = f"choose a shorter slice: `mgc slice {report['store']} --slice SECONDS`"
+        raise MgcError(f"{report['store']}: no usable track is left ({reasons})", remedy)
+    if limit is not None:
+        number, share = limit
+        if dropped > (tracks * number / 100 if share else number):
+            allowed = f"{number:g}%" if share else f"{number:g}"
+            problem = f"{report['store']}: {dropped} of {tracks} tracks were dropped, more than --max-dropped {allowed}"
+            raise MgcError(problem, "see `mgc info` for the reasons")

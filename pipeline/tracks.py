@@ -1,0 +1,68 @@
+"""The track table: one row per file of a dataset, and the manifest it becomes once the files have been decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pyarrow as pa
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+SPLITS = ("training", "validation", "test")
+
+#: What a dataset adapter yields. `path` is relative to the dataset's audio root, `/`-separated, with bytes that are
+#: not UTF-8 backslash-escaped (see `escape`); `genre` is null for unlabelled tracks; `split` is null until assigned;
+#: `artist_id` and `album_id` are whatever identifies them in the dataset, null where unknown; `bit_rate` is in bit/s.
+DATASET_SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("genre", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("artist_id", pa.string()),
+        pa.field("album_id", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("bit_rate", pa.int32()),
+    ]
+)
+
+#: What extraction adds. `size` in bytes and `mtime_ns` identify the file cheaply, `content_hash` (BLAKE2b-128 of its
+#: bytes) for certain. `duration_s` was decoded, `declared_s` is what the file's own headers promise. `gaps` lists
+#: [first, stop) frame ranges touched by non-finite samples. `saturated` counts values outside the range of the stored
+#: dtype. The track's frames are rows [first_frame, first_frame + n_frames) of its shard.
+MANIFEST_SCHEMA = pa.schema(
+    [
+        *DATASET_SCHEMA,
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("content_hash", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("declared_s", pa.float64()),
+        pa.field("decoder", pa.string()),
+        pa.field("sample_rate", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("saturated", pa.int64()),
+        pa.field("gaps", pa.list_(pa.list_(pa.int64(), 2))),
+        pa.field("shard", pa.int32()),
+        pa.field("first_frame", pa.int64()),
+        pa.field("n_frames", pa.int64()),
+    ]
+)
+
+
+def escape(path: bytes | str) -> str:
+    r"""A file-system path as valid UTF-8 text: each undecodable byte becomes `\xNN`.
+
+    A backslash that already stands before `xNN` becomes `\x5c`, so that `unescape` is exact.
+    """
+    raw = _ESCAPED.sub(rb"\\x5cx\1", os.fsencode(path))
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+def unescape(text: str) -> bytes:
+    r"""The path that `escape` made `text` of, as bytes that can be opened."""
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode("utf-8"))

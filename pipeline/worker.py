@@ -1,0 +1,286 @@
+"""What runs inside a worker: decode the tracks of a task once, write the shards of every feature asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import audio, files
+from pipeline.analysis import analyse
+from pipeline.audio import AudioFile, Decoding, Unusable
+from pipeline.features import FeatureSpec
+from pipeline.manifest import write_fragment
+from pipeline.shard import ShardWriter
+from pipeline.store import Store
+from pipeline.tracks import MANIFEST_SCHEMA, unescape
+
+#: A file of foreign bytes in which a decoder finds less audio than this holds no audio: the frames are accidents.
+ACCIDENT_S = 2.0
+#: Reach of the resampler's filter, in output samples: what a bad sample can touch beyond the window of a frame.
+_FILTER_REACH = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """Shards of one store to write: `(shard, first track, stop)` of the task's tracks, in their order."""
+
+    store: Store
+    shards: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Tracks that one worker decodes, one after the other.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        tracks: rows of `DATASET_SCHEMA`.
+        targets: the stores that get their frames.
+        verdicts: reasons already known by row: tracks that killed or hung a worker are not tried again.
+        max_duration: seconds beyond which a track is `too-long`.
+    """
+
+    root: str
+    tracks: pa.Table
+    targets: list[Target]
+    verdicts: dict[int, str] = field(default_factory=dict)
+    max_duration: float | None = None
+
+    @property
+    def beacon(self) -> Path:
+        """A file that tells which row is being decoded: it outlives a worker that dies or hangs."""
+        target = self.targets[0]
+        return target.store.path / "shards" / f"{files.TEMPORARY}{target.shards[0][0]:05d}.row"
+
+
+def extract(task: Task) -> pa.Table:
+    """Decode the task's tracks and commit its shards.
+
+    Returns:
+        One row per track: status, reason, duration_s.
+    """
+    root = os.fsencode(task.root)
+    outputs = [_Output(target) for target in task.targets]
+    results = []
+    try:
+        with _Beacon(task.beacon) as beacon:
+            for row, track in enumerate(task.tracks.to_pylist()):
+                beacon.show(row)
+                for output in outputs:
+                    output.turn_to(row)
+                found = _extract_track(root, track, outputs, task.verdicts.get(row), task.max_duration)
+                results.append((found["status"], found["reason"], found["duration_s"]))
+        for output in outputs:
+            output.turn_to(len(task.tracks))
+    finally:
+        for output in outputs:
+            output.discard()
+    status, reason, duration = zip(*results, strict=True)
+    return pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
+
+
+class _Beacon:
+    """Keeps the row at work in a file, rewritten in place: 10 µs a track."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Beacon:
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        return self
+
+    def show(self, row: int) -> None:
+        os.pwrite(self._handle, f"{row:8d}\n".encode(), 0)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class _Output:
+    """The shards of one store, one open at a time."""
+
+    def __init__(self, target: Target) -> None:
+        self.store = target.store
+        self.spec = target.store.spec
+        self._shards = iter(target.shards)
+        self._stop = 0
+        self._shard: int | None = None
+        self.writer: ShardWriter
+        self._rows: list[dict[str, Any]] = []
+
+    def turn_to(self, row: int) -> None:
+        """Commit the open shard where its last track is done, and open the one that `row` belongs to."""
+        if row < self._stop:
+            return
+        if self._shard is not None:
+            self._commit()
+        following = next(self._shards, None)
+        if following is not None:
+            self._shard, _, self._stop = following
+            self._temporary = self.store.path / "shards" / f"{files.TEMPORARY}{os.getpid()}-{self._shard:05d}.zarr"
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self.writer = ShardWriter(self._temporary, self.spec)
+
+    def record(self, row: Mapping[str, Any], first_frame: int, saturated: int, gaps: list[list[int]]) -> None:
+        """The manifest row of the track whose frames came last."""
+        self._rows.append(
+            {
+                **row,
+                "saturated": saturated,
+                "gaps": gaps or None,
+                "shard": self._shard,
+                "first_frame": first_frame,
+                "n_frames": self.writer.n_frames - first_frame,
+            }
+        )
+
+    def _commit(self) -> None:
+        """Shard, then fragment: whoever finds the fragment finds the shard whole."""
+        assert self._shard is not None
+        self.writer.close()
+        final = self.store.shard_path(self._shard)
+        shard_files = files.folder_files(self._temporary, final.name)
+        files.write_folder(self._temporary, final)
+        write_fragment(self.store, self._shard, pa.Table.from_pylist(self._rows, MANIFEST_SCHEMA), shard_files)
+        self._rows, self._shard = [], None
+
+    def discard(self) -> None:
+        """Remove what an error left unfinished."""
+        if self._shard is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _extract_track(
+    root: bytes, track: Mapping[str, Any], outputs: list[_Output], verdict: str | None, max_duration: float | None
+) -> dict[str, Any]:
+    """Append a track's frames and manifest row to every output; a track that is dropped leaves no frames.
+
+    Returns:
+        The row, without what depends on the output.
+    """
+    row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names) | dict(track)
+    starts = [output.writer.n_frames for output in outputs]
+    saturated = [0] * len(outputs)
+    gaps: list[list[list[int]]] = [[] for _ in outputs]
+    try:
+        path = os.path.join(root, unescape(track["path"]))  # noqa: PTH118  names need not be text
+        found = audio.status(path)
+        row |= {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        if verdict is not None:
+            raise Unusable(verdict, _VERDICTS[verdict])
+        file = audio.inspect(path)
+        row["content_hash"] = file.content_hash
+        decoding, saturated = _decode(file, outputs, starts, max_duration)
+        row |= {
+            "duration_s": decoding.seconds,
+            "declared_s": decoding.declared_s,
+            "decoder": decoding.decoder,
+            "sample_rate": decoding.sample_rate,
+            "channels": decoding.channels,
+        }
+        _require_sound(file, decoding, max_duration)
+        row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
+        gaps = [_frame_gaps(decoding, output.spec) for output in outputs]
+    except Unusable as unusable:
+        row |= {"status": "dropped", "reason": unusable.reason, "detail": unusable.detail or None}
+        for output, start in zip(outputs, starts, strict=True):
+            output.writer.truncate(start)
+    for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=True):
+        output.record(row, start, count, ranges)
+    return row
+
+
+_VERDICTS = {"crashed": "decoding it ended the worker process", "timeout": "decoding it exceeded the time limit"}
+
+
+def _decode(
+    file: AudioFile, outputs: list[_Output], starts: list[int], max_duration: float | None
+) -> tuple[Decoding, list[int]]:
+    """Append the frames of one file by the decoder that gets most out of it; values that saturated, per output.
+
+    Raises:
+        Unusable: no decoder opens it.
+    """
+    first = None
+    saturated = [0] * len(outputs)
+    with contextlib.suppress(Unusable):
+        first = audio.open_libsndfile(file)
+        saturated = _append(first, outputs, max_duration)
+        if not first.stopped_early(file):
+            return first, saturated
+    try:
+        second = audio.open_ffmpeg(file)
+    except Unusable:
+        if first is None or not first.n_samples:
+            raise
+        return first, saturated
+    # Only lengths first: what libsndfile made of the file is kept unless there is clearly more to be had.
+    for _ in second.blocks():
+        if max_duration is not None and second.seconds > max_duration:
+            break
+    if first is not None and second.seconds <= first.seconds + first.tolerance_s:
+        return first, saturated
+    for output, start in zip(outputs, starts, strict=True):
+        output.writer.truncate(start)
+    second = audio.open_ffmpeg(file)
+    if first is None:
+        second.remark = "libsndfile could not open it"
+    else:
+        second.remark = f"libsndfile stopped at {first.seconds:.1f} s"
+    return second, _append(second, outputs, max_duration)
+
+
+def _append(decoding: Decoding, outputs: list[_Output], max_duration: float | None) -> list[int]:
+    """Append the frames of a decoding to every output; values that saturated, per output."""
+    saturated = dict.fromkeys((output.spec for output in outputs), 0)
+    by_spec = {output.spec: output.writer for output in outputs}
+    for spec, rows in analyse(_limited(decoding, max_duration), decoding.sample_rate, list(by_spec)):
+        saturated[spec] += by_spec[spec].append(rows)
+    return [saturated[output.spec] for output in outputs]
+
+
+def _limited(decoding: Decoding, max_duration: float | None) -> Iterator[np.ndarray]:
+    for block in decoding.blocks():
+        yield block
+        if max_duration is not None and decoding.seconds > max_duration:
+            return
+
+
+def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | None) -> None:
+    """Raise `Unusable` where what was decoded is nothing to learn from."""
+    if not decoding.n_samples:
+        raise Unusable("no-audio", decoding.error or "no samples in it")
+    if file.foreign and decoding.seconds < ACCIDENT_S:
+        raise Unusable("not-audio", f"{decoding.seconds:.2f} s of accidental frames in foreign bytes")
+    if max_duration is not None and decoding.seconds > max_duration:
+        raise Unusable("too-long", f"longer than {max_duration:g} s")
+    if decoding.peak <= audio.SILENCE:
+        if decoding.gaps:
+            raise Unusable("non-finite", "no finite sample above -80 dBFS")
+        raise Unusable("silence", "no sample above -80 dBFS")
+
+
+def _frame_gaps(decoding: Decoding, spec: FeatureSpec) -> list[list[int]]:
+    """[first, stop) frame ranges whose windows touch samples that were not finite, overlapping ranges joined."""
+    ratio = spec.sr / decoding.sample_rate
+    reach = spec.n_fft / 2 + (_FILTER_REACH if spec.sr != decoding.sample_rate else 0)
+    joined: list[list[int]] = []
+    for first, stop in decoding.gaps:
+        start = max(0, math.floor((first * ratio - reach) / spec.hop_length))
+        end = math.ceil((stop * ratio + reach) / spec.hop_length) + 1
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = end
+        else:
+            joined.append([start, end])
+    return joined
