@@ -167,7 +167,6 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 
     A second call does nothing; a call after new, changed or removed files does just what is needed.
     """
-    from models import recipes
     from pipeline import extract as extraction
     from pipeline import summary
     from pipeline.features import parse_feature
@@ -179,7 +178,9 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     specs = [parse_feature(text, defaults) for text in options["features"]]
     slicing = _slicing(options)
     if options["system"]:
-        asked, cut = recipes.extraction_for(options["system"])
+        from models import overview
+
+        asked, cut = overview.extraction_for(options["system"])
         specs, slicing = [*specs, *asked], slicing or cut
     if not specs:
         raise SpecError("no feature asked for", "add --feature stft, --feature mel or --feature mfcc")
@@ -301,12 +302,13 @@ def info(path: Path | None, data_dir: Path, as_json: bool) -> int:
 
     workspace = Workspace(data_dir)
     if path is not None and (path / "config.json").exists():
-        from models import runs
+        from models import overview
 
-        run = runs.Run.open(path)
-        workspace.remember("run", run.path)
-        report = runs.summarise(run)
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else runs.render(report))
+        run = _run(workspace, path)
+        if as_json:
+            _print_json(overview.describe_run(run))
+        else:
+            click.echo(overview.render_run(run))
         return 0
     store = _store(workspace, path)
     report = summary.summarise(store)
@@ -339,6 +341,135 @@ def verify(store: Path | None, data_dir: Path, as_json: bool) -> int:
         remedy = "run `mgc extract --verify` on its dataset: what is damaged is extracted again"
         raise MgcError(f"{opened.path}: {len(problems)} problems", remedy)
     return 0
+
+
+@main.command()
+@json_option
+@common
+def models(data_dir: Path, as_json: bool) -> int:
+    """List the systems that can be trained."""
+    from models import overview
+
+    systems = overview.describe_systems()
+    if as_json:
+        _print_json(systems)
+    else:
+        click.echo(overview.render_systems(systems))
+    return 0
+
+
+@main.command()
+@click.option("--model", help="Id of a system, see `mgc models`.  [default: one that fits the store's feature]")
+@click.option("--store", "stores", type=FOLDER, multiple=True, help="Feature store.  [default: the latest]")
+@click.option("--epochs", type=int, help="Epochs at most.")
+@click.option("--batch-size", type=int, help="Slices per update.")
+@click.option("--lr", type=float, help="Learning rate of the first update.")
+@click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
+@click.option("--run", type=FOLDER, help="With --resume: the run.")
+@click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
+@common
+def train(data_dir: Path, stores: tuple[Path, ...], resume: bool, run: Path | None, device: str, **options: Any) -> int:
+    """Train a system on a store; the best epoch on the validation split is kept."""
+    workspace = Workspace(data_dir)
+    if run is not None and not resume:
+        raise SpecError("--run names a run to continue", "add --resume, or leave it out")
+    if resume:
+        from models import train as training
+
+        continued = _run(workspace, run)
+        training.resume(continued, None if device == "auto" else device, echo=click.echo)
+        return _say_trained(workspace, continued)
+    if len(stores) > 1:
+        raise SpecError(f"{len(stores)} stores named", "the systems so far read one: give --store once")
+    if options["model"] is not None:
+        from models import registry
+
+        registry.get(options["model"])  # a typo is told at once
+    store = _store(workspace, stores[0] if stores else None)
+    from models import train as training
+
+    chosen = training.Options(device=device, **options)
+    return _say_trained(workspace, training.train(store, chosen, workspace.runs, echo=click.echo))
+
+
+def _say_trained(workspace: Workspace, run: Any) -> int:
+    workspace.remember("run", run.path)
+    click.echo(f"run: {run.path}; `mgc evaluate --by-genre` tests it")
+    return 0
+
+
+@main.command()
+@click.argument("runs", type=FOLDER, nargs=-1)
+@click.option("--by-genre", is_flag=True, help="Precision, recall, F1 and support of each genre.")
+@click.option("--split", default="test", show_default=True, help="training, validation or test.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@json_option
+@common
+def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool) -> int:
+    """Score a run on its own test tracks; several runs are scored as an ensemble."""
+    workspace = Workspace(data_dir)
+    opened = [_run(workspace, path) for path in runs or [None]]
+    from models import evaluate as evaluation
+    from models import report
+
+    measured = evaluation.evaluate(opened, split=split, device=device)
+    if as_json:
+        _print_json(measured.as_dict())
+    else:
+        click.echo(report.text(measured, by_genre=by_genre))
+    return 0
+
+
+@main.command()
+@click.option("--seed", type=int, default=0, show_default=True, help="Of music and training.")
+@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs at most.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
+@common
+def demo(data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
+    """Compose a small dataset, then extract, train and evaluate on it.
+
+    The music is synthetic, and some files are broken on purpose: an accuracy on it means that the pipeline works, and
+    nothing beyond that.
+    """
+    from pipeline.demo import make_demo
+
+    workspace = Workspace(data_dir)
+    click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
+    with _bar("compose", "file")(78) as advance:
+        audio = make_demo(workspace.root / "demo", seed=seed, progress=lambda done, total: advance(1))
+    here = ["--data-dir", str(data_dir)]
+    some = ["--workers", str(workers)] if workers else []
+    steps = (
+        ["extract", "--dataset", str(audio), "--feature", "mel", "--slice", "4", "--overlap", "0.5", *some, *here],
+        ["train", "--epochs", str(epochs), "--seed", str(seed), *here],
+        ["evaluate", "--by-genre", *here],
+    )
+    for step in steps:
+        click.echo(f"\n$ mgc {' '.join(step)}")
+        _call(step)
+    return 0
+
+
+def _call(step: list[str]) -> None:
+    name, *rest = step
+    command = main.commands[name]
+    with command.make_context(name, rest) as context:
+        command.invoke(context)
+
+
+def _run(workspace: Workspace, path: Path | None) -> Any:
+    """The run named, or the latest one, said aloud; remembered as the latest."""
+    from models.runs import Run
+
+    if path is None:
+        path = workspace.latest_run()
+        click.echo(f"run: {path}", err=True)
+    opened = Run.open(path)
+    workspace.remember("run", opened.path)
+    return opened
 
 
 def _store(workspace: Workspace, path: Path | None) -> Any:

@@ -55,7 +55,7 @@ class _Chain:
 
         self._resampler = soxr.ResampleStream(rate, sr, 1, dtype="float32", quality="HQ") if rate != sr else None
         self._transforms = [
-            (_Framer(n_fft, hop), users) for (n_fft, hop), users in _grouped(specs, "n_fft", "hop_length").items()
+            (_Framer(*key), users) for key, users in _grouped(specs, "n_fft", "hop_length", "precision").items()
         ]
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[tuple[FeatureSpec, np.ndarray]]:
@@ -71,10 +71,10 @@ class _Chain:
 class _Framer:
     """Power spectra of a signal that arrives in blocks; batches are aligned to the start of the signal."""
 
-    def __init__(self, n_fft: int, hop: int) -> None:
+    def __init__(self, n_fft: int, hop: int, precision: str) -> None:
         self._hop = hop
-        self._window = _hann(n_fft)
-        self._windowed = np.empty((BATCH, n_fft), np.float32)
+        self._window = _hann(n_fft).astype(precision)
+        self._windowed = np.empty((BATCH, n_fft), precision)
         self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[np.ndarray]:
@@ -97,8 +97,8 @@ class _Framer:
 
         windowed = np.multiply(frames, self._window, out=self._windowed[: len(frames)])
         spectrum = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
-        power = np.square(spectrum.real)
-        power += np.square(spectrum.imag)
+        power = np.square(spectrum.real, dtype=np.float32)
+        power += np.square(spectrum.imag, dtype=np.float32)
         return power
 
 
@@ -141,4 +141,4 @@ def _grouped(specs: Iterable[FeatureSpec], *fields: str) -> dict[Any, list[Featu
 def _hann(n_fft: int) -> np.ndarray:
     import scipy.signal
 
-    return scipy.signal.get_window("hann", n_fft, fftbins=True).astype(np.float32)
+    return scipy.signal.get_window("hann", n_fft, fftbins=True)

@@ -271,6 +271,8 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
         rate = channels = 0
     if not rate or not channels:
         container.close()
+        if container.format.name == "mp3" and file.foreign:  # taken for an MP3 by its name; zeros, for instance
+            raise Unusable("not-audio", "no known audio format")
         raise Unusable("unsupported", f"{container.format.long_name}: no decoder for its audio")
     decoding = Decoding("ffmpeg")
     decoding.sample_rate, decoding.channels = rate, channels

@@ -24,9 +24,11 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from pipeline.composer import STYLES, Audio, compose, invent_artist
+from pipeline.composer import compose
 from pipeline.errors import DatasetError, SpecError
 from pipeline.files import TEMPORARY, output_errors, write_folder, write_json
+from pipeline.instruments import Audio
+from pipeline.styles import STYLES, invent_artist
 
 AUDIO, METADATA, MARKER = "fma_demo", "fma_metadata", "demo.json"
 

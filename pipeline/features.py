@@ -22,6 +22,8 @@ from pipeline.errors import SpecError
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
 STEP_DB = 0.5
+#: What still rounds down to step 255.
+_LAST_STEP = np.nextafter(np.float32(256), np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class FeatureSpec:
 
     name: ClassVar[str]
     dtypes: ClassVar[tuple[str, ...]] = ("uint8", "float16", "float32")
+    #: Of the Fourier transform. librosa's is float64; float32 is 1.6 times as fast and agrees with it to 1e-3 dB in all
+    #: bins within 60 dB of their frame's maximum.
+    precision: ClassVar[str] = "float32"
 
     sr: int = 22050
     n_fft: int = 2048
@@ -100,7 +105,7 @@ class FeatureSpec:
     def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
         """Store float32 `rows` in `out` (same shape, the spec's dtype); how many values were outside its range.
 
-        Quantisation rounds to the nearest step, half a step of error at most; what lies outside saturates.
+        Quantisation rounds to the nearest step, half a step of error at most; what lies farther outside saturates.
         """
         if not self.quantised:
             out[...] = rows
@@ -108,7 +113,7 @@ class FeatureSpec:
         steps = rows * np.float32(1 / STEP_DB)
         steps += np.float32(0.5 - self.offset / STEP_DB)
         # One pass to clip and one to compare: cheaper than counting below and above in turn.
-        clipped = np.clip(steps, 0.0, 255.5)
+        clipped = np.clip(steps, 0.0, _LAST_STEP)
         out[...] = clipped
         return int(np.count_nonzero(clipped != steps))
 
@@ -123,7 +128,8 @@ class FeatureSpec:
     @property
     def digest(self) -> str:
         """Six hexadecimal digits that identify the spec: a store's folder is `<name>-<digest>`."""
-        canonical = json.dumps(self.as_dict(), sort_keys=True)
+        # By way of `from_dict`, so that equal specs, say with fmin=0 and fmin=0.0, have one digest.
+        canonical = json.dumps(from_dict(self.as_dict()).as_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:6]
 
     def __str__(self) -> str:
@@ -210,6 +216,9 @@ class Mfcc(Mel):
 
     name: ClassVar[str] = "mfcc"
     dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32")
+    #: A cosine transform of levels mixes the bands at the floor, where float32 is decibels off, into every coefficient:
+    #: with a float32 transform they were up to 0.1 away from librosa's (a pure tone; music at 44.1 kHz 0.04).
+    precision: ClassVar[str] = "float64"
 
     dtype: str = "float32"
     n_mfcc: int = 20
@@ -288,7 +297,9 @@ def _convert(feature: str, key: str, value: Any, annotation: str) -> Any:
     kind = {"int": int, "str": str}.get(annotation, float)
     try:
         converted = kind(value)
-    except (TypeError, ValueError):
+        if kind is int and not isinstance(value, str) and converted != value:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise SpecError(f"{feature}: {key}={value}", f"it must be of type {kind.__name__}") from None
     if kind is float and not math.isfinite(converted):
         raise SpecError(f"{feature}: {key}={value}", "it must be finite")

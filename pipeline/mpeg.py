@@ -90,8 +90,9 @@ class Walk:
                 at += tag
                 continue
             in_step = False
-            nearest = [found for mark in (b"\xff", b"ID3", b"TAG") if (found := data.find(mark, at + 1, limit)) >= 0]
-            at = min(nearest, default=limit)
+            # A mark that begins below the limit may end beyond it.
+            nearest = (data.find(mark, at + 1, limit + len(mark) - 1) for mark in (b"\xff", b"ID3", b"TAG"))
+            at = min((found for found in nearest if found >= 0), default=limit)
         self._at, self._in_step = self._base + at, in_step
 
 

@@ -5,7 +5,11 @@ Any Zarr reader can open it; CF attributes (`scale_factor`, `add_offset`) let xa
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +108,7 @@ class ShardWriter:
     def _flush(self) -> None:
         end = self._written + self._held
         self._resize(end)
-        with zarr.config.set(_WRITE):
+        with zarr.config.set(_WRITE), _operating_system_errors():
             self._array[self._written : end] = self._buffer[: self._held]
         self._written, self._held = end, 0
 
@@ -122,6 +126,18 @@ def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | Non
     with zarr.config.set(_READ):
         array = zarr.open_array(str(folder / spec.name), mode="r")
         return np.asarray(array[first:stop])
+
+
+@contextlib.contextmanager
+def _operating_system_errors() -> Iterator[None]:
+    """zarrs reports a full disk as a RuntimeError that ends in the error's number; make it an OSError again."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _attributes(spec: FeatureSpec) -> dict[str, Any]:

@@ -84,11 +84,13 @@ def assign_splits(
     Raises:
         DatasetError: `override` names none of the tracks.
     """
-    notes: list[str] = []
-    override = _by_id(override, tracks, notes)
+    override, notes = _by_id(override, tracks)
     columns = (tracks[name].to_pylist() for name in ("track_id", "genre", "artist_id", "split"))
-    rows = [_Track(*values) for values in zip(*columns, strict=True)]
-    labelled = [track for track in rows if track.genre is not None]
+    labelled = [
+        _Track(track_id, genre, artist, own)
+        for track_id, genre, artist, own in zip(*columns, strict=True)
+        if genre is not None
+    ]
     for track in labelled:
         track.split = override.get(track.track_id) or known.get(track.track_id) or track.own
 
@@ -104,39 +106,38 @@ def assign_splits(
     for track in free:
         track.split = track.split or dealt[track.group]
 
-    notes += _remarks(labelled, free, known.keys() - override.keys(), dealt.keys())
+    splits = {track.track_id: track.split for track in labelled}
     at = tracks.schema.get_field_index("split")
-    filled = pa.array([track.split if track.genre is not None else None for track in rows], pa.string())
-    return tracks.set_column(at, tracks.schema.field(at), filled), tuple(notes)
+    filled = pa.array(map(splits.get, tracks["track_id"].to_pylist()), pa.string())
+    remarks = _remarks(labelled, free, known.keys() - override.keys(), dealt.keys())
+    return tracks.set_column(at, tracks.schema.field(at), filled), (*notes, *remarks)
 
 
-def _by_id(splits: Mapping[str, str], tracks: pa.Table, notes: list[str]) -> dict[str, str]:
-    """Splits by `track_id`, for keys that are ids, ids that a spreadsheet stripped of leading zeros, or paths."""
+def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Splits by `track_id`, for keys that are ids, paths, or ids that lost their leading zeros in a spreadsheet."""
     ids = tracks["track_id"].to_pylist()
-    found = {}
-    unused = set(splits)
-    for track_id, path in zip(ids, tracks["path"].to_pylist(), strict=True):
-        for key in (track_id, path, track_id.lstrip("0")):
-            if key in splits:
-                found[track_id] = splits[key]
-                unused.discard(key)
-                break
+    paths = tracks["path"].to_pylist()
+    meant = (
+        {key.lstrip("0"): key for key in ids} | dict(zip(paths, ids, strict=True)) | dict(zip(ids, ids, strict=True))
+    )
+    found = {meant[key]: split for key, split in splits.items() if key in meant}
     if splits and not found:
         raise DatasetError(
-            f"none of the {len(splits):,} tracks of the splits file is in the dataset ({listed(sorted(unused))})",
+            f"none of the {len(splits):,} tracks of the splits file is in the dataset ({listed(sorted(splits))})",
             f"name tracks as the dataset does ({listed(sorted(ids), 3)})",
         )
-    if unused:
-        notes.append(f"splits given for tracks that are not in the dataset: {len(unused):,} ({listed(sorted(unused))})")
-    return found
+    unused = sorted(splits.keys() - meant.keys())
+    if not unused:
+        return found, ()
+    return found, (f"splits given for tracks that are not in the dataset: {len(unused):,} ({listed(unused)})",)
 
 
 def _deal(tracks: Sequence[_Track], labelled: Sequence[_Track], seed: int) -> dict[_Group, str]:
     """A split for each group of tracks without one, given all labelled tracks, some of which have one.
 
-    Groups go largest first to the split that is then fullest by the least, relative to its share of each of the
-    group's genres; half a track is deducted, which for single tracks is the Sainte-Laguë method of apportionment. When
-    a genre has no more groups left than splits it is not yet in, they go there.
+    Groups go, largest first, to the split that is then least full, relative to its share of the group's genres; half a
+    track is deducted, which for single tracks makes it the Sainte-Laguë method of apportionment. When a genre has no
+    more groups left than there are splits without it, they go to those.
 
     scikit-learn's StratifiedGroupKFold(10), one fold each for validation and test, knows only folds of equal size: of
     102 clips by 28 artists in 6 genres it leaves 8 of the 18 pairs of genre and split empty (mean of 10 seeds), this
@@ -151,7 +152,7 @@ def _deal(tracks: Sequence[_Track], labelled: Sequence[_Track], seed: int) -> di
     waiting = Counter(genre for sizes in groups.values() for genre in sizes)
 
     def order(group: _Group) -> tuple[int, bytes]:
-        # A hash and no random generator: it is the same for ever, and on whichever tracks come before.
+        # Hashed, not drawn: the same with every version of every library, whatever the other tracks are.
         return -groups[group].total(), blake2b("\0".join((str(seed), *group)).encode(), digest_size=16).digest()
 
     def missing(genre: str) -> list[str]:

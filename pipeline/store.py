@@ -230,8 +230,9 @@ class Store:
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
-            holder.unlink(missing_ok=True)
         finally:
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
             lock.release()
 
 

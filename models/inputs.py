@@ -1,0 +1,127 @@
+"""Input adapters: what a store holds, as a batch on the device, made into what a model sees.
+
+Frames come as float32 `(batch, frames, bins)`: absolute dB, lowest frequency first, or MFCCs. What depends on a slice,
+such as its maximum or a floor below it, is applied here. Adapters have no weights; the id of the system and the spec of
+the store say which one belongs to a run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.registry import PICTURE_SIZE, InputSpec
+from pipeline.features import FeatureSpec
+
+#: dB below a slice's maximum at which its levels are cut off (librosa's `top_db`).
+TOP_DB = 80.0
+
+
+def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
+    """The module that makes a model's input of a store's frames, `(batch, frames, bins)` to `(batch, *input.shape)`.
+
+    Args:
+        input: what the model needs.
+        spec: what the store holds; it has passed `models.fit.check`.
+    """
+    values: nn.Module
+    match input.adapter:
+        case "picture":
+            return Picture(PICTURE_SIZE)
+        case "relative":
+            values = Relative()
+        case "absolute":
+            values = nn.Identity()
+        case "mfcc":
+            n_mfcc = input.bands or spec.bins
+            values = Coefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
+    return nn.Sequential(values, Plane(input.time_first))
+
+
+class Relative(nn.Module):
+    """Levels relative to the maximum of each slice, cut off 80 dB below: `power_to_db(S, ref=np.max, top_db=80)`."""
+
+    def forward(self, db: Tensor) -> Tensor:
+        """`(batch, frames, bins)`, dB, to the same shape, in [-80, 0] dB."""
+        return (db - db.amax(dim=(1, 2), keepdim=True)).clamp_min(-TOP_DB)
+
+
+class Coefficients(nn.Module):
+    """The first MFCCs of those stored."""
+
+    def __init__(self, n_mfcc: int) -> None:
+        super().__init__()
+        self.n_mfcc = n_mfcc
+
+    def forward(self, mfcc: Tensor) -> Tensor:
+        """`(batch, frames, coefficients)` to `(batch, frames, n_mfcc)`."""
+        return mfcc[..., : self.n_mfcc]
+
+
+class Cepstrum(nn.Module):
+    """MFCCs of log-mel slices: a floor 80 dB below the slice's maximum, then the orthonormal DCT-II along the bands.
+
+    That is what `librosa.feature.mfcc` makes of the slice's audio, and what stored MFCCs cannot be turned into.
+    """
+
+    basis: Tensor
+
+    def __init__(self, n_mels: int, n_mfcc: int) -> None:
+        super().__init__()
+        band, order = torch.meshgrid(
+            torch.arange(n_mels, dtype=torch.float64), torch.arange(n_mfcc, dtype=torch.float64), indexing="ij"
+        )
+        basis = torch.cos(math.pi / n_mels * (band + 0.5) * order) * math.sqrt(2 / n_mels)
+        basis[:, 0] /= math.sqrt(2)
+        self.register_buffer("basis", basis.float(), persistent=False)
+
+    def forward(self, db: Tensor) -> Tensor:
+        """`(batch, frames, n_mels)`, dB, to `(batch, frames, n_mfcc)`."""
+        floored = db.clamp_min(db.amax(dim=(1, 2), keepdim=True) - TOP_DB)
+        with torch.autocast(db.device.type, enabled=False):  # in bfloat16 the first coefficient would be off by units
+            return floored @ self.basis
+
+
+class Plane(nn.Module):
+    """Frames as a plane with one channel, the way up the model reads it."""
+
+    def __init__(self, time_first: bool) -> None:
+        super().__init__()
+        self.time_first = time_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, frames, bins)` to `(batch, 1, bins, frames)`, or `(batch, 1, frames, bins)` if `time_first`."""
+        return (x if self.time_first else x.transpose(1, 2)).unsqueeze(1)
+
+
+class Picture(nn.Module):
+    """A spectrogram as an ImageNet network expects a photograph.
+
+    xu2022 plots spectrograms and reads the pictures. Here levels are cut off 80 dB below the slice's maximum and
+    stretched to [0, 1], low frequencies at the bottom, resized (bilinear, antialiased), copied to three channels and
+    normalised by ImageNet's means and deviations. A slice of a single level, such as digital silence, is black.
+
+    Args:
+        size: side of the picture in pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.levels = nn.Sequential(Relative(), Plane(time_first=False))
+
+    def forward(self, db: Tensor) -> Tensor:
+        """`(batch, frames, bins)`, dB, to `(batch, 3, size, size)`."""
+        db = self.levels(db)
+        lowest = db.amin(dim=(2, 3), keepdim=True)
+        grey = (db - lowest) / (-lowest).clamp_min(torch.finfo(db.dtype).tiny)
+        grey = F.interpolate(grey.flip(2), (self.size, self.size), mode="bilinear", antialias=True)
+        return (grey - self.mean) / self.std

@@ -1,0 +1,87 @@
+"""Keras layers in PyTorch: `same` padding, batch-norm constants and initial weights.
+
+kth2020, ubc2020 and vit2021 were written in Keras; with PyTorch's own defaults their networks would be others. The
+state dict of each layer is that of the PyTorch layer it extends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Keras's momentum of 0.99 is the share of the old average, PyTorch's the share of the new value.
+BatchNorm1d = partial(nn.BatchNorm1d, eps=1e-3, momentum=0.01)
+BatchNorm2d = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding (before, after) that makes `ceil(size / stride)` outputs; the odd one goes after, as in TensorFlow."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """`x` `(batch, channel, height, width)`, its last two axes padded for a square kernel."""
+    top, bottom = same_padding(x.shape[-2], kernel, stride)
+    left, right = same_padding(x.shape[-1], kernel, stride)
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+class SameConv2d(nn.Conv2d):
+    """Keras `Conv2D(padding="same")` with a square kernel.
+
+    On even sizes with stride 2 the padding is lopsided: `padding=kernel // 2` gives the same shape but samples one
+    position earlier.
+    """
+
+    def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(channels, filters, kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
+        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
+
+
+class SameMaxPool2d(nn.Module):
+    """Keras `MaxPooling2D(padding="same")` with a square window; what is padded never wins."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to `(batch, channels, ceil(height / stride), ceil(width / stride))`."""
+        return F.max_pool2d(pad_same(x, self.kernel, self.stride, value=-math.inf), self.kernel, self.stride)
+
+
+def glorot_uniform_(weight: Tensor) -> Tensor:
+    """Keras's default kernels."""
+    return nn.init.xavier_uniform_(weight)
+
+
+def he_uniform_(weight: Tensor) -> Tensor:
+    """Keras `he_uniform`: uniform with variance 2 / fan_in."""
+    return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+
+
+def he_normal_(weight: Tensor) -> Tensor:
+    """Keras `he_normal`: normal, cut off at two deviations and widened to variance 2 / fan_in."""
+    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(weight)
+    # Cutting a unit normal at 2 leaves a deviation of 0.87962566 (Keras divides by the same number).
+    std = math.sqrt(2 / fan_in) / 0.87962566103423978
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+@torch.no_grad()
+def init_keras(model: nn.Module, kernel: Callable[[Tensor], Tensor] = glorot_uniform_) -> None:
+    """Initialise every convolution and dense layer as Keras does: `kernel` on the weights, biases zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            kernel(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,52 @@
+"""A system's network behind its input adapter: frames in, logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import inputs
+from models.registry import System
+from models.stream import Stream
+from pipeline.features import FeatureSpec
+
+
+class Network(nn.Module):
+    """Adapter and model of a neural system.
+
+    Weights and activations are channels-last: on two CPU cores a training step is then shorter for every default model,
+    by 15 % (kth2020/cnn) to 50 % (xu2022/mobilenet).
+
+    Args:
+        system: the system.
+        spec: what the store holds.
+        n_classes: outputs.
+    """
+
+    def __init__(self, system: System, spec: FeatureSpec, n_classes: int) -> None:
+        super().__init__()
+        self.inputs = inputs.adapter(system.input, spec)
+        self.model = system.build(n_classes).to(memory_format=torch.channels_last)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `(batch, frames, bins)`, float32, to logits `(batch, classes)`."""
+        return self.model(self.inputs(frames).contiguous(memory_format=torch.channels_last))
+
+
+def outputs(module: nn.Module, stream: Stream, what: str) -> Tensor:
+    """What `module` makes of the frames of every slice, in evaluation mode: float32 `(slices, ...)` on the host.
+
+    Args:
+        module: from frames `(batch, frames, bins)`.
+        stream: the slices; rows come in the order of its table.
+        what: label of the progress bar.
+    """
+    module.eval()
+    parts, rows = [], []
+    with torch.inference_mode():
+        for batch in tqdm(stream.batches(), what, len(stream), leave=False, disable=None):
+            parts.append(module(batch.frames).float().cpu())
+            rows.append(torch.from_numpy(batch.rows))
+    made = torch.cat(parts)
+    return torch.empty_like(made).index_copy_(0, torch.cat(rows), made)

@@ -1,0 +1,101 @@
+"""What there is, as plain values for `--json` and as text for people: the systems, and what a run is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models import registry
+from models.registry import System
+from models.runs import Run
+from pipeline.errors import ModelError
+from pipeline.features import FeatureSpec
+from pipeline.slicing import Slicing
+
+
+def describe_systems() -> list[dict[str, Any]]:
+    """One entry per system: id, study, kind, input, parameters at its study's number of classes, published result."""
+    return [
+        {
+            "id": system.id,
+            "study": system.study,
+            "kind": system.kind,
+            "features": list(system.input.features),
+            "input": list(system.input.shape),
+            "classes": system.recipe.dataset.n_classes,
+            "params": (params := system.params(system.recipe.dataset.n_classes)),
+            "megabytes": params * 4 / 1e6 if params is not None else None,
+            "published": system.recipe.headline,
+        }
+        for system in registry.systems()
+    ]
+
+
+def render_systems(systems: list[dict[str, Any]]) -> str:
+    """The systems as a table."""
+    rows = [("system", "reads", "input", "parameters", "published")]
+    for system in systems:
+        shape = "×".join("·" if size is None else str(size) for size in system["input"])
+        params = f"{system['params']:,}" if system["params"] is not None else "-"
+        rows.append((system["id"], "/".join(system["features"]), shape, params, system["published"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
+        for row in rows
+    )
+
+
+def extraction_for(which: str) -> tuple[list[FeatureSpec], Slicing | None]:
+    """Features that the recipe of a system, of all systems of a study, or of `all` asks for; and its slicing.
+
+    Returns:
+        The features, each once; the slicing, None where the systems cut their tracks differently.
+
+    Raises:
+        ModelError: there is no such system or study.
+    """
+    systems = _chosen(which)
+    features = dict.fromkeys(system.recipe.features for system in systems)
+    slicings = {system.recipe.slicing for system in systems}
+    return list(features), slicings.pop() if len(slicings) == 1 else None
+
+
+def _chosen(which: str) -> list[System]:
+    if "/" in which:
+        return [registry.get(which)]
+    systems = [system for system in registry.systems() if which in ("all", system.study)]
+    if not systems:
+        studies = ", ".join(dict.fromkeys(system.study for system in registry.systems()))
+        raise ModelError(f"--for {which}: no such study", f"name a system (see `mgc models`), all, or one of {studies}")
+    return systems
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """A run's configuration, its history and how it ended."""
+    return {
+        "run": str(run.path),
+        "finished": run.finished,
+        **run.config,
+        "history": run.history,
+        "summary": run.summary,
+    }
+
+
+def render_run(run: Run) -> str:
+    """What a run is, in a few lines."""
+    splits = run.selection.tracks["split"].to_pylist()
+    lines = [
+        f"{run.path}",
+        f"  model     {run.model}, seed {run.config['seed']}",
+        f"  store     {run.store_path}",
+        f"  slices    {run.slicing}, {run.frames} frames each",
+        f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
+        f"  genres    {', '.join(run.config['classes'])}",
+    ]
+    if run.config["differences"]:
+        lines.append(f"  study     differs from the study: {'; '.join(run.config['differences'])}")
+    lines.append(f"  state     {'finished' if run.finished else 'unfinished: `mgc train --resume` continues it'}")
+    if run.history:
+        last = run.history[-1]
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if isinstance(value, float))
+        lines.append(f"  epoch {last['epoch']:<3} {scores}")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""Prediction: the probabilities that a run gives to slices of its own tracks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import nn
+
+from models import baselines, inputs, registry
+from models.device import choose
+from models.network import Network, outputs
+from models.runs import Run
+from models.stream import Stream, fits
+from pipeline.errors import RunError
+from pipeline.features import FeatureSpec
+from pipeline.store import Store
+
+#: Slices per batch where nothing says how many.
+BATCH_SIZE = 32
+
+
+def predict(
+    run: Run, *, split: str = "test", device: str = "auto", batch_size: int | None = None, store: Path | None = None
+) -> pa.Table:
+    """The probabilities of every slice of a split, from the weights of the best epoch.
+
+    Tracks, splits and slicing are those of the run, whatever the store says by now. Windows shorter than a slice are
+    cut from its centre.
+
+    Args:
+        run: the run.
+        split: training, validation or test.
+        device: see `models.device.choose`.
+        batch_size: slices per batch; the one of the training if None.
+        store: another store of the same tracks and feature, such as one of another dtype.
+
+    Returns:
+        One row per slice: track_id, start_s, split, genre (the true one), artist_id (null where unknown), and
+        probabilities, list<float32>, in the order of `run.selection.classes`.
+
+    Raises:
+        RunError: the run has no weights or no such tracks, was trained on one of them, or the store does not fit.
+        StoreError: the store is missing, unfinished or damaged.
+    """
+    selection = run.selection
+    refuse_trained(run, split)
+    opened = open_store(run, store)
+    slices, labels = selection.slices(opened, run.slicing, split)
+    if not len(slices):
+        raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
+    where = choose(device)
+    training = run.config["training"] or {}
+    stream = Stream(
+        opened,
+        slices,
+        labels,
+        frames=run.frames,
+        batch_size=batch_size or training.get("batch_size", BATCH_SIZE),
+        device=where,
+    )
+    stream.resident = fits(stream.nbytes, where)
+    probabilities = _probabilities(run, opened.spec, stream)
+    artist = selection.tracks["artist_id"].take(
+        pc.index_in(slices["track_id"], value_set=selection.tracks["track_id"].combine_chunks())
+    )
+    values, offsets = probabilities.ravel(), np.arange(len(slices) + 1) * probabilities.shape[1]
+    return pa.table(
+        {
+            "track_id": slices["track_id"],
+            "start_s": slices["start_s"],
+            "split": slices["split"],
+            "genre": pa.array(selection.classes).take(pa.array(labels)),
+            "artist_id": artist,
+            "probabilities": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.float32())),
+        }
+    )
+
+
+def open_store(run: Run, path: Path | None = None) -> Store:
+    """The run's store, or another one of the same feature; how frames are stored may differ.
+
+    Raises:
+        RunError: it holds another feature.
+        StoreError: it is missing, unfinished or damaged.
+    """
+    store = Store.open(path or run.store_path)
+    store.require_finished()
+    if _identity(store.spec) != _identity(run.spec):
+        raise RunError(f"{store.path} holds {store.spec}, the run was trained on {run.spec}", "name another store")
+    return store
+
+
+def refuse_trained(run: Run, split: str) -> None:
+    """Raise `RunError`, naming it, where a track of another split is one the run was trained on."""
+    tracks = run.selection.tracks
+    trained = tracks["track_id"].filter(pc.equal(tracks["split"], "training"))
+    wanted = tracks["track_id"].filter(pc.equal(tracks["split"], split))
+    both = wanted.filter(pc.is_in(wanted, value_set=trained.combine_chunks()))
+    if split != "training" and len(both):
+        raise RunError(
+            f"{run.path}: the run was trained on track {both[0]}, which is in its {split} split", "train a new run"
+        )
+
+
+def vectoriser(run_input: registry.InputSpec, spec: FeatureSpec) -> nn.Module:
+    """What a classical system is given of each slice: the adapter's tensor, flat."""
+    return nn.Sequential(inputs.adapter(run_input, spec), nn.Flatten())
+
+
+def _probabilities(run: Run, spec: FeatureSpec, stream: Stream) -> np.ndarray:
+    """float32 `(slices, classes)`."""
+    system = registry.get(run.model)
+    if system.kind == "classical":
+        estimator = baselines.load(run.path / "model.skops")
+        return estimator.predict_proba(outputs(vectoriser(system.input, spec), stream, "features").numpy())
+    network = Network(system, spec, len(run.classes)).to(stream.device)
+    weights = run.load("best.pt")
+    try:
+        network.model.load_state_dict(weights["model"])
+    except (KeyError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise RunError(
+            f"{run.path / 'best.pt'}: not the weights of {run.model} ({first_line})", "train a new run"
+        ) from error
+    return outputs(network, stream, "prediction").softmax(dim=1).numpy()
+
+
+def _identity(spec: FeatureSpec) -> dict[str, Any]:
+    return spec.as_dict() | {"dtype": None}

@@ -1,0 +1,182 @@
+"""The systems: a name, the builder of the model and the input it needs.
+
+A study's module (`models/<study>.py`) registers its systems when it is imported, and is imported when one of them is
+asked for. Which systems there are is known before that, from their recipes: listing ids, refusing a misspelt one and
+choosing a default need no PyTorch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import entry_points
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+from models import recipes
+from pipeline.errors import ModelError
+
+Kind = Literal["neural", "classical"]
+Builder = Callable[[int], Any]
+
+#: Packages add systems by an entry point of this group whose module registers them when it is loaded.
+ENTRY_POINTS = "mgc.models"
+
+#: Side of a picture in pixels, as the ImageNet networks expect it.
+PICTURE_SIZE = 224
+
+_DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
+
+_systems: dict[str, System] = {}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model cannot do without; what its study used beyond that stands in its recipe.
+
+    Attributes:
+        adapter: how absolute dB become the model's tensor; one of `models.inputs`.
+        features: kinds of feature store it can be made from, the preferred one first.
+        bands: mel bands, exactly, or with `mfcc` the first coefficients used; None where any number will do.
+        frames: frames of a slice that the model is trained on; None where any number will do.
+        least_frames: what its pools need at least, where that is fewer than `frames`.
+        time_first: whether the tensor is (channel, time, band) rather than (channel, band, time).
+    """
+
+    adapter: Literal["picture", "relative", "absolute", "mfcc"]
+    features: tuple[str, ...]
+    bands: int | None = None
+    frames: int | None = None
+    least_frames: int | None = None
+    time_first: bool = False
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of one item of the model's batch; None along an axis of any length."""
+        if self.adapter == "picture":
+            return (3, PICTURE_SIZE, PICTURE_SIZE)
+        return (1, self.frames, self.bands) if self.time_first else (1, self.bands, self.frames)
+
+
+@dataclass(frozen=True)
+class System:
+    """One published system.
+
+    Attributes:
+        id: `<study>/<name>`.
+        kind: neural (PyTorch) or classical (scikit-learn).
+        input: what it needs.
+        build: from the number of classes, an initialised `torch.nn.Module` that returns logits `(batch, classes)`, or
+            an unfitted scikit-learn classifier.
+        recipe_file: the TOML that says what its study did with it.
+    """
+
+    id: str
+    kind: Kind
+    input: InputSpec
+    build: Builder
+    recipe_file: Traversable
+
+    @property
+    def study(self) -> str:
+        """The key of the study it comes from."""
+        return self.id.partition("/")[0]
+
+    @cached_property
+    def recipe(self) -> recipes.Recipe:
+        """What its study used and reported."""
+        return recipes.read(self.recipe_file)
+
+    def params(self, n_classes: int) -> int | None:
+        """Trainable parameters as PyTorch counts them; None for a classical system, whose size depends on the data."""
+        if self.kind == "classical":
+            return None
+        import torch
+
+        with torch.device("meta"):  # shapes without memory
+            model = self.build(n_classes)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def system(
+    id: str, *, input: InputSpec, kind: Kind = "neural", recipe: Traversable | None = None
+) -> Callable[[Builder], Builder]:
+    """Register the decorated builder, a function of the number of classes.
+
+    Args:
+        id: `<study>/<name>`.
+        input: what the model needs.
+        kind: neural or classical.
+        recipe: its recipe, for a system from outside this package.
+
+    Raises:
+        ModelError: the id is taken, or there is no recipe.
+    """
+
+    def register(build: Builder) -> Builder:
+        if id in _systems:
+            raise ModelError(f"two models are called {id}", f"rename the one in {build.__module__}")
+        file = recipe or recipes.published().get(id)
+        if file is None:
+            raise ModelError(f"{id} has no recipe", "give `system` the path of one")
+        _systems[id] = System(id, kind, input, build, file)
+        return build
+
+    return register
+
+
+def get(id: str) -> System:
+    """The system of this id.
+
+    Raises:
+        ModelError: there is none; the remedy names the nearest ids.
+    """
+    if id in recipes.published():
+        _load_study(id)
+    else:
+        _load_entry_points()
+    if id not in _systems:
+        nearest = difflib.get_close_matches(id, ids(), n=3, cutoff=0.3)
+        hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+        raise ModelError(f"there is no model {id!r}", f"{hint}`mgc models` lists them all")
+    return _systems[id]
+
+
+def ids() -> list[str]:
+    """Every system's id, sorted."""
+    _load_entry_points()
+    return sorted(recipes.published().keys() | _systems.keys())
+
+
+def systems() -> list[System]:
+    """Every system, sorted by id. Imports PyTorch."""
+    return [get(id) for id in ids()]
+
+
+def default_model(feature: str) -> str:
+    """Id of the system that is trained on a store of this kind of feature when none is named.
+
+    Raises:
+        ModelError: no system is the default for it.
+    """
+    if feature not in _DEFAULTS:
+        raise ModelError(f"no model is the default for {feature}", "name one with --model; `mgc models` lists them all")
+    return _DEFAULTS[feature]
+
+
+def _load_study(id: str) -> None:
+    importlib.import_module(f"models.{id.partition('/')[0]}")
+
+
+@cache
+def _load_entry_points() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except ImportError as error:
+            raise ModelError(
+                f"entry point {point.name} = {point.value} does not load: {error}", "repair or uninstall its package"
+            ) from error

@@ -1,0 +1,137 @@
+"""Which tracks of a store a run uses, and for what: decided once, recorded in the run, and never revised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import RunError, StoreError
+from pipeline.slicing import Slicing, cut
+from pipeline.store import Store
+
+#: One row per track of a run. `content_hash` is its file's: another file under the same id is another track.
+TRACK_SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("genre", pa.string(), nullable=False),
+        pa.field("artist_id", pa.string()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("content_hash", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The classes of a run and its tracks.
+
+    Attributes:
+        classes: genres in the order of the model's outputs.
+        tracks: table of TRACK_SCHEMA, sorted by track id.
+    """
+
+    classes: tuple[str, ...]
+    tracks: pa.Table
+
+    def slices(self, store: Store, slicing: Slicing, split: str) -> tuple[pa.Table, np.ndarray]:
+        """The slices of one split, cut as the run cuts them however the store is cut by now.
+
+        Args:
+            store: where the frames are: the run's own store, or another one of the same tracks.
+            slicing: the run's.
+            split: training, validation or test.
+
+        Returns:
+            Rows of `SLICE_SCHEMA`, and the index of each one's class, int64 `(slices,)`.
+
+        Raises:
+            RunError: the store no longer holds one of the tracks as it was.
+        """
+        wanted = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        self._require_unchanged(store, wanted)
+        if slicing == store.slicing:
+            table = store.slices
+        else:
+            here = pc.is_in(store.tracks["track_id"], value_set=_values(wanted["track_id"]))
+            table = cut(slicing, store.spec, store.tracks.filter(here))
+        row = pc.index_in(table["track_id"], value_set=_values(wanted["track_id"]))
+        table = table.filter(pc.is_valid(row)).combine_chunks()
+        genre = wanted["genre"].take(row.drop_null())
+        # The run's split, which the store's may have left since: the run keeps to what it was trained on.
+        where = table.schema.get_field_index("split")
+        table = table.set_column(where, table.schema.field(where), pa.repeat(split, len(table)))
+        return table, pc.index_in(genre, value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
+
+    def _require_unchanged(self, store: Store, wanted: pa.Table) -> None:
+        tracks = store.tracks.filter(pc.greater(store.tracks["n_frames"], 0))
+        found = pc.index_in(wanted["track_id"], value_set=_values(tracks["track_id"]))
+        same = pc.equal(tracks["content_hash"].take(found), wanted["content_hash"])
+        lost = wanted["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
+        if lost:
+            others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise RunError(
+                f"{store.path}: track {lost[0]}{others} of the run is gone or has changed",
+                "restore its file and run `mgc extract` again, or train a new run",
+            )
+
+
+def select(store: Store, *, limit: int | None = None, seed: int = 0) -> Selection:
+    """The tracks of a store that a new run uses: those in use that have a genre, each in its split.
+
+    Args:
+        store: the store; its extraction is finished.
+        limit: at most this many tracks of each genre for training, and as many for validation.
+        seed: of the draw that the limit makes.
+
+    Raises:
+        StoreError: nothing to train on or to validate with, or a genre without training tracks.
+    """
+    usable = pc.and_(pc.equal(store.tracks["status"], "ok"), pc.is_valid(store.tracks["genre"]))
+    tracks = store.tracks.filter(pc.and_(usable, pc.is_valid(store.tracks["split"])))
+    tracks = tracks.select(TRACK_SCHEMA.names).sort_by("track_id").cast(TRACK_SCHEMA)
+    if limit is not None:
+        tracks = _draw(tracks, limit, seed)
+    present = set(tracks["genre"].to_pylist())
+    known = [genre for genre in store.dataset["genres"] if genre in present]
+    classes = (*known, *sorted(present.difference(known)))
+    _require_classes(store, tracks, classes)
+    return Selection(classes, tracks.combine_chunks())
+
+
+def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...]) -> None:
+    if len(classes) < 2:
+        found = f"only tracks of {classes[0]}" if classes else "no labelled tracks"
+        raise StoreError(f"{store.path}: {found} to train on", "a classifier needs tracks of two genres or more")
+    training = set(tracks["genre"].filter(pc.equal(tracks["split"], "training")).to_pylist())
+    missing = [genre for genre in classes if genre not in training]
+    remedy = f"add tracks, or assign the splits anew: `mgc split {store.path} --redo`"
+    if missing:
+        raise StoreError(f"{store.path}: no training track of {', '.join(missing)}", remedy)
+    if not pc.any(pc.equal(tracks["split"], "validation")).as_py():
+        raise StoreError(f"{store.path}: no validation tracks, by which the best epoch is chosen", remedy)
+
+
+def _draw(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
+    """`limit` tracks of each genre for training and for validation, and all test tracks."""
+    drawn: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for track in sorted(tracks.to_pylist(), key=lambda track: _hash(seed, track["track_id"])):
+        kind = track["split"], track["genre"]
+        drawn[kind] += 1
+        if track["split"] == "test" or drawn[kind] <= limit:
+            kept.append(track)
+    return pa.Table.from_pylist(kept, TRACK_SCHEMA).sort_by("track_id")
+
+
+def _hash(seed: int, track_id: str) -> bytes:
+    return hashlib.sha256(json.dumps([seed, track_id]).encode()).digest()
+
+
+def _values(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()

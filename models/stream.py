@@ -1,0 +1,262 @@
+"""The stream: slices of a store as batches of frames on the device.
+
+Shards are read whole and in their stored dtype, which is what crosses to the device: a quarter of float32. Windows are
+cut and turned into dB there. What fits in memory is read once and kept; else groups of shards are read by a thread
+while the batches of the group before are in use.
+
+The order is a pure function of seed and epoch. Shards are drawn, dealt into groups, and the slices of a group shuffled:
+since tracks come to shards by a hash this equals a full shuffle for practical purposes, whatever is kept in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from models.device import free_memory
+from pipeline.errors import StoreError
+from pipeline.store import Store
+
+#: Raw bytes of the shards whose slices are shuffled together; streaming holds two such groups.
+GROUP_BYTES = 256_000_000
+#: Share of the free memory that frames may fill; the rest is for weights and activations.
+RESIDENT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few slices on the device.
+
+    Attributes:
+        frames: float32 `(batch, frames, bins)`, dB or MFCCs.
+        labels: class indices, int64 `(batch,)`.
+        rows: which rows of the slice table they are, int64 `(batch,)`, on the host.
+    """
+
+    frames: Tensor
+    labels: Tensor
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an epoch reads.
+
+    Attributes:
+        rows: rows of the slice table in the order of the epoch, int64 `(slices,)`.
+        crops: where in its slice the window of each row begins, int64 `(slices,)`, by row.
+        group: which group each row belongs to, int64 `(slices,)`, by row.
+        groups: the shards of each group, as indices of `Stream.shards`.
+    """
+
+    rows: np.ndarray
+    crops: np.ndarray
+    group: np.ndarray
+    groups: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Frames of some shards on the device.
+
+    Attributes:
+        frames: `(n, bins)`, in the stored dtype.
+        base: row where each shard begins, int64 `(shards,)`; meaningless for shards that are not in the pool.
+    """
+
+    frames: Tensor
+    base: np.ndarray
+
+
+class Stream:
+    """The slices of a table, batch by batch.
+
+    Batches differ by one slice in size at most: none is left with a lone slice, which batch normalisation cannot take.
+    A slice shorter than a window is repeated until it fills it; with `--whole`, tracks are of any length.
+
+    Args:
+        store: where the frames are.
+        slices: rows of `SLICE_SCHEMA`.
+        labels: class index of each slice, int64 `(slices,)`.
+        frames: frames of a window.
+        batch_size: slices per batch at most.
+        device: where batches are wanted.
+        seed: of the order and of the windows, which are drawn anew each epoch; None for the order of the table and
+            windows from the centre of each slice.
+
+    Attributes:
+        resident: whether all shards stay on the device once they are read; see `fits`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        slices: pa.Table,
+        labels: np.ndarray,
+        *,
+        frames: int,
+        batch_size: int,
+        device: torch.device,
+        seed: int | None = None,
+    ) -> None:
+        self.labels, self.frames, self.device, self.resident = labels, frames, device, True
+        self._store, self._spec, self._seed = store, store.spec, seed
+        self.shards, self._shard = np.unique(slices["shard"].to_numpy(), return_inverse=True)
+        self._first = slices["first_frame"].to_numpy()
+        self._length = slices["n_frames"].to_numpy().astype(np.int64)
+        self._stop = np.zeros(len(self.shards), np.int64)  # what is needed of each shard ends here
+        np.maximum.at(self._stop, self._shard, self._first + self._length)
+        n_batches = -(-len(slices) // batch_size)
+        self._bounds = [len(slices) * batch // n_batches for batch in range(n_batches + 1)] if n_batches else [0]
+        self._ramp = torch.arange(frames, device=device)
+        # Copies run beside the computation on a CUDA stream of their own; elsewhere None, which changes nothing.
+        self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._bounds) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames as stored."""
+        return int(self._stop.sum()) * self._frame_bytes
+
+    @property
+    def n_repeated(self) -> int:
+        """Slices that are shorter than a window."""
+        return int(np.count_nonzero(self._length < self.frames))
+
+    def order(self, epoch: int) -> Order:
+        """What an epoch reads: a pure function of the seed and `epoch`."""
+        n, spare = len(self._shard), np.maximum(self._length - self.frames, 0)
+        if self._seed is None:
+            groups, keys, crops = self._deal(np.arange(len(self.shards))), np.arange(n), spare // 2
+        else:
+            # Only `random`, whose stream NumPy has never changed: `permutation` and `integers` make no such promise.
+            generator = np.random.default_rng([self._seed, epoch])
+            groups = self._deal(np.argsort(generator.random(len(self.shards))))
+            keys = np.argsort(generator.random(n))
+            crops = (generator.random(n) * (spare + 1)).astype(np.int64)
+        group_of = np.empty(len(self.shards), np.int64)
+        for number, members in enumerate(groups):
+            group_of[members] = number
+        group = group_of[self._shard]
+        return Order(np.lexsort((keys, group)), crops, group, groups)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on: (epoch, batch) is all the state there is.
+
+        Raises:
+            StoreError: a shard is missing or damaged.
+        """
+        if start >= len(self):
+            return
+        order = self.order(epoch)
+        current = order.group[order.rows[self._bounds[start]]]
+        with contextlib.closing(self._pools(order.groups[current:])) as pools:
+            pool = next(pools)
+            for begin, end in itertools.pairwise(self._bounds[start:]):
+                rows = order.rows[begin:end]
+                parts = []
+                for part in np.split(rows, np.flatnonzero(np.diff(order.group[rows])) + 1):
+                    if order.group[part[0]] != current:
+                        pool, current = next(pools), order.group[part[0]]
+                    parts.append(self._cut(pool, part, order.crops))
+                labels = torch.from_numpy(self.labels[rows]).to(self.device)
+                yield Batch(self._values(parts), labels, rows)
+
+    def _deal(self, drawn: np.ndarray) -> list[np.ndarray]:
+        """The shards in groups of at most `GROUP_BYTES`, in the order they were drawn."""
+        groups: list[list[int]] = []
+        filled = GROUP_BYTES
+        for shard in drawn:
+            nbytes = int(self._stop[shard]) * self._frame_bytes
+            if filled + nbytes > GROUP_BYTES:
+                groups.append([])
+                filled = 0
+            groups[-1].append(shard)
+            filled += nbytes
+        return [np.array(group) for group in groups]
+
+    def _pools(self, groups: list[np.ndarray]) -> Generator[Pool, None, None]:
+        """The pool of each group. Two exist at a time: one in use and one that a thread reads meanwhile."""
+        if self.resident:
+            yield from itertools.repeat(self._everything, len(groups))
+            return
+        with ThreadPoolExecutor(1, "shards") as reader:
+            following: Future[tuple[Pool, torch.cuda.Event | None]] = reader.submit(self._load, groups[0])
+            for group in [*groups[1:], None]:
+                pool, ready = following.result()
+                if group is not None:
+                    following = reader.submit(self._load, group)
+                yield self._received(pool, ready)
+
+    @cached_property
+    def _everything(self) -> Pool:
+        return self._received(*self._load(np.arange(len(self.shards))))
+
+    def _load(self, shards: np.ndarray) -> tuple[Pool, torch.cuda.Event | None]:
+        """Read shards and send them to the device; on CUDA the event tells when they will be there."""
+        stop = self._stop[shards]
+        base = np.zeros(len(self.shards), np.int64)
+        base[shards] = np.cumsum(stop) - stop
+        shape = int(stop.sum()), self._spec.bins
+        with torch.cuda.stream(self._side_stream):
+            frames = torch.empty(shape, dtype=getattr(torch, self._spec.dtype), device=self.device)
+            for shard in shards:
+                stored = torch.from_numpy(self._read(shard))
+                if self._side_stream:
+                    stored = stored.pin_memory()
+                frames[base[shard] : base[shard] + len(stored)].copy_(stored, non_blocking=stored.is_pinned())
+            return Pool(frames, base), self._side_stream.record_event() if self._side_stream else None
+
+    def _read(self, shard: int) -> np.ndarray:
+        number, stop = int(self.shards[shard]), int(self._stop[shard])
+        stored = self._store.read(number, 0, stop)
+        if stored.shape != (stop, self._spec.bins):
+            raise StoreError(
+                f"{self._store.shard_path(number)}: {stored.shape} values where the manifest has frames up to {stop}",
+                "run the same `mgc extract` again: it repairs what is broken",
+            )
+        return stored
+
+    def _received(self, pool: Pool, ready: torch.cuda.Event | None) -> Pool:
+        """The pool once it may be used by the device's current stream."""
+        if ready is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(ready)
+            # It was allocated on the side stream: its memory must outlive what this one still does with it.
+            pool.frames.record_stream(stream)
+        return pool
+
+    def _cut(self, pool: Pool, rows: np.ndarray, crops: np.ndarray) -> Tensor:
+        """Windows of the slices in `rows`, `(rows, frames, bins)` in the stored dtype, gathered on the device."""
+        first = pool.base[self._shard[rows]] + self._first[rows]
+        where = torch.from_numpy(np.stack([first, crops[rows], self._length[rows]])[..., None])
+        first, crop, length = where.to(self.device)
+        index = first + (crop + self._ramp) % length
+        # On the CPU this is 4 times faster than frames[index].
+        return pool.frames.index_select(0, index.flatten()).view(len(rows), self.frames, self._spec.bins)
+
+    def _values(self, parts: list[Tensor]) -> Tensor:
+        """What `FeatureSpec.decode` makes of stored values, on the device."""
+        values = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+        return values.mul_(self._spec.scale).add_(self._spec.offset) if self._spec.quantised else values
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self._spec.bins * np.dtype(self._spec.dtype).itemsize
+
+
+def fits(nbytes: int, device: torch.device) -> bool:
+    """Whether this many bytes of frames can stay on the device."""
+    return nbytes <= RESIDENT_SHARE * free_memory(device)

@@ -1,0 +1,155 @@
+"""Datasets as their owners publish them, read into one track table. Nothing here opens an audio file or writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.datasets import fma, folder, gtzan, listing
+from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
+from pipeline.datasets.published import published
+from pipeline.errors import DatasetError
+
+__all__ = ["FORMATS", "Dataset", "open_dataset"]
+
+FORMATS = ("auto", "fma", "gtzan", "folder", "list")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset as found.
+
+    Attributes:
+        name: what its stores are filed under: the name of its folder or list, in letters, digits, `_`, `.` and `-`.
+        root: absolute audio root; the paths in the table are relative to it.
+        source: the folder or list that was named.
+        format: `fma`, `gtzan`, `folder` or `list`.
+        genres: the classes, in their customary order for a published dataset, else sorted.
+        tracks: table of DATASET_SCHEMA, sorted by `track_id`, ids and paths unique, every genre one of `genres`.
+            Files may be absent. `split` is what the dataset itself says.
+        notes: what was left out or looks odd, for the user to read.
+    """
+
+    name: str
+    root: Path
+    source: Path
+    format: str
+    genres: tuple[str, ...]
+    tracks: pa.Table
+    notes: tuple[str, ...]
+
+
+def open_dataset(
+    source: Path,
+    *,
+    format: str = "auto",
+    metadata: Path | None = None,
+    subset: str | None = None,
+    genre_column: str | None = None,
+    audio_root: Path | None = None,
+) -> Dataset:
+    """Read the dataset at `source`.
+
+    Args:
+        source: an audio folder, or a list of tracks in CSV or Parquet.
+        format: one of FORMATS; `auto` recognises the others.
+        metadata: FMA only: `tracks.csv` or its folder.
+        subset: FMA only: `small`, `medium`, `large` or `full`.
+        genre_column: FMA and lists only: the column that holds the genre.
+        audio_root: lists only: the folder that their paths are relative to.
+
+    Raises:
+        DatasetError: there is no dataset there, it cannot be read, or an option does not apply to it.
+    """
+    source = _absolute(source)
+    audio_root = audio_root and _absolute(audio_root)
+    if format not in FORMATS:
+        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(FORMATS)}")
+    is_folder = _is_folder(source)
+    if format != "auto" and is_folder == (format == "list"):
+        raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")
+    format, root = _recognise(source, format) if is_folder else ("list", audio_root or source.parent)
+    _refuse_foreign_options(
+        format,
+        {"--metadata": metadata, "--subset": subset, "--genre-column": genre_column, "--audio-root": audio_root},
+    )
+    match format:
+        case "fma":
+            found = fma.read(root, metadata=metadata, subset=subset, genre_column=genre_column)
+        case "gtzan":
+            found = gtzan.read(root)
+        case "folder":
+            found = folder.read(root)
+        case _:
+            found = listing.read(source, audio_root=audio_root, genre_column=genre_column)
+    genres, notes = _describe(found)
+    # FMA's audio folder is called `fma_small`, GTZAN's just `genres`: there the folder around it says more.
+    name = {"fma": root.name, "list": source.stem}.get(format, source.name)
+    return Dataset(
+        name=re.sub(r"[^\w.-]+", "_", name).strip("._-") or "dataset",
+        root=root,
+        source=source,
+        format=format,
+        genres=genres,
+        tracks=found.tracks,
+        notes=notes,
+    )
+
+
+def _absolute(path: Path) -> Path:
+    """An absolute path without `..`; links are not followed, since the name of a link is the one the user chose."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _is_folder(source: Path) -> bool:
+    """Whether `source` is a folder (True) or a file that may be a list (False).
+
+    Raises:
+        DatasetError: it is neither, cannot be read, or is an empty folder or an audio file.
+    """
+    remedy = "name a folder of audio, or a CSV or Parquet list"
+    try:
+        mode = source.stat().st_mode
+        if stat.S_ISDIR(mode):
+            with os.scandir(source) as entries:
+                if next(entries, None) is None:
+                    raise DatasetError(f"{source} is an empty folder", remedy)
+            return True
+    except OSError as error:
+        raise DatasetError(f"cannot open dataset {source}: {error.strerror}", remedy) from error
+    if not stat.S_ISREG(mode) or is_audio_name(source.name):
+        raise DatasetError(f"{source} is {'one audio file' if stat.S_ISREG(mode) else 'not a file'}", remedy)
+    return False
+
+
+def _recognise(source: Path, format: str) -> tuple[str, Path]:
+    """The format of a folder and where in it the audio is; the first of FMA, GTZAN and plain folders that fits."""
+    for name, layout in (("fma", fma), ("gtzan", gtzan)):
+        if format in ("auto", name) and (root := layout.find_root(source)):
+            return name, root
+    return ("folder" if format == "auto" else format), source
+
+
+def _refuse_foreign_options(format: str, options: dict[str, object]) -> None:
+    """Raise a DatasetError for an option that says nothing about a dataset of this format."""
+    applicable = {"fma": {"--metadata", "--subset", "--genre-column"}, "list": {"--genre-column", "--audio-root"}}
+    foreign = [name for name, value in options.items() if value is not None and name not in applicable.get(format, ())]
+    if foreign:
+        raise DatasetError(f"{' and '.join(foreign)} cannot be used with a dataset in {format} format", "leave it out")
+
+
+def _describe(found: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The genres in order, and the notes; a dataset with the genres of a published one is taken for a copy of it."""
+    genres = tuple(sorted(found.tracks["genre"].unique().to_pylist()))
+    known = published(found.published) if found.published else None
+    if known is None or set(genres) != set(known.genres):
+        return genres, found.notes
+    paths = found.tracks["path"].to_pylist()
+    faulty = [f"{path}: {known.faulty[path]}" for path in paths if path in known.faulty]
+    note = f"files known to be faulty as published: {len(faulty):,} ({listed(faulty)})"
+    return known.genres, (*found.notes, *([note] if faulty else []))

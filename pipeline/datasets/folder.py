@@ -1,0 +1,31 @@
+"""Plain folders: `genre/…/file`, the first folder level being the genre."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from pipeline.datasets.walk import Walker
+from pipeline.errors import DatasetError
+from pipeline.tracks import escape
+
+LAYOUT = "genre/…/file"
+
+
+def read(root: Path) -> Catalogue:
+    """The tracks of a folder of genre folders, at any depth.
+
+    Raises:
+        DatasetError: no genre folder holds a file that is named like audio.
+    """
+    walker = Walker(root)
+    genres, walker.strays = walker.scan()
+    paths = [escape(path) for genre in genres for path in walker.below(genre)]
+    notes = walker.notes(LAYOUT)
+    if not paths:
+        raise DatasetError(
+            "; ".join([f"no audio in genre folders in {root}", *notes]),
+            "put the files into one folder per genre, or name a CSV list with columns path and genre",
+        )
+    genre = [path.split("/", 1)[0] for path in paths]
+    return Catalogue(track_table({"track_id": path_ids(paths), "path": paths, "genre": genre}), notes)

@@ -1,0 +1,21 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The real-music corpus; where it is absent the test is skipped, or fails if $MGC_REQUIRE_CORPUS is set.
+
+    Mark such tests with `corpus`.
+    """
+    default = Path(__file__).parents[2] / "shared" / "corpus"
+    path = Path(os.environ.get("MGC_TEST_CORPUS", default))
+    if not path.is_dir():
+        (pytest.fail if os.environ.get("MGC_REQUIRE_CORPUS") else pytest.skip)(f"no test corpus at {path}")
+    return path

@@ -1,0 +1,89 @@
+"""Small real stores whose genres differ in which bands are loud."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import files
+from pipeline.features import FeatureSpec, Mel
+from pipeline.manifest import publish, write_fragment
+from pipeline.shard import ShardWriter
+from pipeline.slicing import Slicing
+from pipeline.store import Store
+from pipeline.tracks import MANIFEST_SCHEMA
+
+GENRES = ("Folk", "Rock", "Ambient")
+TRACKS = {"training": 18, "validation": 6, "test": 6}
+TINY = Mel(n_mels=8, n_fft=512)
+
+
+def make_store(
+    path: Path,
+    spec: FeatureSpec = TINY,
+    slicing: Slicing | None = None,
+    *,
+    tracks: Mapping[str, int] = TRACKS,
+    genres: Sequence[str] = GENRES,
+    seconds: Sequence[float] = (9.0,),
+    tracks_per_shard: int = 4,
+) -> Store:
+    """A store with this many tracks in each split, genres in turn, two tracks an artist, lengths in turn.
+
+    The frames of a track depend on its id alone, whatever they are stored as.
+    """
+    store = Store.create(path, spec, {"name": "synthetic", "root": str(path), "genres": list(genres)})
+    shard = 0
+    for split, count in tracks.items():
+        for first in range(0, count, tracks_per_shard):
+            _write_shard(store, shard, split, range(first, min(first + tracks_per_shard, count)), genres, seconds)
+            shard += 1
+    publish(store, slicing or Slicing(seconds=2.0))
+    return Store.open(path)
+
+
+def frames_of(store: Store, track_id: str) -> np.ndarray:
+    """float32 `(n, bins)` as stored, read without the stream."""
+    row = next(row for row in store.tracks.to_pylist() if row["track_id"] == track_id)
+    stored = store.read(row["shard"])[row["first_frame"] : row["first_frame"] + row["n_frames"]]
+    return store.spec.decode(stored)
+
+
+def _write_shard(
+    store: Store, shard: int, split: str, numbers: range, genres: Sequence[str], seconds: Sequence[float]
+) -> None:
+    writer = ShardWriter(store.shard_path(shard), store.spec)
+    rows = []
+    for number in numbers:
+        length = seconds[number % len(seconds)]
+        levels = _levels(f"{split}-{number}", store.spec.frames(length), store.spec.bins, number % len(genres))
+        rows.append(
+            dict.fromkeys(MANIFEST_SCHEMA.names)
+            | {
+                "track_id": f"{split}-{number:03d}",
+                "path": f"{split}/{number:03d}.mp3",
+                "genre": genres[number % len(genres)],
+                "split": split,
+                "artist_id": f"{split}-artist-{number // (2 * len(genres))}-{number % len(genres)}",
+                "content_hash": f"{split}-{number}",
+                "duration_s": length,
+                "status": "ok",
+                "shard": shard,
+                "first_frame": writer.n_frames,
+                "n_frames": len(levels),
+            }
+        )
+        writer.append(levels)
+    writer.close()
+    described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
+    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)
+
+
+def _levels(name: str, n_frames: int, bins: int, genre: int) -> np.ndarray:
+    """Noise around -30 dB, 15 dB louder in a third of the bands that depends on the genre."""
+    levels = np.random.default_rng([*name.encode()]).normal(-30, 8, (n_frames, bins)).astype(np.float32)
+    levels[:, np.arange(bins) * 3 // bins == genre % 3] += 15
+    return levels

@@ -1,0 +1,96 @@
+"""Fitting classical systems, and calibration that keeps artists and tracks whole."""
+
+import numpy as np
+import pytest
+
+from models import registry
+from models.classical import fit, grouped_folds
+from pipeline.errors import ModelError
+
+CLASSICAL = [system.id for system in registry.systems() if system.kind == "classical"]
+
+Data = tuple[np.ndarray, np.ndarray, list[str], list[str | None]]
+
+
+@pytest.fixture
+def data() -> Data:
+    """Three genres of 4 artists with 2 tracks of 4 slices each: genre, artist and track are all audible."""
+    rng = np.random.default_rng(0)
+    genre = np.repeat(np.arange(3), 32)
+    artist, track = np.arange(96) // 8, np.arange(96) // 4
+    x = sum(rng.standard_normal((n, 200))[i] for n, i in ((3, genre), (12, artist), (24, track)))
+    x = (x + rng.standard_normal((96, 200))).astype(np.float32)
+    return x, genre, [f"t{i}" for i in track], [f"a{i}" for i in artist]
+
+
+@pytest.mark.parametrize("id", CLASSICAL)
+def test_probabilities(id: str, data: Data) -> None:
+    x, y, tracks, artists = data
+    model = registry.get(id).build(3)
+    fit(model, x, y, tracks, artists)
+    p = model.predict_proba(x)
+    assert p.shape == (96, 3)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    assert (p.argmax(axis=1) == y).mean() > 0.9
+    again = registry.get(id).build(3)
+    fit(again, x, y, tracks, artists)
+    np.testing.assert_array_equal(again.predict_proba(x), p)
+
+
+def test_calibration_does_not_change_decisions(data: Data) -> None:
+    x, y, tracks, artists = data
+    model = registry.get("kth2020/svm").build(3)
+    fit(model, x, y, tracks, artists)
+    support = model[-1].calibrated_classifiers_[0].estimator
+    query = np.random.default_rng(1).standard_normal((500, 200)).astype(np.float32)
+    decided = support.predict(model[:-1].transform(query))
+    np.testing.assert_array_equal(model.predict_proba(query).argmax(axis=1), decided)
+
+
+def test_model_does_not_keep_the_rows_of_its_folds(data: Data) -> None:
+    model = registry.get("kth2020/svm").build(3)
+    fit(model, *data)
+    assert model[-1].cv is None
+
+
+def straddling(folds: list, groups: list) -> set:
+    groups = np.asarray(groups)
+    return {group for training, held_out in folds for group in set(groups[training]) & set(groups[held_out])}
+
+
+def test_no_artist_straddles_a_fold(data: Data) -> None:
+    _, y, tracks, artists = data
+    folds = grouped_folds(y, tracks, artists)
+    assert len(folds) == 4  # as many as a genre has artists
+    assert not straddling(folds, artists)
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(96))
+
+
+def test_unknown_artists_are_one_a_track(data: Data) -> None:
+    _, y, tracks, _ = data
+    folds = grouped_folds(y, tracks, [None] * 96)
+    assert len(folds) == 5
+    assert not straddling(folds, tracks)
+
+
+def test_tracks_are_kept_whole_where_a_genre_has_one_artist(data: Data) -> None:
+    _, y, tracks, artists = data
+    artists = ["alone" if genre == 0 else artist for genre, artist in zip(y, artists, strict=True)]
+    folds = grouped_folds(y, tracks, artists)
+    assert len(folds) == 5
+    assert not straddling(folds, tracks)
+    assert all(len(np.unique(y[training])) == 3 for training, _ in folds)
+
+
+def test_a_genre_of_one_track_cannot_be_calibrated(data: Data) -> None:
+    x, y, tracks, artists = data
+    tracks = ["only" if genre == 0 else track for genre, track in zip(y, tracks, strict=True)]
+    artists = ["alone" if genre == 0 else artist for genre, artist in zip(y, artists, strict=True)]
+    with pytest.raises(ModelError, match="single training track"):
+        fit(registry.get("kth2020/svm").build(3), x, y, tracks, artists)
+
+
+def test_too_few_slices_are_a_data_error(data: Data) -> None:
+    x, y, tracks, artists = data
+    with pytest.raises(ModelError, match="10 slices"):
+        fit(registry.get("kth2020/knn").build(3), x[:10], y[:10], tracks[:10], artists[:10])

@@ -1,0 +1,90 @@
+"""Which stores fit which models, and what is said about them."""
+
+import dataclasses
+
+import pytest
+
+from models import registry
+from models.fit import Fit, check
+from pipeline.errors import ModelError
+from pipeline.features import FeatureSpec, Mel, Mfcc, Stft
+from pipeline.slicing import Slicing
+
+DEFAULT = Slicing()  # 4 s, half overlapping
+
+
+def fit(id: str, spec: FeatureSpec, slicing: Slicing = DEFAULT, slice_frames: int | None = None) -> Fit:
+    return check(registry.get(id), spec, slicing, slice_frames or slicing.n_frames(spec) or 2582, "features/a/b")
+
+
+@pytest.mark.parametrize("id", registry.ids())
+def test_a_study_does_not_differ_from_itself(id: str) -> None:
+    recipe = registry.get(id).recipe
+    assert fit(id, recipe.features, recipe.slicing).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "frames"), [(Stft(), None), (Mel(), 128), (Mfcc(), 130)], ids=lambda value: getattr(value, "name", value)
+)
+def test_default_models_fit_default_stores(spec: FeatureSpec, frames: int | None) -> None:
+    assert fit(registry.default_model(spec.name), spec).frames == frames
+
+
+def test_differences_name_ours_and_the_studys() -> None:
+    assert fit("kth2020/cnn", Mel()).differences == (
+        "hop 512 for 604",
+        "slices of 4 s, 50% overlap for slices of 3.5 s, 0% overlap, from 15.5 s on, at most 1 a track (all)",
+    )
+    differences = fit("xu2022/mobilenet", Stft(sr=22050, n_fft=2048, hop_length=256)).differences
+    assert differences == ("rate 22050 for 44100", "n_fft 2048 for 1024", "hop 256 for 512")
+
+
+def test_how_frames_are_stored_is_no_difference() -> None:
+    assert fit("xu2022/mobilenet", Stft(dtype="float32")).differences == ()
+
+
+def test_an_explicit_limit_at_half_the_rate_is_no_difference() -> None:
+    study = registry.get("vit2021/cnn").recipe
+    explicit = dataclasses.replace(study.features, fmax=11025.0)
+    assert fit("vit2021/cnn", explicit, study.slicing).differences == ()
+    lower = dataclasses.replace(study.features, fmax=8000.0)
+    assert fit("vit2021/cnn", lower, study.slicing).differences == ("fmax 8000 for 11025",)
+
+
+def test_stored_mfccs_lack_the_floor() -> None:
+    study = registry.get("vit2021/cnn").recipe
+    assert fit("vit2021/cnn", Mfcc(), study.slicing).differences == (
+        "MFCCs without a floor 80 dB below each slice's maximum",
+    )
+
+
+def test_fewer_frames_than_the_studys_where_the_pools_allow() -> None:
+    spec = Mel(sr=44100, n_fft=1024)
+    short = fit("padova2023/cnn2d-mel", spec)
+    assert short.frames == 345
+    assert "frames 345 for 512" in short.differences
+    assert fit("padova2023/cnn2d-mel", spec, slice_frames=600).frames == 512
+
+
+def test_pictures_take_any_number_of_frames() -> None:
+    assert fit("xu2022/mobilenet", Stft(), slice_frames=1).frames is None
+
+
+@pytest.mark.parametrize(
+    ("id", "spec", "slice_frames", "message"),
+    [
+        ("kth2020/cnn", Stft(), 345, "kth2020/cnn needs mel features.*holds stft.*`mgc extract --feature mel`"),
+        ("vit2021/cnn", Stft(), 345, "needs mel or mfcc features.*`mgc extract --feature mel`"),
+        ("xu2022/mobilenet", Mel(), 173, "needs stft features.*`mgc extract --feature stft`"),
+        ("kth2020/cnn", Mel(n_mels=64), 173, "needs 128 bands.*has 64.*`mgc extract --feature mel:n_mels=128`"),
+        ("vit2021/cnn", Mfcc(n_mfcc=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mfcc:n_mfcc=13`"),
+        ("vit2021/cnn", Mel(n_mels=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mel:n_mels=128`"),
+        ("kth2020/cnn", Mel(), 127, "at least 128 frames.*have 127.*`mgc slice features/a/b --frames 128`"),
+        ("padova2023/cnn2d-mel", Mel(), 255, "at least 256 frames.*`mgc slice features/a/b --frames 512`"),
+    ],
+)
+def test_unmet_need_names_the_command_that_meets_it(
+    id: str, spec: FeatureSpec, slice_frames: int, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        fit(id, spec, slice_frames=slice_frames)

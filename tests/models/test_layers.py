@@ -1,0 +1,96 @@
+"""Keras layers against literal NumPy loops and Keras's constants."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.layers import BatchNorm2d, SameConv2d, SameMaxPool2d, he_normal_, he_uniform_, init_keras, same_padding
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [
+        (128, 5, 2, (1, 2)),
+        (64, 3, 2, (0, 1)),
+        (32, 3, 1, (1, 1)),
+        (130, 3, 3, (1, 1)),
+        (13, 3, 3, (1, 1)),
+        (44, 3, 3, (0, 1)),
+        (15, 2, 1, (0, 1)),
+        (6, 2, 2, (0, 0)),
+        (4, 1, 3, (0, 0)),
+    ],
+)
+def test_same_padding(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+def windows(x: np.ndarray, kernel: int, stride: int, fill: float) -> np.ndarray:
+    """Windows `(channel, row, column, kernel, kernel)` of Keras's `same` padding, from TensorFlow's own formula."""
+    out = [-(-size // stride) for size in x.shape[1:]]
+    padded = np.full((len(x), out[0] * stride + kernel, out[1] * stride + kernel), fill)
+    before = [max((n - 1) * stride + kernel - size, 0) // 2 for n, size in zip(out, x.shape[1:], strict=True)]
+    padded[:, before[0] : before[0] + x.shape[1], before[1] : before[1] + x.shape[2]] = x
+    found = np.empty((len(x), *out, kernel, kernel))
+    for row in range(out[0]):
+        for column in range(out[1]):
+            top, left = row * stride, column * stride
+            found[:, row, column] = padded[:, top : top + kernel, left : left + kernel]
+    return found
+
+
+GEOMETRIES = [((8, 6), 5, 2), ((8, 6), 3, 2), ((8, 6), 3, 1), ((6, 4), 2, 1), ((7, 5), 3, 2), ((10, 4), 3, 3)]
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), GEOMETRIES)
+def test_same_convolution(size: tuple[int, int], kernel: int, stride: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, *size))
+    layer = SameConv2d(3, 4, kernel, stride).double()
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    expected = np.einsum("chwij,fcij->fhw", windows(x, kernel, stride, 0.0), weight) + bias[:, None, None]
+    np.testing.assert_allclose(layer(torch.from_numpy(x)[None])[0].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), GEOMETRIES)
+def test_same_max_pool(size: tuple[int, int], kernel: int, stride: int) -> None:
+    x = np.random.default_rng(0).standard_normal((3, *size)) - 5  # zero padding would win everywhere
+    expected = windows(x, kernel, stride, -np.inf).max(axis=(3, 4))
+    found = SameMaxPool2d(kernel, stride)(torch.from_numpy(x)[None])[0].numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_symmetric_padding_is_something_else() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    layer = SameConv2d(3, 4, 3, stride=2)
+    symmetric = torch.nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    assert symmetric.shape == layer(x).shape
+    assert not torch.allclose(symmetric, layer(x))
+
+
+def test_batch_norm_constants() -> None:
+    norm = BatchNorm2d(2)
+    norm(torch.full((4, 2, 3, 3), 10.0))
+    assert norm.eps == 1e-3
+    torch.testing.assert_close(norm.running_mean, torch.full((2,), 0.1))  # 0.99 of the old mean, 0.01 of the new
+
+
+def test_he_initialisations_have_variance_two_over_fan_in() -> None:
+    torch.manual_seed(0)
+    weight = torch.empty(256, 64, 3, 3)
+    fan_in = 64 * 9
+    assert he_normal_(weight).std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.01)
+    assert weight.abs().max() <= 2 * math.sqrt(2 / fan_in) / 0.8796
+    assert he_uniform_(weight).std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.01)
+    assert weight.abs().max() <= math.sqrt(6 / fan_in)
+
+
+def test_default_kernels_are_glorot_uniform_and_biases_zero() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(300, 500)
+    init_keras(layer)
+    limit = math.sqrt(6 / 800)
+    assert 0.99 * limit < layer.weight.abs().max() <= limit
+    assert not layer.bias.any()

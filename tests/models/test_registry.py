@@ -1,0 +1,188 @@
+"""The registry, and what holds for every system in it."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models import recipes, registry
+from models.optim import LOSSES, build_optimizer
+from pipeline.errors import ModelError
+
+NEURAL = [system.id for system in registry.systems() if system.kind == "neural"]
+PICTURE = (3, 64, 64)  # smaller than the study's, to be quick
+
+
+def random_batch(system: registry.System, size: int, seed: int = 0) -> torch.Tensor:
+    shape = PICTURE if system.input.adapter == "picture" else system.input.shape
+    return torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(system: registry.System, n_classes: int, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return system.build(n_classes)
+
+
+def test_every_recipe_has_its_system() -> None:
+    assert [system.id for system in registry.systems()] == sorted(recipes.published())
+
+
+@pytest.mark.parametrize(
+    ("id", "n_classes", "params"),
+    [
+        ("xu2022/mobilenet", 8, 4_212_280),
+        ("xu2022/mobilenet", 1000, 5_483_032),
+        ("kth2020/cnn", 8, 1_328_120),
+        ("vit2021/cnn", 10, 24_842),
+        ("padova2023/cnn2d-mel", 8, 139_306),
+        ("kth2020/knn", 8, None),
+        ("kth2020/svm", 8, None),
+    ],
+)
+def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
+    assert registry.get(id).params(n_classes) == params
+
+
+@pytest.mark.parametrize("n_classes", [8, 10])
+@pytest.mark.parametrize("id", NEURAL)
+def test_forward_and_backward(id: str, n_classes: int) -> None:
+    system = registry.get(id)
+    model = build(system, n_classes)
+    logits = model(random_batch(system, 4))
+    assert logits.shape == (4, n_classes)
+    logits.square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_overfits_one_batch(id: str) -> None:
+    system = registry.get(id)
+    training = system.recipe.training
+    assert training is not None
+    model = build(system, 4)
+    x, target = random_batch(system, 4), torch.arange(4)
+    # One rate for all: it is the wiring that is tested here.
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses: list[float] = []
+    while len(losses) < 100 and (not losses or losses[-1] > losses[0] / 4):
+        loss = LOSSES[training.loss](model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] <= losses[0] / 4
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> None:
+    system = registry.get(id)
+    x = random_batch(system, 2)
+    first, again, other = (build(system, 8, seed).eval()(x) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_weights_load_without_running_code(id: str, tmp_path: Path) -> None:
+    system = registry.get(id)
+    saved, loaded = build(system, 8, 0), build(system, 8, 1)
+    saved(random_batch(system, 4))  # moves the running statistics away from their initial values
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    loaded.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    x = random_batch(system, 2, seed=1)
+    assert torch.equal(saved.eval()(x), loaded.eval()(x))
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
+    training = registry.get(id).recipe.training
+    assert training is not None
+    optimizer, _ = build_optimizer(training.optimizer, [nn.Parameter(torch.zeros(1))])
+    assert optimizer.param_groups[0]["lr"] == training.optimizer.lr
+    assert training.loss in LOSSES
+
+
+def test_unknown_id_names_the_nearest_ones() -> None:
+    with pytest.raises(ModelError, match=r"xu2022/mobilnet.*did you mean xu2022/mobilenet.*`mgc models`"):
+        registry.get("xu2022/mobilnet")
+
+
+def test_duplicate_id_is_refused() -> None:
+    again = registry.system("kth2020/cnn", input=registry.get("kth2020/cnn").input)
+    with pytest.raises(ModelError, match="two models are called kth2020/cnn"):
+        again(lambda n_classes: nn.Linear(1, n_classes))
+
+
+@pytest.mark.parametrize(
+    ("feature", "id"), [("stft", "xu2022/mobilenet"), ("mel", "kth2020/cnn"), ("mfcc", "vit2021/cnn")]
+)
+def test_default_model_reads_the_feature_it_is_the_default_for(feature: str, id: str) -> None:
+    assert registry.default_model(feature) == id
+    assert feature in registry.get(id).input.features
+
+
+def test_no_default_for_other_features() -> None:
+    with pytest.raises(ModelError, match="chroma"):
+        registry.default_model("chroma")
+
+
+def test_ids_and_misspelt_ids_need_no_torch() -> None:
+    program = """
+import sys
+from models import fit, registry
+from pipeline.errors import ModelError
+assert registry.default_model("mel") in registry.ids()
+try:
+    registry.get("kth2020/cmn")
+except ModelError:
+    assert "torch" not in sys.modules
+else:
+    sys.exit("found")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+OUTSIDE = """
+from pathlib import Path
+from torch import nn
+from models.registry import InputSpec, system
+
+@system("acme/linear", input=InputSpec("relative", ("mel",), bands=4, frames=5), recipe=Path({recipe!r}))
+def linear(n_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(20, n_classes))
+"""
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Source of a module `acme_outside` that an entry point names."""
+    monkeypatch.setattr(registry, "_systems", dict(registry._systems))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("acme", "acme_outside", group)])
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._load_entry_points.cache_clear()
+    yield tmp_path / "acme_outside.py"
+    registry._load_entry_points.cache_clear()
+    sys.modules.pop("acme_outside", None)
+
+
+def test_entry_point_adds_a_system(outside: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "linear.toml"
+    recipe.write_text(recipes.published()["kth2020/cnn"].read_text().replace("kth2020/cnn", "acme/linear"))
+    outside.write_text(OUTSIDE.format(recipe=str(recipe)))
+    assert "acme/linear" in registry.ids()
+    system = registry.get("acme/linear")
+    assert system.study == "acme"
+    assert system.params(8) == 168
+    assert system.recipe.model == "acme/linear"
+
+
+def test_entry_point_that_does_not_load_is_named(outside: Path) -> None:
+    outside.write_text("import no_such_module")
+    with pytest.raises(ModelError, match=r"acme_outside.*no_such_module"):
+        registry.ids()
