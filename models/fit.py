@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 
 from models.registry import System
@@ -40,7 +41,7 @@ def check(system: System, spec: FeatureSpec, slicing: Slicing, slice_frames: int
         system: the model.
         spec: what the store holds.
         slicing: how it is sliced.
-        slice_frames: frames of its shortest slice.
+        slice_frames: frames of its slices, or of a typical one where they are whole tracks.
         store: its path, for the commands in remedies.
 
     Raises:
@@ -52,7 +53,7 @@ def check(system: System, spec: FeatureSpec, slicing: Slicing, slice_frames: int
     if slice_frames < least:
         raise ModelError(
             f"{system.id} needs slices of at least {least} frames, those of {store} have {slice_frames}",
-            f"cut longer ones: `mgc slice {store} --frames {needs.frames}`",
+            f"cut longer ones: `mgc slice {shlex.quote(store)} --frames {needs.frames}`",
         )
     frames = min(needs.frames, slice_frames) if needs.frames else None
     return Fit(frames, tuple(_differences(system, spec, slicing, frames)))

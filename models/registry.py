@@ -94,11 +94,9 @@ class System:
         """Trainable parameters as PyTorch counts them; None for a classical system, whose size depends on the data."""
         if self.kind == "classical":
             return None
-        import torch
+        from models.skeleton import n_params
 
-        with torch.device("meta"):  # shapes without memory
-            model = self.build(n_classes)
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return n_params(self.build, n_classes)
 
 
 def system(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.layers import BatchNorm2d
 from models.registry import InputSpec, system
 
 _PICTURE = InputSpec("picture", features=("stft",))
@@ -102,10 +103,10 @@ class SqueezeExcitation(nn.Module):
 def _convolution(
     channels: int, filters: int, kernel: int, activation: type[nn.Module] | None, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm with the constants of the reference, activation."""
+    """Convolution without bias, batch norm (the reference has Keras's constants), activation."""
     layers = [
         nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01),
+        BatchNorm2d(filters),
     ]
     return nn.Sequential(*layers, *([activation()] if activation else []))
 

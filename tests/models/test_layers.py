@@ -70,11 +70,37 @@ def test_symmetric_padding_is_something_else() -> None:
     assert not torch.allclose(symmetric, layer(x))
 
 
-def test_batch_norm_constants() -> None:
+def test_batch_norm_trains_as_pytorchs_with_keras_constants() -> None:
+    ours, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3, momentum=0.01)
+    for seed in range(3):
+        x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 3 + 2
+        assert torch.equal(ours(x), reference(x))
+    for (name, value), (other, expected) in zip(ours.state_dict().items(), reference.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(value, expected)
+
+
+def test_running_statistics_do_not_remember_their_initial_values() -> None:
     norm = BatchNorm2d(2)
-    norm(torch.full((4, 2, 3, 3), 10.0))
-    assert norm.eps == 1e-3
-    torch.testing.assert_close(norm.running_mean, torch.full((2,), 0.1))  # 0.99 of the old mean, 0.01 of the new
+    batches = torch.randn(5, 64, 2, 3, 3, dtype=torch.float64) * 4 + 7
+    norm.double()
+    weights = np.array([0.99**age for age in range(4, -1, -1)])
+    for batch in batches:
+        norm(batch)
+    shares = torch.from_numpy(weights / weights.sum())
+    mean = (shares[:, None] * batches.mean(dim=(1, 3, 4))).sum(dim=0)
+    variance = (shares[:, None] * batches.permute(0, 2, 1, 3, 4).flatten(2).var(dim=2)).sum(dim=0)
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    expected = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-3).sqrt()
+    torch.testing.assert_close(norm.eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_that_has_seen_nothing_or_much_is_pytorchs() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    ours, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3)
+    for updates in (0, 5000):
+        ours.num_batches_tracked.fill_(updates)
+        torch.testing.assert_close(ours.eval()(x), reference.eval()(x))
 
 
 def test_he_initialisations_have_variance_two_over_fan_in() -> None:

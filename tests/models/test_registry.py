@@ -148,6 +148,17 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_counting_parameters_does_not_import_the_compiler() -> None:
+    program = """
+import sys
+from models import registry
+for system in registry.systems():
+    system.params(8)
+assert "torch" in sys.modules and "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 OUTSIDE = """
 from pathlib import Path
 from torch import nn
