@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,8 +19,21 @@ from pipeline.workspace import Workspace
 FOLDER = click.Path(path_type=Path)
 
 
+class _Interrupted(Exception):
+    """Ctrl-C. Click would make an Abort of a KeyboardInterrupt and print an empty line, terminal or not."""
+
+
 class Group(click.Group):
     """A group whose errors are one line on stderr: what is wrong; what to do."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal shows ^C
+            raise _Interrupted from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
@@ -30,10 +44,13 @@ class Group(click.Group):
             return super().main(*args, **kwargs) or 0
         except click.exceptions.Exit as stop:
             return stop.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            return 0
         except click.ClickException as error:
             usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
-            return _fail(_one_line(error.format_message()), f"see `{usage} --help`", 2)
-        except (click.Abort, KeyboardInterrupt):
+            return _fail(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", 2)
+        except (_Interrupted, click.Abort, KeyboardInterrupt):
             return _fail("interrupted", "what is finished is kept; the same command continues", 130)
         except SpecError as error:
             return _fail(error.problem, error.remedy, 2)
@@ -134,6 +151,9 @@ def main() -> None:
 
     Three stages that meet in files: `mgc extract` makes a feature store, `mgc train` a run, `mgc evaluate` a report.
     """
+    # Before torch is imported: on processors that others use too, threads that wait actively for each other make a
+    # training step three times as slow as threads that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @main.command()

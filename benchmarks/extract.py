@@ -2,7 +2,7 @@
 
     python benchmarks/extract.py [FOLDER]            ratios; FOLDER holds real MP3s (default: the test corpus)
     python benchmarks/extract.py --scaling           also: two workers against a bare process pool, by the clock
-    python benchmarks/extract.py --profile           instead: where the time goes
+    python benchmarks/extract.py --profile           instead: where the time of a worker goes
     python benchmarks/extract.py --smoke             smallest sizes; the figures mean nothing
 
 Costs are CPU seconds of the whole process tree, user and system, per clip, from the slope between a small and a large
@@ -26,7 +26,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from unittest import mock
 
 import common
 from calls import CALLS
@@ -119,38 +120,45 @@ def report(title: str, columns: tuple[str, ...], results: dict[str, list[dict[st
 
 
 def profile(features: str, clips: Path) -> None:
-    """Where a worker's time goes: one pass of `pipeline.worker.extract` over a set, in this process, without Dask."""
+    """Print where the time of an extraction's tasks goes: they run in this process, without Dask.
+
+    The profiler makes small Python functions look several times as long as they take; calls into libraries come out
+    right. What Dask and its workers' environment add is the difference to the end-to-end figure.
+    """
+    from pipeline import extract as extraction
     from pipeline.datasets import open_dataset
     from pipeline.features import parse_feature
-    from pipeline.store import Store
-    from pipeline.worker import Target, Task, extract
+    from pipeline.worker import extract as work
+
+    def run(profiler: cProfile.Profile | None = None) -> float:
+        """CPU milliseconds per clip of the tasks alone."""
+        seconds = 0.0
+
+        def dispatch(tasks: list, *_: object) -> None:
+            nonlocal seconds
+            for task in tasks:
+                start = time.process_time()
+                profiler.runcall(work, task) if profiler else work(task)
+                seconds += time.process_time() - start
+
+        with tempfile.TemporaryDirectory(dir=clips) as out, mock.patch.object(extraction, "_dispatch", dispatch):
+            extraction.extract(dataset, specs, Path(out), extraction.Options())
+        return 1000 * seconds / n
 
     dataset = open_dataset(clips / "list.csv")
-
-    def run(name: str, n: int, call: Callable[..., Any]) -> float:
-        stores = [
-            Store.create(clips / name / spec.name, spec, {"name": dataset.name, "root": str(dataset.root)})
-            for spec in map(parse_feature, features.split("+"))
-        ]
-        task = Task(str(dataset.root), dataset.tracks[:n], [Target(store, [(0, 0, n)]) for store in stores])
-        start = time.process_time()
-        call(extract, task)
-        return time.process_time() - start
-
+    specs = [parse_feature(name) for name in features.split("+")]
     n = len(dataset.tracks)
-    run("warm", 1, lambda function, task: function(task))  # imports, filter banks, FFT plans
-    plain = 1000 * run("plain", n, lambda function, task: function(task)) / n
+    run()  # imports, filter banks and FFT plans
+    plain = run()
     profiler = cProfile.Profile(time.process_time)
-    run("profiled", n, profiler.runcall)
-    for name in ("warm", "plain", "profiled"):
-        shutil.rmtree(clips / name)
+    run(profiler)
     stats = pstats.Stats(profiler)
-    entries = sorted(stats.stats.items(), key=lambda item: -item[1][2])  # type: ignore[attr-defined]
+    entries = sorted(stats.stats.items(), key=lambda item: -item[1][2])
     rows = [
-        (_place(*function), 1000 * own / n, f"{100 * own / stats.total_tt:.1f} %", round(calls / n, 1))  # type: ignore[attr-defined]
+        (_place(*function), 1000 * own / n, f"{100 * own / stats.total_tt:.1f} %", round(calls / n, 1))
         for function, (_, calls, own, _, _) in entries[:PROFILE_ROWS]
     ]
-    total = 1000 * stats.total_tt / n  # type: ignore[attr-defined]
+    total = 1000 * stats.total_tt / n
     print(f"\n{features}: {plain:.2f} ms per clip, {total:.2f} under the profiler, by function without what it calls\n")
     print(table(("function", "ms per clip", "share", "calls per clip"), rows), flush=True)
 
@@ -175,6 +183,8 @@ def parse_arguments() -> argparse.Namespace:
         options.clips, options.attempts = (2, 6), 1
     if not 0 < options.clips[0] < options.clips[1] or options.attempts < 1:
         parser.error("--clips wants a small and a larger number, --attempts one or more")
+    if options.profile and (options.scaling or options.json):
+        parser.error("--profile goes without --scaling and --json")
     return options
 
 

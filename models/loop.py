@@ -122,33 +122,32 @@ def fit(
     try:
         while not at.finished(recipe):
             network.train()
-            bar = tqdm(None, f"epoch {at.epoch + 1}/{recipe.epochs}", len(training), leave=False, disable=None)
-            bar.update(at.batch)
-            started = time.monotonic()
-            for batch in training.batches(at.epoch, at.batch):
-                with uninterrupted():
-                    logits = network(batch.frames)
-                    loss = loss_of(logits, batch.labels)
-                    mean = finite(loss, at)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    schedule.step()
-                    correct = int((logits.argmax(dim=1) == batch.labels).sum())
-                    seconds, started = time.monotonic() - started, time.monotonic()
-                    at.add(mean, correct, len(batch.labels), seconds)
-                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        save(run, parts, training.device, at)
-                        saved = time.monotonic()
-                bar.set_postfix({name: f"{value:.3f}" for name, value in at.means().items()}, refresh=False)
-                bar.update()
-                if timed is not None:
-                    timed.append(seconds)
-                    if sum(timed) > ESTIMATE_SECONDS or at.batch == len(training):
-                        with bar.external_write_mode():
-                            echo(remaining(timed, at, recipe, len(training), len(validation)))
-                        timed = None
-            bar.close()
+            label = f"epoch {at.epoch + 1}/{recipe.epochs}"
+            with tqdm(None, label, len(training), initial=at.batch, leave=False, disable=None) as bar:
+                started = time.monotonic()
+                for batch in training.batches(at.epoch, at.batch):
+                    with uninterrupted():
+                        logits = network(batch.frames)
+                        loss = loss_of(logits, batch.labels)
+                        mean = finite(loss, at)
+                        optimizer.zero_grad()
+                        loss.backward()
+                        optimizer.step()
+                        schedule.step()
+                        correct = int((logits.argmax(dim=1) == batch.labels).sum())
+                        seconds, started = time.monotonic() - started, time.monotonic()
+                        at.add(mean, correct, len(batch.labels), seconds)
+                        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                            save(run, parts, training.device, at)
+                            saved = time.monotonic()
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in at.means().items()}, refresh=False)
+                    bar.update()
+                    if timed is not None:
+                        timed.append(seconds)
+                        if sum(timed) > ESTIMATE_SECONDS or at.batch == len(training):
+                            with bar.external_write_mode():
+                                echo(remaining(timed, at, recipe, len(training), len(validation)))
+                            timed = None
             scores = validate(network, recipe, validation, tracks)
             with uninterrupted():
                 better = at.close(scores, float(schedule.get_last_lr()[0]), time.monotonic() - started, recipe)
@@ -156,9 +155,11 @@ def fit(
                     run.save("best.pt", {"model": network.model.state_dict(), "epoch": at.epoch})
                 save(run, parts, training.device, at)
                 saved = time.monotonic()
-            echo(line(at.history[-1], recipe) + (" *" if better else ""))
+            echo(line(at.history[-1], recipe) + ("  best so far" if better else ""))
     except (KeyboardInterrupt, StoreError):
         save(run, parts, training.device, at)
+        echo(f"saved in epoch {at.epoch + 1}, after {at.batch} of {len(training)} batches")
+        echo(f"`mgc train --resume --run {run.path}` goes on from there")
         raise
     return at
 

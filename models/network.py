@@ -43,10 +43,11 @@ def outputs(module: nn.Module, stream: Stream, what: str) -> Tensor:
         what: label of the progress bar.
     """
     module.eval()
-    parts, rows = [], []
+    made = torch.empty(0)
     with torch.inference_mode():
         for batch in tqdm(stream.batches(), what, len(stream), leave=False, disable=None):
-            parts.append(module(batch.frames).float().cpu())
-            rows.append(torch.from_numpy(batch.rows))
-    made = torch.cat(parts)
-    return torch.empty_like(made).index_copy_(0, torch.cat(rows), made)
+            values = module(batch.frames).float().cpu()
+            if not len(made):
+                made = values.new_empty((len(stream.labels), *values.shape[1:]))
+            made[batch.rows] = values
+    return made

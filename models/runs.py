@@ -114,8 +114,9 @@ class Run:
 
     @property
     def store_path(self) -> Path:
-        """Folder of the store it was trained on."""
-        return Path(self.config["store"]["path"])
+        """Folder of the store it was trained on, also where both have been moved or copied together."""
+        beside = self.path.parent / self.config["store"]["from_runs"]
+        return beside if beside.is_dir() else Path(self.config["store"]["path"])
 
     @property
     def spec(self) -> FeatureSpec:
@@ -205,7 +206,7 @@ class Run:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise RunError(f"{file}: missing", f"continue the run: `mgc train --resume {self.path}`") from None
+            raise RunError(f"{file}: missing", f"continue the run: `mgc train --resume --run {self.path}`") from None
         except Exception as error:  # whatever zip, pickle and torch raise for foreign bytes
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"{file}: damaged ({first_line})", "train a new run") from None

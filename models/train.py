@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ class Options:
             raise SpecError(f"--lr {self.lr:g}", "it must be a positive number")
 
 
-def train(store: Store, options: Options, folder: Path, echo: Echo = print) -> Run:
+def train(
+    store: Store, options: Options, folder: Path, echo: Echo = print, begun: Callable[[Run], object] = lambda run: None
+) -> Run:
     """Train a system on a store.
 
     Args:
@@ -70,6 +73,7 @@ def train(store: Store, options: Options, folder: Path, echo: Echo = print) -> R
         options: what the user chose.
         folder: where runs are kept.
         echo: prints a line.
+        begun: told the run before it is trained, so that it can be found if it is interrupted.
 
     Returns:
         The finished run.
@@ -86,6 +90,7 @@ def train(store: Store, options: Options, folder: Path, echo: Echo = print) -> R
     selection = select(store, limit=options.limit_tracks, seed=seed)
     if options.limit_tracks is not None:
         changes.append(f"at most {options.limit_tracks} training tracks of each genre")
+    # With --whole slices are of any length: half of them are at least this long, and the stream repeats shorter ones.
     lengths = np.sort(selection.slices(store, store.slicing, "training")[0]["n_frames"].to_numpy())
     typical = int(lengths[(len(lengths) - 1) // 2])
     fit = check(system, store.spec, store.slicing, typical, str(store.path))
@@ -98,6 +103,7 @@ def train(store: Store, options: Options, folder: Path, echo: Echo = print) -> R
         "params": system.params(len(selection.classes)),
         "store": {
             "path": str(store.path.resolve()),
+            "from_runs": os.path.relpath(store.path.resolve(), folder.resolve()),
             "manifest": store.manifest_digest,
             "dataset": store.dataset,
             "spec": store.spec.as_dict(),
@@ -113,9 +119,10 @@ def train(store: Store, options: Options, folder: Path, echo: Echo = print) -> R
         "leaky": False,
     }
     run = Run.create(folder, system.id, config, selection)
+    begun(run)
     for difference in differences:
         echo(f"differs from the study: {difference}")
-    _execute(run, store, options.device, echo)
+    _execute(run, store, run.config["device"], echo)
     return run
 
 
@@ -165,27 +172,6 @@ def _resolve(system: System, options: Options) -> tuple[Training | None, int, li
     return resolved, resolved.seed, changes
 
 
-def _execute(run: Run, store: Store, device: str, echo: Echo) -> None:
-    """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
-    # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
-    torch.set_num_threads(run.config["threads"])
-    seed_everything(run.config["seed"])
-    began = time.monotonic()
-    system, where = registry.get(run.model), choose(device)
-    training, validation = streams = [_open(run, store, split, where) for split in ("training", "validation")]
-    nbytes = sum(part.stream.nbytes for part in streams)
-    resident = fits(nbytes, where)
-    for part in streams:
-        part.stream.resident = resident
-    for text in _describe(run, streams, where, nbytes, resident):
-        echo(text)
-    if system.kind == "classical":
-        ended = _fit_classical(run, system, training, validation)
-    else:
-        ended = _fit_network(run, system, training, validation, echo)
-    run.finish(ended | {"residency": "resident" if resident else "streamed", "seconds": time.monotonic() - began})
-
-
 @dataclass(frozen=True)
 class _Part:
     """The slices of a split: their table, their batches, and which track each belongs to, as indices from 0."""
@@ -193,6 +179,31 @@ class _Part:
     slices: pa.Table
     stream: Stream
     tracks: np.ndarray
+
+
+def _execute(run: Run, store: Store, device: str, echo: Echo) -> None:
+    """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
+    # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
+    torch.set_num_threads(run.config["threads"])
+    seed_everything(run.config["seed"])
+    began = time.monotonic()
+    system, where = registry.get(run.model), choose(device)
+    training, validation = parts = [_open(run, store, split, where) for split in ("training", "validation")]
+    nbytes = sum(part.stream.nbytes for part in parts)
+    resident = fits(nbytes, where)
+    for part in parts:
+        part.stream.resident = resident
+    for text in _describe(run, parts, where, nbytes, resident):
+        echo(text)
+    if system.kind == "classical":
+        ended = _fit_classical(run, system, training, validation)
+    else:
+        ended = _fit_network(run, system, training, validation, echo)
+    best = ended["best"]
+    kept = f"best epoch {best['epoch']} of {ended['epochs']}: " if "epoch" in best else ""
+    accuracies = best["validation_accuracy"], best["validation_track_accuracy"]
+    echo("{}validation accuracy {:.1%} by slice, {:.1%} by track".format(kept, *accuracies))
+    run.finish(ended | {"residency": "resident" if resident else "streamed", "seconds": time.monotonic() - began})
 
 
 def _open(run: Run, store: Store, split: str, device: torch.device) -> _Part:

@@ -230,7 +230,6 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     decoding.declared_s = sound.frames / sound.samplerate if known else file.seconds_present
 
     def read() -> Iterator[np.ndarray]:
-        mean = np.full(sound.channels, 1 / sound.channels, np.float32)
         with sound:
             while True:
                 try:
@@ -240,11 +239,19 @@ def open_libsndfile(file: AudioFile) -> Decoding:
                     return
                 if not len(block):
                     return
-                # A product, not `mean(axis=1)`: 40 times faster.
-                yield block @ mean if sound.channels > 1 else block[:, 0]
+                yield _mixed_down(block)
 
     decoding._blocks = read()
     return decoding
+
+
+def _mixed_down(block: np.ndarray) -> np.ndarray:
+    """The mean of the channels of `(samples, channels)`; by a product, which is 40 times as fast as `mean(axis=1)`."""
+    channels = block.shape[1]
+    if channels == 1:
+        return block[:, 0]
+    with np.errstate(invalid="ignore"):  # inf - inf; what is not finite becomes a gap
+        return block @ np.full(channels, 1 / channels, np.float32)
 
 
 def open_ffmpeg(file: AudioFile) -> Decoding:
@@ -299,7 +306,7 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
     import soxr
 
     shape: tuple | None = None
-    planar = resampler = None
+    packed = resampler = None
 
     def flush() -> Iterator[np.ndarray]:
         if resampler is not None:
@@ -316,11 +323,12 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
                 if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
                     yield from flush()
                     shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-                    planar = av.AudioResampler(format="fltp")
+                    # Packed: PyAV counts the planes of 8 and more channels wrongly and reads beyond them.
+                    packed = av.AudioResampler(format="flt")
                     rates = frame.sample_rate, decoding.sample_rate
                     resampler = soxr.ResampleStream(*rates, 1, dtype="float32") if rates[0] != rates[1] else None
-                for converted in planar.resample(frame):  # type: ignore[union-attr]
-                    block = converted.to_ndarray().mean(axis=0, dtype=np.float32)
+                for converted in packed.resample(frame):  # type: ignore[union-attr]
+                    block = _mixed_down(converted.to_ndarray().reshape(converted.samples, -1))
                     yield block if resampler is None else resampler.resample_chunk(block)
         yield from flush()
 

@@ -22,16 +22,23 @@ if TYPE_CHECKING:
 TASKS_PER_WORKER = 2
 #: A row that was being decoded when its worker died is tried once more: somebody else may have killed the worker.
 DEATHS_ALLOWED = 1
+#: Seconds without any worker after which nobody is expected to come.
+WORKER_WAIT_S = 60
 #: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
 MOST_ATTEMPTS = 150
 
 
 @contextlib.contextmanager
-def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
+def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = lambda line: None) -> Iterator[Client]:
     """A Dask client: of a scheduler that runs already, or of worker processes that end with the context.
 
+    Args:
+        workers: worker processes to start; a scheduler that runs already has its own.
+        scheduler: its address.
+        echo: gets lines for the user.
+
     Raises:
-        MgcError: no scheduler answers at that address.
+        MgcError: no scheduler answers at that address, or it has no workers.
     """
     import dask
     import distributed
@@ -51,6 +58,8 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
+                # Its HTTP server runs even so: on any free port, or two runs at once quarrel aloud over 8787.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )
@@ -59,11 +68,27 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             client.run(_quiet)
         else:
             try:
-                client = stack.enter_context(distributed.Client(scheduler, timeout=20))
+                client = stack.enter_context(distributed.Client(scheduler))
             except (OSError, ValueError) as error:
                 problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
                 raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
+            _inspect(client, scheduler, echo)
         yield client
+
+
+def _inspect(client: Client, scheduler: str, echo: Callable[[str], None]) -> None:
+    """See that a foreign cluster can do the work, and say what it cannot do.
+
+    Raises:
+        MgcError: it has no workers.
+    """
+    try:
+        client.wait_for_workers(1, timeout=WORKER_WAIT_S)
+    except TimeoutError:
+        raise MgcError(f"--scheduler {scheduler}: it has no workers", "start some with `dask worker`") from None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if bare := sum(not worker["nanny"] for worker in workers):
+        echo(f"{bare} of {len(workers)} workers have no nanny: a file that kills or hangs one of them ends it for good")
 
 
 def _quiet() -> None:
@@ -90,9 +115,10 @@ class Dispatch:
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[int, Task]] = deque()
         self._running: dict[Future, tuple[int, Task]] = {}
-        self._seen: dict[int, tuple[int, float]] = {}  # row at work and since when, by task
+        self._seen: dict[int, tuple[tuple[int, int], float]] = {}  # row and process at work and since when, by task
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._attempts: Counter[int] = Counter()
+        self._manned = time.monotonic()  # when there was a worker last
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
         """Yield each task with its result, as they finish.
@@ -123,15 +149,20 @@ class Dispatch:
             self._client.cancel(list(self._running), force=True)
 
     def _fill(self) -> None:
-        workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
-        while self._waiting and len(self._running) < TASKS_PER_WORKER * workers:
+        workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        if workers:
+            self._manned = time.monotonic()
+        elif time.monotonic() - self._manned > WORKER_WAIT_S:
+            raise MgcError("all workers of the cluster are gone", "start new ones; the same command continues")
+        while self._waiting and len(self._running) < TASKS_PER_WORKER * max(1, workers):
             number, task = self._waiting.popleft()
             self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task
 
     def _bury(self, number: int, task: Task) -> None:
         """The worker died: what it was decoding is suspect, and condemned the second time."""
-        row = _row_at_work(task)
-        if row is not None:
+        at_work = _at_work(task)
+        if at_work is not None:
+            row, _ = at_work
             self._deaths[number, row] += 1
             if self._deaths[number, row] > DEATHS_ALLOWED:
                 task = _condemn(task, row, "crashed")
@@ -148,25 +179,34 @@ class Dispatch:
         """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""
         now = time.monotonic()
         for future, (number, task) in list(self._running.items()):
-            row = _row_at_work(task)
-            if row is None:
+            at_work = _at_work(task)
+            if at_work is None:
                 continue
             since = self._seen.get(number)
-            if since is None or since[0] != row:
-                self._seen[number] = row, now
+            # A foreign scheduler tries a task again by itself when its worker died: then the clock starts anew.
+            if since is None or since[0] != at_work:
+                self._seen[number] = at_work, now
             elif now - since[1] > self._timeout_s:
+                row, _ = at_work
                 del self._running[future]
                 self._seen.pop(number)
                 addresses = [a for a, keys in self._client.processing().items() if future.key in keys]
                 self._client.cancel([future], force=True)
                 # A worker that holds the GIL hears nothing: only ending its process helps.
-                self._client.restart_workers(addresses, timeout=60, raise_for_error=False)
+                try:
+                    self._client.restart_workers(addresses, timeout=60, raise_for_error=False)
+                except ValueError:
+                    path = task.tracks["path"][row].as_py()
+                    problem = f"{path}: decoding it takes more than {self._timeout_s:g} s, and its worker has no nanny"
+                    raise MgcError(problem, "start the workers with nannies, or raise --timeout") from None
                 self._again(number, _condemn(task, row, "timeout"))
 
 
-def _row_at_work(task: Task) -> int | None:
+def _at_work(task: Task) -> tuple[int, int] | None:
+    """The row that is being decoded, or was when its worker died, and the worker's process."""
     try:
-        return int(task.beacon.read_text())
+        row, process = task.beacon.read_text().split()
+        return int(row), int(process)
     except (OSError, ValueError):
         return None
 

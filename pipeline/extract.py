@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,12 +16,12 @@ import pyarrow.compute as pc
 
 from pipeline import files, planning
 from pipeline.datasets import Dataset
-from pipeline.errors import MgcError, StoreError
+from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
-from pipeline.store import Store
+from pipeline.store import PUBLISHED, Store
 from pipeline.worker import Target, Task
 
 #: Seconds that decoding and analysing one file may take before it counts as hung.
@@ -52,6 +53,12 @@ class Options:
     file_timeout: float = FILE_TIMEOUT_S
     rebuild: bool = False
     verify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_duration is not None and not 0 < self.max_duration < math.inf:
+            raise SpecError(f"--max-duration {self.max_duration:g}", "it must be a positive number of seconds")
+        if not 0 < self.file_timeout < math.inf:
+            raise SpecError(f"--timeout {self.file_timeout:g}", "it must be a positive number of seconds")
 
 
 @dataclass(frozen=True)
@@ -96,16 +103,17 @@ def extract(
             store = open_or_create(out / f"{spec.name}-{spec.digest}", spec, dataset, options.seed)
             stack.enter_context(store.lock())
             stores.append(store)
-        retired = [_retire(store) for store in stores] if options.rebuild else []
+        for store in stores if options.rebuild else ():
+            _retire(store)
         plans = [_plan(store, dataset, options, echo) for store in stores]
         tasks = _tasks(stores, plans, dataset, options)
         if tasks:
             with progress(sum(len(task.tracks) for task in tasks)) as advance:
-                _dispatch(tasks, options, advance)
+                _dispatch(tasks, options, advance, echo)
         for store, plan in zip(stores, plans, strict=True):
             _publish(store, plan, options.slicing)
-        for folder in retired:
-            shutil.rmtree(folder)
+            for folder in _retired(store):
+                shutil.rmtree(folder, ignore_errors=True)
     return [Extraction(Store.open(s.path), plan.tracks) for s, plan in zip(stores, plans, strict=True)]
 
 
@@ -116,12 +124,13 @@ def open_or_create(path: Path, spec: FeatureSpec, dataset: Dataset, seed: int) -
             raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
         return Store.create(path, spec, _describe(dataset, seed))
     store = Store.open(path)
-    if store.dataset["root"] != str(dataset.root):
-        raise StoreError(
-            f"{path}: was made from {store.dataset['root']}, not from {dataset.root}",
-            "give this dataset a name of its own with --name, or extract into another folder with --out",
-        )
+    _require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
     return store
+
+
+def _require_same_root(store: Store, dataset: Dataset, remedy: str) -> None:
+    if store.dataset["root"] != str(dataset.root):
+        raise StoreError(f"{store.path}: was made from {store.dataset['root']}, not from {dataset.root}", remedy)
 
 
 def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
@@ -135,16 +144,23 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
-def _retire(store: Store) -> Path:
-    """Move a store's content aside. Beside the new one it still keeps every split where it is."""
+def _retired(store: Store) -> tuple[Path, Path]:
+    """Where a store's manifest is kept while the store is rebuilt, and where it is copied to before that."""
     retired = store.path.with_name(f"{store.path.name}.old")
+    return retired, retired.with_name(f"{files.TEMPORARY}{retired.name}")
+
+
+def _retire(store: Store) -> None:
+    """Empty a store. A copy of its manifest beside it still keeps every split where it is, also after a kill."""
+    retired, copy = _retired(store)
     if not retired.exists():
-        shutil.copytree(store.path, retired, ignore=shutil.ignore_patterns("*.zarr", ".*"))
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(store.path, copy, ignore=shutil.ignore_patterns("*.zarr", ".*"))
+        copy.rename(retired)
     shutil.rmtree(store.path / "shards")
     (store.path / "shards").mkdir()
-    for name in ("tracks.parquet", "slices.parquet", "plan.parquet"):
+    for name in (*PUBLISHED, "published.json", "plan.parquet"):
         (store.path / name).unlink(missing_ok=True)
-    return retired
 
 
 def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
@@ -152,6 +168,8 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
     _clean(store)
     planning.finish_rewrites(store)
     tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known_splits(store), override=options.splits)
+    if moved := _moved_tracks(planning.history(store), tracks):
+        notes = (*notes, f"{moved} tracks changed their split")
     plan = planning.compare(store, dataset, tracks, thorough=options.verify)
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
@@ -179,12 +197,15 @@ def known_splits(store: Store) -> dict[str, str]:
 
 def _clean(store: Store) -> None:
     """Remove what an interrupted run left half-written."""
+    (store.path / "shards").mkdir(exist_ok=True)
     for path in (store.path, store.path / "shards"):
         for leftover in path.glob(f"{files.TEMPORARY}*"):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+    for shard in set(store.shards()) - set(store.fragments()):
+        shutil.rmtree(store.shard_path(shard), ignore_errors=True)
 
 
 def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, options: Options) -> list[Task]:
@@ -198,12 +219,12 @@ def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, op
     return [Task(root, tracks, targets, max_duration=options.max_duration) for tracks, targets in deals.values()]
 
 
-def _dispatch(tasks: list[Task], options: Options, advance: Callable[[int], Any]) -> None:
+def _dispatch(tasks: list[Task], options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]) -> None:
     from pipeline.cluster import Dispatch, connect
     from pipeline.worker import extract as work
 
     workers = min(options.workers or processors(), len(tasks))
-    with connect(workers, options.scheduler) as client:
+    with connect(workers, options.scheduler, echo) as client:
         for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
             advance(len(task.tracks))
 
@@ -215,11 +236,12 @@ def processors() -> int:
 
 def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> None:
     """Write the manifest and the slice index, where anything is new."""
-    current = None
+    current, whole = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
+        whole = store.tracks is not None and store.slices is not None
     wanted = slicing or current or Slicing()
-    if plan or store.unfinished or current != wanted:
+    if plan or store.unfinished or not whole or current != wanted:
         publish(store, wanted)
         _clean(store)
 
@@ -239,20 +261,26 @@ def resplit(
     Returns:
         Tracks that changed their split, and notes for the user.
     """
+    _require_same_root(store, dataset, "name the dataset that it was made from")
     with files.output_errors(store.path), store.lock():
         store.require_finished()
         slicing = store.slicing
         past = planning.history(store)
         known = known_splits(store) if keep else {}
         tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
-        before = dict(zip(past["track_id"].to_pylist(), past["split"].to_pylist(), strict=True))
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))
-        after = dict(zip(tracks["track_id"].to_pylist(), tracks["split"].to_pylist(), strict=True))
         plan = planning.relabel(store, tracks)
         planning.write_journal(store, plan)
         planning.rewrite_fragments(store, plan.fragments)
         publish(store, slicing)
-    return sum(before[track] != split for track, split in after.items()), notes
+    return _moved_tracks(past, tracks), notes
+
+
+def _moved_tracks(before: pa.Table, after: pa.Table) -> int:
+    """Tracks that have another split than before."""
+    old, new = (zip(rows["track_id"].to_pylist(), rows["split"].to_pylist(), strict=True) for rows in (before, after))
+    splits = dict(new)
+    return sum(splits.get(track_id, split) != split for track_id, split in old)
 
 
 def reslice(store: Store, slicing: Slicing) -> Store:

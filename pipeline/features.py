@@ -245,8 +245,8 @@ def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> Featu
 
     Args:
         text: the feature as typed.
-        defaults: parameters for every feature of a call; those a feature does not have, or a dtype that it cannot be
-            stored in, do not apply to it. What `text` itself sets must apply.
+        defaults: parameters for every feature of a call; those a feature does not have, or a dtype that only another
+            feature can be stored in, do not apply to it. What `text` itself sets must apply.
 
     Raises:
         SpecError: unknown feature or parameter, or a value out of range.
@@ -257,8 +257,8 @@ def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> Featu
     kind = FEATURES[name]
     fields = {field.name for field in dataclasses.fields(kind)}
     values = {key: value for key, value in (defaults or {}).items() if key in fields and value is not None}
-    if values.get("dtype") not in kind.dtypes:
-        values.pop("dtype", None)
+    if values.get("dtype") in {dtype for other in FEATURES.values() for dtype in other.dtypes} - set(kind.dtypes):
+        del values["dtype"]
     for setting in filter(None, settings.split(",")):
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")

@@ -10,15 +10,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MgcError
 
+if TYPE_CHECKING:  # `mgc --help` comes by here, and must not wait for it
+    import pyarrow as pa
+
 #: Every temporary name starts so: what an interrupted run left behind is found by it.
 TEMPORARY = ".tmp-"
+#: What is wrong with a file that does not match its digest.
+CHANGED = "its bytes are not those that were written"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -38,7 +40,38 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` atomically by indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, _json_bytes(value))
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Replace `path` atomically by a JSON object that ends in a digest of the rest."""
+    write_bytes(path, _sealed(value))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """An object that `write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError: a byte of it is not as it was written.
+    """
+    data = path.read_bytes()
+    try:
+        value = json.loads(data)
+        del value["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        value = None
+    if value is None or _sealed(value) != data:
+        raise OSError(errno.EIO, CHANGED, str(path))
+    return value
+
+
+def _sealed(value: dict[str, Any]) -> bytes:
+    return _json_bytes(value | {"digest": digest(_json_bytes(value))})
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -48,6 +81,9 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def table_bytes(table: pa.Table) -> bytes:
     """A Parquet file whose pages carry checksums; equal tables give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()
@@ -60,11 +96,24 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: it is not there.
         OSError: it is damaged.
     """
+    # In one go: a file that is replaced meanwhile must not be read half old, half new.
+    return parse_table(path.read_bytes(), path, columns)
+
+
+def parse_table(data: bytes, path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The table in the bytes of a file; `path` is for the error message.
+
+    Raises:
+        OSError: it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        # Decoded from memory: a file that is replaced meanwhile must not be read half old, half new.
-        return pq.read_table(pa.BufferReader(path.read_bytes()), columns=columns, page_checksum_verification=True)
-    except pa.ArrowInvalid as error:
-        raise OSError(errno.EIO, f"not a readable Parquet file ({str(error).splitlines()[0]})", str(path)) from None
+        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OSError(errno.EIO, f"not a readable Parquet file ({first_line})", str(path)) from None
 
 
 def write_folder(temporary: Path, final: Path) -> None:

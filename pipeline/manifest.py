@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.slicing import Slicing, cut
-from pipeline.store import FILES_KEY, MANIFEST_KEY, SLICING_KEY, Store
+from pipeline.store import FILES_KEY, Store
 from pipeline.tracks import MANIFEST_SCHEMA
 
 
@@ -24,9 +25,24 @@ def write_fragment(store: Store, shard: int, rows: pa.Table, shard_files: Mappin
 def read_fragment(store: Store, shard: int) -> pa.Table | None:
     """Manifest rows of a shard, its files in the schema metadata; None where the fragment is missing or damaged."""
     try:
-        return files.read_table(store.fragment_path(shard))
-    except OSError:
+        fragment = files.read_table(store.fragment_path(shard))
+        fragment_files(fragment)
+        return fragment if set(MANIFEST_SCHEMA.names) <= set(fragment.schema.names) else None
+    except (OSError, KeyError, TypeError, ValueError):  # a damaged footer can be read as anything
         return None
+
+
+def require_fragment(store: Store, shard: int) -> pa.Table:
+    """What `read_fragment` returns.
+
+    Raises:
+        StoreError: the fragment is missing or damaged.
+    """
+    fragment = read_fragment(store, shard)
+    if fragment is None:
+        problem = "damaged" if store.fragment_path(shard).exists() else "missing"
+        raise StoreError(f"{store.fragment_path(shard)}: {problem}", "run `mgc extract --verify`: it repairs it")
+    return fragment
 
 
 def fragment_files(fragment: pa.Table) -> dict[str, list]:
@@ -47,7 +63,7 @@ def intact(store: Store, shard_files: Mapping[str, list]) -> bool:
 
 
 def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> None:
-    """Join all fragments, cut them, and write slice index and manifest; the journal of the extraction goes last.
+    """Join all fragments, cut them, and write manifest and slice index; the journal of the extraction goes last.
 
     Args:
         store: the store, locked by the caller.
@@ -62,11 +78,12 @@ def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> 
         longest = pc.max(tracks["duration_s"]).as_py()
         problem = f"{store.path}: no track holds one slice ({slicing}); the longest has {longest:.1f} s"
         raise StoreError(problem, "choose a shorter slice")
-    # The index names the manifest it belongs to, so a kill between the two writes is noticed, not read.
-    data = files.table_bytes(tracks)
-    metadata = {SLICING_KEY: json.dumps(slicing.as_dict()), MANIFEST_KEY: files.digest(data)}
-    files.write_table(store.path / "slices.parquet", slices.replace_schema_metadata(metadata))
-    files.write_bytes(store.path / "tracks.parquet", data)
+    data = {"tracks.parquet": files.table_bytes(tracks), "slices.parquet": files.table_bytes(slices)}
+    for name, content in data.items():
+        files.write_bytes(store.path / name, content)
+    # Last: a kill between these writes leaves digests that do not match, which is noticed when the store is read.
+    digests = {name: files.digest(content) for name, content in data.items()}
+    files.write_sealed(store.path / "published.json", {"slicing": slicing.as_dict(), "digests": digests})
     store.plan_path.unlink(missing_ok=True)
     files.sync_folder(store.path)
 
@@ -77,19 +94,25 @@ def join(store: Store, slicing: Slicing) -> tuple[pa.Table, pa.Table]:
     A track whose frames hold no slice is dropped as `too-short`, or as `non-finite` where a gap is why.
 
     Raises:
-        StoreError: a fragment is damaged.
+        StoreError: a fragment is missing or damaged.
     """
     tables, shard_files = [MANIFEST_SCHEMA.empty_table()], {}
-    for shard in store.fragments():
-        fragment = read_fragment(store, shard)
-        if fragment is None:
-            raise StoreError(f"{store.fragment_path(shard)}: damaged", "run `mgc extract --verify`: it repairs it")
+    for shard in known_shards(store):
+        fragment = require_fragment(store, shard)
         tables.append(fragment.replace_schema_metadata())
         shard_files[f"{shard:05d}"] = _with_fragment(store, shard, fragment)
     tracks = pa.concat_tables(tables).combine_chunks()
     slices = cut(slicing, store.spec, tracks.filter(pc.equal(tracks["status"], "ok")))
     tracks = _drop_uncut(tracks, slices, slicing, store)
     return tracks.replace_schema_metadata({FILES_KEY: json.dumps(shard_files)}), slices
+
+
+def known_shards(store: Store) -> list[int]:
+    """Shards with a fragment, and those that should have one: in the manifest so far, or with frames on disk."""
+    recorded: set[int] = set()
+    with contextlib.suppress(StoreError):
+        recorded = {int(shard) for shard in store.shard_files()}
+    return sorted({*store.fragments(), *store.shards(), *recorded})
 
 
 def _with_fragment(store: Store, shard: int, fragment: pa.Table) -> dict[str, list]:

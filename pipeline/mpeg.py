@@ -7,6 +7,7 @@ Layout: ISO/IEC 11172-3 and 13818-3, section 2.4.1.3 (header); ID3v2.4, section 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _BIT_RATES = {  # kbit/s by (MPEG 1?, layer)
@@ -27,7 +28,7 @@ class Survey:
     Attributes:
         seconds: audio in all frames present.
         share: of the bytes outside tags, how much belongs to frames; near 1 in an MP3, near 0 in anything else.
-        tagged: whether the file starts with an ID3v2 tag.
+        tagged: whether the file starts with an ID3 tag.
         states_length: whether the first frame is a Xing, Info or VBRI header, which tells decoders the exact length.
     """
 
@@ -35,6 +36,11 @@ class Survey:
     share: float
     tagged: bool
     states_length: bool
+
+
+#: What a walk stops at. One search for all: a search for each would scan on to the end for those that are not there,
+#: once for every false sync.
+_MARK = re.compile(rb"\xff[\xe0-\xff]|ID3|TAG")
 
 
 class Walk:
@@ -90,9 +96,8 @@ class Walk:
                 at += tag
                 continue
             in_step = False
-            # A mark that begins below the limit may end beyond it.
-            nearest = (data.find(mark, at + 1, limit + len(mark) - 1) for mark in (b"\xff", b"ID3", b"TAG"))
-            at = min((found for found in nearest if found >= 0), default=limit)
+            found = _MARK.search(data, at + 1, limit + 2)  # one that begins below the limit may end beyond it
+            at = min(found.start(), limit) if found else limit
         self._at, self._in_step = self._base + at, in_step
 
 

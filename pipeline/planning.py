@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import audio, files, manifest, verify
 from pipeline.datasets import Dataset
+from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
 from pipeline.store import Store
 from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, unescape
@@ -56,10 +59,15 @@ class Plan:
 
 
 def history(store: Store) -> pa.Table:
-    """Every track the store has seen (`MANIFEST_SCHEMA`): the manifest; fragments and journal where unfinished."""
-    known = [] if store.unfinished else [_readable(store.path / "tracks.parquet")]
-    if not known or known[0] is None:
-        known = [*(manifest.read_fragment(store, shard) for shard in store.fragments()), _readable(store.plan_path)]
+    """Every track the store has seen (`MANIFEST_SCHEMA`).
+
+    That is the manifest; where an extraction is unfinished, the fragments, the journal, then an earlier manifest.
+    """
+    if not store.unfinished:
+        with contextlib.suppress(StoreError):
+            return store.tracks.replace_schema_metadata()
+    known = [manifest.read_fragment(store, shard) for shard in store.fragments()]
+    known += [_readable(store.plan_path), _readable(store.path / "tracks.parquet")]
     tables = [table.select(MANIFEST_SCHEMA.names).replace_schema_metadata() for table in known if table is not None]
     rows = pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *tables]).combine_chunks()
     ids = rows["track_id"].combine_chunks()
@@ -192,38 +200,44 @@ def _changed_tracks(
     here = pc.is_valid(at)
     known, now = past.filter(here), tracks.take(at.drop_null())
     sizes, times = _signatures(dataset, now)
-    moved = _differ(known["size"], pa.array(sizes, pa.int64())) | _differ(
+    moved = _differ(known["path"], now["path"])
+    moved |= _differ(known["size"], pa.array(sizes, pa.int64())) | _differ(
         known["mtime_ns"], pa.array(times, pa.int64())
     )
+    missing = pc.indices_nonzero(pc.fill_null(pc.equal(known["reason"], "missing"), False)).to_pylist()
+    moved |= {i for i in missing if sizes[i] is not None}
     relabelled = set().union(*(_differ(known[name], now[name]) for name in DATASET_SCHEMA.names))
     retried = set(pc.indices_nonzero(pc.fill_null(pc.equal(known["reason"], "unreadable"), False)).to_pylist())
     for i in sorted(moved | relabelled | retried):
         row, labels = known.slice(i, 1).to_pylist()[0], now.slice(i, 1).to_pylist()[0]
         values = labels if i in relabelled else {}
         if i in moved or i in retried:
-            values = _moved(dataset, row, sizes[i], times[i], values, retried=i in retried and i not in moved)
+            path = os.path.join(os.fsencode(dataset.root), unescape(labels["path"]))  # noqa: PTH118  need not be text
+            values = _moved(path, row, sizes[i], times[i], values, retried=i in retried and i not in moved)
         if values is None:
             redo.add(row["shard"])
         elif values:
             changes[row["track_id"]] = row["shard"], values
-    for row in past.filter(pc.invert(here)).select(["track_id", "shard", "reason"]).to_pylist():
+    for row in past.filter(pc.invert(here)).select(["track_id", "shard", "reason", "n_frames"]).to_pylist():
         if row["reason"] != "missing":
-            changes[row["track_id"]] = row["shard"], dict(_MISSING)
+            changes[row["track_id"]] = row["shard"], _missing(row)
     return changes, redo
 
 
-_MISSING = {"status": "dropped", "reason": "missing", "detail": "no longer in the dataset"}
+def _missing(row: dict) -> dict:
+    """New values of a track that is no longer there. Where its frames stay, so does what is known of them."""
+    gone = {"status": "dropped", "reason": "missing"}
+    return gone if row["n_frames"] else gone | {"detail": None}
 
 
-def _moved(
-    dataset: Dataset, row: dict, size: int | None, mtime: int | None, values: dict, *, retried: bool
-) -> dict | None:
-    """New values of a track whose file has another size or time; None where it must be decoded again."""
-    path = os.path.join(os.fsencode(dataset.root), unescape(row["path"]))  # noqa: PTH118  names need not be text
+def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, values: dict, *, retried: bool) -> dict | None:
+    """New values of a track whose file has another name, size or time; None where it must be decoded again."""
     if retried:
         return None if os.access(path, os.R_OK) else values
     if size is None:
-        return values | (_MISSING if row["status"] == "ok" or row["n_frames"] else {"size": None, "mtime_ns": None})
+        if row["reason"] == "missing":
+            return values
+        return values | (_missing(row) if row["n_frames"] else {"size": None, "mtime_ns": None})
     if row["reason"] == "missing" and not row["n_frames"]:
         return None
     try:
@@ -232,14 +246,17 @@ def _moved(
         return None
     if content_hash != row["content_hash"]:
         return None
-    back = {"status": "ok", "reason": None, "detail": None} if row["reason"] == "missing" else {}
+    back = {"status": "ok", "reason": None} if row["reason"] == "missing" else {}
     return values | back | {"size": size, "mtime_ns": mtime}
 
 
 def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     """Shards without a fragment, or with files that are missing, cut short or (if `thorough`) changed."""
     fragments = set(store.fragments())
-    recorded = {} if store.unfinished or _readable(store.path / "tracks.parquet") is None else store.shard_files()
+    recorded = {}
+    if not store.unfinished:
+        with contextlib.suppress(StoreError):
+            recorded = store.shard_files()
     broken = set()
     for shard in pc.unique(past["shard"]).to_pylist():
         shard_files = recorded.get(f"{shard:05d}")
@@ -293,22 +310,26 @@ def _differ(left: pa.ChunkedArray, right: Iterable) -> set[int]:
     return set(pc.indices_nonzero(pc.invert(pc.or_(equal, both_null))).to_pylist())
 
 
-def _readable(path: os.PathLike) -> pa.Table | None:
+def _readable(path: Path) -> pa.Table | None:
+    """A table of manifest rows; None where there is none to be had."""
     try:
-        return files.read_table(path)  # type: ignore[arg-type]
+        table = files.read_table(path)
     except OSError:
         return None
+    return table if set(MANIFEST_SCHEMA.names) <= set(table.schema.names) else None
 
 
 def relabel(store: Store, tracks: pa.Table) -> Plan:
-    """The fragments that give a store's tracks the labels and splits of a track table (`DATASET_SCHEMA`)."""
+    """The fragments that give a store's tracks the labels and splits of a track table (`DATASET_SCHEMA`).
+
+    Raises:
+        StoreError: a fragment is missing or damaged.
+    """
     rows = {row["track_id"]: row for row in tracks.to_pylist()}
     plan = Plan()
-    for shard in store.fragments():
-        fragment = manifest.read_fragment(store, shard)
-        if fragment is not None:
-            old = fragment.to_pylist()
-            new = [row | rows.get(row["track_id"], {}) for row in old]
-            if new != old:
-                plan.fragments[shard] = pa.Table.from_pylist(new, MANIFEST_SCHEMA)
+    for shard in manifest.known_shards(store):
+        old = manifest.require_fragment(store, shard).to_pylist()
+        new = [row | rows.get(row["track_id"], {}) for row in old]
+        if new != old:
+            plan.fragments[shard] = pa.Table.from_pylist(new, MANIFEST_SCHEMA)
     return plan

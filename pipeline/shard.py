@@ -6,13 +6,15 @@ Any Zarr reader can open it; CF attributes (`scale_factor`, `add_offset`) let xa
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import google_crc32c
 import numpy as np
 import zarr
 import zarr.codecs
@@ -28,6 +30,7 @@ CHUNK_SECONDS = 30
 # zarrs writes inner chunks in the order its threads finish them: one thread, or bytes differ from run to run.
 _WRITE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 _READ = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+_NO_CHUNK = 2**64 - 1  # in the index of a data file: nothing was written
 
 
 def chunk_frames(spec: FeatureSpec) -> int:
@@ -125,7 +128,43 @@ def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | Non
     """
     with zarr.config.set(_READ):
         array = zarr.open_array(str(folder / spec.name), mode="r")
+        stop = array.shape[0] if stop is None else min(stop, array.shape[0])
+        _check_chunks(folder / spec.name, array, first, stop)
         return np.asarray(array[first:stop])
+
+
+def _check_chunks(folder: Path, array: zarr.Array, first: int, stop: int) -> None:
+    """Hold the inner chunks of frames `[first, stop)` against their CRC32C.
+
+    zarrs does so only where it decodes a data file from end to end; the last one of a shard it never does. Elsewhere it
+    returned other frames without a word for 298 of 301 bits flipped. This costs a tenth of the reading.
+
+    Raises:
+        ValueError: one does not match.
+        OSError: a data file is cut short.
+    """
+    assert array.shards is not None
+    chunk, per_file = array.chunks[0], array.shards[0] // array.chunks[0]
+    chunks = range(first // chunk, -(-stop // chunk))
+    for number, mine in itertools.groupby(chunks, key=lambda chunk: chunk // per_file):
+        path = folder / "c" / str(number) / "0"
+        if not path.exists():  # zarr writes no chunks of nothing but zeros
+            continue
+        with path.open("rb") as file:
+            size = 16 * per_file + 4
+            index = _checked(file, path.stat().st_size - size, size)
+            for offset, size in np.frombuffer(index, "<u8").reshape(-1, 2)[[chunk % per_file for chunk in mine]]:
+                if size != _NO_CHUNK:
+                    _checked(file, int(offset), int(size))
+
+
+def _checked(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Bytes of a file without the CRC32C at their end."""
+    file.seek(offset)
+    data = file.read(size - 4)
+    if google_crc32c.value(data) != int.from_bytes(file.read(4), "little"):
+        raise ValueError(f"{file.name}: a checksum does not match")
+    return data
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 store.json          spec, dataset, format version, library versions
 tracks.parquet      the manifest: one row per track seen, dropped ones with their reason
 slices.parquet      the slice index
+published.json      how slices were cut, and the digests of manifest and index: written last, it ties them together
 shards/00000.zarr   frames of a few dozen tracks; shards/00000.parquet: their manifest rows (the fragment)
 plan.parquet        only while an extraction is unfinished: what it set out to do
 """
@@ -24,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import files
-from pipeline.errors import MgcError, StoreError
+from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec, from_dict
 from pipeline.slicing import Slicing
 
@@ -32,9 +33,11 @@ FORMAT = 1
 #: Libraries whose version can change the stored numbers.
 LIBRARIES = ("mgc", "numpy", "scipy", "librosa", "soundfile", "soxr", "av", "zarr", "zarrs", "pyarrow")
 
-FILES_KEY = b"mgc.files"  # manifest and fragments: {shard: {file: [size, digest]}}
-SLICING_KEY = b"mgc.slicing"  # slices.parquet: how it was cut
-MANIFEST_KEY = b"mgc.manifest"  # slices.parquet: digest of the manifest it was cut for
+#: Schema metadata of a fragment: `{file: [size, digest]}` of its shard. Of the manifest: those of all, by shard.
+FILES_KEY = b"mgc.files"
+#: What `published.json` gives the digests of.
+PUBLISHED = ("tracks.parquet", "slices.parquet")
+REPUBLISH = "run `mgc extract` again: it writes manifest and slice index anew, without decoding"
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class Store:
     def create(cls, path: Path, spec: FeatureSpec, dataset: dict[str, Any]) -> Store:
         """A new, empty store."""
         versions = {name: _version(name) for name in LIBRARIES}
-        (path / "shards").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         head = {"format": FORMAT, "spec": spec.as_dict(), "dataset": dataset, "versions": versions}
         head["quantisation"] = {"dtype": spec.dtype, "scale": spec.scale, "offset": spec.offset}
-        files.write_json(path / "store.json", head)
+        # First: a folder without it is taken for somebody else's, even by the run that a kill interrupted here.
+        files.write_sealed(path / "store.json", head)
         return cls(path, spec, dataset, versions)
 
     @classmethod
@@ -72,8 +76,7 @@ class Store:
         """
         head_path = path / "store.json"
         try:
-            head = json.loads(head_path.read_bytes())
-            version = head["format"]
+            version = json.loads(head_path.read_bytes())["format"]
         except FileNotFoundError:
             if (path / "shards").is_dir():
                 problem = f"{path}: store.json is gone, the rest of the store is there"
@@ -83,7 +86,7 @@ class Store:
             ) from None
         except OSError as error:
             raise StoreError(f"{head_path}: {error.strerror}", "check the path and its rights") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise StoreError(f"{head_path}: damaged", "delete the folder and run `mgc extract` again") from None
         if version != FORMAT:
             raise StoreError(
@@ -91,11 +94,11 @@ class Store:
                 "use the version of mgc that made it, or extract into another folder with --out",
             )
         try:
+            head = files.read_sealed(head_path)
             return cls(path, from_dict(head["spec"]), head["dataset"], head["versions"])
-        except (MgcError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{head_path}: damaged ({error})", "delete the folder and run `mgc extract` again"
-            ) from None
+        except OSError as error:
+            problem = f"{head_path}: damaged ({error.strerror})"
+            raise StoreError(problem, "delete the folder and run `mgc extract` again") from None
 
     # -- where things are -------------------------------------------------------------------------------------------
 
@@ -116,12 +119,16 @@ class Store:
         """Shards that have a fragment, ascending."""
         return sorted(int(path.stem) for path in (self.path / "shards").glob("*.parquet") if path.stem.isdigit())
 
+    def shards(self) -> list[int]:
+        """Shards that have frames, ascending."""
+        return sorted(int(path.stem) for path in (self.path / "shards").glob("*.zarr") if path.stem.isdigit())
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def unfinished(self) -> bool:
         """Whether an extraction into this store was interrupted, or runs now."""
-        return self.plan_path.exists() or not (self.path / "tracks.parquet").exists()
+        return self.plan_path.exists() or not (self.path / "published.json").exists()
 
     def require_finished(self) -> None:
         """Raise `StoreError` where the store is unfinished."""
@@ -129,36 +136,47 @@ class Store:
             raise StoreError(f"{self.path}: its extraction is unfinished", "run `mgc extract` again: it continues")
 
     @cached_property
-    def tracks(self) -> pa.Table:
-        """The manifest (`MANIFEST_SCHEMA`).
+    def published(self) -> dict[str, Any]:
+        """How the slices were cut, and the digests of manifest and slice index.
 
         Raises:
             StoreError: it is missing or damaged.
         """
-        return self._table("tracks.parquet", "run `mgc extract` again: it rebuilds the manifest")
+        path = self.path / "published.json"
+        try:
+            return files.read_sealed(path)
+        except FileNotFoundError:
+            raise StoreError(f"{path}: missing", REPUBLISH) from None
+        except OSError as error:
+            raise StoreError(f"{path}: damaged ({error.strerror})", REPUBLISH) from None
+
+    @cached_property
+    def tracks(self) -> pa.Table:
+        """The manifest (`MANIFEST_SCHEMA`).
+
+        Raises:
+            StoreError: it is missing, or not the one that was published.
+        """
+        return self._published_table("tracks.parquet")
 
     @cached_property
     def slices(self) -> pa.Table:
         """The slice index (`SLICE_SCHEMA`).
 
         Raises:
-            StoreError: it is missing, damaged, or was cut for another manifest.
+            StoreError: it is missing, or not the one that was published.
         """
-        remedy = f"run `mgc slice {self.path} --slice 4 --overlap 0.5`"
-        table = self._table("slices.parquet", remedy)
-        if table.schema.metadata.get(MANIFEST_KEY, b"").decode() != self.manifest_digest:
-            raise StoreError(f"{self.path}: slices.parquet was cut for another manifest", remedy)
-        return table
+        return self._published_table("slices.parquet")
 
     @property
     def slicing(self) -> Slicing:
         """How the slices were cut."""
-        return Slicing.from_dict(json.loads(self.slices.schema.metadata[SLICING_KEY]))
+        return Slicing.from_dict(self.published["slicing"])
 
-    @cached_property
+    @property
     def manifest_digest(self) -> str:
         """Digest of the manifest file: a run records it."""
-        return files.file_digest(self.path / "tracks.parquet")
+        return self.published["digests"]["tracks.parquet"]
 
     @property
     def genres(self) -> list[str]:
@@ -169,7 +187,7 @@ class Store:
 
     def shard_files(self) -> dict[str, dict[str, list]]:
         """`{shard: {file: [size, digest]}}` as the manifest records it."""
-        return json.loads((self.tracks.schema.metadata or {}).get(FILES_KEY, b"{}"))
+        return json.loads(self.tracks.schema.metadata[FILES_KEY])
 
     def read(self, shard: int, first: int = 0, stop: int | None = None) -> np.ndarray:
         """Stored frames `[first, stop)` of a shard, `(n, bins)` in the stored dtype.
@@ -200,14 +218,17 @@ class Store:
     def _repair(self) -> str:
         return "run `mgc extract --verify`: it extracts what is damaged again"
 
-    def _table(self, name: str, remedy: str) -> pa.Table:
+    def _published_table(self, name: str) -> pa.Table:
         path = self.path / name
         try:
-            return files.read_table(path)
+            data = path.read_bytes()
         except FileNotFoundError:
-            raise StoreError(f"{path}: missing", remedy) from None
+            raise StoreError(f"{path}: missing", REPUBLISH) from None
         except OSError as error:
-            raise StoreError(f"{path}: damaged ({error.strerror})", remedy) from None
+            raise StoreError(f"{path}: {error.strerror}", "check the path and its rights") from None
+        if files.digest(data) != self.published["digests"][name]:
+            raise StoreError(f"{path}: {files.CHANGED}", REPUBLISH)
+        return files.parse_table(data, path)
 
     # -- one writer at a time ---------------------------------------------------------------------------------------
 

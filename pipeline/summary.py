@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -102,7 +103,7 @@ def parse_limit(text: str | None) -> tuple[float, bool] | None:
     try:
         share = text.endswith("%")
         number = float(text.removesuffix("%"))
-        if number < 0:
+        if not 0 <= number < math.inf:
             raise ValueError
     except ValueError:
         raise SpecError(f"--max-dropped {text}", "it must be a number of tracks, or a share like 5%") from None

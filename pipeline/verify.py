@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import files, manifest
 from pipeline.errors import StoreError
-from pipeline.store import FILES_KEY, Store
+from pipeline.store import FILES_KEY, PUBLISHED, Store
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def verify(store: Store, progress: Callable[[int], Any] | None = None) -> list[P
     problems = []
     if store.plan_path.exists():
         problems.append(Problem(store.plan_path, "an extraction is unfinished"))
+    problems += _published_problems(store)
     try:
         recorded = store.shard_files()
-    except StoreError as error:
-        problems.append(Problem(store.path / "tracks.parquet", error.problem))
+    except StoreError:
         recorded = {}
     shards = sorted({*store.fragments(), *(int(shard) for shard in recorded)})
     with (progress or _silent)(len(shards)) as advance:
@@ -75,19 +75,30 @@ def shard_problems(store: Store, shard: int, recorded: dict[str, list] | None) -
             if path.stat().st_size != size:
                 yield Problem(path, f"{path.stat().st_size} bytes instead of {size}", shard)
             elif files.file_digest(path) != digest:
-                yield Problem(path, "its bytes are not those that were written", shard)
+                yield Problem(path, files.CHANGED, shard)
         except OSError as error:
             yield Problem(path, error.strerror or "unreadable", shard)
 
 
+def _published_problems(store: Store) -> Iterator[Problem]:
+    """What is wrong with manifest and slice index as files."""
+    try:
+        digests = store.published["digests"]
+    except StoreError as error:
+        yield Problem(store.path / "published.json", error.problem.split(": ", 1)[1])
+        return
+    for name in PUBLISHED:
+        path = store.path / name
+        try:
+            if files.file_digest(path) != digests[name]:
+                yield Problem(path, files.CHANGED)
+        except OSError as error:
+            yield Problem(path, error.strerror or "unreadable")
+
+
 def _manifest_problems(store: Store) -> Iterator[Problem]:
     """Manifest and slice index against what the fragments give when joined and cut again."""
-    try:
-        slicing = store.slicing
-    except StoreError as error:
-        yield Problem(store.path / "slices.parquet", error.problem)
-        return
-    tracks, slices = manifest.join(store, slicing)
+    tracks, slices = manifest.join(store, store.slicing)
     if not _same(tracks, store.tracks) or tracks.schema.metadata[FILES_KEY] != store.tracks.schema.metadata[FILES_KEY]:
         yield Problem(store.path / "tracks.parquet", "differs from the fragments of its shards")
     elif not _same(slices, store.slices):

@@ -57,7 +57,7 @@ class Task:
 
     @property
     def beacon(self) -> Path:
-        """A file that tells which row is being decoded: it outlives a worker that dies or hangs."""
+        """A file that tells which row is being decoded, by which process: it outlives one that dies or hangs."""
         target = self.targets[0]
         return target.store.path / "shards" / f"{files.TEMPORARY}{target.shards[0][0]:05d}.row"
 
@@ -68,6 +68,7 @@ def extract(task: Task) -> pa.Table:
     Returns:
         One row per track: status, reason, duration_s.
     """
+    _warm_up(task)
     root = os.fsencode(task.root)
     outputs = [_Output(target) for target in task.targets]
     results = []
@@ -88,8 +89,18 @@ def extract(task: Task) -> pa.Table:
     return pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
 
 
+def _warm_up(task: Task) -> None:
+    """Import the libraries and build the filter banks: a worker's first file must not pay for them with its time."""
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
+
+    specs = {target.store.spec for target in task.targets}
+    for _ in analyse([np.zeros(1, np.float32)], 22050, specs):
+        pass
+
+
 class _Beacon:
-    """Keeps the row at work in a file, rewritten in place: 10 µs a track."""
+    """Keeps the row at work and the process in a file, rewritten in place: 10 µs a track."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -99,7 +110,7 @@ class _Beacon:
         return self
 
     def show(self, row: int) -> None:
-        os.pwrite(self._handle, f"{row:8d}\n".encode(), 0)
+        os.pwrite(self._handle, f"{row:8d} {os.getpid():8d}\n".encode(), 0)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)

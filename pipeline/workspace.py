@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from pipeline import files
-from pipeline.errors import DatasetError, MgcError, RunError, StoreError
+from pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
 
 _NOT_DATASETS = ("features", "runs", "demo")
 
@@ -33,7 +33,13 @@ class Workspace:
         return self.root / "runs"
 
     def features(self, dataset: str) -> Path:
-        """Folder of a dataset's stores."""
+        """Folder of a dataset's stores.
+
+        Raises:
+            SpecError: the name is no plain name of a folder.
+        """
+        if dataset != Path(dataset).name or dataset.startswith("."):
+            raise SpecError(f"--name {dataset!r}", "it must be the name of a folder, without slashes")
         return self.root / "features" / dataset
 
     def only_dataset(self) -> Path:
@@ -84,13 +90,16 @@ class Workspace:
         """Make `path` the latest `store` or `run`. A folder that cannot be written only forgets."""
         with contextlib.suppress(OSError, MgcError):
             self.root.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.root / "latest.json", self._read() | {kind: str(path.resolve())})
+            path, root = path.resolve(), self.root.resolve()
+            # Relative where it can be: a workspace may be moved or copied.
+            name = path.relative_to(root) if path.is_relative_to(root) else path
+            files.write_json(self.root / "latest.json", self._read() | {kind: str(name)})
 
     def _latest(self, kind: str) -> Path | None:
         """The one remembered, else the newest one there."""
         remembered = self._read().get(kind)
-        if remembered is not None and Path(remembered).is_dir():
-            return Path(remembered)
+        if remembered is not None and (self.root / remembered).is_dir():
+            return self.root / remembered
         heads = self.root.glob("features/*/*/store.json" if kind == "store" else "runs/*/config.json")
         newest = max(heads, key=lambda path: path.stat().st_mtime, default=None)
         return newest.parent if newest is not None else None
@@ -100,4 +109,4 @@ class Workspace:
             latest = json.loads((self.root / "latest.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return latest if isinstance(latest, dict) else {}
+        return {k: v for k, v in latest.items() if isinstance(v, str)} if isinstance(latest, dict) else {}

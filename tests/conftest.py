@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import foreign_cluster
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,13 @@ def corpus() -> Path:
     if not path.is_dir():
         (pytest.fail if os.environ.get("MGC_REQUIRE_CORPUS") else pytest.skip)(f"no test corpus at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running Dask scheduler with two workers.
+
+    Extraction on it takes a fraction of a second, where processes of its own take several to start.
+    """
+    with foreign_cluster(tmp_path_factory.mktemp("dask")) as address:
+        yield address

@@ -24,8 +24,10 @@ from pipeline import files
 from pipeline.errors import MgcError, RunError
 from pipeline.features import Mel
 from pipeline.manifest import publish
+from pipeline.planning import relabel, rewrite_fragments
 from pipeline.slicing import Slicing
 from pipeline.store import Store
+from pipeline.tracks import DATASET_SCHEMA
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,7 @@ def test_a_run_says_all_about_itself(run: Run, store: Store) -> None:
     assert opened.selection.classes == GENRES
     config = json.loads((run.path / "config.json").read_text())
     assert config["store"]["path"] == str(store.path)
+    assert opened.store_path.resolve() == store.path
     assert config["store"]["manifest"] == store.manifest_digest
     assert config["training"]["epochs"] == 1
     assert config["params"] == sum(p.numel() for p in TINY.build(3).parameters())
@@ -83,6 +86,15 @@ def test_runs_of_one_second_have_different_names(run: Run, store: Store, tmp_pat
     made = [Run.create(tmp_path / "runs", "study/model", run.config, select(store)) for _ in range(20)]
     assert len({one.path for one in made}) == 20
     assert all("study-model" in one.path.name for one in made)
+
+
+def test_a_workspace_may_be_moved(run: Run, store: Store, tmp_path: Path) -> None:
+    before = predict(run)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for folder in (run.path.parent, store.path):
+        folder.rename(moved / folder.name)
+    assert predict(Run.open(moved / "runs" / run.path.name)).equals(before)
 
 
 def test_runs_need_a_place(store: Store, tmp_path: Path) -> None:
@@ -137,7 +149,7 @@ def test_checkpoints_that_are_cut_short_or_gone(run: Run) -> None:
     with pytest.raises(RunError, match=r"best.pt: damaged"):
         predict(run)
     file.unlink()
-    with pytest.raises(RunError, match=r"best.pt: missing; continue the run: `mgc train --resume"):
+    with pytest.raises(RunError, match=r"best.pt: missing; continue the run: `mgc train --resume --run"):
         predict(run)
     torch.save({"model": {"0.weight": torch.zeros(3)}}, file)
     with pytest.raises(RunError, match=r"best.pt: not the weights of test/tiny"):
@@ -180,13 +192,10 @@ def test_predictions_repeat_themselves_whatever_the_batch(run: Run) -> None:
 
 def test_a_run_keeps_its_slicing_and_its_splits(run: Run, store: Store) -> None:
     before = predict(run)
+    labels = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
+    moved = pa.Table.from_pylist([row | {"split": "training"} for row in labels], DATASET_SCHEMA)
+    rewrite_fragments(store, relabel(store, moved).fragments)
     publish(store, Slicing(seconds=1.0, overlap=0.0))
-    rows = [row | {"split": "training"} for row in store.tracks.to_pylist()]
-    moved = pa.Table.from_pylist(rows, store.tracks.schema)
-    files.write_table(store.path / "tracks.parquet", moved)
-    index = Store.open(store.path)._table("slices.parquet", "")
-    metadata = index.schema.metadata | {b"mgc.manifest": files.file_digest(store.path / "tracks.parquet")}
-    files.write_table(store.path / "slices.parquet", index.replace_schema_metadata(metadata))
     assert Store.open(store.path).slices.num_rows != before.num_rows
     assert predict(run).equals(before)
 

@@ -155,6 +155,13 @@ def test_it_says_what_it_does(store: Store, tmp_path: Path) -> None:
     assert "144 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in text
     assert "for at most 2 epochs; early stopping usually ends it sooner" in text
     assert "epoch 2/2  loss" in text
+    assert "best epoch 2 of 2: validation accuracy " in text
+
+
+def test_a_run_is_told_of_before_it_is_trained(store: Store, tmp_path: Path) -> None:
+    told: list[bool] = []
+    train(store, Options(TINY.id, epochs=1), tmp_path, lambda text: None, begun=lambda run: told.append(run.finished))
+    assert told == [False]
 
 
 def test_how_long_it_will_take() -> None:
@@ -272,10 +279,12 @@ def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, ste
 
     monkeypatch.setitem(LOSSES, "cross-entropy", loss)
     before = signal.getsignal(signal.SIGINT)
+    lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        quiet(store, folder)
+        train(store, Options(TINY.id), folder, echo=lines.append)
     assert signal.getsignal(signal.SIGINT) is before
     (path,) = folder.iterdir()
+    assert lines[-1] == f"`mgc train --resume --run {path}` goes on from there"
     return Run.open(path)
 
 

@@ -1,0 +1,138 @@
+"""Workers that die or hang, clusters that are not ours, and none at all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import hazards
+import pytest
+from clusters import foreign_cluster
+from commands import Outcome, mgc, mgc_process
+from music import write_clip, write_genres
+
+from pipeline import cluster
+from pipeline.store import Store
+
+HAZARDS = {"DASK_DISTRIBUTED__WORKER__PRELOAD": hazards.__file__}
+FEATURE = "stft:n_fft=512"
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips, and one that kills workers and one that hangs them, if they have the hazards loaded."""
+    folder = tmp_path_factory.mktemp("music") / "songs"
+    write_genres(folder, tracks=6, seconds=0.6)
+    write_clip(folder / "blues" / "deadly.wav")
+    write_clip(folder / "disco" / "endless.wav")
+    return folder
+
+
+def arguments(songs: Path, data: Path, *options: object) -> tuple:
+    where = ("--dataset", songs, "--data-dir", data)
+    return ("extract", *where, "--json", "--feature", FEATURE, "--slice", "0.4", *options)
+
+
+@pytest.fixture(scope="module")
+def harmless(songs: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that workers without hazards make, on a foreign cluster."""
+    data = tmp_path_factory.mktemp("harmless")
+    report = mgc(*arguments(songs, data, "--scheduler", scheduler)).json["stores"][0]
+    assert report["ok"] == 14
+    return Path(report["store"])
+
+
+def frames(path: Path) -> dict[str, bytes]:
+    """The stored frames of each track in use."""
+    store = Store.open(path)
+    shards = {shard: store.read(shard) for shard in store.fragments()}
+    rows = [row for row in store.tracks.to_pylist() if row["status"] == "ok"]
+    return {
+        row["track_id"]: shards[row["shard"]][row["first_frame"] : row["first_frame"] + row["n_frames"]].tobytes()
+        for row in rows
+    }
+
+
+@contextlib.contextmanager
+def occupied(port: int) -> Iterator[None]:
+    """Somebody listens on a port, we or another."""
+    with socket.socket() as listener:
+        with contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        yield
+
+
+class TestHazards:
+    """A file that kills or hangs its worker costs only itself."""
+
+    def check(self, outcome: Outcome, harmless: Path) -> None:
+        assert outcome.code == 0, outcome.err
+        report: dict[str, Any] = outcome.json["stores"][0]
+        reasons = {row["track_id"]: row["reason"] for row in report["dropped_tracks"]}
+        assert reasons == {"blues/deadly": "crashed", "disco/endless": "timeout"}
+        found, expected = frames(Path(report["store"])), frames(harmless)
+        assert found == {track_id: expected[track_id] for track_id in expected if track_id not in reasons}
+        assert mgc("verify", report["store"]).code == 0
+
+    @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+    def test_on_workers_of_its_own(self, workers, songs, harmless, tmp_path):
+        command = arguments(songs, tmp_path / "data", "--workers", workers, "--timeout", 3)
+        with occupied(8787):  # Dask would like it for a dashboard, and complain
+            outcome = mgc_process(*command, **HAZARDS)
+        self.check(outcome, harmless)
+        assert all(line.startswith(("extract: ", "stft-")) for line in outcome.err.splitlines()), outcome.err
+        again = mgc(*arguments(songs, tmp_path / "data", "--scheduler", "tcp://127.0.0.1:1"))
+        assert again.json["stores"][0]["decoded"] == 0
+
+    @pytest.mark.slow
+    def test_on_a_foreign_cluster(self, songs, harmless, tmp_path):
+        """Its scheduler sends a deadly file to four workers before it gives up, which is for its owner to decide."""
+        with foreign_cluster(tmp_path, nannies=True, environment=HAZARDS) as address:
+            self.check(mgc(*arguments(songs, tmp_path / "data", "--scheduler", address, "--timeout", 3)), harmless)
+
+
+class TestForeignCluster:
+    @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://nobody.invalid:8786", "smoke://signals", "8786"])
+    def test_nobody_there(self, address, songs, tmp_path):
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+            outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
+        assert outcome.code == 1
+        assert outcome.error.startswith(f"--scheduler {address}: no Dask scheduler answers (")
+        assert outcome.error.endswith("; start one with `dask scheduler` or leave the option out")
+
+    def test_without_workers(self, songs, tmp_path, monkeypatch):
+        monkeypatch.setattr(cluster, "WORKER_WAIT_S", 0.5)
+        with foreign_cluster(tmp_path, workers=0) as address:
+            outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
+        assert outcome.code == 1
+        assert outcome.error == f"--scheduler {address}: it has no workers; start some with `dask worker`"
+
+    @pytest.mark.slow
+    def test_without_nannies_a_hanging_file_ends_the_run_with_its_name(self, songs, tmp_path):
+        clips = write_genres(tmp_path / "clips", tracks=3)
+        write_clip(clips / "disco" / "endless.wav")
+        with foreign_cluster(tmp_path, workers=1, nannies=False, environment=HAZARDS) as address:
+            outcome = mgc(*arguments(clips, tmp_path / "data", "--scheduler", address, "--timeout", 2))
+        assert outcome.code == 1
+        assert "1 of 1 workers have no nanny: a file that kills or hangs one of them ends it for good" in outcome.err
+        assert outcome.err.splitlines()[-1] == (
+            "error: disco/endless.wav: decoding it takes more than 2 s, and its worker has no nanny; "
+            "start the workers with nannies, or raise --timeout"
+        )
+
+    @pytest.mark.slow
+    def test_without_nannies_a_deadly_file_leaves_nobody(self, songs, tmp_path, monkeypatch):
+        monkeypatch.setattr(cluster, "WORKER_WAIT_S", 3)
+        clips = write_genres(tmp_path / "clips", tracks=3)
+        write_clip(clips / "disco" / "deadly.wav")
+        with foreign_cluster(tmp_path, workers=1, nannies=False, environment=HAZARDS) as address:
+            outcome = mgc(*arguments(clips, tmp_path / "data", "--scheduler", address))
+        assert outcome.code == 1
+        assert outcome.err.splitlines()[-1] == (
+            "error: all workers of the cluster are gone; start new ones; the same command continues"
+        )

@@ -1,0 +1,113 @@
+"""The benchmarks run and print what they promise. Nothing here looks at how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    with mock.patch.dict(os.environ):  # importing it sets the number of threads
+        import common
+    return common
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=500).stdout
+
+
+def tables(text: str) -> list[dict[str, dict[str, str]]]:
+    """The Markdown tables in a text: cells by row and column."""
+    found: list[dict[str, dict[str, str]]] = []
+    header: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if cells and not header:
+            header = cells[1:]
+            found.append({})
+        elif cells and not set(line) <= set("|-:"):
+            found[-1][cells[0]] = dict(zip(header, cells[1:], strict=True))
+        elif not cells:
+            header = []
+    return found
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+def test_smoke_run_prints_finite_ratios(corpus: Path, tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    clips = corpus / "fma_debian"
+    out = run(BENCHMARKS / "extract.py", clips, "--smoke", "--features", "stft", "mel+mfcc", "--json", record)
+
+    costs, ratios = tables(out)
+    assert set(costs) == set(ratios) == {"stft", "mel+mfcc"}
+    for row in (*costs.values(), *ratios.values()):
+        figures = [cell.split(" ")[0] for cell in row.values() if cell]
+        assert figures
+        assert all(math.isfinite(float(figure)) for figure in figures)
+    assert ratios["stft"]["naive / mgc"]
+    assert not ratios["mel+mfcc"]["naive / mgc"]  # the script makes one feature a run
+
+    recorded = json.loads(record.read_text())
+    assert f"command: {recorded['command']}" in out
+    attempt = recorded["costs"]["mel+mfcc"][0]
+    parts = ("decode", "resample", "rfft", "filter bank", "compress")
+    assert attempt["unavoidable"] == pytest.approx(sum(attempt[part] for part in parts))
+    assert attempt["mgc / decode"] == pytest.approx(attempt["mgc"] / attempt["decode"])
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+def test_profile_names_functions(corpus: Path) -> None:
+    out = run(BENCHMARKS / "extract.py", corpus / "fma_debian", "--smoke", "--features", "mel", "--profile")
+    (rows,) = tables(out)
+    assert len(rows) == 15
+    assert any("soundfile" in function for function in rows)
+
+
+@pytest.mark.corpus
+def test_known_material_is_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    known = common.find_clips(corpus / "fma_debian")
+    every = common.find_clips(corpus / "fma_debian", everything=True)
+    assert set(known) < set(every)
+    assert len(every) == 102
+    for path in known[:10]:
+        assert path.stat().st_size == pytest.approx(30 * 16_000, rel=0.02)
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels) == (44100, 2)
+        assert info.duration == pytest.approx(30, abs=0.5)
+
+
+def test_cost_counts_the_whole_process_tree(common: ModuleType, tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"
+    assert common.run([sys.executable, "-c", parent], tmp_path).cpu >= 0.5
+
+
+def test_failed_command_ends_the_benchmark(common: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no such thing"):
+        common.run([sys.executable, "-c", "import sys; sys.exit('no such thing')"], tmp_path)
+
+
+def test_spread_is_median_least_and_most(common: ModuleType) -> None:
+    assert str(common.Spread.of([1.4, 1.2, 9.0])) == "1.40 (1.20 to 9.00)"
+
+
+def test_table_is_markdown_with_gaps(common: ModuleType) -> None:
+    text = common.table(("name", "ms"), [("a", 1.005), ("long name", None)])
+    assert tables(text) == [{"a": {"ms": "1.00"}, "long name": {"ms": ""}}]
+    assert len({len(line) for line in text.splitlines()}) == 1
