@@ -37,7 +37,8 @@ def analyse(
         specs: the features wanted.
 
     Yields:
-        A spec and its next frames, float32 `(n, bins)`, n at most `BATCH`; `spec.frames(seconds)` in all.
+        A spec and its next frames, float32 `(n, bins)`, n at most `BATCH`. `spec.frames(seconds)` in all; one more
+        where resampling rounds the length up to a whole hop.
     """
     chains = [_Chain(rate, sr, specs_at) for sr, specs_at in _grouped(specs, "sr").items()]
     for block in blocks:

@@ -42,7 +42,7 @@ class Outcome:
 
 def mgc(*arguments: object) -> Outcome:
     """Run a command in this process, which saves it the second that Python takes to import the libraries."""
-    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="mgc")
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 

@@ -230,24 +230,24 @@ class TestNodes:
         assert linked["status"] == "ok"
         assert linked["content_hash"] == clip["content_hash"]
 
-    def test_no_permission(self, make, tmp_path_factory):
-        make.chmod(0o755)
-        for parent in make.parents:  # pytest closes its folders to others
-            if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        (make / "clip.wav").chmod(0)
-        with unprivileged():
-            assert audio.status(bytes(make / "clip.wav")).st_size > 0
-            with pytest.raises(Unusable) as caught:
-                audio.inspect(bytes(make / "clip.wav"))
-        assert (caught.value.reason, caught.value.detail) == ("unreadable", "Permission denied")
-        (make / "closed").mkdir()
-        written(make / "closed" / "clip.wav", music(1, 22050), 22050)
-        (make / "closed").chmod(0)
-        with unprivileged(), pytest.raises(Unusable) as caught:
-            audio.status(bytes(make / "closed" / "clip.wav"))
-        assert (caught.value.reason, caught.value.detail) == ("unreadable", "Permission denied")
-        (make / "closed").chmod(0o700)
+    def test_no_permission(self):
+        with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+            folder = Path(name)
+            folder.chmod(0o755)
+            unreadable = written(folder / "clip.wav", music(1, 22050), 22050)
+            unreadable.chmod(0)
+            (folder / "closed").mkdir()
+            hidden = written(folder / "closed" / "clip.wav", music(1, 22050), 22050)
+            hidden.parent.chmod(0)
+            try:
+                with unprivileged():
+                    assert audio.status(bytes(unreadable)).st_size > 0
+                    for examine, path in ((audio.inspect, unreadable), (audio.status, hidden)):
+                        with pytest.raises(Unusable) as caught:
+                            examine(bytes(path))
+                        assert (caught.value.reason, caught.value.detail) == ("unreadable", "Permission denied")
+            finally:
+                hidden.parent.chmod(0o700)
 
     def test_names_that_are_not_text_are_opened_as_bytes(self, tmp_path):
         for name in (b"\xff\xfe latin.wav", "音楽 ünïcode.wav".encode(), b"new\nline\t.wav", b"\\xff.wav"):
