@@ -142,6 +142,7 @@ class Decoding:
         gaps: [first, stop) sample ranges that were not finite, replaced by zeros.
         damaged: packets the decoder could not decode.
         error: what stopped the decoder before the end; None where it came through.
+        mpeg: the decoder takes the file for a bare MPEG stream.
         remark: why this decoder was taken.
     """
 
@@ -155,6 +156,7 @@ class Decoding:
         self.gaps: list[list[int]] = []
         self.damaged = 0
         self.error: str | None = None
+        self.mpeg = False
         self.remark = ""
         self._blocks: Iterator[np.ndarray] = iter(())
 
@@ -226,6 +228,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
         raise Unusable("unsupported", str(error)) from None
     decoding = Decoding("libsndfile")
     decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
+    decoding.mpeg = sound.format == "MP3"
     known = not file.length_is_a_guess and 0 <= sound.frames < 2**50  # the largest count stands for "unknown"
     decoding.declared_s = sound.frames / sound.samplerate if known else file.seconds_present
 
@@ -283,6 +286,7 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
         raise Unusable("unsupported", f"{container.format.long_name}: no decoder for its audio")
     decoding = Decoding("ffmpeg")
     decoding.sample_rate, decoding.channels = rate, channels
+    decoding.mpeg = container.format.name == "mp3"
     decoding.declared_s = file.seconds_present
     if not file.length_is_a_guess and stream.duration and stream.time_base:
         decoding.declared_s = float(stream.duration * stream.time_base)

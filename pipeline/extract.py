@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -212,6 +213,8 @@ def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, op
     """One task per deal; stores that are to hold the same tracks share it, and its decoding."""
     deals: dict[tuple, tuple[pa.Table, list[Target]]] = {}
     for store, plan in zip(stores, plans, strict=True):
+        # Workers may run in other folders. And a copy travels without the tables that the store has read so far.
+        store = dataclasses.replace(store, path=store.path.absolute())
         for tracks, shards in plan.deals:
             key = tuple(zip(tracks["track_id"].to_pylist(), tracks["split"].to_pylist(), strict=True))
             deals.setdefault(key, (tracks, []))[1].append(Target(store, shards))

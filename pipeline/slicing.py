@@ -71,6 +71,8 @@ class Slicing:
             raise SpecError(f"--offset {self.offset:g}", "it must be a number of seconds, 0 or more")
         if self.max_slices is not None and self.max_slices < 1:
             raise SpecError(f"--max-slices {self.max_slices}", "it must be at least 1")
+        if self.whole and (self.offset or self.max_slices is not None or self.place != "all"):
+            raise SpecError("--whole takes all of a track", "leave out --offset, --max-slices and --place")
         if self.place not in PLACES:
             raise SpecError(f"--place {self.place}", f"choose from {', '.join(PLACES)}")
 

@@ -205,6 +205,7 @@ def _extract_track(
         gaps = [_frame_gaps(decoding, output.spec) for output in outputs]
     except Unusable as unusable:
         row |= {"status": "dropped", "reason": unusable.reason, "detail": unusable.detail or None}
+        saturated = [0] * len(outputs)
         for output, start in zip(outputs, starts, strict=True):
             output.writer.truncate(start)
     for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=True):
@@ -272,7 +273,7 @@ def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | No
     """Raise `Unusable` where what was decoded is nothing to learn from."""
     if not decoding.n_samples:
         raise Unusable("no-audio", decoding.error or "no samples in it")
-    if file.foreign and decoding.seconds < ACCIDENT_S:
+    if file.foreign and decoding.mpeg and decoding.seconds < ACCIDENT_S:
         raise Unusable("not-audio", f"{decoding.seconds:.2f} s of accidental frames in foreign bytes")
     if max_duration is not None and decoding.seconds > max_duration:
         raise Unusable("too-long", f"longer than {max_duration:g} s")

@@ -12,7 +12,7 @@ import dask
 import hazards
 import pytest
 from clusters import foreign_cluster
-from commands import Outcome, mgc, mgc_process
+from commands import Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
 from pipeline import cluster
@@ -97,6 +97,14 @@ class TestHazards:
 
 
 class TestForeignCluster:
+    def test_a_relative_path_means_the_same_to_its_workers(self, songs, harmless, scheduler, tmp_path, monkeypatch):
+        """They run in other folders."""
+        monkeypatch.chdir(tmp_path)
+        outcome = mgc(*arguments(songs, Path("here"), "--scheduler", scheduler))
+        assert outcome.code == 0, outcome.err
+        assert outcome.json["stores"][0]["store"] == f"here/features/songs/{harmless.name}"
+        assert tree(tmp_path / "here" / "features" / "songs" / harmless.name) == tree(harmless)
+
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://nobody.invalid:8786", "smoke://signals", "8786"])
     def test_nobody_there(self, address, songs, tmp_path):
         with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):

@@ -324,3 +324,9 @@ class TestParameters:
         slices = cut(Slicing(seconds=1.0, overlap=0.75), Mel(), tracks)
         assert len(slices) == 8000 * 116
         assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("other", [{"offset": 1.0}, {"max_slices": 2}, {"place": "centre"}])
+def test_whole_tracks_take_no_part_of_a_track(other: dict):
+    with pytest.raises(SpecError, match="--whole"):
+        Slicing(seconds=None, whole=True, **other)
