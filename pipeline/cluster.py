@@ -51,8 +51,9 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
         "distributed.admin.system-monitor.disk": False,
     }
     with dask.config.set(settings), contextlib.ExitStack() as stack:
+        for name in ("distributed", "distributed.client", "distributed.utils", "distributed.comm"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised, and told in one line
         if scheduler is None:
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -124,10 +125,12 @@ class Dispatch:
         """Yield each task with its result, as they finish.
 
         Raises:
+            MgcError: the scheduler is gone, or all workers are.
             Exception: what a task raised, other than the death of its worker.
         """
         import distributed
 
+        lost = (distributed.CancelledError, distributed.comm.CommClosedError)
         self._waiting.extend(enumerate(tasks))
         try:
             while self._waiting or self._running:
@@ -145,8 +148,11 @@ class Dispatch:
                     else:
                         raise error
                 self._watch()
+        except lost:
+            raise MgcError("the connection to the Dask scheduler was lost", "the same command continues") from None
         finally:
-            self._client.cancel(list(self._running), force=True)
+            with contextlib.suppress(*lost):
+                self._client.cancel(list(self._running), force=True)
 
     def _fill(self) -> None:
         workers = len(self._client.scheduler_info(n_workers=-1)["workers"])

@@ -10,6 +10,14 @@ import pytest
 from clusters import foreign_cluster
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands that are given no workspace leave the one in this folder alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGC_DATA", str(tmp_path_factory.mktemp("workspace")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """The real-music corpus; where it is absent the test is skipped, or fails if $MGC_REQUIRE_CORPUS is set.

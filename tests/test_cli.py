@@ -313,6 +313,7 @@ class TestWhenNothingIsNamed:
             assert outcome.err.startswith(f"store: {store}\n")
 
     def test_the_workspace_comes_from_the_environment_or_is_data(self, workspace, store, monkeypatch, tmp_path):
+        monkeypatch.delenv("MGC_DATA")
         monkeypatch.chdir(workspace.parent)
         assert mgc("info").err == f"store: {Path('data') / store.relative_to(workspace)}\n"
         monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from commands import MGC
 
 from pipeline.demo import BROKEN
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 def mgc(*arguments: str | Path, data: Path) -> str:
     """Standard output of a command that must succeed."""
     environment = os.environ | {"MGC_DATA": str(data)}
-    run = subprocess.run(["mgc", *map(str, arguments)], env=environment, capture_output=True, text=True)
+    run = subprocess.run([MGC, *map(str, arguments)], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

@@ -20,6 +20,8 @@ from models.runs import Run
 from models.selection import TRACK_SCHEMA, Selection
 from pipeline import files
 from pipeline.errors import MgcError, RunError
+from pipeline.features import Mel
+from pipeline.slicing import Slicing
 
 GENRES = ("Ambient", "Chiptune", "Electronic", "Folk", "Orchestral", "Rock")
 GTZAN = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -69,7 +71,14 @@ def make_run(tmp_path: Path, answers: Answers) -> Callable[..., Run]:
         genres: tuple[str, ...] = GENRES, *, per_genre: int = 2, config: dict[str, Any] | None = None, **how
     ) -> Run:
         selection = Selection(genres, tracks(genres, per_genre))
-        settings = {"seed": 0, "differences": [], "leaky": False, "store": {"dataset": {"name": "fma_debian"}}}
+        store = {
+            "path": str(tmp_path / "store"),
+            "from_runs": "../store",
+            "spec": Mel().as_dict(),
+            "slicing": Slicing().as_dict(),
+            "dataset": {"name": "fma_debian"},
+        }
+        settings = {"seed": 0, "frames": 128, "differences": [], "leaky": False, "store": store}
         run = Run.create(tmp_path / "runs", "kth2020/cnn", settings | (config or {}), selection)
         answers[run.path.name] = predicted(selection, **how)
         return run

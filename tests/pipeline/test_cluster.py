@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dask
+import distributed
 import hazards
 import pytest
 from clusters import foreign_cluster
-from commands import Outcome, mgc, mgc_process, tree
+from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
 from pipeline import cluster
@@ -144,3 +149,21 @@ class TestForeignCluster:
         assert outcome.err.splitlines()[-1] == (
             "error: all workers of the cluster are gone; start new ones; the same command continues"
         )
+
+    @pytest.mark.slow
+    def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):
+        clips = write_genres(tmp_path / "clips", tracks=3)
+        write_clip(clips / "disco" / "endless.wav")
+        with foreign_cluster(tmp_path, workers=1, environment=HAZARDS) as address:
+            with distributed.Client(address) as client:
+                scheduler = client.run_on_scheduler(os.getpid)
+            command = [MGC, *arguments(clips, tmp_path / "data", "--scheduler", address)]
+            running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while not list(tmp_path.glob("data/features/*/*/shards/.tmp-*.row")):
+                assert running.poll() is None
+                time.sleep(0.01)
+            os.kill(scheduler, signal.SIGKILL)
+            _, stderr = running.communicate(timeout=60)
+        assert running.returncode == 1
+        lines = [line for line in stderr.splitlines() if not line.startswith("extract: ")]
+        assert lines == ["error: the connection to the Dask scheduler was lost; the same command continues"]

@@ -144,9 +144,9 @@ class TestFma:
         root = make_fma(tmp_path, [fma_row(1)], ["000/000001.mp3"])
         assert open_dataset(root, genre_column="genre_top").genres == ("Rock",)
         assert open_dataset(root, genre_column="artist.name").genres == ("A. Artist",)
-        with pytest.raises(DatasetError, match=r"'track.genre' is not a column of .*choose track.genre_top"):
+        with pytest.raises(DatasetError, match=r"is not a column of .*choose for instance track.genre_top"):
             open_dataset(root, genre_column="track.genre")
-        with pytest.raises(DatasetError, match=r"'id' is ambiguous .*choose artist.id or album.id"):
+        with pytest.raises(DatasetError, match=r"'id' is ambiguous .*choose for instance artist.id or album.id"):
             open_dataset(root, genre_column="id")
 
     @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import stalling
-from commands import stamps, tree
+from commands import mgc, stamps, tree
 from music import write_clip, write_genres, write_list
+
+from pipeline import files
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -49,21 +51,17 @@ class Extraction:
 
     def __init__(self, dataset: Path, data: Path) -> None:
         self.stores = data / "features"
-        self._command = [
-            sys.executable,
-            stalling.__file__,
-            "extract",
-            "--dataset",
-            str(dataset),
-            "--data-dir",
-            str(data),
-        ]
-        self._command += ["--slice", "0.4", *itertools.chain(*(("--feature", feature) for feature in FEATURES))]
+        self._options = ["--dataset", str(dataset), "--data-dir", str(data), "--slice", "0.4"]
+        self._options += itertools.chain(*(("--feature", feature) for feature in FEATURES))
         self._flag = data / "held"
         data.mkdir(exist_ok=True)
 
     def start(self, workers: int, *options: str, hold: Hold | None = None, call: int = 1) -> subprocess.Popen:
-        """Start the command in a process group of its own."""
+        """Start the extraction."""
+        return self._start("extract", *self._options, *options, "--workers", workers, hold=hold, call=call)
+
+    def _start(self, *command: object, hold: Hold | None, call: int) -> subprocess.Popen:
+        """Start a command in a process group of its own."""
         environment = dict(os.environ)
         if hold is not None:
             process, at, after = hold
@@ -71,7 +69,7 @@ class Extraction:
             environment["STALL"] = json.dumps(stall)
             environment["DASK_DISTRIBUTED__WORKER__PRELOAD"] = stalling.__file__
         return subprocess.Popen(
-            [*self._command, *options, "--workers", str(workers)],
+            [sys.executable, stalling.__file__, *map(str, command)],
             env=environment,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
@@ -88,6 +86,10 @@ class Extraction:
     def kill_at(self, workers: int, hold: Hold, call: int = 1, *options: str) -> bool:
         """Kill client and workers where a process is held; False where the run came to its end without."""
         return self._kill(self.start(workers, *options, hold=hold, call=call), self.held)
+
+    def kill_command_at(self, hold: Hold, call: int, *command: object) -> bool:
+        """Kill another command where it is held."""
+        return self._kill(self._start(*command, hold=hold, call=call), self.held)
 
     def kill_after(self, workers: int, seconds: float) -> bool:
         """Kill client and workers so long after the first track is begun; False where the run has ended by then."""
@@ -310,6 +312,50 @@ def test_workers_of_a_killed_client_end_and_its_store_is_free_at_once(dataset, u
     assert tree(extraction.stores) == undisturbed
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+class TestWithoutDecoding:
+    """`mgc split` and `mgc slice`, which rewrite a finished store."""
+
+    @pytest.fixture
+    def extraction(self, dataset: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> Extraction:
+        """A finished one."""
+        extraction = Extraction(dataset, tmp_path / "data")
+        for name, data in undisturbed.items():
+            (extraction.stores / name).parent.mkdir(parents=True, exist_ok=True)
+            (extraction.stores / name).write_bytes(data)
+        return extraction
+
+    def test_a_killed_split_is_brought_to_its_end_by_extract(self, extraction, tmp_path):
+        store = next(extraction.stores.glob("*/*"))
+        other = shutil.copytree(store, tmp_path / "other")
+        redo = ("--redo", "--seed", "1")
+        assert mgc("split", other, *redo).code == 0
+        expected = splits(tree(other))
+        assert expected != splits(tree(store))
+
+        assert extraction.kill_command_at(
+            ("client", "pipeline.manifest:write_fragment", False), 2, "split", store, *redo
+        )
+        for command in (("info", store), ("split", store, *redo), ("slice", store, "--slice", "0.3")):
+            assert (
+                mgc(*command).error == f"{store}: its extraction is unfinished; run `mgc extract` again: it continues"
+            )
+        extraction.finish(1)
+        assert splits(tree(store)) == expected
+        assert mgc("verify", store).code == 0
+
+    @pytest.mark.parametrize("call", [2, 3])  # the first writes down which store was named last
+    def test_a_killed_slice_is_noticed_and_can_be_repeated(self, call, extraction, tmp_path):
+        store = next(extraction.stores.glob("*/*"))
+        other = shutil.copytree(store, tmp_path / "other")
+        how = ("--slice", "0.7", "--overlap", "0")
+        assert mgc("slice", other, *how).code == 0
+
+        assert extraction.kill_command_at(("client", "pipeline.files:write_bytes", True), call, "slice", store, *how)
+        assert f"{files.CHANGED}; run `mgc extract` again" in mgc("info", store).error
+        assert mgc("slice", store, *how).code == 0
+        assert tree(store) == tree(other)
 
 
 @pytest.mark.parametrize(
