@@ -43,10 +43,14 @@ def predict(
         probabilities, list<float32>, in the order of `run.selection.classes`.
 
     Raises:
-        RunError: the run has no weights or no such tracks, was trained on one of them, or the store does not fit.
+        RunError: the run has no weights or no such tracks, was trained on one of them, or the store does not fit; or
+            the training is unfinished, which must not see the test split.
         StoreError: the store is missing, unfinished or damaged.
     """
     selection = run.selection
+    if split == "test" and not run.finished:
+        remedy = f"continue it: `mgc train --resume --run {run.path}`, or try --split validation"
+        raise RunError(f"{run.path}: its training is unfinished, so its test tracks are kept for later", remedy)
     refuse_trained(run, split)
     opened = open_store(run, store)
     slices, labels = selection.slices(opened, run.slicing, split)

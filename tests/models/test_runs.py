@@ -269,3 +269,11 @@ def test_a_limit_draws_from_each_genre_by_the_seed(store: Store) -> None:
 
 def test_versions_of_what_is_not_installed() -> None:
     assert runs._version("no-such-library") == "unknown"
+
+
+def test_an_unfinished_run_does_not_see_its_test_tracks(run: Run) -> None:
+    (run.path / "summary.json").unlink()
+    with pytest.raises(RunError, match="unfinished") as caught:
+        predict(run)
+    assert f"mgc train --resume --run {run.path}" in caught.value.remedy
+    assert len(predict(run, split="validation"))
