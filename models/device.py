@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from pipeline.errors import MgcError
 
 _CGROUP = Path("/sys/fs/cgroup")
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose(name: str) -> torch.device:
@@ -57,6 +61,17 @@ def _container_room() -> int:
         return limit - used + int(cached["inactive_file"])
     except (OSError, KeyError, ValueError):  # no control group, or one without a limit: "max"
         return 2**63
+
+
+def keep_memory() -> None:
+    """Have glibc keep the memory that tensors on the CPU give back.
+
+    It returns blocks of 32 MB and more to the kernel at once, which must find and zero them again for the next
+    activation: a training step of xu2022/mobilenet takes a sixth longer then. Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def seed_everything(seed: int) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from models import baselines, classical, loop, registry
-from models.device import choose, seed_everything
+from models.device import choose, keep_memory, seed_everything
 from models.fit import check
 from models.loop import Echo
 from models.network import Network, outputs
@@ -185,6 +185,7 @@ def _execute(run: Run, store: Store, device: str, echo: Echo) -> None:
     """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
     # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
     torch.set_num_threads(run.config["threads"])
+    keep_memory()
     seed_everything(run.config["seed"])
     began = time.monotonic()
     system, where = registry.get(run.model), choose(device)

@@ -118,7 +118,7 @@ class Power:
         """float32 `(n, n_mels)`, dB, of the spec's mel bands."""
         key = (spec.sr, spec.n_mels, spec.fmin, spec.fmax)
         if key not in self._log_mel:
-            self._log_mel[key] = to_db(self.spectrum @ spec.bank())
+            self._log_mel[key] = to_db(spec.pool(self.spectrum))
         return self._log_mel[key]
 
 

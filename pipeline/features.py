@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,7 +94,7 @@ class FeatureSpec:
         """dB per step of the stored integer; 1 for floating-point frames."""
         return STEP_DB if self.quantised else 1.0
 
-    @property
+    @cached_property
     def offset(self) -> float:
         """dB of the stored integer 0; 0 for floating-point frames. Fixed by the spec, never taken from data."""
         if not self.quantised:
@@ -190,6 +190,13 @@ class Mel(FeatureSpec):
     def bank(self) -> np.ndarray:
         """librosa's mel filter bank, float32 `(1 + n_fft/2, n_mels)`."""
         return _mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
+
+    def pool(self, spectrum: np.ndarray) -> np.ndarray:
+        """float32 `(n, n_mels)`: power spectra `(n, 1 + n_fft/2)` summed up by the filter bank."""
+        pooled = np.empty((len(spectrum), self.n_mels), np.float32)
+        for bands, bins, weights in _mel_blocks(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax):
+            np.matmul(spectrum[:, bins], weights, out=pooled[:, bands])
+        return pooled
 
     def rows(self, power: Power) -> np.ndarray:
         """float32 `(n, n_mels)`, dB."""
@@ -316,6 +323,26 @@ def _mel_bank(sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None)
         warnings.filterwarnings("ignore", message="Empty filters")  # very many bands of a short FFT: librosa's choice
         bank = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
     return np.ascontiguousarray(bank.T, dtype=np.float32)
+
+
+#: Bands per product. Nearly all weights of the bank are zero: eight products of the bins that 16 bands reach take
+#: 0.5 ms for a 30 s clip, one product with the whole bank 3.5; their levels agree to 3e-6 dB.
+_BANDS = 16
+
+
+@cache
+def _mel_blocks(
+    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
+) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+    """The filter bank in pieces: (bands, the bins they reach, their weights)."""
+    bank = _mel_bank(sr, n_fft, n_mels, fmin, fmax)
+    blocks = []
+    for first in range(0, n_mels, _BANDS):
+        bands = slice(first, min(first + _BANDS, n_mels))
+        reached = np.flatnonzero(bank[:, bands].any(axis=1))
+        bins = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
+        blocks.append((bands, bins, np.ascontiguousarray(bank[bins, bands])))
+    return tuple(blocks)
 
 
 @cache
