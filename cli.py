@@ -459,8 +459,7 @@ def demo(data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
 
     workspace = Workspace(data_dir)
     click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
-    with _bar("compose", "file")(78) as advance:
-        audio = make_demo(workspace.root / "demo", seed=seed, progress=lambda done, total: advance(1))
+    audio = make_demo(workspace.root / "demo", seed=seed, progress=_bar("compose", "file"))
     here = ["--data-dir", str(data_dir)]
     some = ["--workers", str(workers)] if workers else []
     steps = (

@@ -60,7 +60,7 @@ def clip_calls(path: Path, specs: list[FeatureSpec], timed: Stopwatch) -> None:
 
 def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[FeatureSpec], timed: Stopwatch) -> None:
     """The calls behind one FFT: features that share it share it here, too, and so for filter banks."""
-    banks = {id(spec.bank()): spec.bank() for spec in specs if isinstance(spec, Mel)}
+    banks = {id(spec.bank()): spec for spec in specs if isinstance(spec, Mel)}
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, n_fft // 2), n_fft)[::hop]
     stored = {spec: np.empty((len(frames), spec.bins), spec.dtype) for spec in specs}
     for first in range(0, len(frames), BATCH):
@@ -68,9 +68,10 @@ def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[Featur
         spectrum = timed("rfft", scipy.fft.rfft, windowed, axis=1, overwrite_x=True)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         for bank in banks.values():
-            timed("filter bank", np.matmul, power, bank)
+            timed("filter bank", bank.pool, power)
         for spec in specs:
-            spec.encode(spec.rows(Power(power)), stored[spec][first : first + BATCH])
+            rows = spec.rows(Power(power, frames[first : first + BATCH]))
+            spec.encode(rows, stored[spec][first : first + BATCH])
     for array in stored.values():
         # The codec that pipeline/shard.py writes with.
         timed("compress", numcodecs.blosc.compress, array, b"lz4", 5, numcodecs.blosc.BITSHUFFLE)

@@ -28,7 +28,7 @@ from pipeline.errors import RunError, StoreError
 #: The state is saved after every epoch, and within one when the last time is this many seconds ago.
 CHECKPOINT_SECONDS = 120.0
 #: Updates are timed for so long, an epoch at most, before the remaining time is estimated.
-ESTIMATE_SECONDS = 5.0
+ESTIMATE_SECONDS = 15.0
 
 Echo = Callable[[str], None]
 
@@ -250,8 +250,8 @@ def finite(loss: Tensor, at: Progress) -> float:
 
 
 def remaining(timed: list[float], at: Progress, recipe: Training, n_training: int, n_validation: int) -> str:
-    """How long the rest will take at most, judging by the first updates, of which the very first is slow."""
-    step = float(np.mean(timed[1:] or timed))
+    """How long the rest will take at most, judging by the first updates, of which the very first are slow."""
+    step = float(np.mean(timed[len(timed) // 2 :]))
     n_steps: float = (recipe.epochs - at.epoch) * n_training - at.batch
     # A batch that is only predicted takes about a third of an update: no backward pass.
     n_steps += (recipe.epochs - at.epoch) * n_validation / 3

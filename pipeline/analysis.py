@@ -21,6 +21,9 @@ AMIN = 1e-10
 #: path of a vectorised FFT or matrix product, and blocks of any size give the same bits. 128 frames of 2048 samples
 #: stay in a core's cache; 64 to 256 time alike.
 BATCH = 128
+#: dB below a frame's strongest bin down to which a float32 transform is good for cepstral coefficients: with all bands
+#: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed, and met down to 125 dB).
+SINGLE_REACH_DB = 105.0
 
 
 def analyse(
@@ -56,15 +59,14 @@ class _Chain:
 
         self._resampler = soxr.ResampleStream(rate, sr, 1, dtype="float32", quality="HQ") if rate != sr else None
         self._transforms = [
-            (_Framer(*key), users) for key, users in _grouped(specs, "n_fft", "hop_length", "precision").items()
+            (_Framer(*key), users) for key, users in _grouped(specs, "n_fft", "hop_length").items()
         ]
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[tuple[FeatureSpec, np.ndarray]]:
         if self._resampler is not None:
             block = self._resampler.resample_chunk(block, last=last)
         for framer, specs in self._transforms:
-            for spectrum in framer.push(block, last=last):
-                power = Power(spectrum)
+            for power in framer.push(block, last=last):
                 for spec in specs:
                     yield spec, spec.rows(power)
 
@@ -72,13 +74,13 @@ class _Chain:
 class _Framer:
     """Power spectra of a signal that arrives in blocks; batches are aligned to the start of the signal."""
 
-    def __init__(self, n_fft: int, hop: int, precision: str) -> None:
+    def __init__(self, n_fft: int, hop: int) -> None:
         self._hop = hop
-        self._window = _hann(n_fft).astype(precision)
-        self._windowed = np.empty((BATCH, n_fft), precision)
+        self._window = _hann(n_fft).astype(np.float32)
+        self._windowed = np.empty((BATCH, n_fft), np.float32)
         self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
 
-    def push(self, block: np.ndarray, *, last: bool) -> Iterator[np.ndarray]:
+    def push(self, block: np.ndarray, *, last: bool) -> Iterator[Power]:
         n_fft, hop = len(self._window), self._hop
         parts = [self._pending, block]
         if last:
@@ -90,17 +92,10 @@ class _Framer:
         if count:
             frames = np.lib.stride_tricks.sliding_window_view(signal, n_fft)[: (count - 1) * hop + 1 : hop]
             for first in range(0, count, BATCH):
-                yield self._transform(frames[first : first + BATCH])
+                batch = frames[first : first + BATCH]
+                windowed = np.multiply(batch, self._window, out=self._windowed[: len(batch)])
+                yield Power(_power(windowed), batch)
         self._pending = signal[count * hop :].copy()
-
-    def _transform(self, frames: np.ndarray) -> np.ndarray:
-        import scipy.fft
-
-        windowed = np.multiply(frames, self._window, out=self._windowed[: len(frames)])
-        spectrum = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
-        power = np.square(spectrum.real, dtype=np.float32)
-        power += np.square(spectrum.imag, dtype=np.float32)
-        return power
 
 
 class Power:
@@ -108,10 +103,12 @@ class Power:
 
     Attributes:
         spectrum: float32 `(n, 1 + n_fft/2)`.
+        frames: the samples they come from, float32 `(n, n_fft)`.
     """
 
-    def __init__(self, spectrum: np.ndarray) -> None:
+    def __init__(self, spectrum: np.ndarray, frames: np.ndarray) -> None:
         self.spectrum = spectrum
+        self.frames = frames
         self._log_mel: dict[tuple, np.ndarray] = {}
 
     def log_mel(self, spec: Mel) -> np.ndarray:
@@ -121,6 +118,20 @@ class Power:
             self._log_mel[key] = to_db(spec.pool(self.spectrum))
         return self._log_mel[key]
 
+    def precise_log_mel(self, spec: Mel) -> np.ndarray:
+        """`log_mel` without the rounding of a float32 transform, which shows `SINGLE_REACH_DB` below a frame's peak.
+
+        Frames with a band that low are transformed again in float64: a tenth of those of ordinary music.
+        """
+        levels = self.log_mel(spec)
+        peaks = to_db(self.spectrum.max(axis=1))
+        (deep,) = np.nonzero(peaks - levels.min(axis=1) > SINGLE_REACH_DB)
+        if len(deep):
+            spectrum = _power(self.frames[deep] * _hann(spec.n_fft))
+            levels = levels.copy()
+            levels[deep] = to_db(spec.pool(spectrum))
+        return levels
+
 
 def to_db(power: np.ndarray) -> np.ndarray:
     """`librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)` in float32."""
@@ -128,6 +139,20 @@ def to_db(power: np.ndarray) -> np.ndarray:
     np.log10(level, out=level)
     level *= np.float32(10)
     return level
+
+
+def _power(windowed: np.ndarray) -> np.ndarray:
+    """float32 `(n, 1 + n_fft/2)`: power spectra of windowed frames, transformed in their own precision.
+
+    librosa transforms in float64; float32 is 1.6 times as fast and agrees with it to 1e-3 dB in all bins within 60 dB
+    of their frame's maximum.
+    """
+    import scipy.fft
+
+    spectrum = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
+    power = np.square(spectrum.real, dtype=np.float32)
+    power += np.square(spectrum.imag, dtype=np.float32)
+    return power
 
 
 def _grouped(specs: Iterable[FeatureSpec], *fields: str) -> dict[Any, list[FeatureSpec]]:

@@ -10,6 +10,7 @@ same seed gives the same bytes; another processor or another version of a librar
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -29,6 +31,8 @@ from pipeline.errors import DatasetError, SpecError
 from pipeline.files import TEMPORARY, output_errors, write_folder, write_json
 from pipeline.instruments import Audio
 from pipeline.styles import STYLES, invent_artist
+
+Progress = Callable[[int], contextlib.AbstractContextManager[Callable[[int], Any]]]
 
 AUDIO, METADATA, MARKER = "fma_demo", "fma_metadata", "demo.json"
 
@@ -106,7 +110,7 @@ def make_demo(
     seed: int = 0,
     tracks_per_artist: int = 2,
     seconds: float = 10.0,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress = lambda total: contextlib.nullcontext(lambda done: None),
 ) -> Path:
     """Composes the demo dataset into `folder`, or finds it there, finished, from an earlier call.
 
@@ -115,7 +119,7 @@ def make_demo(
         seed: int >= 0; other seeds give other artists and music.
         tracks_per_artist: int in 1 to 98, tracks, the broken ones not counted.
         seconds: length of each track, at least 1.
-        progress: called with (files done, files in all) after each file.
+        progress: given the number of files, a context manager whose value is called with files done.
 
     Returns:
         The folder of the MP3s; the metadata lies beside it.
@@ -195,7 +199,7 @@ def _catalogue(seed: int, tracks_per_artist: int) -> list[Track]:
 
 
 def _write_audio(
-    folder: Path, tracks: list[Track], seed: int, seconds: float, progress: Callable[[int, int], object] | None
+    folder: Path, tracks: list[Track], seed: int, seconds: float, progress: Progress
 ) -> None:
     """Writes the MP3s; each track has a random generator of its own, so that their order changes nothing."""
 
@@ -209,9 +213,9 @@ def _write_audio(
     # Threads are enough: two thirds of the time goes into LAME, which runs without the interpreter's lock.
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
     try:
-        for done, _ in enumerate(pool.map(write, tracks), start=1):
-            if progress is not None:
-                progress(done, len(tracks))
+        with progress(len(tracks)) as advance:
+            for _ in pool.map(write, tracks):
+                advance(1)
     finally:
         pool.shutdown(cancel_futures=True)
 
