@@ -159,7 +159,12 @@ def main() -> None:
 @main.command()
 @dataset_options
 @click.option("--name", help="What the dataset's stores are filed under.  [default: name of the folder or list]")
-@click.option("--feature", "features", multiple=True, help="stft, mel or mfcc[:key=value,...]; may be repeated.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats, [:key=value,...]; may be repeated.",
+)
 @slicing_options
 @click.option("--sr", type=int, help="Sample rate in Hz.")
 @click.option("--n-fft", type=int, help="Samples of the Fourier transform.")
@@ -168,7 +173,7 @@ def main() -> None:
 @click.option("--n-mfcc", type=int, help="Cepstral coefficients.")
 @click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
 @click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
-@click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16 or float32.")
+@click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16, float32; waveform: int16.")
 @click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
 @click.option("--out", type=FOLDER, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")

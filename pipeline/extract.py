@@ -243,7 +243,7 @@ def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> None
     with contextlib.suppress(StoreError):
         current = store.slicing
         whole = store.tracks is not None and store.slices is not None
-    wanted = slicing or current or Slicing()
+    wanted = (slicing or current or Slicing()).fitted(store.spec)
     if plan or store.unfinished or not whole or current != wanted:
         publish(store, wanted)
         _clean(store)

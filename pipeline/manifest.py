@@ -67,12 +67,13 @@ def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> 
 
     Args:
         store: the store, locked by the caller.
-        slicing: how to cut.
+        slicing: how to cut; what has one frame per track is not cut.
         require_slices: change nothing and raise where no track is long enough for one slice.
 
     Raises:
         StoreError: a fragment is damaged, or `require_slices` does not hold.
     """
+    slicing = slicing.fitted(store.spec)
     tracks, slices = join(store, slicing)
     if require_slices and not len(slices) and pc.any(pc.greater(tracks["n_frames"], 0)).as_py():
         longest = pc.max(tracks["duration_s"]).as_py()

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -172,7 +173,7 @@ def deal(tracks: pa.Table, sizes: list[int | None], seed: int) -> list[pa.Table]
 
 def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int) -> Shards:
     """A deal's shards: one, or 2, 4, 8 ... equal parts where the feature is heavy."""
-    itemsize = {"uint8": 1, "float16": 2, "float32": 4}[spec.dtype]
+    itemsize = np.dtype(spec.dtype).itemsize
     parts = 1
     while DEAL_SECONDS * spec.frame_rate * spec.bins * itemsize > parts * SHARD_BYTES and parts < n_tracks:
         parts *= 2

@@ -20,12 +20,14 @@ import zarr
 import zarr.codecs
 import zarrs  # noqa: F401  registers the Rust codec pipeline
 
-from pipeline.features import FeatureSpec
+from pipeline.features import FeatureSpec, Stats
 
 #: Raw bytes of one data file at most. A long track is appended file by file, so memory stays bounded.
 DATA_FILE_BYTES = 32_000_000
 #: A 30 s clip, the unit of the field, fills about one inner chunk: partial reads decode little else.
 CHUNK_SECONDS = 30
+#: Frames of an inner chunk where a track is one frame.
+CHUNK_TRACKS = 64
 
 # zarrs writes inner chunks in the order its threads finish them: one thread, or bytes differ from run to run.
 _WRITE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
@@ -35,6 +37,8 @@ _NO_CHUNK = 2**64 - 1  # in the index of a data file: nothing was written
 
 def chunk_frames(spec: FeatureSpec) -> int:
     """Frames of an inner chunk: the power of two below 30 seconds."""
+    if not spec.frame_rate:
+        return CHUNK_TRACKS
     return 2 ** int(math.log2(max(1.0, CHUNK_SECONDS * spec.frame_rate)))
 
 
@@ -182,5 +186,7 @@ def _operating_system_errors() -> Iterator[None]:
 def _attributes(spec: FeatureSpec) -> dict[str, Any]:
     attributes: dict[str, Any] = {"feature": spec.as_dict(), "frame_rate_hz": spec.frame_rate}
     if spec.quantised:
-        attributes |= {"units": "dB", "scale_factor": spec.scale, "add_offset": spec.offset}
+        attributes |= {"units": spec.units, "scale_factor": spec.scale, "add_offset": spec.offset}
+    if isinstance(spec, Stats):
+        attributes["columns"] = [".".join(column) for column in spec.columns]
     return attributes

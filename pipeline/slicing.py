@@ -76,6 +76,10 @@ class Slicing:
         if self.place not in PLACES:
             raise SpecError(f"--place {self.place}", f"choose from {', '.join(PLACES)}")
 
+    def fitted(self, spec: FeatureSpec) -> Slicing:
+        """This slicing; whole tracks for a feature that has one frame per track."""
+        return self if spec.frame_rate else Slicing(seconds=None, whole=True)
+
     def n_frames(self, spec: FeatureSpec) -> int | None:
         """Frames of a slice; None where each slice is a whole track."""
         return spec.frames(self.seconds) if self.seconds is not None else self.frames
@@ -84,6 +88,8 @@ class Slicing:
         """Seconds of audio that a track must have to hold one slice."""
         if self.seconds is not None:
             return self.seconds
+        if self.whole:
+            return 0.0
         return ((self.frames or 1) - 1) / spec.frame_rate
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -204,13 +203,27 @@ def _extract_track(
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
         gaps = [_frame_gaps(decoding, output.spec) for output in outputs]
     except Unusable as unusable:
-        row |= {"status": "dropped", "reason": unusable.reason, "detail": unusable.detail or None}
-        saturated = [0] * len(outputs)
-        for output, start in zip(outputs, starts, strict=True):
-            output.writer.truncate(start)
+        row |= _dropped(unusable)
     for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=True):
-        output.record(row, start, count, ranges)
+        kept = row
+        if row["status"] == "ok" and (refusal := _beyond_memory(row["duration_s"], output.spec)):
+            kept = row | _dropped(refusal)
+        if kept["status"] != "ok":
+            output.writer.truncate(start)
+            count, ranges = 0, []
+        output.record(kept, start, count, ranges)
     return row
+
+
+def _dropped(unusable: Unusable) -> dict[str, Any]:
+    return {"status": "dropped", "reason": unusable.reason, "detail": unusable.detail or None}
+
+
+def _beyond_memory(seconds: float, spec: FeatureSpec) -> Unusable | None:
+    """Why one feature cannot be made of a track that the others can be made of."""
+    if spec.longest_s is None or seconds <= spec.longest_s:
+        return None
+    return Unusable("too-long", f"longer than {spec.longest_s:g} s: {spec.name} holds the whole track in memory")
 
 
 _VERDICTS = {"crashed": "decoding it ended the worker process", "timeout": "decoding it exceeded the time limit"}
@@ -284,13 +297,13 @@ def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | No
 
 
 def _frame_gaps(decoding: Decoding, spec: FeatureSpec) -> list[list[int]]:
-    """[first, stop) frame ranges whose windows touch samples that were not finite, overlapping ranges joined."""
+    """[first, stop) ranges of the frames that depend on samples that were not finite, overlapping ranges joined."""
     ratio = spec.sr / decoding.sample_rate
-    reach = spec.n_fft / 2 + (_FILTER_REACH if spec.sr != decoding.sample_rate else 0)
+    reach = _FILTER_REACH if spec.sr != decoding.sample_rate else 0
     joined: list[list[int]] = []
     for first, stop in decoding.gaps:
-        start = max(0, math.floor((first * ratio - reach) / spec.hop_length))
-        end = math.ceil((stop * ratio + reach) / spec.hop_length) + 1
+        start, end = spec.touched(first * ratio - reach, stop * ratio + reach)
+        start = max(0, start)
         if joined and start <= joined[-1][1]:
             joined[-1][1] = end
         else:

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile as sf
 
 from pipeline.analysis import analyse
-from pipeline.features import FeatureSpec, Mel, Mfcc, Stft
+from pipeline.features import Chroma, FeatureSpec, Harmonic, Mel, Mfcc, PowerSpectrum, Stft, Waveform
 
 
 def tone(frequency: float, seconds: float, sr: int, amplitude: float = 0.5) -> np.ndarray:
@@ -68,7 +68,21 @@ def librosa_power(sound: np.ndarray, rate: int, spec: FeatureSpec) -> np.ndarray
 
 def librosa_frames(sound: np.ndarray, rate: int, spec: FeatureSpec) -> np.ndarray:
     """librosa's frames of `(samples, channels)` under a spec, float32 `(n, bins)`."""
-    level = librosa.power_to_db(librosa_power(sound, rate, spec).T, ref=1.0, amin=1e-10, top_db=None)
+    if isinstance(spec, Waveform):
+        mono = librosa_resampled(sound, rate, spec.sr)
+        filled = np.zeros((1 + len(mono) // spec.hop_length, spec.hop_length), np.float32)
+        filled.flat[: len(mono)] = mono
+        return filled
+    power = librosa_power(sound, rate, spec).T
+    if isinstance(spec, PowerSpectrum):
+        return power.T
+    if isinstance(spec, Chroma):
+        scale = {"sr": spec.sr, "n_chroma": spec.n_chroma, "tuning": spec.tuning}
+        return librosa.feature.chroma_stft(S=power, **scale).T
+    if isinstance(spec, Harmonic):  # and its subclass Percussive
+        part = librosa.decompose.hpss(np.sqrt(power))[spec.name == "percussive"]
+        return librosa.amplitude_to_db(part, ref=1.0, amin=1e-5, top_db=None).T
+    level = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
     return (librosa.feature.mfcc(S=level, n_mfcc=spec.n_mfcc) if isinstance(spec, Mfcc) else level).T
 
 

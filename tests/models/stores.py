@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import files
-from pipeline.features import FeatureSpec, Mel
+from pipeline.features import FeatureSpec, Mel, Waveform
 from pipeline.manifest import publish, write_fragment
 from pipeline.shard import ShardWriter
 from pipeline.slicing import Slicing
@@ -76,7 +76,7 @@ def _write_shard(
                 "n_frames": len(levels),
             }
         )
-        writer.append(levels)
+        writer.append(levels / 100 if isinstance(store.spec, Waveform) else levels)
     writer.close()
     described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
     write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)

@@ -15,7 +15,7 @@ from models import stream
 from models.selection import select
 from models.stream import Batch, Stream
 from pipeline.errors import StoreError
-from pipeline.features import Mel
+from pipeline.features import FeatureSpec, Mel, Waveform
 from pipeline.slicing import Slicing
 from pipeline.store import Store
 
@@ -125,9 +125,13 @@ def test_no_batch_has_a_lone_slice(store: Store) -> None:
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_windows_are_what_the_store_holds(tmp_path: Path, dtype: str, small_groups: None) -> None:
-    store = make_store(tmp_path / "store", Mel(n_mels=8, n_fft=512, dtype=dtype))
+@pytest.mark.parametrize(
+    "spec",
+    [*(Mel(n_mels=8, n_fft=512, dtype=dtype) for dtype in ("uint8", "float16", "float32")), Waveform(hop_length=8)],
+    ids=str,
+)
+def test_windows_are_what_the_store_holds(tmp_path: Path, spec: FeatureSpec, small_groups: None) -> None:
+    store = make_store(tmp_path / "store", spec)
     part = open_stream(store, frames=60)
     slices = select(store).slices(store, store.slicing, "training")[0].to_pylist()
     tracks = {row["track_id"]: row for row in store.tracks.to_pylist()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import tracemalloc
 
 import librosa
 import numpy as np
@@ -25,8 +26,19 @@ from sounds import (
 )
 
 from pipeline import audio
-from pipeline.analysis import AMIN, BATCH, analyse
-from pipeline.features import FeatureSpec, Mel, Mfcc, Stft
+from pipeline.analysis import AMIN, BATCH, NEIGHBOURS, analyse
+from pipeline.features import (
+    Chroma,
+    FeatureSpec,
+    Harmonic,
+    Mel,
+    Mfcc,
+    Percussive,
+    PowerSpectrum,
+    Stats,
+    Stft,
+    Waveform,
+)
 
 LEVELS = [
     Stft(),
@@ -44,6 +56,20 @@ CEPSTRA = [
     Mfcc(sr=16000, n_fft=512, hop_length=200, n_mels=40, n_mfcc=40),
     Mfcc(hop_length=604, fmin=20.0, fmax=8000.0),
 ]
+POWERS = [PowerSpectrum(), PowerSpectrum(sr=22050, n_fft=2048, hop_length=604)]
+CHROMAS = [
+    Chroma(),
+    Chroma(sr=44100, n_fft=4096, tuning=0.3),
+    Chroma(sr=16000, n_fft=1024, hop_length=200, n_chroma=24),
+]
+SEPARATED = [
+    Harmonic(),
+    Percussive(),
+    Harmonic(sr=44100, n_fft=1024),
+    Percussive(sr=44100, n_fft=1024),
+    Percussive(sr=16000, n_fft=16, hop_length=16),  # fewer bins than a median covers
+]
+WAVEFORMS = [Waveform(), Waveform(sr=44100, hop_length=1000), Waveform(sr=16000, hop_length=1)]
 SOURCES = [(44100, 1), (44100, 2), (48000, 2), (22050, 1)]
 
 
@@ -90,6 +116,30 @@ class TestAgainstLibrosa:
         theirs = librosa_frames(*source, spec)
         np.testing.assert_allclose(from_file(*source, tmp_path, spec), theirs, rtol=0, atol=5e-3)
 
+    @pytest.mark.parametrize("spec", POWERS, ids=str)
+    def test_powers_agree(self, source, spec, tmp_path):
+        """As the magnitudes of STFT do: to a millionth of the frame's largest, 1e-3 dB within 60 dB of it."""
+        ours, theirs = from_file(*source, tmp_path, spec), librosa_frames(*source, spec)
+        assert_levels_agree(10 * np.log10(ours + AMIN), 10 * np.log10(theirs + AMIN))
+        error = np.abs(np.sqrt(ours) - np.sqrt(theirs))
+        assert (error <= 1e-6 * np.sqrt(theirs).max(axis=1, keepdims=True)).all()
+
+    @pytest.mark.parametrize("spec", CHROMAS, ids=str)
+    def test_chroma_agrees(self, source, spec, tmp_path):
+        ours = from_file(*source, tmp_path, spec)
+        np.testing.assert_allclose(ours, librosa_frames(*source, spec), rtol=0, atol=1e-5)
+        assert (ours.max(axis=1) == 1).all()
+
+    @pytest.mark.parametrize("spec", SEPARATED, ids=str)
+    def test_harmonic_and_percussive_levels_agree(self, source, spec, tmp_path):
+        """Though made 31 frames at a time, where librosa has the whole track."""
+        assert_levels_agree(from_file(*source, tmp_path, spec), librosa_frames(*source, spec))
+
+    @pytest.mark.parametrize("spec", WAVEFORMS, ids=str)
+    def test_samples_agree(self, source, spec, tmp_path):
+        ours = from_file(*source, tmp_path, spec)
+        np.testing.assert_allclose(ours, librosa_frames(*source, spec), rtol=0, atol=2e-6)
+
     @pytest.mark.parametrize("sr", [22050, 44100])
     @pytest.mark.parametrize(
         "sound",
@@ -119,6 +169,10 @@ class TestAgainstLibrosa:
         for spec in (Mfcc(), Mfcc(sr=44100)):
             theirs = librosa_frames(sound, rate, spec)
             np.testing.assert_allclose(analysed(mono, rate, spec), theirs, rtol=0, atol=5e-3)
+        for spec in (Harmonic(), Percussive()):
+            assert_levels_agree(analysed(mono, rate, spec), librosa_frames(sound, rate, spec))
+        chroma = analysed(mono, rate, Chroma())
+        np.testing.assert_allclose(chroma, librosa_frames(sound, rate, Chroma()), rtol=0, atol=1e-5)
         theirs = np.sqrt(librosa_power(sound, rate, Stft()))
         error = np.abs(analysed(mono, rate, Magnitude()) - theirs)
         assert (error <= 1e-6 * theirs.max(axis=1, keepdims=True)).all()
@@ -127,8 +181,10 @@ class TestAgainstLibrosa:
 class TestClosedForms:
     def test_silence_is_the_floor(self):
         silence = [np.zeros(5000, np.float32)]
-        for spec in (Stft(), Mel()):
+        for spec in (Stft(), Mel(), Harmonic(), Percussive()):
             np.testing.assert_allclose(analysed(silence, spec.sr, spec), -100, atol=2e-5)
+        for spec in (PowerSpectrum(), Chroma(), Waveform()):
+            assert not analysed(silence, spec.sr, spec).any()
         cepstra = analysed(silence, 22050, Mfcc())
         np.testing.assert_allclose(cepstra[:, 0], -100 * math.sqrt(128), rtol=1e-5)  # orthonormal: sum over root of n
         np.testing.assert_allclose(cepstra[:, 1:], 0, atol=1e-3)
@@ -153,16 +209,45 @@ class TestClosedForms:
         np.testing.assert_allclose(steady[:, 100], 20 * math.log10(n_fft / 4), atol=1e-3)
         np.testing.assert_allclose(steady[:, [99, 101]], 20 * math.log10(n_fft / 8), atol=1e-3)
 
+    @pytest.mark.parametrize("pitch", range(12))
+    def test_a_tone_is_its_pitch_class(self, pitch):
+        chroma = analysed([tone(440 * 2 ** ((pitch - 9) / 12), 2, 22050)], 22050, Chroma())[4:-4]
+        assert (chroma.argmax(axis=1) == pitch).all()
+
+    def test_a_tone_is_harmonic_and_a_click_percussive(self):
+        """Within a dB of all their level in the one, and nearly nothing of it in the other."""
+        steady, click = tone(1000, 2, 22050), np.zeros(44100, np.float32)
+        click[22050] = 1
+        for sound, spec, other in ((steady, Harmonic(), Percussive()), (click, Percussive(), Harmonic())):
+            level = analysed([sound], 22050, Stft(sr=22050, n_fft=2048))[10:-10].max()
+            assert analysed([sound], 22050, spec)[10:-10].max() > level - 1
+            assert analysed([sound], 22050, other)[10:-10].max() < level - 60
+
     def test_the_loudest_sample_allowed_overflows_nothing(self):
         longest = {"sr": 44100, "n_fft": 65536, "hop_length": 65536}
         loudest = np.float32(audio.LOUDEST) * np.sign(tone(1000, 5, 44100))
-        for spec in (Stft(**longest), Mel(**longest), Mfcc(**longest)):
+        for spec in (Stft(**longest), Mel(**longest), Mfcc(**longest), PowerSpectrum(**longest)):
             frames = analysed([loudest], 44100, spec)
             assert np.isfinite(frames).all()
             assert frames.max() > 180
+        for spec in (Chroma(**longest), Harmonic(**longest), Percussive(**longest), Stats()):
+            assert np.isfinite(analysed([loudest], 44100, spec)).all()
 
 
-SPECS = (Stft(), Stft(hop_length=604), Mel(), Mel(sr=44100, n_mels=96), Mfcc(hop_length=300))
+STREAMED = (
+    Stft(),
+    Stft(hop_length=604),
+    Mel(),
+    Mel(sr=44100, n_mels=96),
+    Mfcc(hop_length=300),
+    PowerSpectrum(),
+    Chroma(),
+    Harmonic(),
+    Percussive(hop_length=604),
+    Waveform(),
+    Waveform(hop_length=7),
+)
+SPECS = (*STREAMED, Stats(sr=22050))
 SOUND = music(3.7, 48000)[:, 0]
 
 
@@ -198,7 +283,7 @@ class TestBlocks:
 
     def test_single_samples_give_the_same_bits(self):
         sound = SOUND[:3000]
-        for spec in (Stft(), Mel(), Mfcc()):
+        for spec in (Stft(), Mel(), Mfcc(), Chroma(), Harmonic(), Waveform()):
             assert np.array_equal(analysed(pieces(sound, 1), 48000, spec), analysed([sound], 48000, spec))
 
     def test_a_feature_does_not_depend_on_those_made_with_it(self, whole):
@@ -208,22 +293,40 @@ class TestBlocks:
         assert_same_bits(made_together([SOUND], alike), alone)
         assert np.array_equal(alone[Mel()], whole[Mel()])
 
-    def test_frames_come_while_the_signal_is_still_arriving(self):
+    @pytest.mark.parametrize(
+        "spec",
+        [Stft(), Chroma(sr=44100), PowerSpectrum(), Harmonic(sr=44100, n_fft=1024), Waveform(sr=44100)],
+        ids=lambda spec: spec.name,
+    )
+    def test_frames_come_while_the_signal_is_still_arriving(self, spec):
         """So that memory does not grow with the length of a track."""
         given = 0
 
         def blocks():
             nonlocal given
-            for block in pieces(np.zeros(44100 * 60, np.float32), 65536):
+            for block in pieces(np.zeros(44100 * 20, np.float32), 65536):
                 given += len(block)
                 yield block
 
         made, longest_wait = 0, 0
-        for _, rows in analyse(blocks(), 44100, [Stft()]):
+        for _, rows in analyse(blocks(), 44100, [spec]):
             assert len(rows) <= BATCH
             made += len(rows)
             longest_wait = max(longest_wait, given - made * 512)
-        assert longest_wait < 65536 + 2 * BATCH * 512
+        assert longest_wait < 65536 + (2 * BATCH + NEIGHBOURS) * 512
+
+    def test_memory_does_not_grow_with_the_length_of_a_track(self):
+        def peak(seconds: int) -> int:
+            blocks = (music(1, 48000, seed=second)[:, 0] for second in range(seconds))
+            tracemalloc.start()
+            for _ in analyse(blocks, 48000, STREAMED):
+                pass
+            highest = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return highest
+
+        peak(1)  # filter banks are kept
+        assert peak(30) < 1.05 * peak(10) < 100e6
 
 
 class TestLength:
@@ -231,7 +334,7 @@ class TestLength:
     @given(
         samples=st.integers(0, 20000),
         rate=st.sampled_from([8000, 22050, 44100, 48000]),
-        spec=st.sampled_from([*LEVELS, Mel(hop_length=7, n_fft=32, n_mels=8)]),
+        spec=st.sampled_from([*LEVELS, Mel(hop_length=7, n_fft=32, n_mels=8), *CHROMAS, *SEPARATED, *WAVEFORMS]),
     )
     def test_one_frame_and_one_more_for_each_whole_hop(self, samples, rate, spec):
         sound = np.ones(samples, np.float32)
@@ -245,7 +348,7 @@ class TestLength:
     @pytest.mark.parametrize("rate", [22050, 44100])
     def test_signals_shorter_than_a_window_agree_with_librosa(self, samples, rate):
         sound = music(samples / rate, rate)
-        for spec in (Mel(hop_length=128), Stft(sr=22050, n_fft=512)):
+        for spec in (Mel(hop_length=128), Stft(sr=22050, n_fft=512), Harmonic(n_fft=512, hop_length=64)):
             ours, theirs = analysed([sound[:, 0]], rate, spec), librosa_frames(sound, rate, spec)
             assert_levels_agree(ours, theirs[: len(ours)])
             assert len(theirs) - len(ours) in ((0, 1) if samples % 2 and rate == 44100 else (0,))  # it rounds up

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from commands import Outcome, mgc, stamps, tree
 from music import silence, write_clip, write_genres, write_list
 
@@ -415,3 +417,18 @@ class TestLimits:
         report = library.extract("--max-duration", 1)
         assert (report["ok"], report["dropped"]) == (12, {"too-long": 1})
         assert library.tracks["blues/long"]["n_frames"] == 0
+
+    def test_a_track_too_long_for_one_feature_is_kept_by_the_others(self, library):
+        shutil.rmtree(library.audio / "disco")
+        rng = np.random.default_rng(0)
+        soundfile.write(library.audio / "blues" / "long.wav", 0.1 * rng.standard_normal(901 * 8000), 8000)
+        outcome = library.try_extract("--feature", "stats", feature="chroma:sr=8000")
+        assert outcome.code == 0, outcome.err
+        chroma, stats = outcome.json["stores"]
+        assert (chroma["ok"], chroma["dropped"]) == (7, {})
+        assert (stats["ok"], stats["dropped"]) == (6, {"too-long": 1})
+        assert stats["dropped_tracks"][0]["detail"] == "longer than 900 s: stats holds the whole track in memory"
+        assert (stats["slices"], stats["slicing"]["whole"]) == (6, True)
+        assert library.nothing_to_decode("--feature", "stats", feature="chroma:sr=8000")["ok"] == 7
+        assert mgc("verify", stats["store"]).code == 0
+        assert mgc("slice", stats["store"], "--slice", "0.2", "--json").json["slices"] == 6

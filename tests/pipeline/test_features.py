@@ -14,7 +14,24 @@ from hypothesis import strategies as st
 from sounds import analysed, full_scale_tone, librosa_power, music, tone
 
 from pipeline.errors import SpecError
-from pipeline.features import FEATURES, HEADROOM_DB, STEP_DB, FeatureSpec, Mel, Mfcc, Stft, from_dict, parse_feature
+from pipeline.features import (
+    FEATURES,
+    HEADROOM_DB,
+    STEP_DB,
+    Chroma,
+    FeatureSpec,
+    Harmonic,
+    Mel,
+    Mfcc,
+    Percussive,
+    PowerSpectrum,
+    Spectral,
+    Stats,
+    Stft,
+    Waveform,
+    from_dict,
+    parse_feature,
+)
 
 QUANTISED = [
     Stft(),
@@ -29,14 +46,15 @@ QUANTISED = [
 def specs(draw) -> FeatureSpec:
     """Any valid spec."""
     kind = draw(st.sampled_from(list(FEATURES.values())))
-    sr = draw(st.integers(1000, 384_000))
-    n_fft = 2 * draw(st.integers(8, 32768))
-    values = {
-        "sr": sr,
-        "n_fft": n_fft,
-        "hop_length": draw(st.integers(1, n_fft)),
-        "dtype": draw(st.sampled_from(kind.dtypes)),
-    }
+    sr = draw(st.integers(1000, 384_000) if kind is not Stats else st.integers(11_025, 96_000))
+    values = {"sr": sr, "dtype": draw(st.sampled_from(kind.dtypes))}
+    if issubclass(kind, Spectral):
+        n_fft = values["n_fft"] = 2 * draw(st.integers(8, 32768))
+        values["hop_length"] = draw(st.integers(1, n_fft))
+    if kind is Waveform:
+        values["hop_length"] = draw(st.integers(1, 65536))
+    if kind is Chroma:
+        values |= {"n_chroma": draw(st.integers(1, 120)), "tuning": draw(st.floats(-0.5, 0.5))}
     if issubclass(kind, Mel):
         values["n_mels"] = draw(st.integers(1, n_fft // 2))
         values["fmin"] = draw(st.floats(0, sr / 2, exclude_max=True))
@@ -58,6 +76,13 @@ class TestParsing:
             ("mel:fmax=none,fmin=2e1", Mel(fmax=None, fmin=20.0)),
             ("stft:dtype=float16", Stft(dtype="float16")),
             ("mfcc:n_mfcc=13,sr=44100", Mfcc(n_mfcc=13, sr=44100)),
+            ("power", PowerSpectrum(sr=44100, n_fft=1024, hop_length=512, dtype="float32")),
+            ("chroma", Chroma(sr=22050, n_fft=2048, hop_length=512, dtype="float32", n_chroma=12, tuning=0.0)),
+            ("chroma:tuning=-0.25,dtype=float16", Chroma(tuning=-0.25, dtype="float16")),
+            ("harmonic", Harmonic(sr=22050, n_fft=2048, hop_length=512, dtype="uint8")),
+            ("percussive:hop_length=256", Percussive(hop_length=256)),
+            ("waveform", Waveform(sr=22050, hop_length=512, dtype="int16")),
+            ("stats:sr=22050", Stats(sr=22050, dtype="float32")),
         ],
     )
     def test_text_is_a_name_and_settings(self, text, expected):
@@ -73,11 +98,14 @@ class TestParsing:
     def test_a_default_dtype_that_a_feature_cannot_be_stored_in_passes_it_by(self):
         assert parse_feature("mfcc", {"dtype": "uint8"}) == Mfcc()
         assert parse_feature("mfcc", {"dtype": "float16"}) == Mfcc(dtype="float16")
+        assert parse_feature("waveform", {"dtype": "uint8", "n_fft": 1024}) == Waveform()
+        assert parse_feature("stft", {"dtype": "int16"}) == Stft()
+        assert parse_feature("stats", {"dtype": "float16", "hop_length": 256, "n_fft": 512}) == Stats()
 
     @pytest.mark.parametrize(
         ("text", "problem", "remedy"),
         [
-            ("chroma", "unknown feature 'chroma'", "stft, mel, mfcc"),
+            ("cqt", "unknown feature 'cqt'", "stft, mel, mfcc, power, chroma, harmonic, percussive, waveform, stats"),
             ("", "unknown feature ''", "stft, mel, mfcc"),
             ("Mel", "unknown feature 'Mel'", "stft, mel, mfcc"),
             ("stft:n_mels=96", "stft: 'n_mels=96'", "dtype, hop_length, n_fft, sr"),
@@ -105,6 +133,15 @@ class TestParsing:
             ("mel:fmin=11025", "mel: fmin=11025", "0 to 11025 Hz"),
             ("mel:fmax=11026", "mel: fmax=11026", "at most 11025 Hz"),
             ("mel:fmin=50,fmax=50", "mel: fmax=50", "above fmin (50)"),
+            ("power:dtype=float16", "power: dtype=float16", "float32"),
+            ("chroma:dtype=uint8", "chroma: dtype=uint8", "float16 or float32"),
+            ("chroma:n_chroma=0", "chroma: n_chroma=0", "1 to 120"),
+            ("chroma:tuning=0.6", "chroma: tuning=0.6", "-0.5 to 0.5"),
+            ("waveform:dtype=uint8", "waveform: dtype=uint8", "int16 or float32"),
+            ("waveform:hop_length=65537", "waveform: hop_length=65537", "1 to 65536"),
+            ("waveform:n_fft=512", "waveform: 'n_fft=512'", "dtype, hop_length, sr"),
+            ("stats:sr=8000", "stats: sr=8000", "11025 to 96000 Hz"),
+            ("stats:hop_length=256", "stats: 'hop_length=256'", "dtype, sr"),
             ("mfcc:n_mfcc=0", "mfcc: n_mfcc=0", "1 to n_mels (128)"),
             ("mfcc:n_mels=40,n_mfcc=41", "mfcc: n_mfcc=41", "1 to n_mels (40)"),
         ],
@@ -122,6 +159,9 @@ class TestParsing:
             Stft(sr=384_000, n_fft=65536, hop_length=1),
             Mel(n_mels=1024, fmin=11024.9),
             Mfcc(n_mfcc=128),
+            Chroma(n_chroma=120, tuning=-0.5),
+            Waveform(hop_length=65536),
+            Stats(sr=11025),
         ],
         ids=str,
     )
@@ -132,7 +172,7 @@ class TestParsing:
     @pytest.mark.parametrize(
         "values",
         [
-            {"feature": "chroma"},
+            {"feature": "cqt"},
             {},
             {"feature": "mel", "n_bands": 3},
             {"feature": "mel", "n_mels": None},
@@ -162,29 +202,37 @@ class TestIdentity:
 
     def test_digests_name_folders_that_users_have(self):
         """Another digest orphans every store made so far. Whoever must change one bumps the format instead."""
-        assert {spec.name: spec.digest for spec in (Stft(), Mel(), Mfcc())} == {
+        assert {name: kind().digest for name, kind in FEATURES.items()} == {
             "stft": "da4d78",
             "mel": "500399",
             "mfcc": "260531",
+            "power": "412616",
+            "chroma": "3100bf",
+            "harmonic": "575652",
+            "percussive": "09de69",
+            "waveform": "83d038",
+            "stats": "a6309b",
         }
 
     def test_numbers_of_another_type_are_the_same_spec(self):
         assert Mel(fmin=0) == Mel(fmin=0.0)
         assert Mel(fmin=0, fmax=8000).digest == Mel(fmin=0.0, fmax=8000.0).digest
 
-    @pytest.mark.parametrize("spec", [Stft(), Mel(), Mfcc()], ids=str)
+    @pytest.mark.parametrize("spec", [kind() for kind in FEATURES.values()], ids=str)
     def test_each_parameter_counts(self, spec):
         changed = {
             "sr": 32000,
             "n_fft": 4096,
             "hop_length": 511,
-            "dtype": "float16",
+            "dtype": next((dtype for dtype in spec.dtypes if dtype != spec.dtype), None),
             "n_mels": 127,
             "fmin": 1.0,
             "fmax": 11025.0,
             "n_mfcc": 19,
+            "n_chroma": 24,
+            "tuning": 0.1,
         }
-        fields = [field.name for field in dataclasses.fields(spec)]
+        fields = [field.name for field in dataclasses.fields(spec) if changed[field.name] is not None]
         digests = {dataclasses.replace(spec, **{name: changed[name]}).digest for name in fields}
         assert len(digests | {spec.digest}) == len(fields) + 1
 
@@ -193,7 +241,7 @@ class TestFrames:
     @given(st.integers(0, 400_000), st.sampled_from([8000, 22050, 44100, 48000]), specs())
     def test_seconds_of_samples_have_the_frames_of_exact_arithmetic(self, samples, rate, spec):
         """Seconds are floating point; a slice that ends on a frame must not lose it."""
-        assume(spec.hop_length <= 4096)
+        assume(spec.hop_length <= 4096 and spec.frame_rate)
         assert spec.frames(samples / rate) == 1 + samples * spec.sr // (rate * spec.hop_length)
 
     @pytest.mark.parametrize("spec", [Stft(), Mel(), Mel(hop_length=604), Stft(sr=16000, hop_length=160)], ids=str)
@@ -209,10 +257,47 @@ class TestFrames:
     def test_frames_of_the_studies(self, spec, seconds, frames):
         assert spec.frames(seconds) == frames
 
-    @pytest.mark.parametrize(("spec", "bins"), [(Stft(), 513), (Mel(n_mels=96), 96), (Mfcc(n_mfcc=13), 13)], ids=str)
+    @pytest.mark.parametrize(
+        ("spec", "bins"),
+        [
+            (Stft(), 513),
+            (Mel(n_mels=96), 96),
+            (Mfcc(n_mfcc=13), 13),
+            (PowerSpectrum(), 513),
+            (Chroma(), 12),
+            (Harmonic(), 1025),
+            (Percussive(n_fft=512), 257),
+            (Waveform(), 512),
+            (Stats(), 518),
+        ],
+        ids=str,
+    )
     def test_frames_have_the_bins_that_the_spec_says(self, spec, bins):
         assert spec.bins == bins
         assert analysed([tone(440, 1, spec.sr)], spec.sr, spec).shape[1] == bins
+
+    @pytest.mark.parametrize("seconds", [0.0, 1.0, 30.0, 3600.0])
+    def test_a_track_is_one_frame_of_statistics(self, seconds):
+        assert Stats().frames(seconds) == 1
+
+    @pytest.mark.parametrize(
+        ("spec", "reach"),
+        [(Stft(), 512), (Mel(), 1024), (Chroma(), 1024), (Harmonic(), 1024 + 15 * 512), (Waveform(), None)],
+        ids=str,
+    )
+    def test_a_bad_sample_touches_the_frames_that_it_changes(self, spec, reach):
+        """Found by changing it."""
+        signal = music(3, spec.sr)[:, 0]
+        changed = signal.copy()
+        changed[30_000:30_200] += 1
+        different = np.flatnonzero(
+            (analysed([signal], spec.sr, spec) != analysed([changed], spec.sr, spec)).any(axis=1)
+        )
+        first, stop = spec.touched(30_000, 30_200)
+        assert first <= different[0]
+        assert different[-1] < stop
+        slack = 2 if reach is None else 4 + (reach - spec.n_fft // 2) // spec.hop_length * 2
+        assert stop - first <= len(different) + slack
 
 
 class TestRange:
@@ -301,7 +386,28 @@ class TestQuantisation:
                 compared += 1
         assert compared >= 6
 
-    @pytest.mark.parametrize("spec", [Stft(dtype="float16"), Mel(dtype="float16"), Mfcc(dtype="float16")], ids=str)
+    def test_samples_are_rounded_to_a_32768th_of_full_scale(self):
+        rows = np.linspace(-1, 32767 / 32768, 131_071, dtype=np.float32).reshape(-1, 1)
+        stored, saturated = self.stored(Waveform(), rows)
+        assert np.abs(Waveform().decode(stored) - rows).max() <= 0.5 / 32768
+        assert saturated == 0
+        assert len(np.unique(stored)) == 65536
+        every = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, 1)
+        np.testing.assert_array_equal(self.stored(Waveform(), Waveform().decode(every))[0], every)
+
+    def test_samples_beyond_full_scale_saturate_and_are_counted(self):
+        rows = np.array([[-3, -1.0001, -1, 0, 32767 / 32768, 1, 1e6]], np.float32)
+        stored, saturated = self.stored(Waveform(), rows)
+        assert stored.tolist() == [[-32768, -32768, -32768, 0, 32767, 32767, 32767]]
+        assert saturated == 4
+
+    def test_harmonic_and_percussive_have_the_range_of_stft(self):
+        for kind in (Harmonic, Percussive):
+            assert kind(sr=44100, n_fft=1024).decode(np.array([0, 255], np.uint8)).tolist() == [-72.0, 55.5]
+
+    @pytest.mark.parametrize(
+        "spec", [Stft(dtype="float16"), Mel(dtype="float16"), Mfcc(dtype="float16"), Chroma(dtype="float16")], ids=str
+    )
     def test_float16_rounds_to_its_eleven_bits(self, spec):
         rows = analysed([music(3, spec.sr)[:, 0]], spec.sr, spec)
         stored, saturated = self.stored(spec, rows)
@@ -309,7 +415,11 @@ class TestQuantisation:
         assert np.isfinite(stored).all()
         np.testing.assert_allclose(spec.decode(stored), rows, rtol=2**-11, atol=2**-24)
 
-    @pytest.mark.parametrize("spec", [Stft(dtype="float32"), Mel(dtype="float32"), Mfcc()], ids=str)
+    @pytest.mark.parametrize(
+        "spec",
+        [Stft(dtype="float32"), Mel(dtype="float32"), Mfcc(), PowerSpectrum(), Chroma(), Waveform(dtype="float32")],
+        ids=str,
+    )
     def test_float32_is_exact(self, spec):
         rows = analysed([music(3, spec.sr)[:, 0]], spec.sr, spec)
         stored, saturated = self.stored(spec, rows)

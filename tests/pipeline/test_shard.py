@@ -16,12 +16,35 @@ from commands import mgc_process, tree
 from sounds import assert_levels_agree, librosa_frames, music
 
 from pipeline import shard
-from pipeline.features import FeatureSpec, Mel, Mfcc, Stft
+from pipeline.features import (
+    Chroma,
+    FeatureSpec,
+    Harmonic,
+    Mel,
+    Mfcc,
+    Percussive,
+    PowerSpectrum,
+    Stats,
+    Stft,
+    Waveform,
+)
 from pipeline.shard import ShardWriter, chunk_frames, data_file_frames, read_frames
 from pipeline.store import Store
 
 TRACKS = {"a": (44100, 2, 6.3), "b": (48000, 1, 9.1), "c": (22050, 2, 5.2)}
-SPECS = [Stft(), Mel(), Mel(dtype="float32"), Mfcc(dtype="float16"), Mfcc()]
+FRAMED = [
+    Stft(),
+    Mel(),
+    Mel(dtype="float32"),
+    Mfcc(dtype="float16"),
+    Mfcc(),
+    PowerSpectrum(),
+    Chroma(),
+    Harmonic(),
+    Percussive(dtype="float32"),
+    Waveform(),
+]
+SPECS = [*FRAMED, Stats()]
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +129,12 @@ class TestOtherReaders:
         assert numbers
         for number in numbers:
             stored = stores[spec].read(number)
-            assert len(stored) > 200
+            assert len(stored) > (200 if spec.frame_rate else 0)
             values = read[spec, number]
             np.testing.assert_array_equal(values, stored if values.dtype == stored.dtype else spec.decode(stored))
             assert np.isfinite(values).all()  # a stored 0 is a level, not "missing"
 
-    @pytest.mark.parametrize("spec", [Mel(dtype="float32"), Mfcc()], ids=lambda spec: spec.name)
+    @pytest.mark.parametrize("spec", [spec for spec in FRAMED if spec.dtype in ("float32", "int16")], ids=str)
     def test_they_find_what_librosa_makes_of_the_files(self, read, stores, dataset, spec):
         """From file to float32 store by the real command, and out of it again by a foreign reader."""
         seen = set()
@@ -120,10 +143,15 @@ class TestOtherReaders:
             ours = read[spec, track["shard"]][window]
             sound, rate = sf.read(dataset / track["path"], dtype="float32", always_2d=True)
             theirs = librosa_frames(sound, rate, spec)
-            if spec.name == "mel":
+            if spec.name in ("mel", "percussive"):
                 assert_levels_agree(ours, theirs)
+            elif spec.name == "power":
+                assert (np.abs(ours - theirs) <= 2e-6 * theirs.max(axis=1, keepdims=True)).all()
+            elif spec.name == "waveform":
+                ours = ours if ours.dtype.kind == "f" else spec.decode(ours)
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.51 / 32768)
             else:
-                np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-3)
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-3 if spec.name == "mfcc" else 1e-5)
             seen.add((rate, sound.shape[1]))
         assert seen == {(rate, channels) for rate, channels, _ in TRACKS.values()}
 
@@ -144,13 +172,15 @@ class TestOtherReaders:
             array = zarr.open_array(str(store.shard_path(0) / spec.name), mode="r")
             assert array.metadata.dimension_names == ("frame", "bin")
             assert array.attrs["feature"] == spec.as_dict()
-            assert array.attrs["frame_rate_hz"] == spec.sr / spec.hop_length
-            assert (array.attrs.get("units") == "dB") == (spec.dtype == "uint8")
+            assert array.attrs["frame_rate_hz"] == (spec.sr / spec.hop_length if spec.name != "stats" else 0)
+            assert array.attrs.get("units") == {"uint8": "dB", "int16": "1"}.get(spec.dtype)
+            if spec.name == "stats":
+                assert array.attrs["columns"] == [".".join(column) for column in spec.columns]
 
 
 class TestLayout:
     @pytest.mark.parametrize(
-        "spec", [*SPECS, Stft(dtype="float32", n_fft=4096), Mel(hop_length=32, n_fft=64, n_mels=8)]
+        "spec", [*FRAMED, Stft(dtype="float32", n_fft=4096), Mel(hop_length=32, n_fft=64, n_mels=8)]
     )
     def test_chunks_hold_about_a_clip_and_data_files_32_megabytes(self, spec):
         chunk, whole = chunk_frames(spec), data_file_frames(spec)
@@ -159,6 +189,10 @@ class TestLayout:
         row = spec.bins * np.dtype(spec.dtype).itemsize
         assert whole * row <= 32_000_000 or whole == chunk
         assert (whole + chunk) * row > 32_000_000
+
+    def test_tracks_of_one_frame_share_a_chunk(self):
+        assert chunk_frames(Stats()) == 64
+        assert data_file_frames(Stats()) * 518 * 4 <= 32_000_000
 
     def test_a_frame_longer_than_a_clip_is_a_chunk(self):
         assert chunk_frames(Stft(sr=1000, n_fft=65536, hop_length=65536)) == 1

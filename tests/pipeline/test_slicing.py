@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
-from pipeline.features import FeatureSpec, Mel, Stft
+from pipeline.features import FeatureSpec, Mel, Stats, Stft, Waveform
 from pipeline.slicing import PLACES, SLICE_SCHEMA, Slicing, cut
 from pipeline.tracks import MANIFEST_SCHEMA
 
@@ -90,6 +90,24 @@ class TestClosedForms:
         assert slices["n_frames"].to_pylist() == [Mel().frames(seconds) for seconds in (5.0, 0.01, 1000.0)]
         assert slices["first_frame"].to_pylist() == [1000, 1216, 1217]
         assert slices["start_s"].to_pylist() == [0, 0, 0]
+
+    @pytest.mark.parametrize("slicing", [Slicing(), Slicing(seconds=None, frames=640, max_slices=2, place="centre")])
+    def test_a_track_of_one_frame_is_one_slice(self, slicing):
+        fitted = slicing.fitted(Stats())
+        assert (fitted.whole, slicing.fitted(Stft())) == (True, slicing)
+        slices = cut(fitted, Stats(), manifest(Stats(), 0.1, 30.0, 900.0)).to_pylist()
+        assert [(row["track_id"], row["first_frame"], row["n_frames"]) for row in slices] == [
+            ("t0", 1000, 1),
+            ("t1", 1001, 1),
+            ("t2", 1002, 1),
+        ]
+        assert (fitted.length_s(Stats()), fitted.n_frames(Stats())) == (0, None)
+
+    def test_slices_of_samples_cover_the_moments_of_those_of_spectra(self):
+        slicing = Slicing(seconds=None, frames=256)
+        of_samples, of_spectra = (cut(slicing, spec, manifest(spec, 29.976)) for spec in (Waveform(), Mel()))
+        assert of_samples.equals(of_spectra)
+        assert 256 * Waveform().bins == 2**17
 
     def test_a_slice_as_long_as_its_track_fits(self):
         for seconds in (3.0, 3.5, 4.0, 29.976):

@@ -1,23 +1,19 @@
-"""The features: what each one's parameters are, what it makes of power spectra, and how its frames are stored.
+"""Features of power spectra, each frame by itself: STFT, mel, MFCC, power and chroma.
 
 Levels are absolute dB (`ref=1.0`, no `top_db`): what depends on a slice is applied when the slice is read.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Power, to_db
-from pipeline.errors import SpecError
+from pipeline.analysis import Framer, Power, to_db
+from pipeline.features.spec import FeatureSpec
 
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
@@ -27,8 +23,8 @@ _LAST_STEP = np.nextafter(np.float32(256), np.float32(0))
 
 
 @dataclass(frozen=True)
-class FeatureSpec:
-    """What identifies the stored frames of one feature. Subclasses add a name and their parameters.
+class Spectral(FeatureSpec):
+    """A feature of the short-time Fourier transform.
 
     Attributes:
         sr: sample rate in Hz the audio is resampled to.
@@ -37,7 +33,6 @@ class FeatureSpec:
         dtype: how frames are stored: uint8 in steps of 0.5 dB, float16 or float32.
     """
 
-    name: ClassVar[str]
     dtypes: ClassVar[tuple[str, ...]] = ("uint8", "float16", "float32")
 
     sr: int = 22050
@@ -46,45 +41,23 @@ class FeatureSpec:
     dtype: str = "uint8"
 
     def __post_init__(self) -> None:
-        self._require(1000 <= self.sr <= 384_000, "sr", "1000 to 384000 Hz")
+        super().__post_init__()
         self._require(16 <= self.n_fft <= 65536 and self.n_fft % 2 == 0, "n_fft", "an even number, 16 to 65536 samples")
         self._require(1 <= self.hop_length <= self.n_fft, "hop_length", f"1 to n_fft ({self.n_fft}) samples")
-        self._require(self.dtype in self.dtypes, "dtype", " or ".join(self.dtypes))
-
-    def _require(self, holds: bool, field: str, allowed: str) -> None:
-        if not holds:
-            raise SpecError(f"{self.name}: {field}={getattr(self, field)}", f"it must be {allowed}")
 
     @property
-    def bins(self) -> int:
-        """Values per frame."""
-        raise NotImplementedError
-
-    def rows(self, power: Power) -> np.ndarray:
-        """Frames of this feature, float32 `(n, bins)`, from power spectra."""
-        raise NotImplementedError
+    def stage(self) -> tuple[Any, ...]:
+        """Power spectra."""
+        return Framer, self.n_fft, self.hop_length, self.precision
 
     def full_scale_db(self) -> float:
         """Level of a full-scale sine in the most sensitive bin, in dB."""
         raise NotImplementedError
 
-    def frames(self, seconds: float) -> int:
-        """Frames of a signal of this length: `1 + floor(seconds * sr / hop_length)`."""
-        return 1 + self.frame_at(seconds)
-
-    def frame_at(self, seconds: float) -> int:
-        """The frame at a moment: `floor(seconds * sr / hop_length)`; exact where floating point falls just short."""
-        return math.floor(seconds * self.sr / self.hop_length + 1e-9)
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second."""
-        return self.sr / self.hop_length
-
-    @property
-    def quantised(self) -> bool:
-        """Whether frames are stored as integers that `scale` and `offset` turn into dB."""
-        return self.dtype == "uint8"
+    def touched(self, first: float, stop: float) -> tuple[int, int]:
+        """The frames whose windows hold one of the samples."""
+        reach = self.n_fft / 2
+        return math.floor((first - reach) / self.hop_length), math.ceil((stop + reach) / self.hop_length) + 1
 
     @property
     def scale(self) -> float:
@@ -105,8 +78,7 @@ class FeatureSpec:
         Quantisation rounds to the nearest step, half a step of error at most; what lies farther outside saturates.
         """
         if not self.quantised:
-            out[...] = rows
-            return 0
+            return super().encode(rows, out)
         steps = rows * np.float32(1 / STEP_DB)
         steps += np.float32(0.5 - self.offset / STEP_DB)
         # One pass to clip and one to compare: cheaper than counting below and above in turn.
@@ -114,43 +86,15 @@ class FeatureSpec:
         out[...] = clipped
         return int(np.count_nonzero(clipped != steps))
 
-    def decode(self, stored: np.ndarray) -> np.ndarray:
-        """float32 values of stored frames."""
-        return stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The spec as plain values, with its name: what `store.json` holds and `from_dict` reads."""
-        return {"feature": self.name, **dataclasses.asdict(self)}
-
-    @property
-    def digest(self) -> str:
-        """Six hexadecimal digits that identify the spec: a store's folder is `<name>-<digest>`."""
-        # By way of `from_dict`, so that equal specs, say with fmin=0 and fmin=0.0, have one digest.
-        canonical = json.dumps(from_dict(self.as_dict()).as_dict(), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:6]
-
-    def __str__(self) -> str:
-        values = dataclasses.asdict(self)
-        return f"{self.name} " + " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
-
 
 @dataclass(frozen=True)
-class Stft(FeatureSpec):
-    """Magnitude of the STFT in dB: `librosa.amplitude_to_db(abs(librosa.stft(y)), ref=1, top_db=None)`."""
-
-    name: ClassVar[str] = "stft"
-
-    sr: int = 44100
-    n_fft: int = 1024
+class Linear(Spectral):
+    """A feature with one value for each frequency of the transform."""
 
     @property
     def bins(self) -> int:
         """`1 + n_fft / 2` frequencies, 0 Hz first."""
         return 1 + self.n_fft // 2
-
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, bins)`, dB."""
-        return to_db(power.spectrum)
 
     def full_scale_db(self) -> float:
         """A sine on a bin has magnitude `sum(window) / 2`, a quarter of `n_fft`."""
@@ -158,7 +102,21 @@ class Stft(FeatureSpec):
 
 
 @dataclass(frozen=True)
-class Mel(FeatureSpec):
+class Stft(Linear):
+    """Magnitude of the STFT in dB: `librosa.amplitude_to_db(abs(librosa.stft(y)), ref=1, top_db=None)`."""
+
+    name: ClassVar[str] = "stft"
+
+    sr: int = 44100
+    n_fft: int = 1024
+
+    def rows(self, power: Power) -> np.ndarray:
+        """float32 `(n, bins)`, dB."""
+        return to_db(power.spectrum)
+
+
+@dataclass(frozen=True)
+class Mel(Spectral):
     """Log-mel spectrogram: `power_to_db(librosa.feature.melspectrogram(y=y), ref=1, top_db=None)`.
 
     Attributes:
@@ -242,73 +200,62 @@ class Mfcc(Mel):
         return power.precise_log_mel(self) @ _dct_basis(self.n_mels, self.n_mfcc)
 
 
-FEATURES: dict[str, type[FeatureSpec]] = {spec.name: spec for spec in (Stft, Mel, Mfcc)}
+@dataclass(frozen=True)
+class PowerSpectrum(Linear):
+    """Power of the STFT, kept linear: `abs(librosa.stft(y)) ** 2`.
 
-
-def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> FeatureSpec:
-    """The spec of `NAME[:key=value,...]`, for instance `mel:n_mels=96,hop_length=256`.
-
-    Args:
-        text: the feature as typed.
-        defaults: parameters for every feature of a call; those a feature does not have, or a dtype that only another
-            feature can be stored in, do not apply to it. What `text` itself sets must apply.
-
-    Raises:
-        SpecError: unknown feature or parameter, or a value out of range.
+    In dB it would be the STFT feature again. As float32 only: full scale is 65536 where n_fft is 1024, the floor of the
+    levels 1e-10; float16 ends at 65504 and knows nothing below 6e-8.
     """
-    name, _, settings = text.partition(":")
-    if name not in FEATURES:
-        raise SpecError(f"unknown feature {name!r}", f"choose from {', '.join(FEATURES)}")
-    kind = FEATURES[name]
-    fields = {field.name for field in dataclasses.fields(kind)}
-    values = {key: value for key, value in (defaults or {}).items() if key in fields and value is not None}
-    if values.get("dtype") in {dtype for other in FEATURES.values() for dtype in other.dtypes} - set(kind.dtypes):
-        del values["dtype"]
-    for setting in filter(None, settings.split(",")):
-        key, equals, value = setting.partition("=")
-        key = key.strip().replace("-", "_")
-        if key not in fields or not equals:
-            raise SpecError(
-                f"{name}: {setting!r} is not a parameter", f"write key=value with {', '.join(sorted(fields))}"
-            )
-        values[key] = value.strip()
-    return from_dict({"feature": name, **values})
+
+    name: ClassVar[str] = "power"
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+
+    sr: int = 44100
+    n_fft: int = 1024
+    dtype: str = "float32"
+
+    def rows(self, power: Power) -> np.ndarray:
+        """float32 `(n, bins)`: the spectra as they are, which nobody may change."""
+        return power.spectrum
 
 
-def from_dict(values: Mapping[str, Any]) -> FeatureSpec:
-    """The spec that `FeatureSpec.as_dict` made `values` of; text is converted to each field's type.
+@dataclass(frozen=True)
+class Chroma(Spectral):
+    """Energy of each pitch class: `librosa.feature.chroma_stft(S=power, tuning=0.0, norm=inf)`.
 
-    Raises:
-        SpecError: unknown feature or parameter, or a value of the wrong type or out of range.
+    The tuning is a parameter instead of an estimate, which would take the whole track: so frames can be made as the
+    signal arrives. Each frame's largest value is 1; a silent frame is all zeros.
+
+    Attributes:
+        n_chroma: pitch classes, C first.
+        tuning: deviation from A = 440 Hz, in fractions of a pitch class.
     """
-    settings = dict(values)
-    kind = FEATURES.get(settings.pop("feature", None))
-    if kind is None:
-        raise SpecError(f"unknown feature {values.get('feature')!r}", f"choose from {', '.join(FEATURES)}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key, value in settings.items():
-        if key not in fields:
-            raise SpecError(f"{kind.name}: unknown parameter {key!r}", f"choose from {', '.join(fields)}")
-        settings[key] = _convert(kind.name, key, value, str(fields[key].type))
-    return kind(**settings)
 
+    name: ClassVar[str] = "chroma"
+    dtypes: ClassVar[tuple[str, ...]] = ("float16", "float32")
 
-def _convert(feature: str, key: str, value: Any, annotation: str) -> Any:
-    """`value` as the field's annotated type, which is `int`, `str`, `float` or `float | None`."""
-    if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
-        if "None" in annotation:
-            return None
-        raise SpecError(f"{feature}: {key} has no value", f"give {key} a number")
-    kind = {"int": int, "str": str}.get(annotation, float)
-    try:
-        converted = kind(value)
-        if kind is int and not isinstance(value, str) and converted != value:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise SpecError(f"{feature}: {key}={value}", f"it must be of type {kind.__name__}") from None
-    if kind is float and not math.isfinite(converted):
-        raise SpecError(f"{feature}: {key}={value}", "it must be finite")
-    return converted
+    dtype: str = "float32"
+    n_chroma: int = 12
+    tuning: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(1 <= self.n_chroma <= 120, "n_chroma", "1 to 120 pitch classes")
+        self._require(-0.5 <= self.tuning <= 0.5, "tuning", "-0.5 to 0.5 pitch classes")
+
+    @property
+    def bins(self) -> int:
+        """`n_chroma` pitch classes."""
+        return self.n_chroma
+
+    def rows(self, power: Power) -> np.ndarray:
+        """float32 `(n, n_chroma)`, in [0, 1]."""
+        energy = power.spectrum @ _chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
+        largest = energy.max(axis=1, keepdims=True)
+        largest[largest < np.finfo(np.float32).tiny] = 1
+        energy /= largest
+        return energy
 
 
 @cache
@@ -348,3 +295,12 @@ def _dct_basis(n_mels: int, n_mfcc: int) -> np.ndarray:
     import scipy.fft
 
     return np.ascontiguousarray(scipy.fft.dct(np.eye(n_mels), type=2, norm="ortho")[:, :n_mfcc], dtype=np.float32)
+
+
+@cache
+def _chroma_bank(sr: int, n_fft: int, n_chroma: int, tuning: float) -> np.ndarray:
+    """librosa's chroma filter bank, float32 `(1 + n_fft/2, n_chroma)`."""
+    import librosa.filters
+
+    bank = librosa.filters.chroma(sr=sr, n_fft=n_fft, tuning=tuning, n_chroma=n_chroma)
+    return np.ascontiguousarray(bank.T, dtype=np.float32)

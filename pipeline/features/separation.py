@@ -1,0 +1,49 @@
+"""Spectrograms of the harmonic and of the percussive part of a signal, by median filtering (Fitzgerald, 2010)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.analysis import NEIGHBOURS, Separated, Separator, to_db
+from pipeline.features.spectral import Linear
+
+
+@dataclass(frozen=True)
+class Harmonic(Linear):
+    """What lasts, in dB: the first of `librosa.decompose.hpss(abs(librosa.stft(y)))`, with its default settings.
+
+    The filters reach 15 frames and 15 bins each way, so the track need not be held: frames are made 15 frames late.
+    Their sizes are chosen for librosa's default transform, which is the default here, too.
+    """
+
+    name: ClassVar[str] = "harmonic"
+    #: The masks compare medians that may lie far below the frame's maximum, where float32 is decibels off.
+    precision: ClassVar[str] = "float64"
+
+    @property
+    def stage(self) -> tuple[Any, ...]:
+        """Power spectra and their medians."""
+        return Separator, self.n_fft, self.hop_length, self.precision
+
+    def touched(self, first: float, stop: float) -> tuple[int, int]:
+        """The frames whose windows, or those of the frames that they are compared with, hold one of the samples."""
+        start, end = super().touched(first, stop)
+        return start - NEIGHBOURS, end + NEIGHBOURS
+
+    def rows(self, separated: Separated) -> np.ndarray:
+        """float32 `(n, bins)`, dB."""
+        return to_db(separated.harmonic())
+
+
+@dataclass(frozen=True)
+class Percussive(Harmonic):
+    """What is short and broad, in dB: the second of `librosa.decompose.hpss(abs(librosa.stft(y)))`."""
+
+    name: ClassVar[str] = "percussive"
+
+    def rows(self, separated: Separated) -> np.ndarray:
+        """float32 `(n, bins)`, dB."""
+        return to_db(separated.percussive())
