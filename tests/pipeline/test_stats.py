@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import librosa
 import numpy as np
@@ -54,7 +55,7 @@ THEIRS = {
     [
         (music(8, 44100)[:, 0], 44100),  # more than one piece of spectra
         (music(4, 22050, seed=3)[:, 0], 22050),
-        (music(0.3, 11025, seed=4)[:, 0], 11025),
+        (music(0.3, 11025, seed=4)[:, 0], 11025),  # seven frames
         (np.append(tone(450, 2, 44100), np.zeros(44100, np.float32)), 44100),  # off tune, then silence
     ],
     ids=["music-44100", "music-22050", "music-11025", "tone"],
@@ -63,7 +64,10 @@ def test_each_statistic_agrees(sound, sr):
     found = analysed([sound], sr, Stats(sr=sr))[0]
     series = in_one_go(sound, sr)
     for value, (name, moment, number) in zip(found, SPEC.columns, strict=True):
-        theirs = THEIRS[moment](series[name][int(number) - 1].astype(np.float64))
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            theirs = THEIRS[moment](series[name][int(number) - 1].astype(np.float64))
+        if moment in ("skew", "kurtosis"):  # undefined where nothing changes, as the chroma of a few frames
+            theirs = np.nan_to_num(theirs)
         assert value == pytest.approx(theirs, rel=1e-4, abs=1e-4), (name, moment, number)
 
 
