@@ -22,16 +22,13 @@ AMIN = 1e-10
 #: path of a vectorised FFT or matrix product, and blocks of any size give the same bits. 128 frames of 2048 samples
 #: stay in a core's cache; 64 to 256 time alike.
 BATCH = 128
-<<<<<<< HEAD
 #: dB below a frame's strongest bin down to which a float32 transform is good for cepstral coefficients: with all bands
-#: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed, and met down to 125 dB).
+#: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed).
 SINGLE_REACH_DB = 105.0
-=======
 #: Frames and bins on each side that a median for harmonic-percussive separation covers: librosa's kernel of 31.
 NEIGHBOURS = 15
 #: Values sorted in one go to find medians.
 _SORTED = 1 << 21
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
 
 
 def analyse(
@@ -67,25 +64,15 @@ class _Chain:
         import soxr
 
         self._resampler = soxr.ResampleStream(rate, sr, 1, dtype="float32", quality="HQ") if rate != sr else None
-<<<<<<< HEAD
-        self._transforms = [
-            (_Framer(*key), users) for key, users in _grouped(specs, "n_fft", "hop_length").items()
-=======
         self._stages: list[tuple[Stage, list[FeatureSpec]]] = [
             (key[0](*key[1:]), users) for key, users in _grouped(specs, "stage").items()
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
         ]
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[tuple[FeatureSpec, np.ndarray]]:
         if self._resampler is not None:
             block = self._resampler.resample_chunk(block, last=last)
-<<<<<<< HEAD
-        for framer, specs in self._transforms:
-            for power in framer.push(block, last=last):
-=======
         for stage, specs in self._stages:
             for made in stage.push(block, last=last):
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
                 for spec in specs:
                     yield spec, spec.rows(made)
 
@@ -104,20 +91,17 @@ class Framer:
     Args:
         n_fft: samples of a window.
         hop: samples between frames.
-        precision: of the Fourier transform.
+        precision: of the Fourier transform, float32 or float64.
     """
 
-    def __init__(self, n_fft: int, hop: int) -> None:
+    def __init__(self, n_fft: int, hop: int, precision: str) -> None:
         self._hop = hop
-        self._window = _hann(n_fft).astype(np.float32)
-        self._windowed = np.empty((BATCH, n_fft), np.float32)
+        self._window = _hann(n_fft).astype(precision)
+        self._windowed = np.empty((BATCH, n_fft), precision)
         self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[Power]:
-<<<<<<< HEAD
-=======
         """The next spectra."""
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
         n_fft, hop = len(self._window), self._hop
         parts = [self._pending, block]
         if last:
@@ -129,13 +113,9 @@ class Framer:
         if count:
             frames = np.lib.stride_tricks.sliding_window_view(signal, n_fft)[: (count - 1) * hop + 1 : hop]
             for first in range(0, count, BATCH):
-<<<<<<< HEAD
                 batch = frames[first : first + BATCH]
                 windowed = np.multiply(batch, self._window, out=self._windowed[: len(batch)])
                 yield Power(_power(windowed), batch)
-=======
-                yield Power(self._transform(frames[first : first + BATCH]))
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
         self._pending = signal[count * hop :].copy()
 
 
@@ -175,10 +155,17 @@ class Power:
 
 
 class Separator:
-    """Power spectra and their medians (`Separated`), `NEIGHBOURS` frames behind the signal. Args as of `Framer`."""
+    """Power spectra and their medians (`Separated`), `NEIGHBOURS` frames behind the signal.
 
-    def __init__(self, n_fft: int, hop: int, precision: str) -> None:
-        self._framer = Framer(n_fft, hop, precision)
+    In float64: the masks compare medians that may lie far below the frame's maximum, where float32 is decibels off.
+
+    Args:
+        n_fft: samples of a window.
+        hop: samples between frames.
+    """
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        self._framer = Framer(n_fft, hop, "float64")
         self._held = np.empty((0, 1 + n_fft // 2), np.float32)
         self._done = 0  # leading frames of `_held` that are only neighbours of those to come
 
@@ -307,7 +294,6 @@ def to_db(power: np.ndarray) -> np.ndarray:
     return level
 
 
-<<<<<<< HEAD
 def _power(windowed: np.ndarray) -> np.ndarray:
     """float32 `(n, 1 + n_fft/2)`: power spectra of windowed frames, transformed in their own precision.
 
@@ -322,10 +308,7 @@ def _power(windowed: np.ndarray) -> np.ndarray:
     return power
 
 
-def _grouped(specs: Iterable[FeatureSpec], *fields: str) -> dict[Any, list[FeatureSpec]]:
-=======
 def _grouped(specs: Iterable[FeatureSpec], attribute: str) -> dict[Any, list[FeatureSpec]]:
->>>>>>> 0502722 (Features: power, chroma, waveform, harmonic and percussive parts, and the statistics of the FMA baseline)
     groups: dict[Any, list[FeatureSpec]] = {}
     for spec in specs:
         groups.setdefault(getattr(spec, attribute), []).append(spec)

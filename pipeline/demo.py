@@ -198,9 +198,7 @@ def _catalogue(seed: int, tracks_per_artist: int) -> list[Track]:
     return tracks
 
 
-def _write_audio(
-    folder: Path, tracks: list[Track], seed: int, seconds: float, progress: Progress
-) -> None:
+def _write_audio(folder: Path, tracks: list[Track], seed: int, seconds: float, progress: Progress) -> None:
     """Writes the MP3s; each track has a random generator of its own, so that their order changes nothing."""
 
     def write(track: Track) -> None:

@@ -20,13 +20,11 @@ class Harmonic(Linear):
     """
 
     name: ClassVar[str] = "harmonic"
-    #: The masks compare medians that may lie far below the frame's maximum, where float32 is decibels off.
-    precision: ClassVar[str] = "float64"
 
     @property
     def stage(self) -> tuple[Any, ...]:
         """Power spectra and their medians."""
-        return Separator, self.n_fft, self.hop_length, self.precision
+        return Separator, self.n_fft, self.hop_length
 
     def touched(self, first: float, stop: float) -> tuple[int, int]:
         """The frames whose windows, or those of the frames that they are compared with, hold one of the samples."""

@@ -48,7 +48,7 @@ class Spectral(FeatureSpec):
     @property
     def stage(self) -> tuple[Any, ...]:
         """Power spectra."""
-        return Framer, self.n_fft, self.hop_length, self.precision
+        return Framer, self.n_fft, self.hop_length, "float32"
 
     def full_scale_db(self) -> float:
         """Level of a full-scale sine in the most sensitive bin, in dB."""
@@ -194,8 +194,8 @@ class Mfcc(Mel):
     def rows(self, power: Power) -> np.ndarray:
         """float32 `(n, n_mfcc)`: orthonormal DCT-II of the log-mel bands.
 
-        It mixes the bands at the floor, where a float32 transform is decibels off, into every coefficient: up to 0.1 for
-        a pure tone, 0.04 for music at 44.1 kHz.
+        It mixes the bands at the floor, where a float32 transform is decibels off, into every coefficient: up to 0.1
+        for a pure tone, 0.04 for music at 44.1 kHz.
         """
         return power.precise_log_mel(self) @ _dct_basis(self.n_mels, self.n_mfcc)
 
