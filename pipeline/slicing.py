@@ -123,7 +123,8 @@ class Slicing:
 def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     """The slices of all tracks: `SLICE_SCHEMA`.
 
-    A window lies inside its track in seconds, hence in frames, and touches none of its gaps.
+    A window lies inside its track in seconds, hence in frames, and touches none of its gaps. Which of the possible ones
+    are kept is chosen among those.
 
     Args:
         slicing: how to cut.
@@ -132,13 +133,12 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     """
     n_frames = tracks["n_frames"].to_numpy()
     duration = tracks["duration_s"].to_numpy()
-    per_track, starts = _starts(slicing, spec, tracks["track_id"].to_pylist(), duration, n_frames)
-    row = np.repeat(np.arange(len(tracks)), per_track)
+    row, starts = _starts(slicing, spec, tracks["track_id"].to_pylist(), duration, n_frames, _gaps(tracks, spec))
     # floor, not round: a slice that is inside the track in seconds is then inside it in frames.
     first = np.floor(starts * spec.frame_rate + 1e-9).astype(np.int64)
     length = slicing.n_frames(spec)
     lengths = n_frames[row] if length is None else np.full(len(row), length)
-    keep = _outside_gaps(tracks["gaps"], per_track, first, lengths) & (first + lengths <= n_frames[row])
+    keep = first + lengths <= n_frames[row]
     row, first, lengths, starts = row[keep], first[keep], lengths[keep], starts[keep]
     return pa.table(
         {
@@ -153,12 +153,24 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     )
 
 
+def _gaps(tracks: pa.Table, spec: FeatureSpec) -> dict[int, np.ndarray]:
+    """Gaps in frames `(gaps, 2)`, ascending, of the tracks that have some, by row."""
+    counts = pc.fill_null(pc.list_value_length(tracks["gaps"]), 0).to_numpy()
+    return {int(row): np.array(sorted(tracks["gaps"][row].as_py())) for row in np.flatnonzero(counts)}
+
+
 def _starts(
-    slicing: Slicing, spec: FeatureSpec, ids: list[str], duration: np.ndarray, n_frames: np.ndarray
+    slicing: Slicing,
+    spec: FeatureSpec,
+    ids: list[str],
+    duration: np.ndarray,
+    n_frames: np.ndarray,
+    gaps: dict[int, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slices per track `(tracks,)` and the start of each slice in seconds `(slices,)`."""
+    """The track of each slice, as a row, and its start in seconds, `(slices,)` each, in the order of the tracks."""
     if slicing.whole:
-        return np.ones(len(ids), np.int64), np.zeros(len(ids))
+        rows = np.array([row for row in range(len(ids)) if row not in gaps], np.int64)
+        return rows, np.zeros(len(rows))
     length, kept = slicing.length_s(spec), slicing._kept
     step = length * (1 - slicing.overlap)
     if slicing.frames is not None:  # a window of N frames moves by whole frames
@@ -166,30 +178,67 @@ def _starts(
         duration = (n_frames - 1) / spec.frame_rate
     room = duration - slicing.offset - length
     possible = np.where(room >= -1e-9, np.floor(np.maximum(room, 0) / step + 1e-9) + 1, 0).astype(np.int64)
+    damaged = np.array([row for row in gaps if possible[row]], np.int64)
+    between = [_clear_starts(slicing, spec, ids[i], room[i], possible[i], step, gaps[i]) for i in damaged]
+    possible[list(gaps)] = 0
     per_track = np.minimum(possible, kept)
+    rows = np.repeat(np.arange(len(ids)), per_track)
     if slicing.place == "random":
-        drawn = [_random_starts(slicing, i, n, r) for i, n, r in zip(ids, per_track, room, strict=True) if n]
-        return per_track, np.concatenate([*drawn, np.empty(0)])
-    ordinal = np.arange(per_track.sum()) - np.repeat(np.cumsum(per_track) - per_track, per_track)
-    starts = slicing.offset + ordinal * step
+        whole = zip(ids, per_track, room, strict=True)
+        drawn = [_random_starts(slicing, i, n, np.array([[0, r]])) for i, n, r in whole if n]
+        starts = np.concatenate([*drawn, np.empty(0)])
+    else:
+        ordinal = np.arange(len(rows)) - np.repeat(np.cumsum(per_track) - per_track, per_track)
+        starts = slicing.offset + ordinal * step
+        if slicing.place == "centre":
+            slack = room - (per_track - 1) * step
+            starts = starts + np.repeat(np.maximum(slack, 0) / 2, per_track)
+    rows = np.concatenate([rows, np.repeat(damaged, [len(found) for found in between])])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], np.concatenate([starts, *between])[order]
+
+
+def _clear_starts(
+    slicing: Slicing, spec: FeatureSpec, track_id: str, room: float, possible: int, step: float, gaps: np.ndarray
+) -> np.ndarray:
+    """Starts in seconds `(slices,)` of the windows kept of a track with gaps, chosen among those that touch none."""
+    frames = slicing.n_frames(spec) or 1
+    if slicing.place == "random":
+        ranges = _clear_ranges(gaps, frames, spec.frame_rate, slicing.offset, max(room, 0))
+        fitting = int(np.sum(np.floor((ranges[:, 1] - ranges[:, 0]) / step + 1e-9) + 1))
+        return _random_starts(slicing, track_id, min(fitting, slicing._kept), ranges)
+    kept = min(possible, slicing._kept)  # of a track without gaps
+    slack = max(room - (kept - 1) * step, 0) / 2 if slicing.place == "centre" else 0.0
+    beyond = int(slack / step + 1e-9)
+    ordinal = np.arange(-beyond, kept + beyond) if slicing.place == "centre" else np.arange(possible)
+    starts = slicing.offset + ordinal * step + slack
+    first = np.floor(starts * spec.frame_rate + 1e-9)[:, None]
+    clear = np.all((first >= gaps[:, 1]) | (first + frames <= gaps[:, 0]), axis=1)
+    starts, ordinal = starts[clear], ordinal[clear]
     if slicing.place == "centre":
-        slack = room - (per_track - 1) * step
-        starts = starts + np.repeat(np.maximum(slack, 0) / 2, per_track)
-    return per_track, starts
+        starts = starts[np.argsort(np.abs(ordinal - (kept - 1) / 2), kind="stable")]
+    return np.sort(starts[: slicing._kept])
 
 
-def _random_starts(slicing: Slicing, track_id: str, count: int, room: float) -> np.ndarray:
-    """Sorted random moments; they depend on seed and track alone, so other tracks may come and go."""
+def _clear_ranges(gaps: np.ndarray, frames: int, frame_rate: float, offset: float, room: float) -> np.ndarray:
+    """Seconds after the offset at which a window of so many frames may start and touch no gap: `(ranges, 2)`."""
+    first = np.append(0.0, np.maximum.accumulate(gaps[:, 1]) / frame_rate - offset)
+    # The last frame at which a window may start lasts until just before the next one.
+    last = np.append((gaps[:, 0] - frames + 1 - 1e-6) / frame_rate - offset, room)
+    first, last = np.maximum(first, 0), np.minimum(last, room)
+    return np.stack([first, last], axis=1)[first <= last]
+
+
+def _random_starts(slicing: Slicing, track_id: str, count: int, ranges: np.ndarray) -> np.ndarray:
+    """Sorted random moments in ranges `(ranges, 2)` of seconds after the offset.
+
+    They depend on seed and track alone, so other tracks may come and go.
+    """
+    if not count:
+        return np.empty(0)
+    widths = np.maximum(ranges[:, 1] - ranges[:, 0], 0)
+    edges = np.cumsum(widths)
     seed = hashlib.sha256(json.dumps([slicing.seed, track_id]).encode()).digest()[:8]
-    return slicing.offset + np.sort(np.random.default_rng(int.from_bytes(seed)).uniform(0, max(room, 0), count))
-
-
-def _outside_gaps(gaps: pa.ChunkedArray, per_track: np.ndarray, first: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Which slices `(slices,)` touch no gap of their track."""
-    keep = np.ones(len(first), bool)
-    ends = np.cumsum(per_track)
-    for row in np.flatnonzero(pc.fill_null(pc.list_value_length(gaps), 0).to_numpy()):
-        mine = slice(ends[row] - per_track[row], ends[row])
-        for start, stop in gaps[row].as_py():
-            keep[mine] &= (first[mine] >= stop) | (first[mine] + length[mine] <= start)
-    return keep
+    drawn = np.sort(np.random.default_rng(int.from_bytes(seed)).uniform(0, edges[-1], count))
+    at = np.minimum(np.searchsorted(edges, drawn, side="right"), len(edges) - 1)
+    return slicing.offset + ranges[at, 0] + (drawn - (edges - widths)[at])

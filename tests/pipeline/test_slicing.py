@@ -179,6 +179,67 @@ class TestGaps:
         tracks = manifest(Mel(), 9.5, 9.5, gaps={0: [[5, 6]]})
         assert cut(Slicing(seconds=None, whole=True), Mel(), tracks)["track_id"].to_pylist() == ["t1"]
 
+    def firsts(self, gaps: list[list[int]], **how) -> list[int]:
+        """Frames at which the slices of a track of 20 frames (two a second) begin, each of four."""
+        spec = Mel(sr=1024, n_fft=512, hop_length=512)
+        slicing = Slicing(**{"seconds": None, "frames": 4, "overlap": 0.0} | how)
+        slices = cut(slicing, spec, manifest(spec, 9.5, gaps={0: gaps}))
+        return [first - 1000 for first in slices["first_frame"].to_pylist()]
+
+    def test_slices_are_chosen_among_the_healthy_ones(self):
+        """A gap at the very beginning took away all slices of a track of which only the first were kept."""
+        assert self.firsts([[0, 1]], place="start") == [4]
+        assert self.firsts([[0, 1], [9, 10]], max_slices=2) == [4, 12]
+        assert self.firsts([[0, 1]], max_slices=2, overlap=0.5) == [2, 4]
+        assert self.firsts([[0, 20]], place="start") == []
+
+    @pytest.mark.parametrize(
+        ("gap", "kept", "expected"),
+        [
+            ([0, 1], 1, [8]),
+            ([8, 9], 1, [4]),  # as near to the centre as the one behind it
+            ([4, 9], 1, [12]),
+            ([8, 9], 2, [2, 10]),  # two whole slices centred begin at 6 and at 10
+            ([8, 13], 3, [0, 4, 16]),
+            ([8, 9], 5, [0, 4, 12, 16]),
+        ],
+    )
+    def test_of_those_the_ones_nearest_to_the_centre(self, gap, kept, expected):
+        assert self.firsts([gap], place="centre", max_slices=kept) == expected
+
+    def test_random_places_are_drawn_from_what_is_healthy(self):
+        """Evenly: 4 s of a track of 22 s are bad, in its middle; a slice of 2 s may start in 0 to 7 or 13 to 20."""
+        spec = Mel(sr=1024, n_fft=512, hop_length=512)
+        tracks = manifest(spec, *[22.0] * 4000, gaps={i: [[19, 26]] for i in range(4000)})
+        slices = cut(Slicing(seconds=2.0, place="random"), spec, tracks)
+        found = np.array(slices["start_s"])
+        first = np.floor(found * 2)
+        assert len(found) == 4000
+        assert np.all((first + 5 <= 19) | (first >= 26))
+        shares = np.histogram(found, bins=[0, 3.75, 7.5, 13, 16.5, 20])[0] / len(found)
+        np.testing.assert_allclose(shares, np.array([3.75, 3.75, 0, 3.5, 3.5]) / 14.5, atol=0.03)
+
+    def test_random_places_are_no_more_than_fit_between_gaps(self):
+        assert len(self.firsts([[5, 6]], place="random", max_slices=9)) == 4  # in 0 to 4 one, in 6 to 19 three
+        assert self.firsts([[3, 4], [7, 8], [11, 12], [15, 20]], place="random", max_slices=9) == []
+
+    @settings(deadline=None)
+    @given(
+        st.sampled_from(PLACES),
+        st.integers(1, 8),
+        st.sampled_from([0.0, 0.5]),
+        st.lists(st.tuples(st.integers(0, 19), st.integers(1, 4)), max_size=4),
+    )
+    def test_as_many_are_kept_as_there_are(self, place, kept, overlap, spans):
+        gaps = [[first, min(20, first + length)] for first, length in spans]
+        every = self.firsts(gaps, place="all", overlap=overlap)
+        found = self.firsts(gaps, place=place, overlap=overlap, max_slices=kept)
+        assert all(first + 4 <= start or first >= stop for first in found for start, stop in gaps)
+        if place in ("all", "start"):
+            assert found == every[:kept]
+        elif every:
+            assert 1 <= len(found) <= kept
+
 
 thousandths = st.integers(0, 90_000).map(lambda n: Fraction(n, 1000))
 
