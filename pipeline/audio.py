@@ -22,6 +22,13 @@ BLOCK = 65536
 SILENCE = 1e-4
 #: Beyond this level (+120 dBFS) a sample is no sound but a damaged number; its power would overflow float32.
 LOUDEST = 1e6
+#: Sample rates in Hz that audio can have. What a damaged header says beyond them would be resampled by a factor of
+#: thousands, and fill the memory.
+RATES = range(1000, 768_000 + 1)
+#: Seconds of audio in a block at most: at a low rate, resampling makes a block many times as long.
+_BLOCK_S = 30
+#: Channels beyond which blocks become shorter, since libsndfile takes a header's word for up to 1024.
+_BLOCK_CHANNELS = 4
 #: Samples that a decoder may return less than a file should hold before that counts as an early stop: a header frame,
 #: the encoder's delay and its padding take up to five MPEG frames.
 TOLERANCE = 6 * 1152
@@ -29,6 +36,8 @@ TOLERANCE = 6 * 1152
 _CONTAINERS = (
     "mp3,wav,w64,flac,ogg,aiff,au,caf,aac,mov,mp4,m4a,3gp,matroska,webm,asf,ac3,eac3,ape,wv,tta,mpc,mpc8,amr,avi"
 )
+#: Those of them that hold frames and nothing else: FFmpeg guesses their length from the bit rate at the start.
+_BARE = frozenset(("aac", "ac3", "eac3", "amr"))
 #: Bytes read at a time, most files in one piece.
 _PIECE = 1 << 22
 #: Longest stretch of good samples between two bad ones that still counts as part of one gap.
@@ -56,12 +65,22 @@ class AudioFile:
     Attributes:
         path: as bytes, since names need not be text.
         content_hash: BLAKE2b-128 of its bytes.
+        found: what the file system said of it when it was opened.
         survey: what a walk along its MPEG frames found; None for other containers.
     """
 
     path: bytes
     content_hash: str
+    found: os.stat_result
     survey: mpeg.Survey | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether its name has come to stand for other bytes, or for nothing, since it was opened."""
+        try:
+            return _identity(os.stat(self.path)) != _identity(self.found)
+        except OSError:
+            return True
 
     @property
     def foreign(self) -> bool:
@@ -88,27 +107,43 @@ def status(path: bytes) -> os.stat_result:
     try:
         found = os.stat(path)
     except OSError as error:
-        if os.path.islink(path):
-            raise Unusable("unreadable", f"symbolic link: {error.strerror}") from None
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise Unusable("missing") from None
-        raise Unusable("unreadable", error.strerror or "") from None
+        raise _refused(path, error) from None
+    _require_regular(found)
+    return found
+
+
+def _refused(path: bytes, error: OSError) -> Unusable:
+    """Why the operating system does not open a file."""
+    if os.path.islink(path):
+        return Unusable("unreadable", f"symbolic link: {error.strerror}")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return Unusable("missing")
+    return Unusable("unreadable", error.strerror or "")
+
+
+def _require_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a special file"
         raise Unusable("not-a-file", f"{kind} named like audio")
-    return found
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def inspect(path: bytes) -> AudioFile:
     """Read a regular file without decoding it.
 
     Raises:
-        Unusable: `unreadable` or `empty`.
+        Unusable: `missing`, `not-a-file`, `unreadable` or `empty`.
     """
     content_hash = files.new_digest()
     walk = None
     try:
-        with open(path, "rb", buffering=0) as file:
+        # What was a file a moment ago may be a pipe now: opened without blocking, and seen before it is read.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            _require_regular(found)
             while data := file.read(_PIECE):
                 content_hash.update(data)
                 if walk is None and file.tell() == len(data) and data[:4] not in _MAGIC:
@@ -119,10 +154,10 @@ def inspect(path: bytes) -> AudioFile:
                     walk.feed(data)
             size = file.tell()
     except OSError as error:
-        raise Unusable("unreadable", error.strerror or "") from None
+        raise _refused(path, error) from None
     if not size:
         raise Unusable("empty", "0 bytes")
-    return AudioFile(path, content_hash.hexdigest(), walk.finish() if walk is not None else None)
+    return AudioFile(path, content_hash.hexdigest(), found, walk.finish() if walk is not None else None)
 
 
 #: First bytes of audio containers that are no bare MPEG stream.
@@ -191,7 +226,7 @@ class Decoding:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """float32 `(samples,)` each, finite. A decoder that gives up ends them, and says why in `error`."""
-        for block in self._blocks:
+        for block in self._decoded():
             peak = float(max(block.max(), -block.min())) if len(block) else 0.0
             if not peak <= LOUDEST:
                 self._close_gaps(block)
@@ -199,6 +234,15 @@ class Decoding:
             self.peak = max(self.peak, peak)
             self.n_samples += len(block)
             yield block
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        """Blocks as they come; whatever a decoder raises ends them, since damaged bytes make it raise anything."""
+        try:
+            yield from self._blocks
+        except MemoryError:
+            raise
+        except Exception as error:
+            self.error = self.error or f"{type(error).__name__}: {error}".splitlines()[0].strip(": ")
 
     def _close_gaps(self, block: np.ndarray) -> None:
         """Set samples that are no sound to zero, and remember where."""
@@ -230,6 +274,10 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     sound.seekable = lambda: False
     decoding = Decoding("libsndfile")
     decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
+    if sound.samplerate not in RATES:
+        sound.close()
+        raise _odd_rate(decoding)
+    length = min(BLOCK, _BLOCK_S * sound.samplerate, _BLOCK_CHANNELS * BLOCK // sound.channels)
     decoding.mpeg = sound.format == "MP3"
     known = not file.length_is_a_guess and 0 <= sound.frames < 2**50  # the largest count stands for "unknown"
     decoding.declared_s = sound.frames / sound.samplerate if known else file.seconds_present
@@ -238,7 +286,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
         with sound:
             while True:
                 try:
-                    block = sound.read(BLOCK, dtype="float32", always_2d=True)
+                    block = sound.read(length, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError as error:
                     decoding.error = str(error).strip() or f"libsndfile error {error.code}"
                     return
@@ -248,6 +296,10 @@ def open_libsndfile(file: AudioFile) -> Decoding:
 
     decoding._blocks = read()
     return decoding
+
+
+def _odd_rate(decoding: Decoding) -> Unusable:
+    return Unusable("unsupported", f"a sample rate of {decoding.sample_rate} Hz")
 
 
 def _mixed_down(block: np.ndarray) -> np.ndarray:
@@ -270,8 +322,8 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
     av.logging.set_level(None)
     try:
         container = av.open(os.fsdecode(file.path), metadata_errors="ignore", options={"format_whitelist": _CONTAINERS})
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _unopened(file, error) from None
+    except (av.FFmpegError, OSError, ValueError):
+        raise _unopened(file) from None
     streams = container.streams.audio
     if not streams:
         container.close()
@@ -288,21 +340,22 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
         raise Unusable("unsupported", f"{container.format.long_name}: no decoder for its audio")
     decoding = Decoding("ffmpeg")
     decoding.sample_rate, decoding.channels = rate, channels
+    if rate not in RATES:
+        container.close()
+        raise _odd_rate(decoding)
     decoding.mpeg = container.format.name == "mp3"
-    decoding.declared_s = file.seconds_present
-    if not file.length_is_a_guess and stream.duration and stream.time_base:
+    decoding.declared_s = 0.0 if container.format.name in _BARE else file.seconds_present  # bare frames are counted
+    if container.format.name not in _BARE and not file.length_is_a_guess and stream.duration and stream.time_base:
         decoding.declared_s = float(stream.duration * stream.time_base)
     decoding._blocks = _ffmpeg_blocks(container, stream, decoding)
     return decoding
 
 
-def _unopened(file: AudioFile, error: Exception) -> Unusable:
+def _unopened(file: AudioFile) -> Unusable:
     """What a file is that no decoder opens."""
-    with open(file.path, "rb") as opened:
-        known = opened.read(4) in _MAGIC
     if file.survey and file.survey.tagged:
         return Unusable("no-audio", "an ID3 tag, and no audio behind it")
-    if known:
+    if file.survey is None:  # it starts like a container
         return Unusable("unsupported", "no decoder reads this audio container")
     return Unusable("not-audio", "no known audio format")
 
@@ -319,7 +372,10 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
     with container:  # type: ignore[attr-defined]
+        bare = container.format.name in _BARE  # type: ignore[attr-defined]
         for packet in _packets(container, stream):
+            if bare and packet.duration and packet.time_base:
+                decoding.declared_s = (decoding.declared_s or 0.0) + float(packet.duration * packet.time_base)
             try:
                 frames = packet.decode()
             except av.FFmpegError:

@@ -24,6 +24,8 @@ from pipeline.tracks import MANIFEST_SCHEMA, unescape
 
 #: A file of foreign bytes in which a decoder finds less audio than this holds no audio: the frames are accidents.
 ACCIDENT_S = 2.0
+#: Times a file that changes while it is read is read before it is given up until the next run.
+READINGS = 2
 #: Reach of the resampler's filter, in output samples: what a bad sample can touch beyond the window of a frame.
 _FILTER_REACH = 64
 
@@ -185,21 +187,10 @@ def _extract_track(
     gaps: list[list[list[int]]] = [[] for _ in outputs]
     try:
         path = os.path.join(root, unescape(track["path"]))  # noqa: PTH118  names need not be text
-        found = audio.status(path)
-        row |= {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
         if verdict is not None:
+            row |= _signature(audio.status(path))
             raise Unusable(verdict, _VERDICTS[verdict])
-        file = audio.inspect(path)
-        row["content_hash"] = file.content_hash
-        decoding, saturated = _decode(file, outputs, starts, max_duration)
-        row |= {
-            "duration_s": decoding.seconds,
-            "declared_s": decoding.declared_s,
-            "decoder": decoding.decoder,
-            "sample_rate": decoding.sample_rate,
-            "channels": decoding.channels,
-        }
-        _require_sound(file, decoding, max_duration)
+        decoding, saturated = _read(path, row, outputs, starts, max_duration)
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
         gaps = [_frame_gaps(decoding, output.spec) for output in outputs]
     except Unusable as unusable:
@@ -224,6 +215,57 @@ def _beyond_memory(seconds: float, spec: FeatureSpec) -> Unusable | None:
     if spec.longest_s is None or seconds <= spec.longest_s:
         return None
     return Unusable("too-long", f"longer than {spec.longest_s:g} s: {spec.name} holds the whole track in memory")
+
+
+def _read(
+    path: bytes, row: dict[str, Any], outputs: list[_Output], starts: list[int], max_duration: float | None
+) -> tuple[Decoding, list[int]]:
+    """Append the frames of a file, and enter into its manifest row what was found; values that saturated, per output.
+
+    What is stored is of the bytes whose hash is stored: a file that changes meanwhile is read again.
+
+    Raises:
+        Unusable: it holds nothing to learn from, or does not keep still.
+    """
+    blank = dict(row)
+    for _ in range(READINGS):
+        _truncate(outputs, starts)
+        row |= blank
+        row |= _signature(audio.status(path))
+        file = audio.inspect(path)
+        row |= _signature(file.found) | {"content_hash": file.content_hash}
+        failure = None
+        try:
+            decoding, saturated = _decode(file, outputs, starts, max_duration)
+            row |= {
+                "duration_s": decoding.seconds,
+                "declared_s": decoding.declared_s,
+                "decoder": decoding.decoder,
+                "sample_rate": decoding.sample_rate,
+                "channels": decoding.channels,
+            }
+            _require_sound(file, decoding, max_duration)
+        except Unusable as unusable:
+            failure = unusable
+        except MemoryError:
+            failure = Unusable("crashed", "decoding it takes more memory than there is")
+        if not file.changed:
+            if failure is not None:
+                raise failure
+            return decoding, saturated
+    # Without size and hash the next run cannot take it for one it knows.
+    row |= blank
+    raise Unusable("unreadable", "it changed while it was read")
+
+
+def _signature(found: os.stat_result) -> dict[str, int]:
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _truncate(outputs: list[_Output], starts: list[int]) -> None:
+    """Forget the frames of a track."""
+    for output, start in zip(outputs, starts, strict=True):
+        output.writer.truncate(start)
 
 
 _VERDICTS = {"crashed": "decoding it ended the worker process", "timeout": "decoding it exceeded the time limit"}
@@ -256,8 +298,7 @@ def _decode(
             break
     if first is not None and second.seconds <= first.seconds + first.tolerance_s:
         return first, saturated
-    for output, start in zip(outputs, starts, strict=True):
-        output.writer.truncate(start)
+    _truncate(outputs, starts)
     second = audio.open_ffmpeg(file)
     if first is None:
         second.remark = "libsndfile could not open it"

@@ -7,8 +7,10 @@ import hashlib
 import io
 import os
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from pipeline.manifest import read_fragment
 from pipeline.shard import read_frames
 from pipeline.store import Store
 from pipeline.tracks import escape
-from pipeline.worker import Target, Task, extract
+from pipeline.worker import READINGS, Target, Task, extract
 
 RANDOM = np.random.default_rng(0).bytes(200_000)
 HTML = b"<!DOCTYPE html><html><body>" + b"<p>404 not found</p>" * 300 + b"</body></html>"
@@ -249,11 +251,89 @@ class TestNodes:
             finally:
                 hidden.parent.chmod(0o700)
 
+    @pytest.mark.timeout(60)
+    def test_a_file_that_became_a_pipe_is_not_waited_for(self, make):
+        """Between the look at it and its opening."""
+        with pytest.raises(Unusable) as caught:
+            audio.inspect(bytes(make / "pipe.mp3"))
+        assert caught.value.reason == "not-a-file"
+
     def test_names_that_are_not_text_are_opened_as_bytes(self, tmp_path):
         for name in (b"\xff\xfe latin.wav", "音楽 ünïcode.wav".encode(), b"new\nline\t.wav", b"\\xff.wav"):
             Path(os.fsdecode(os.path.join(bytes(tmp_path), name))).write_bytes(encoded(music(1, 8000), 8000, "WAV"))  # noqa: PTH118
             row = Extracted(tmp_path, name).rows[0]
             assert (row["status"], row["duration_s"]) == ("ok", 1)
+
+
+class TestChangingFiles:
+    """What happens to a file while it is read; the hash in its row is always that of what was decoded."""
+
+    @pytest.fixture
+    def clip(self, tmp_path) -> Path:
+        return written(tmp_path / "clip.wav", music(5, 22050, seed=1), 22050)
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch) -> Callable[[Callable[[], Any], int], None]:
+        """Has something done after each of the first so many times that a file was hashed, before it is decoded."""
+
+        def arrange(do: Callable[[], Any], times: int = 1) -> None:
+            inspect, left = audio.inspect, iter(range(times))
+
+            def and_then(path: bytes) -> audio.AudioFile:
+                file = inspect(path)
+                if next(left, None) is not None:
+                    do()
+                return file
+
+            monkeypatch.setattr(audio, "inspect", and_then)
+
+        return arrange
+
+    @pytest.mark.parametrize("decoder", ["libsndfile", "ffmpeg"])
+    def test_deleted_it_is_missing(self, tmp_path, clip, meanwhile, decoder):
+        """It raised FileNotFoundError, which ended the run."""
+        if decoder == "ffmpeg":
+            clip = av_written(tmp_path / "clip.m4a", music(5, 44100, 2), 44100, "aac", "fltp")
+        meanwhile(clip.unlink)
+        row = row_of(clip)
+        assert (row["status"], row["reason"], row["n_frames"]) == ("dropped", "missing", 0)
+        assert (row["size"], row["content_hash"], row["duration_s"]) == (None, None, None)
+
+    @pytest.mark.parametrize("in_place", [True, False])
+    def test_replaced_it_is_read_again(self, tmp_path, clip, meanwhile, in_place):
+        other = written(tmp_path / "other.wav", music(7, 22050, seed=2), 22050)
+        alone = Extracted(tmp_path, "other.wav")
+        new = other.read_bytes()
+        meanwhile(lambda: clip.write_bytes(new) if in_place else other.replace(clip))
+        found = Extracted(tmp_path, "clip.wav")
+        (row,) = found.rows
+        assert (row["status"], row["duration_s"]) == ("ok", 7)
+        assert row["content_hash"] == alone.rows[0]["content_hash"]
+        assert row["size"] == clip.stat().st_size
+        assert np.array_equal(found.frames(0), alone.frames(0))
+
+    def test_growing_all_the_time_it_is_left_to_the_next_run(self, tmp_path, clip, meanwhile):
+        healthy = written(tmp_path / "healthy.wav", music(5, 22050, seed=2), 22050)
+
+        def grow() -> None:
+            with clip.open("ab") as file:
+                file.write(bytes(1000))
+
+        meanwhile(grow, times=READINGS)
+        among = Extracted(tmp_path, "clip.wav", "healthy.wav")
+        row, other = among.rows
+        assert (row["status"], row["reason"], row["n_frames"]) == ("dropped", "unreadable", 0)
+        assert row["detail"] == "it changed while it was read"
+        assert (row["size"], row["content_hash"], row["duration_s"]) == (None, None, None)
+        assert other["status"] == "ok"
+        assert np.array_equal(among.frames(1), Extracted(tmp_path, healthy.name).frames(0))
+
+    def test_growing_once_it_is_whole(self, tmp_path, clip, meanwhile):
+        whole = clip.read_bytes()
+        clip.write_bytes(whole[: len(whole) // 2])
+        meanwhile(lambda: clip.write_bytes(whole))
+        row = row_of(clip)
+        assert (row["status"], row["duration_s"], row["detail"]) == ("ok", 5, None)
 
 
 class TestInspection:
@@ -438,6 +518,115 @@ class TestRescue:
             assert (row["reason"] is None) == (row["status"] == "ok")
             assert np.isfinite(found.frames(i)).all()
         assert sum(row["status"] == "ok" for row in found.rows) > len(names) / 2
+
+
+class TestHeaders:
+    """What headers claim that cannot be."""
+
+    @pytest.mark.parametrize("rate", [1, 7, 999, 768_001, 2**31 - 1])
+    def test_a_rate_that_no_audio_has_is_unsupported(self, tmp_path, rate):
+        """At 1 Hz a file of half a megabyte was to be resampled to 22 GB."""
+        data = bytearray(encoded(music(5, 22050, 2), 22050, "WAV"))
+        data[24:28] = rate.to_bytes(4, "little")
+        (tmp_path / "rate.wav").write_bytes(data)
+        row = row_of(tmp_path / "rate.wav")
+        assert (row["status"], row["reason"], row["n_frames"]) == ("dropped", "unsupported", 0)
+
+    @pytest.mark.parametrize("rate", [1000, 768_000])
+    def test_the_lowest_and_the_highest_rate_are_read(self, tmp_path, rate):
+        row = row_of(written(tmp_path / "rate.wav", music(2, rate), rate))
+        assert (row["status"], row["duration_s"], row["sample_rate"]) == ("ok", 2, rate)
+
+    def test_blocks_of_many_channels_or_of_a_low_rate_are_shorter(self, tmp_path):
+        """A block of 1024 channels would take 1 GB."""
+        many = written(tmp_path / "many.wav", np.zeros((3000, 1024), np.float32), 44100, subtype="FLOAT")
+        slow = written(tmp_path / "slow.wav", np.zeros(100_000, np.float32), 1000, subtype="FLOAT")
+        for path, longest in ((many, 4 * audio.BLOCK // 1024), (slow, 30 * 1000)):
+            lengths = [len(block) for block in audio.open_libsndfile(audio.inspect(bytes(path))).blocks()]
+            assert max(lengths) == longest
+            assert sum(lengths) == sf.info(path).frames
+
+    def test_whatever_a_decoder_raises_ends_the_file_and_not_the_run(self, tmp_path, monkeypatch):
+        """soundfile raises ValueError, for one, where libsndfile says it is behind the end of the file."""
+        path = written(tmp_path / "clip.wav", music(20, 22050), 22050)
+        monkeypatch.setattr(sf.SoundFile, "tell", lambda self: self.frames + 1)
+        row = row_of(path)
+        assert (row["status"], row["decoder"], row["duration_s"]) == ("ok", "ffmpeg", 20)
+
+    def test_more_memory_than_there_is_costs_only_the_file(self, tmp_path):
+        """In a process that may take a little more than it has."""
+        script = """
+import resource, sys
+from pathlib import Path
+import numpy as np, psutil, soundfile as sf
+from sounds import music
+from test_audio import Extracted
+folder = Path(sys.argv[1])
+sf.write(folder / "clip.wav", music(5, 22050), 22050)
+sf.write(folder / "huge.wav", np.zeros((1, 1024)), 44100, subtype="PCM_U8")
+size = 200_000 * 1024
+with open(folder / "huge.wav", "r+b") as file:  # zeros that take no space on the disk
+    head = file.read(200)
+    data = head.index(b"data") + 4
+    file.seek(4), file.write((data - 4 + size).to_bytes(4, "little"))
+    file.seek(data), file.write(size.to_bytes(4, "little"))
+    file.truncate(data + 4 + size)
+from pipeline import audio
+Extracted(folder, "clip.wav")
+audio._BLOCK_CHANNELS = 10**6  # as if blocks were not made shorter
+audio.BLOCK = 2**22
+audio._BLOCK_S = 1000
+space = psutil.Process().memory_info().vms + (1 << 29)
+resource.setrlimit(resource.RLIMIT_AS, (space, space))
+print([row["reason"] for row in Extracted(folder, "huge.wav", "clip.wav").rows])
+"""
+        here = Path(__file__).parent
+        environment = os.environ | {"PYTHONPATH": f"{here}:{here.parent}:{os.environ.get('PYTHONPATH', '')}"}
+        run = subprocess.run(
+            [sys.executable, "-c", script, tmp_path],
+            env=environment,
+            capture_output=True,
+            text=True,
+            cwd=here.parents[1],
+        )
+        assert run.stdout == "['crashed', None]\n", run.stderr
+
+
+class TestBareFrames:
+    """Raw AAC and AC-3: FFmpeg guesses their length from the bit rate of the first frames."""
+
+    SOUND = np.concatenate([1e-3 * music(3, 44100, 2), music(9, 44100, 2)])
+
+    @pytest.mark.parametrize(("name", "codec"), [("clip.aac", "aac"), ("clip.ac3", "ac3")])
+    def test_their_length_is_that_of_their_frames(self, tmp_path, name, codec):
+        """Raw AAC was marked as damaged: a quiet beginning makes the guess too long."""
+        path = av_written(tmp_path / name, self.SOUND, 44100, codec, "fltp")
+        row = row_of(path)
+        assert (row["status"], row["decoder"], row["detail"]) == ("ok", "ffmpeg", "libsndfile could not open it")
+        assert row["duration_s"] == pytest.approx(12, abs=0.1)
+        assert row["declared_s"] == pytest.approx(row["duration_s"], abs=0.03)
+
+    def test_the_guess_is_wrong(self, tmp_path):
+        """So that the test above can fail."""
+        with av.open(str(av_written(tmp_path / "clip.aac", self.SOUND, 44100, "aac", "fltp"))) as container:
+            stream = container.streams.audio[0]
+            assert float(stream.duration * stream.time_base) - 12 > audio.TOLERANCE / 44100
+
+    def test_frames_that_cannot_be_decoded_are_missed(self, tmp_path):
+        path = av_written(tmp_path / "clip.aac", self.SOUND, 44100, "aac", "fltp")
+        data = bytearray(path.read_bytes())
+        at = frames = 0
+        while at < len(data):  # ISO/IEC 13818-7, section 6.2: 13 bits of frame length from bit 30 on
+            length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+            if 200 <= frames < 260:
+                data[at + 7 : at + length] = b"\xff" * (length - 7)
+            at, frames = at + length, frames + 1
+        path.write_bytes(data)
+        row = row_of(path)
+        assert row["declared_s"] == pytest.approx(frames * 1024 / 44100, abs=0.05)
+        assert row["duration_s"] < row["declared_s"] - 0.5
+        assert "damaged packets skipped" in row["detail"]
+        assert "damaged: " in row["detail"]
 
 
 class TestNonFinite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import soundfile
 from commands import Outcome, mgc, stamps, tree
 from music import silence, write_clip, write_genres, write_list
 
-from pipeline import planning
+from pipeline import audio, extract, planning, worker
 from pipeline.store import Store
 
 FEATURE = "stft:n_fft=512"
@@ -278,6 +279,100 @@ class TestChange:
         write_clip(library.audio / "blues" / "late.wav", 0.7, seed=61)
         assert library.extract()["ok"] == 13
         assert library.splits == splits
+
+
+class TestMeanwhile:
+    """What happens to files after they were planned, and before or while they are decoded."""
+
+    @pytest.fixture
+    def after_planning(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+        """Has something done once, when all is planned and nothing decoded."""
+
+        def arrange(do: Callable[[], Any]) -> None:
+            dispatch = extract._dispatch
+
+            def and_then(*arguments: Any) -> None:
+                do()
+                monkeypatch.setattr(extract, "_dispatch", dispatch)
+                dispatch(*arguments)
+
+            monkeypatch.setattr(extract, "_dispatch", and_then)
+
+        return arrange
+
+    def test_deleted(self, library, after_planning):
+        file = library.audio / "blues" / "blues03.wav"
+        content = file.read_bytes()
+        after_planning(file.unlink)
+        report = library.extract()
+        assert (report["ok"], report["dropped"]) == (11, {"missing": 1})
+        assert [row["track_id"] for row in report["dropped_tracks"]] == ["blues/blues03"]
+        assert library.nothing_to_decode()["dropped"] == {"missing": 1}
+        file.write_bytes(content)
+        assert library.extract()["ok"] == 12
+        assert mgc("verify", library.path).code == 0
+
+    def test_replaced(self, library, after_planning):
+        file = library.audio / "blues" / "blues03.wav"
+        after_planning(lambda: write_clip(file, 1.5, seed=99))
+        assert library.extract()["ok"] == 12
+        row = library.tracks["blues/blues03"]
+        assert row["duration_s"] == 1.5
+        assert row["content_hash"] == planning.audio.inspect(os.fsencode(file)).content_hash
+        before = stamps(library.path)
+        library.nothing_to_decode()
+        assert stamps(library.path) == before
+
+    def test_replaced_by_a_folder_or_a_pipe(self, library, after_planning):
+        def replace() -> None:
+            for name in ("blues03", "blues04"):
+                (library.audio / "blues" / f"{name}.wav").unlink()
+            (library.audio / "blues" / "blues03.wav").mkdir()
+            os.mkfifo(library.audio / "blues" / "blues04.wav")
+
+        after_planning(replace)
+        report = library.extract()
+        assert (report["ok"], report["dropped"]) == (10, {"not-a-file": 2})
+
+    def test_appeared(self, library, after_planning):
+        after_planning(lambda: write_clip(library.audio / "blues" / "late.wav", 0.7, seed=61))
+        assert library.extract()["tracks"] == 12
+        report = library.extract()
+        assert (report["ok"], report["decoded"]) == (13, 1)
+
+    def test_growing_while_it_is_read_and_complete_at_the_next_run(self, library, monkeypatch):
+        """Its shard is extracted again, and ends as if the file had been complete from the start."""
+        library.extract()
+        complete = tree(library.path)
+        shutil.rmtree(library.path)
+        file = library.audio / "blues" / "blues03.wav"
+        whole = file.read_bytes()
+        times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+        file.write_bytes(whole[:9000])
+        inspect = audio.inspect
+
+        def grow(path: bytes) -> audio.AudioFile:
+            found = inspect(path)
+            if path == os.fsencode(file):
+                with file.open("ab") as growing:
+                    growing.write(whole[len(file.read_bytes()) :][:1000])
+            return found
+
+        def here(tasks: list, options: object, advance: Callable, echo: object) -> None:
+            for task in tasks:
+                worker.extract(task)
+                advance(len(task.tracks))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(audio, "inspect", grow)
+            patch.setattr(extract, "_dispatch", here)
+            report = library.extract()
+        assert (report["ok"], report["dropped"]) == (11, {"unreadable": 1})
+        assert report["dropped_tracks"][0]["detail"] == "it changed while it was read"
+        file.write_bytes(whole)
+        os.utime(file, ns=times)
+        assert library.extract()["ok"] == 12
+        assert tree(library.path) == complete
 
 
 class TestRoot:
