@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import stat
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -72,6 +73,8 @@ def read_rows(path: Path, required: Collection[str], optional: Collection[str]) 
         DatasetError: the file cannot be read, is malformed, lacks a required column or has a column twice.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+            raise DatasetError(f"{path} is not a file", "name a CSV or Parquet list")
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
         return (_read_parquet if is_parquet else _read_csv)(path, required, optional)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.datasets import Dataset, open_dataset
 from pipeline.datasets.catalogue import path_ids
 from pipeline.datasets.published import published, published_names
+from pipeline.datasets.tabular import read_rows
 from pipeline.errors import DatasetError
 from pipeline.tracks import DATASET_SCHEMA, escape, unescape
 
@@ -263,6 +264,8 @@ class TestFolder:
     def test_odd_names_and_nodes(self, tmp_path):
         touch(tmp_path, "rock/new\nline.mp3", "rock/tab\t.mp3", "rock/live.mp3/encore.mp3", "rock/.hidden.mp3")
         (tmp_path / "rock" / "folder.mp3").mkdir()
+        os.mkfifo(tmp_path / "rock" / "pipe.mp3")
+        (tmp_path / "rock" / "device.mp3").symlink_to("/dev/zero")
         (tmp_path / "rock" / "loop.mp3").symlink_to("loop.mp3")
         (tmp_path / "rock" / "gone.mp3").symlink_to("nowhere")
         (tmp_path / "rock" / "again").symlink_to(".")
@@ -275,6 +278,8 @@ class TestFolder:
             "rock/tab\t.mp3",
             "rock/live.mp3/encore.mp3",
             "rock/folder.mp3",
+            "rock/pipe.mp3",
+            "rock/device.mp3",
             "rock/loop.mp3",
             "rock/gone.mp3",
             "rock/\\xff\\x5cxfe.mp3",
@@ -397,6 +402,37 @@ class TestList:
         dataset = check(open_dataset(source, audio_root=tmp_path / "lists" / ".." / "music"))
         assert dataset.root == tmp_path / "music"
         assert column(dataset, "path") == ["a.mp3", "b.mp3"]
+
+    @pytest.mark.parametrize(
+        "cell", ["../b.mp3", "{root}/../b.mp3", "/b.mp3", "out/b.mp3", "x/../../b.mp3", "in/../../b.mp3"]
+    )
+    def test_audio_root_cannot_be_left(self, tmp_path, cell):
+        root = tmp_path / "music"
+        (root / "sub").mkdir(parents=True)
+        (root / "out").symlink_to(tmp_path)
+        (root / "in").symlink_to("sub")
+        touch(tmp_path, "b.mp3")
+        source = write_list(tmp_path / "lists", ("path", "genre"), (cell.format(root=root), "x"))
+        with pytest.raises(DatasetError, match=r"line 2: path '.*' leads out of .*/music/; give --audio-root"):
+            open_dataset(source, audio_root=root)
+
+    def test_what_a_list_names_is_not_opened(self, tmp_path):
+        """Each becomes a track, which extraction drops with a reason."""
+        os.mkfifo(tmp_path / "pipe.mp3")
+        (tmp_path / "device.mp3").symlink_to("/dev/zero")
+        (tmp_path / "loop.mp3").symlink_to("loop.mp3")
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        names = ["a/x.mp3", "device.mp3", "loop.mp3", "pipe.mp3"]
+        source = write_list(tmp_path, ("path", "genre"), *((name, "x") for name in names))
+        assert column(check(open_dataset(source)), "path") == names
+
+    @pytest.mark.timeout(60)
+    def test_a_pipe_is_no_list(self, tmp_path):
+        """It was waited for, for ever."""
+        os.mkfifo(tmp_path / "splits.csv")
+        with pytest.raises(DatasetError, match=r"splits\.csv is not a file; name a CSV or Parquet list"):
+            read_rows(tmp_path / "splits.csv", required=("track_id", "split"), optional=())
 
     def test_a_link_to_one_file_may_point_anywhere(self, tmp_path):
         source = write_list(tmp_path / "set", ("path", "genre"), ("a.mp3", "x"))
