@@ -48,6 +48,20 @@ def data_file_frames(spec: FeatureSpec) -> int:
     return chunk * max(1, DATA_FILE_BYTES // (chunk * spec.bins * np.dtype(spec.dtype).itemsize))
 
 
+class DamagedFrames(Exception):
+    """Stored frames that are not those that were written.
+
+    Attributes:
+        what: what is wrong with them, and in which file.
+        first: the first frame that may be damaged.
+        stop: the one behind the last.
+    """
+
+    def __init__(self, what: str, first: int, stop: int) -> None:
+        self.what, self.first, self.stop = what, first, stop
+        super().__init__(what)
+
+
 class ShardWriter:
     """Appends frames to a new shard. Holds one data file of frames in memory, whatever the length of the tracks.
 
@@ -128,7 +142,8 @@ def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | Non
     """Stored frames `[first, stop)` of a shard, in the stored dtype, `(n, bins)`; each chunk's CRC32C is checked.
 
     Raises:
-        Exception: whatever zarr raises where the shard is damaged; `Store.read` names shard and remedy.
+        DamagedFrames: a checksum does not match.
+        Exception: whatever zarr raises where the shard is damaged; `Store.read` names shard, tracks and remedy.
     """
     with zarr.config.set(_READ):
         array = zarr.open_array(str(folder / spec.name), mode="r")
@@ -144,8 +159,7 @@ def _check_chunks(folder: Path, array: zarr.Array, first: int, stop: int) -> Non
     returned other frames without a word for 298 of 301 bits flipped. This costs a tenth of the reading.
 
     Raises:
-        ValueError: one does not match.
-        OSError: a data file is cut short.
+        DamagedFrames: one does not match.
     """
     assert array.shards is not None
     chunk, per_file = array.chunks[0], array.shards[0] // array.chunks[0]
@@ -154,21 +168,27 @@ def _check_chunks(folder: Path, array: zarr.Array, first: int, stop: int) -> Non
         path = folder / "c" / str(number) / "0"
         if not path.exists():  # zarr writes no chunks of nothing but zeros
             continue
+        held = list(mine)
         with path.open("rb") as file:
             size = 16 * per_file + 4
             index = _checked(file, path.stat().st_size - size, size)
-            for offset, size in np.frombuffer(index, "<u8").reshape(-1, 2)[[chunk % per_file for chunk in mine]]:
-                if size != _NO_CHUNK:
-                    _checked(file, int(offset), int(size))
+            if index is None:
+                raise DamagedFrames(
+                    f"{path}: the checksum of its index does not match", held[0] * chunk, (held[-1] + 1) * chunk
+                )
+            entries = np.frombuffer(index, "<u8").reshape(-1, 2)
+            for chunk_number in held:
+                offset, size = map(int, entries[chunk_number % per_file])
+                if size != _NO_CHUNK and _checked(file, offset, size) is None:
+                    damage = f"{path}: a checksum does not match"
+                    raise DamagedFrames(damage, chunk_number * chunk, (chunk_number + 1) * chunk)
 
 
-def _checked(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Bytes of a file without the CRC32C at their end."""
-    file.seek(offset)
+def _checked(file: BinaryIO, offset: int, size: int) -> bytes | None:
+    """Bytes of a file without the CRC32C at their end; None where it does not match."""
+    file.seek(max(0, offset))
     data = file.read(size - 4)
-    if google_crc32c.value(data) != int.from_bytes(file.read(4), "little"):
-        raise ValueError(f"{file.name}: a checksum does not match")
-    return data
+    return data if google_crc32c.value(data) == int.from_bytes(file.read(4), "little") else None
 
 
 @contextlib.contextmanager

@@ -193,26 +193,38 @@ class Store:
         """Stored frames `[first, stop)` of a shard, `(n, bins)` in the stored dtype.
 
         Raises:
-            StoreError: a file of the shard is missing or cut short, or a checksum does not match.
+            StoreError: a file of the shard is missing or cut short, or a checksum does not match; it names the tracks.
         """
-        from pipeline.shard import read_frames
+        from pipeline.shard import DamagedFrames, read_frames
 
-        for name, (size, _) in self.shard_files().get(f"{shard:05d}", {}).items():
-            # zarr reads a missing data file as zeros.
-            self._check_size(self.path / "shards" / name, size)
+        for name, (size, digest) in self.shard_files().get(f"{shard:05d}", {}).items():
+            # zarr reads a missing data file as zeros, and believes whatever length its metadata say; no checksum covers
+            # those.
+            problem = _damage(self.path / "shards" / name, size, digest if name.endswith("zarr.json") else None)
+            if problem:
+                raise StoreError(f"{self.path / 'shards' / name}: {problem}{self._tracks_at(shard)}", self._repair)
         try:
             return read_frames(self.shard_path(shard), self.spec, first, stop)
+        except DamagedFrames as damage:
+            tracks = self._tracks_at(shard, damage.first, damage.stop)
+            raise StoreError(f"{self.shard_path(shard)}: damaged ({damage}){tracks}", self._repair) from damage
         except Exception as error:  # zarr and zarrs raise whatever their codecs raise
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{self.shard_path(shard)}: damaged ({first_line})", self._repair) from error
+            problem = f"{self.shard_path(shard)}: damaged ({first_line}){self._tracks_at(shard)}"
+            raise StoreError(problem, self._repair) from error
 
-    def _check_size(self, path: Path, size: int) -> None:
-        try:
-            found = path.stat().st_size
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}", self._repair) from None
-        if found != size:
-            raise StoreError(f"{path}: {found} bytes instead of {size}", self._repair)
+    def _tracks_at(self, shard: int, first: int = 0, stop: int = 2**62) -> str:
+        """The tracks with frames in `[first, stop)` of a shard, for an error message."""
+        from pipeline.datasets.catalogue import listed
+
+        rows = self.tracks.select(["track_id", "shard", "first_frame", "n_frames"]).to_pylist()
+        inside = [
+            row["track_id"]
+            for row in rows
+            if row["shard"] == shard
+            and max(first, row["first_frame"]) < min(stop, row["first_frame"] + row["n_frames"])
+        ]
+        return f", which holds {listed(inside, 3)}" if inside else ""
 
     @property
     def _repair(self) -> str:
@@ -255,6 +267,17 @@ class Store:
             with contextlib.suppress(OSError):
                 holder.unlink(missing_ok=True)
             lock.release()
+
+
+def _damage(path: Path, size: int, digest: str | None) -> str | None:
+    """What is wrong with a file that should have this size and, unless it is None, this digest."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{found} bytes instead of {size}"
+        return files.CHANGED if digest is not None and files.file_digest(path) != digest else None
+    except OSError as error:
+        return error.strerror or "unreadable"
 
 
 def _version(library: str) -> str:

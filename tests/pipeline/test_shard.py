@@ -28,7 +28,7 @@ from pipeline.features import (
     Stft,
     Waveform,
 )
-from pipeline.shard import ShardWriter, chunk_frames, data_file_frames, read_frames
+from pipeline.shard import DamagedFrames, ShardWriter, chunk_frames, data_file_frames, read_frames
 from pipeline.store import Store
 
 TRACKS = {"a": (44100, 2, 6.3), "b": (48000, 1, 9.1), "c": (22050, 2, 5.2)}
@@ -336,6 +336,18 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(Exception):  # noqa: B017, PT011  whatever zarr raises; a store makes one error of it
             read_frames(tmp_path / "x.zarr", SMALL)
+
+    @pytest.mark.parametrize("chunk", [0, 1])
+    def test_the_frames_of_the_damaged_chunk_are_named(self, small_files, tmp_path, chunk):
+        write(tmp_path / "x.zarr", levels(64))
+        path = tmp_path / "x.zarr" / "mel" / "c" / "0" / "0"
+        damaged = bytearray(path.read_bytes())
+        (offset, _) = np.frombuffer(damaged[-36:-4], "<u8").reshape(2, 2)[chunk]
+        damaged[offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFrames, match="a checksum does not match") as caught:
+            read_frames(tmp_path / "x.zarr", SMALL)
+        assert (caught.value.first, caught.value.stop) == (32 * chunk, 32 * chunk + 32)
 
     def test_damage_is_noticed_by_plain_zarr_too(self, small_files, tmp_path):
         write(tmp_path / "x.zarr", levels(64))

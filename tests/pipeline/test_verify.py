@@ -191,11 +191,30 @@ def test_reading_frames_notices_what_is_missing_or_damaged(store: Path):
     with pytest.raises(StoreError, match=r"00001\.zarr: damaged .*; run `mgc extract --verify`"):
         opened.read(1)
     cut_short(store / DATA)
-    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: \d+ bytes instead of \d+; run"):
+    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: \d+ bytes instead of \d+, which holds .*; run"):
         opened.read(1)
     remove(store / DATA)
-    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: No such file or directory; run"):
+    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: No such file or directory, which holds .*; run"):
         opened.read(1)
+
+
+def test_any_changed_byte_of_a_shard_is_noticed_by_the_reader_and_its_tracks_are_named(store: Path):
+    """The metadata of zarr too, which no checksum of zarr covers."""
+    opened = Store.open(store)
+    mine = opened.tracks.filter(pc.equal(opened.tracks["shard"], 1))["track_id"].to_pylist()
+    assert len(mine) == 2
+    rng = random.Random(1)
+    for path in sorted(path for path in (store / "shards" / "00001.zarr").rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for position in {0, len(data) - 1, *(rng.randrange(len(data)) for _ in range(40))}:
+            flip(path, position)
+            with pytest.raises(StoreError) as caught:
+                opened.read(1)
+            assert "00001.zarr" in caught.value.problem, (path, position)
+            assert all(track_id in caught.value.problem for track_id in mine), (path, position)
+            assert caught.value.remedy.startswith("run `mgc extract --verify`")
+            path.write_bytes(data)
+    assert opened.read(1).any()
 
 
 def test_reading_a_damaged_fragment_raises_nothing(store: Path):
