@@ -4,8 +4,9 @@
     DASK_DISTRIBUTED__WORKER__PRELOAD=stalling.py mgc ...     held in a Dask worker (its nanny imports this file)
 
 `$STALL` is a JSON object: `process`, client or worker; `at`, a function as `module:name`; `call`, which of its calls in
-the process; `after`, whether the function has returned; `flag`, a file that appears when the moment has come. As
-program, deals are small, so that a few clips make many shards.
+the process; `after`, whether the function has returned; `flag`, a file that appears when the moment has come. It goes
+on once there is a file of that name with `.go` behind it. As program, deals are small, so that a few clips make many
+shards.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def install(process: str) -> None:
 
 def _hold(flag: str) -> None:
     Path(flag).touch()
-    while True:
-        time.sleep(60)
+    while not Path(f"{flag}.go").exists():
+        time.sleep(0.05)
 
 
 def dask_setup(worker: object) -> None:

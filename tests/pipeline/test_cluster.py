@@ -29,10 +29,11 @@ FEATURE = "stft:n_fft=512"
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips, and one that kills workers and one that hangs them, if they have the hazards loaded."""
+    """Twelve clips, and two that kill workers and one that hangs them, if they have the hazards loaded."""
     folder = tmp_path_factory.mktemp("music") / "songs"
     write_genres(folder, tracks=6, seconds=0.6)
     write_clip(folder / "blues" / "deadly.wav")
+    write_clip(folder / "blues" / "faulty.wav")
     write_clip(folder / "disco" / "endless.wav")
     return folder
 
@@ -47,7 +48,7 @@ def harmless(songs: Path, scheduler: str, tmp_path_factory: pytest.TempPathFacto
     """The store that workers without hazards make, on a foreign cluster."""
     data = tmp_path_factory.mktemp("harmless")
     report = mgc(*arguments(songs, data, "--scheduler", scheduler)).json["stores"][0]
-    assert report["ok"] == 14
+    assert report["ok"] == 15
     return Path(report["store"])
 
 
@@ -79,7 +80,12 @@ class TestHazards:
         assert outcome.code == 0, outcome.err
         report: dict[str, Any] = outcome.json["stores"][0]
         reasons = {row["track_id"]: row["reason"] for row in report["dropped_tracks"]}
-        assert reasons == {"blues/deadly": "crashed", "disco/endless": "timeout"}
+        assert reasons == {"blues/deadly": "crashed", "blues/faulty": "crashed", "disco/endless": "timeout"}
+        manifest = {row["track_id"]: row for row in Store.open(Path(report["store"])).tracks.to_pylist()}
+        for track_id, reason in reasons.items():
+            row = manifest[track_id]
+            assert (row["status"], row["reason"], row["n_frames"], row["duration_s"]) == ("dropped", reason, 0, None)
+            assert row["detail"]
         found, expected = frames(Path(report["store"])), frames(harmless)
         assert found == {track_id: expected[track_id] for track_id in expected if track_id not in reasons}
         assert mgc("verify", report["store"]).code == 0

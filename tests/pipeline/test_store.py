@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -165,6 +166,32 @@ class TestSecondWriter:
         assert mgc("slice", store, "--slice", "0.2", "--overlap", "0").code == 0
 
 
+def test_of_two_extractions_at_once_one_works_and_the_other_says_who_it_is(made, dataset, tmp_path):
+    """While the first decodes."""
+    store, held = tmp_path / "out" / made.name, tmp_path / "held"
+    stall = {"process": "worker", "at": "pipeline.audio:inspect", "call": 1, "after": False, "flag": str(held)}
+    environment = os.environ | {"STALL": json.dumps(stall), "DASK_DISTRIBUTED__WORKER__PRELOAD": stalling.__file__}
+    command = [str(MGC), *map(str, extract_into(store, dataset))]
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while not held.exists():
+            assert first.poll() is None, first.stdout.read()
+            time.sleep(0.01)
+        for options in ((), ("--rebuild",), ("--verify",)):
+            outcome = mgc(*extract_into(store, dataset, *options))
+            assert outcome.code == 1
+            who = f"process {first.pid} on {socket.gethostname()}"
+            assert outcome.error == f"{store}: {who} is writing to it; wait for it to end"
+        assert "its extraction is unfinished" in mgc("info", store).error
+        Path(f"{held}.go").touch()
+        output, _ = first.communicate(timeout=120)
+    finally:
+        first.kill()
+        first.wait()
+    assert first.returncode == 0, output
+    assert tree(store) == tree(made)
+
+
 def in_namespace(script: str, **variables: object) -> subprocess.CompletedProcess:
     """Run a shell script that may mount what it likes: nobody else sees it, and it is gone with the script."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
@@ -215,15 +242,41 @@ def test_a_store_that_cannot_be_written_can_still_be_read(store, dataset, tmp_pa
         $MGC verify $STORE > /dev/null; echo $?
         $MGC slice $STORE --slice 0.3; echo $?
         $EXTRACT --slice 0.3; echo $?
+        mount -o remount,rw,bind $STORE
+        $EXTRACT --slice 0.3 > /dev/null; echo $?
         """,
         STORE=store,
         MGC=MGC,
         EXTRACT=" ".join(map(str, (MGC, *extract_into(store, dataset)))),
     )
-    assert run.stdout.split() == ["0", "0", "1", "1"]
-    errors = [line for line in run.stderr.splitlines() if not line.startswith("verify: ")]
+    assert run.stdout.split() == ["0", "0", "1", "1", "0"]
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     for error in errors:
         assert error.startswith(f"error: {store}")
         assert "cannot be written (Read-only file system); choose another folder or its rights" in error
-    assert stamps(store) == before
+    now = stamps(store)
+    rewritten = {name for name in before if now[name] != before[name]}
+    assert rewritten == {"slices.parquet", "tracks.parquet", "published.json"}
+
+
+def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_is_not(made, dataset, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    run = in_namespace(
+        """
+        mount -t tmpfs -o size=64m,ro none $OUT
+        $EXTRACT; echo $?
+        mount -o remount,rw $OUT
+        $EXTRACT > /dev/null; echo $?
+        cp -r $OUT $COPY
+        """,
+        OUT=out,
+        COPY=tmp_path / "copy",
+        EXTRACT=" ".join(map(str, (MGC, *extract_into(out / "store", dataset), "--data-dir", tmp_path / "data"))),
+    )
+    assert run.stdout.split() == ["1", "0"], run.stderr
+    (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: {out}")
+    assert error.endswith("cannot be written (Read-only file system); choose another folder or its rights")
+    assert tree(tmp_path / "copy" / made.name) == tree(made)
