@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from models.device import random_state, restore_random_state
 from models.network import Network, outputs
-from models.optim import LOSSES, build_optimizer
+from models.optim import LOSSES, build_optimizer, main_logits, total_loss
 from models.recipes import Training
 from models.runs import Run
 from models.stream import Stream
@@ -127,14 +127,14 @@ def fit(
                 started = time.monotonic()
                 for batch in training.batches(at.epoch, at.batch):
                     with uninterrupted():
-                        logits = network(batch.frames)
-                        loss = loss_of(logits, batch.labels)
+                        output = network(batch.frames)
+                        loss = total_loss(loss_of, output, batch.labels)
                         mean = finite(loss, at)
                         optimizer.zero_grad()
                         loss.backward()
                         optimizer.step()
                         schedule.step()
-                        correct = int((logits.argmax(dim=1) == batch.labels).sum())
+                        correct = int((main_logits(output).argmax(dim=1) == batch.labels).sum())
                         seconds, started = time.monotonic() - started, time.monotonic()
                         at.add(mean, correct, len(batch.labels), seconds)
                         if time.monotonic() - saved > CHECKPOINT_SECONDS:

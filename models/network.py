@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import inputs
+from models.optim import Outputs
 from models.registry import System
 from models.stream import Stream
 from pipeline.features import FeatureSpec
@@ -29,8 +30,11 @@ class Network(nn.Module):
         self.inputs = inputs.adapter(system.input, spec)
         self.model = system.build(n_classes).to(memory_format=torch.channels_last)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames `(batch, frames, bins)`, float32, to logits `(batch, classes)`."""
+    def forward(self, frames: Tensor) -> Outputs:
+        """Frames `(batch, frames, bins)`, float32, to logits `(batch, classes)`.
+
+        In training the logits of auxiliary heads come with them, where the model has such.
+        """
         return self.model(self.inputs(frames).contiguous(memory_format=torch.channels_last))
 
 

@@ -14,12 +14,30 @@ from torch.optim.lr_scheduler import LambdaLR
 from models.recipes import Optimizer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+#: What a network puts out in training: logits `(batch, classes)`, alone or before those of its auxiliary heads.
+Outputs = Tensor | tuple[Tensor, ...]
+
+#: Weight of the loss of each auxiliary head (Szegedy et al., "Going Deeper with Convolutions", 2015, section 5).
+AUXILIARY_WEIGHT = 0.3
 
 
 def build_optimizer(recipe: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> tuple[TorchOptimizer, LambdaLR]:
     """The optimiser and the schedule of its learning rate, which is stepped once per update."""
     optimizer = Adam(parameters, recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
     return optimizer, LambdaLR(optimizer, lambda update: 1 / (1 + recipe.decay * update))
+
+
+def main_logits(outputs: Outputs) -> Tensor:
+    """The logits `(batch, classes)` that predictions are made from."""
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def total_loss(loss: Loss, outputs: Outputs, target: Tensor) -> Tensor:
+    """The loss of a network's logits and, by their weight, those of its auxiliary heads."""
+    if isinstance(outputs, Tensor):
+        return loss(outputs, target)
+    logits, *auxiliary = outputs
+    return loss(logits, target) + AUXILIARY_WEIGHT * torch.stack([loss(each, target) for each in auxiliary]).sum()
 
 
 def binary_on_softmax(logits: Tensor, target: Tensor) -> Tensor:

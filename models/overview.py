@@ -13,10 +13,11 @@ from pipeline.slicing import Slicing
 
 
 def describe_systems() -> list[dict[str, Any]]:
-    """One entry per system: id, study, kind, input, parameters at its study's number of classes, published result."""
+    """One entry per system: names, study, kind, input, parameters at its study's number of classes, published score."""
     return [
         {
             "id": system.id,
+            "aliases": system.aliases,
             "study": system.study,
             "kind": system.kind,
             "features": list(system.input.features),
@@ -36,7 +37,8 @@ def render_systems(systems: list[dict[str, Any]]) -> str:
     for system in systems:
         shape = "×".join("·" if size is None else str(size) for size in system["input"])
         params = f"{system['params']:,}" if system["params"] is not None else "-"
-        rows.append((system["id"], "/".join(system["features"]), shape, params, system["published"]))
+        names = " = ".join([system["id"], *system["aliases"]])
+        rows.append((names, "/".join(system["features"]), shape, params, system["published"]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"

@@ -30,6 +30,9 @@ PICTURE_SIZE = 224
 
 _DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
+#: Other names of systems.
+ALIASES = {"xu2022/resnet101": "xu2022/resnet-3-4-23-3"}
+
 _systems: dict[str, System] = {}
 
 
@@ -85,6 +88,11 @@ class System:
         """The key of the study it comes from."""
         return self.id.partition("/")[0]
 
+    @property
+    def aliases(self) -> list[str]:
+        """Its other names."""
+        return [alias for alias, id in ALIASES.items() if id == self.id]
+
     @cached_property
     def recipe(self) -> recipes.Recipe:
         """What its study used and reported."""
@@ -127,17 +135,18 @@ def system(
 
 
 def get(id: str) -> System:
-    """The system of this id.
+    """The system of this id or alias.
 
     Raises:
         ModelError: there is none; the remedy names the nearest ids.
     """
+    id = ALIASES.get(id, id)
     if id in recipes.published():
         _load_study(id)
     else:
         _load_entry_points()
     if id not in _systems:
-        nearest = difflib.get_close_matches(id, ids(), n=3, cutoff=0.3)
+        nearest = difflib.get_close_matches(id, [*ids(), *ALIASES], n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
         raise ModelError(f"there is no model {id!r}", f"{hint}`mgc models` lists them all")
     return _systems[id]

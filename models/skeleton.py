@@ -1,4 +1,4 @@
-"""Networks without weights, to count them by."""
+"""Networks without weights, to count and compare them by."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from torch.overrides import TorchFunctionMode
 
 
 def n_params(build: Callable[[int], nn.Module], n_classes: int) -> int:
-    """Trainable parameters of the network that `build` makes, found without memory for them or time to draw them."""
+    """Trainable parameters of the network that `build` makes, without those of modules it names `training_only`."""
+    model = skeleton(build, n_classes)
+    aside = tuple(f"{name}." for name in getattr(model, "training_only", ()))
+    counted = (p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith(aside))
+    return sum(counted)
+
+
+def skeleton(build: Callable[[int], nn.Module], n_classes: int) -> nn.Module:
+    """The network that `build` makes, on the meta device: no memory for its weights, no time to draw them."""
     with torch.device("meta"), _Undrawn():
-        model = build(n_classes)
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        return build(n_classes)
 
 
 class _Undrawn(TorchFunctionMode):

@@ -1,135 +1,100 @@
-"""Xu et al., "Research on Music Genre Classification Based on Residual Network", 2022: MobileNet on STFT pictures.
+"""Xu et al., "Research on Music Genre Classification Based on Residual Network", 2022: networks on STFT pictures.
 
-The version is not named; MobileNetV3-Large is the one whose size with 8 classes is the printed 16.2 MB. Its state dict
-has the keys and shapes of the reference implementation (torchvision), so that public weights load.
+The study varies the number of blocks in ResNet-101 and compares it with other networks, whose variants it does not
+name: of the MobileNets, V3-Large is the one whose size with 8 classes is the printed 16.2 MB; V1 and V2 are the other
+readings. It adds an attention mechanism, which it does not name either: squeeze-and-excitation or CBAM.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from functools import partial
 
-from models.layers import BatchNorm2d
+from torch import nn
+
+from models.alexnet import AlexNet
+from models.attention import ConvolutionalAttention, SqueezeExcitation
+from models.googlenet import GoogLeNet
+from models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from models.registry import InputSpec, system
+from models.resnet import ResNet
 
 _PICTURE = InputSpec("picture", features=("stft",))
 
-# Howard et al., "Searching for MobileNetV3", 2019, Table 1: kernel, expansion, output channels, squeeze-and-excitation,
-# hard-swish (else ReLU), stride.
-_V3_LARGE = (
-    (3, 16, 16, False, False, 1),
-    (3, 64, 24, False, False, 2),
-    (3, 72, 24, False, False, 1),
-    (5, 72, 40, True, False, 2),
-    (5, 120, 40, True, False, 1),
-    (5, 120, 40, True, False, 1),
-    (3, 240, 80, False, True, 2),
-    (3, 200, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 184, 80, False, True, 1),
-    (3, 480, 112, True, True, 1),
-    (3, 672, 112, True, True, 1),
-    (5, 672, 160, True, True, 2),
-    (5, 960, 160, True, True, 1),
-    (5, 960, 160, True, True, 1),
+#: Blocks of the four stages in the rows of Table 1; rows 4 and 7 are one setting. The last is ResNet-101.
+SETTINGS = (
+    (3, 8, 23, 3),
+    (6, 4, 23, 3),
+    (3, 4, 32, 3),
+    (4, 6, 25, 6),
+    (5, 6, 26, 5),
+    (4, 5, 24, 4),
+    (3, 4, 20, 3),
+    (2, 3, 22, 2),
+    (3, 4, 23, 3),
 )
+_RESNET101 = SETTINGS[-1]
+
+for _blocks in SETTINGS:
+    system(f"xu2022/resnet-{'-'.join(map(str, _blocks))}", input=_PICTURE)(partial(ResNet, _blocks))
+
+_resnext = partial(ResNet, _RESNET101, groups=32, width_per_group=8)
 
 
-class MobileNetV3(nn.Module):
-    """MobileNetV3-Large."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = []
-        channels = 16
-        for kernel, expansion, filters, squeeze, swish, stride in _V3_LARGE:
-            blocks.append(InvertedResidual(channels, kernel, expansion, filters, squeeze, swish, stride))
-            channels = filters
-        self.features = nn.Sequential(
-            _convolution(3, 16, 3, nn.Hardswish, stride=2), *blocks, _convolution(channels, 960, 1, nn.Hardswish)
-        )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(
-            nn.Linear(960, 1280), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1280, n_classes)
-        )
-        self.apply(_init)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224."""
-        return self.classifier(self.pool(self.features(x)).flatten(1))
+@system("xu2022/resnext101-32x8d", input=_PICTURE)
+def resnext101_32x8d(n_classes: int) -> nn.Module:
+    """ResNeXt-101 32x8d; 86,758,728 parameters at 8 classes."""
+    return _resnext(n_classes)
 
 
-class InvertedResidual(nn.Module):
-    """Widen by 1×1, convolve each channel by itself, weigh the channels, narrow by 1×1; plus the input if it fits."""
-
-    def __init__(
-        self, channels: int, kernel: int, expansion: int, filters: int, squeeze: bool, swish: bool, stride: int
-    ) -> None:
-        super().__init__()
-        activation = nn.Hardswish if swish else nn.ReLU
-        layers: list[nn.Module] = []
-        if expansion != channels:
-            layers.append(_convolution(channels, expansion, 1, activation))
-        layers.append(_convolution(expansion, expansion, kernel, activation, stride, groups=expansion))
-        if squeeze:
-            layers.append(SqueezeExcitation(expansion, _round8(expansion / 4)))
-        layers.append(_convolution(expansion, filters, 1, None))
-        self.block = nn.Sequential(*layers)
-        self.residual = stride == 1 and channels == filters
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
-        y = self.block(x)
-        return x + y if self.residual else y
+@system("xu2022/se-resnet101", input=_PICTURE)
+def se_resnet101(n_classes: int) -> nn.Module:
+    """ResNet-101 with squeeze-and-excitation; 47,294,264 parameters at 8 classes."""
+    return ResNet(_RESNET101, n_classes, attention=SqueezeExcitation)
 
 
-class SqueezeExcitation(nn.Module):
-    """Channels scaled by a gate in [0, 1] that sees the mean of each.
-
-    The reference layout makes its two dense layers 1×1 convolutions.
-    """
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to the same shape."""
-        gate = self.fc2(nn.functional.relu(self.fc1(self.pool(x))))
-        return x * nn.functional.hardsigmoid(gate)
+@system("xu2022/se-resnext101-32x8d", input=_PICTURE)
+def se_resnext101_32x8d(n_classes: int) -> nn.Module:
+    """ResNeXt-101 32x8d with squeeze-and-excitation; 91,536,440 parameters at 8 classes."""
+    return _resnext(n_classes, attention=SqueezeExcitation)
 
 
-def _convolution(
-    channels: int, filters: int, kernel: int, activation: type[nn.Module] | None, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution without bias, batch norm (the reference has Keras's constants), activation."""
-    layers = [
-        nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        BatchNorm2d(filters),
-    ]
-    return nn.Sequential(*layers, *([activation()] if activation else []))
+@system("xu2022/cbam-resnet101", input=_PICTURE)
+def cbam_resnet101(n_classes: int) -> nn.Module:
+    """ResNet-101 with CBAM; 47,262,954 parameters at 8 classes."""
+    return ResNet(_RESNET101, n_classes, attention=ConvolutionalAttention)
 
 
-def _round8(width: float) -> int:
-    """The nearest multiple of 8, but not less than nine tenths of `width`."""
-    rounded = max(8, int(width + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * width else rounded
-
-
-def _init(module: nn.Module) -> None:
-    """Random weights as the reference draws them."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
+@system("xu2022/cbam-resnext101-32x8d", input=_PICTURE)
+def cbam_resnext101_32x8d(n_classes: int) -> nn.Module:
+    """ResNeXt-101 32x8d with CBAM; 91,505,130 parameters at 8 classes."""
+    return _resnext(n_classes, attention=ConvolutionalAttention)
 
 
 @system("xu2022/mobilenet", input=_PICTURE)
 def mobilenet(n_classes: int) -> nn.Module:
     """MobileNetV3-Large; 4,212,280 parameters at 8 classes."""
     return MobileNetV3(n_classes)
+
+
+@system("xu2022/mobilenet-v2", input=_PICTURE)
+def mobilenet_v2(n_classes: int) -> nn.Module:
+    """MobileNetV2; 2,234,120 parameters at 8 classes."""
+    return MobileNetV2(n_classes)
+
+
+@system("xu2022/mobilenet-v1", input=_PICTURE)
+def mobilenet_v1(n_classes: int) -> nn.Module:
+    """MobileNetV1; 3,215,176 parameters at 8 classes."""
+    return MobileNetV1(n_classes)
+
+
+@system("xu2022/alexnet", input=_PICTURE)
+def alexnet(n_classes: int) -> nn.Module:
+    """AlexNet; 57,036,616 parameters at 8 classes."""
+    return AlexNet(n_classes)
+
+
+@system("xu2022/googlenet", input=_PICTURE)
+def googlenet(n_classes: int) -> nn.Module:
+    """GoogLeNet; 5,608,104 parameters at 8 classes, and 4,346,384 of the heads that only training uses."""
+    return GoogLeNet(n_classes)

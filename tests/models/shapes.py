@@ -5,7 +5,10 @@ from torch import nn
 
 
 def output_shapes(model: nn.Module, names: list[str], *shape: int) -> dict[str, tuple[int, ...]]:
-    """Output shape, without the batch, of the named modules for one random input of this shape."""
+    """Output shape, without the batch, of the named modules for one random input of this shape.
+
+    A model on the meta device computes nothing, and has all its shapes.
+    """
     found = {}
 
     def note(name: str) -> None:
@@ -17,7 +20,7 @@ def output_shapes(model: nn.Module, names: list[str], *shape: int) -> dict[str, 
     for name in names:
         note(name)
     with torch.no_grad():
-        model.eval()(torch.randn(1, *shape))
+        model.eval()(torch.randn(1, *shape, device=next(model.parameters()).device))
     return found
 
 

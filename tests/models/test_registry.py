@@ -10,11 +10,16 @@ import torch
 from torch import nn
 
 from models import recipes, registry
-from models.optim import LOSSES, build_optimizer
+from models.optim import LOSSES, build_optimizer, main_logits, total_loss
+from models.skeleton import skeleton
 from pipeline.errors import ModelError
 
 NEURAL = [system.id for system in registry.systems() if system.kind == "neural"]
 PICTURE = (3, 64, 64)  # smaller than the study's, to be quick
+#: Networks of more than ten million parameters, which take seconds a step: always they run once, forwards;
+#: `make test-slow` trains, saves and repeats them like the others.
+LARGE = [id for id in NEURAL if registry.get(id).params(8) > 10_000_000]
+WALK = [pytest.param(id, marks=pytest.mark.slow) if id in LARGE else id for id in NEURAL]
 
 
 def random_batch(system: registry.System, size: int, seed: int = 0) -> torch.Tensor:
@@ -48,19 +53,36 @@ def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
 
 
 @pytest.mark.parametrize("n_classes", [8, 10])
-@pytest.mark.parametrize("id", NEURAL)
+@pytest.mark.parametrize("id", WALK)
 def test_forward_and_backward(id: str, n_classes: int) -> None:
     system = registry.get(id)
     model = build(system, n_classes)
-    logits = model(random_batch(system, 4))
-    assert logits.shape == (4, n_classes)
-    logits.square().mean().backward()
+    outputs = model(random_batch(system, 4))
+    assert main_logits(outputs).shape == (4, n_classes)
+    total_loss(lambda logits, _: logits.square().mean(), outputs, torch.zeros(4)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("id", NEURAL)
+@pytest.mark.parametrize("id", LARGE)
+def test_large_networks_run(id: str) -> None:
+    """Once, forwards, with weights that are quicker to draw than their own."""
+    system = registry.get(id)
+    model = skeleton(system.build, 8).to_empty(device="cpu").eval()
+    for name, value in model.state_dict().items():
+        if value.ndim > 1:
+            value.uniform_(-1, 1).mul_(value[0].numel() ** -0.5)
+        else:
+            value.fill_(0 if name.endswith(("bias", "mean")) else 1)
+    with torch.inference_mode():
+        logits = model(random_batch(system, 2))
+    assert logits.shape == (2, 8)
+    assert logits.isfinite().all()
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("id", WALK)
 def test_overfits_one_batch(id: str) -> None:
     system = registry.get(id)
     training = system.recipe.training
@@ -71,7 +93,7 @@ def test_overfits_one_batch(id: str) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses: list[float] = []
     while len(losses) < 100 and (not losses or losses[-1] > losses[0] / 4):
-        loss = LOSSES[training.loss](model(x), target)
+        loss = total_loss(LOSSES[training.loss], model(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -79,7 +101,7 @@ def test_overfits_one_batch(id: str) -> None:
     assert losses[-1] <= losses[0] / 4
 
 
-@pytest.mark.parametrize("id", NEURAL)
+@pytest.mark.parametrize("id", WALK)
 def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> None:
     system = registry.get(id)
     x = random_batch(system, 2)
@@ -88,7 +110,7 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> Non
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("id", NEURAL)
+@pytest.mark.parametrize("id", WALK)
 def test_weights_load_without_running_code(id: str, tmp_path: Path) -> None:
     system = registry.get(id)
     saved, loaded = build(system, 8, 0), build(system, 8, 1)
@@ -111,6 +133,15 @@ def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
 def test_unknown_id_names_the_nearest_ones() -> None:
     with pytest.raises(ModelError, match=r"xu2022/mobilnet.*did you mean xu2022/mobilenet.*`mgc models`"):
         registry.get("xu2022/mobilnet")
+
+
+def test_aliases_are_other_names_of_systems() -> None:
+    for alias, id in registry.ALIASES.items():
+        assert alias not in registry.ids()
+        assert registry.get(alias) is registry.get(id)
+        assert alias in registry.get(id).aliases
+    with pytest.raises(ModelError, match="did you mean xu2022/resnet101"):
+        registry.get("xu2022/resnet-101")
 
 
 def test_duplicate_id_is_refused() -> None:

@@ -1,85 +1,83 @@
-"""MobileNetV3-Large against the tables of its paper and the keys of the reference implementation."""
+"""The study's systems: which networks they are, and what its tables say about them."""
 
 import pytest
 import torch
-from shapes import n_params, output_shapes
+from torch import nn
 
-from models.xu2022 import MobileNetV3
+from models import registry
+from models.attention import ConvolutionalAttention, SqueezeExcitation
+from models.skeleton import skeleton
 
-# Output (channels, side) at 224 × 224 and parameters, by block.
-BLOCKS = [
-    (16, 112, 464),
-    (24, 56, 3_440),
-    (24, 56, 4_440),
-    (40, 28, 10_328),
-    (40, 28, 20_992),
-    (40, 28, 20_992),
-    (80, 14, 32_080),
-    (80, 14, 34_760),
-    (80, 14, 31_992),
-    (80, 14, 31_992),
-    (112, 14, 214_424),
-    (112, 14, 386_120),
-    (160, 7, 429_224),
-    (160, 7, 797_360),
-    (160, 7, 797_360),
-]
-
-
-@pytest.fixture(scope="module")
-def model() -> MobileNetV3:
-    return MobileNetV3(8)
-
-
-def test_every_layer(model: MobileNetV3) -> None:
-    names = [f"features.{i}" for i in range(17)]
-    shapes = output_shapes(model, names, 3, 224, 224)
-    assert list(shapes.values()) == [
-        (16, 112, 112),
-        *((channels, side, side) for channels, side, _ in BLOCKS),
-        (960, 7, 7),
-    ]
-    assert [n_params(model, name) for name in names] == [464, *(params for *_, params in BLOCKS), 155_520]
-    assert n_params(model, "classifier") == 1_240_328
+# At 8 classes.
+PARAMS = {
+    "resnet-3-8-23-3": 43_636_808,
+    "resnet-6-4-23-3": 42_727_752,
+    "resnet-3-4-32-3": 52_571_208,
+    "resnet-4-6-25-6": 58_769_224,
+    "resnet-5-6-26-5": 55_494_216,
+    "resnet-4-5-24-4": 48_446_792,
+    "resnet-3-4-20-3": 39_165_000,
+    "resnet-2-3-22-2": 36_586_312,
+    "resnet-3-4-23-3": 42_516_552,
+    "resnext101-32x8d": 86_758_728,
+    "mobilenet": 4_212_280,
+    "mobilenet-v2": 2_234_120,
+    "mobilenet-v1": 3_215_176,
+    "alexnet": 57_036_616,
+    "googlenet": 5_608_104,
+    "se-resnet101": 47_294_264,
+    "se-resnext101-32x8d": 91_536_440,
+    "cbam-resnet101": 47_262_954,
+    "cbam-resnext101-32x8d": 91_505_130,
+}
+TABLE_1 = [62.8, 61.5, 61.7, 63.4, 62.1, 61.7, 57.3, 64.2, 68.4, 71.8]
 
 
-def test_keys_and_shapes_are_the_reference_ones(model: MobileNetV3) -> None:
-    weights = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    assert len(weights) == 312
-    expected = {
-        "features.0.0.weight": (16, 3, 3, 3),
-        "features.0.1.running_var": (16,),
-        "features.1.block.0.0.weight": (16, 1, 3, 3),  # the first block does not widen
-        "features.1.block.1.0.weight": (16, 16, 1, 1),
-        "features.2.block.0.0.weight": (64, 16, 1, 1),
-        "features.4.block.1.0.weight": (72, 1, 5, 5),
-        "features.4.block.2.fc1.weight": (24, 72, 1, 1),
-        "features.4.block.2.fc2.bias": (72,),
-        "features.4.block.3.0.weight": (40, 72, 1, 1),
-        "features.7.block.2.1.num_batches_tracked": (),
-        "features.13.block.1.0.weight": (672, 1, 5, 5),
-        "features.15.block.3.0.weight": (160, 960, 1, 1),
-        "features.16.0.weight": (960, 160, 1, 1),
-        "classifier.0.weight": (1280, 960),
-        "classifier.3.weight": (8, 1280),
-    }
-    assert expected.items() <= weights.items()
+def test_parameters_of_every_network() -> None:
+    systems = [system for system in registry.systems() if system.study == "xu2022" and system.kind == "neural"]
+    assert {system.id: system.params(8) for system in systems} == {f"xu2022/{id}": n for id, n in PARAMS.items()}
 
 
-def test_activations(model: MobileNetV3) -> None:
-    kinds = {i: {type(m).__name__ for m in model.features[i].modules()} & {"ReLU", "Hardswish"} for i in range(17)}
-    assert kinds == {i: {"ReLU"} if 1 <= i <= 6 else {"Hardswish"} for i in range(17)}
+def test_table_1() -> None:
+    rows = {}
+    for id in PARAMS:
+        for row in registry.get(f"xu2022/{id}").recipe.published:
+            if row.setting.startswith("Table 1, row "):
+                rows[int(row.setting.removeprefix("Table 1, row "))] = row.accuracy
+    assert [rows[i] for i in range(1, 11)] == TABLE_1
 
 
-def test_residuals_where_stride_and_width_allow(model: MobileNetV3) -> None:
-    # The number of each block that adds its input, counted from 1 as in the paper's table.
-    assert [i for i in range(1, 16) if model.features[i].residual] == [1, 3, 5, 6, 8, 9, 10, 12, 14, 15]
+def test_resnet101_is_an_alias() -> None:
+    assert registry.get("xu2022/resnet101") is registry.get("xu2022/resnet-3-4-23-3")
+    assert registry.get("xu2022/resnet101").aliases == ["xu2022/resnet101"]
+    assert "xu2022/resnet101" not in registry.ids()
 
 
-def test_squeeze_gate_is_a_hard_sigmoid(model: MobileNetV3) -> None:
-    gate = model.features[4].block[2]
-    x = torch.randn(2, 72, 5, 5)
-    hidden = torch.relu(x.mean(dim=(2, 3)) @ gate.fc1.weight[:, :, 0, 0].T + gate.fc1.bias)
-    weights = hidden @ gate.fc2.weight[:, :, 0, 0].T + gate.fc2.bias
-    expected = x * ((weights + 3).clamp(0, 6) / 6)[:, :, None, None]
-    torch.testing.assert_close(gate(x), expected)
+@pytest.mark.parametrize(
+    ("id", "kind", "groups"),
+    [
+        ("se-resnet101", SqueezeExcitation, 1),
+        ("se-resnext101-32x8d", SqueezeExcitation, 32),
+        ("cbam-resnet101", ConvolutionalAttention, 1),
+        ("cbam-resnext101-32x8d", ConvolutionalAttention, 32),
+    ],
+)
+def test_attention_in_every_block(id: str, kind: type[nn.Module], groups: int) -> None:
+    model = skeleton(registry.get(f"xu2022/{id}").build, 8)
+    blocks = [block for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
+    assert len(blocks) == 33
+    assert {type(block.attention) for block in blocks} == {kind}
+    assert {block.conv2.groups for block in blocks} == {groups}
+
+
+def test_adam_with_the_printed_weight_decay() -> None:
+    for id in PARAMS:
+        recipe = registry.get(f"xu2022/{id}").recipe
+        assert recipe.training.optimizer.weight_decay == 1e-3
+        assert recipe.sources["training.optimizer.weight_decay"] == "printed"
+
+
+def test_float32_weights_of_the_mobilenet_have_the_printed_size() -> None:
+    model = skeleton(registry.get("xu2022/mobilenet").build, 8)
+    assert sum(value.numel() * 4 for value in model.state_dict().values()) / 2**20 == pytest.approx(16.2, abs=0.05)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in model.state_dict().values())

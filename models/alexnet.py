@@ -1,0 +1,51 @@
+"""AlexNet with one column and no response normalisation (Krizhevsky, "One weird trick", 2014).
+
+The state dict has the keys and shapes of the reference implementation (torchvision), so that public weights load.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class AlexNet(nn.Module):
+    """Five convolutions and three dense layers, which hold 54 of its 57 million parameters. PyTorch's initial weights.
+
+    Args:
+        n_classes: outputs.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(6)
+        self.classifier = nn.Sequential(
+            nn.Dropout(0.5),
+            nn.Linear(256 * 6 * 6, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Linear(4096, n_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`.
+
+        The study's are 224 × 224; 63 × 63 is the least that the pools leave something of.
+        """
+        return self.classifier(self.pool(self.features(x)).flatten(1))
