@@ -392,6 +392,7 @@ def models(data_dir: Path, as_json: bool) -> int:
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
+@click.option("--weights", type=FOLDER, help="State dict to start from, such as torchvision's of the same network.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")

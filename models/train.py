@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from models import baselines, classical, loop, registry
+from models import baselines, classical, loop, registry, weights
 from models.device import choose, keep_memory, seed_everything
 from models.fit import check
 from models.loop import Echo
@@ -42,6 +42,7 @@ class Options:
         device: auto, cpu, cuda, cuda:1.
         limit_tracks: tracks of each genre for training, and for validation, at most.
         as_published: refuse to train where anything differs from the study.
+        weights: file that a network starts from instead of random weights; see `models.weights`.
     """
 
     model: str | None = None
@@ -52,6 +53,7 @@ class Options:
     device: str = "auto"
     limit_tracks: int | None = None
     as_published: bool = False
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         # Batch normalisation cannot learn from a single slice.
@@ -79,7 +81,8 @@ def train(
         The finished run.
 
     Raises:
-        ModelError: there is no such system, it does not fit the store, or is not as published where that was asked.
+        ModelError: there is no such system, it does not fit the store or the weights to start from, or is not as
+            published where that was asked.
         StoreError: the store is unfinished or damaged, or has nothing to train on or to validate with.
         RunError: the loss is no longer a number.
         MgcError: there is no such device, or the run cannot be written.
@@ -88,6 +91,10 @@ def train(
     system = registry.get(options.model or registry.default_model(store.spec.name))
     recipe, seed, changes = _resolve(system, options)
     selection = select(store, limit=options.limit_tracks, seed=seed)
+    origin = None
+    if options.weights is not None:
+        origin = weights.read(options.weights, system, len(selection.classes)).origin
+        changes.append(f"initial weights of {options.weights.name}")
     if options.limit_tracks is not None:
         changes.append(f"at most {options.limit_tracks} training tracks of each genre")
     # With --whole slices are of any length: half of them are at least this long, and the stream repeats shorter ones.
@@ -112,6 +119,7 @@ def train(
         "frames": fit.frames or typical,
         "training": dataclasses.asdict(recipe) if recipe else None,
         "limit_tracks": options.limit_tracks,
+        "weights": origin,
         "seed": seed,
         "device": str(choose(options.device)),
         "threads": torch.get_num_threads(),
@@ -156,7 +164,7 @@ def _resolve(system: System, options: Options) -> tuple[Training | None, int, li
     names = {"epochs": "epochs", "batch_size": "batch size", "lr": "learning rate"}
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if recipe is None:
-        for name in chosen:
+        for name in [*chosen, *(["weights"] if options.weights else [])]:
             raise SpecError(f"--{name.replace('_', '-')}: {system.id} is fitted in one step", "leave the option out")
         return None, options.seed or 0, []
     study = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "lr": recipe.optimizer.lr}
@@ -240,8 +248,18 @@ def _fit_network(run: Run, system: System, training: _Part, validation: _Part, e
     optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(values["optimizer"]["betas"])})
     recipe = Training(**values | {"optimizer": optimizer})
     network = Network(system, run.spec, len(run.classes)).to(training.stream.device)
+    if (origin := run.config.get("weights")) and not (run.path / "last.pt").exists():
+        _load_weights(network, system, run, origin, echo)
     at = loop.fit(run, network, recipe, training.stream, validation.stream, validation.tracks, echo)
     return {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
+
+
+def _load_weights(network: Network, system: System, run: Run, origin: dict[str, Any], echo: Echo) -> None:
+    start = weights.read(Path(origin["file"]), system, len(run.classes))
+    if start.sha256 != origin["sha256"]:
+        raise RunError(f"{start.file} has changed since the run began", "train a new run")
+    network.model.load_state_dict(dict(start.tensors), strict=False)
+    echo(str(start))
 
 
 def _fit_classical(run: Run, system: System, training: _Part, validation: _Part) -> dict[str, Any]:
