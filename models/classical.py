@@ -44,6 +44,9 @@ def fit(model: Pipeline, x: np.ndarray, y: np.ndarray, tracks: Sequence[str], ar
     from sklearn.calibration import CalibratedClassifierCV
 
     classifier = model[-1]
+    neighbours = getattr(classifier, "n_neighbors", 0)
+    if neighbours > len(x):
+        raise ModelError(f"asks {neighbours} neighbours, and {len(x)} slices are all there are", "train on more tracks")
     calibrates = isinstance(classifier, CalibratedClassifierCV)
     if calibrates:
         classifier.set_params(cv=grouped_folds(y, tracks, artists))
@@ -53,6 +56,8 @@ def fit(model: Pipeline, x: np.ndarray, y: np.ndarray, tracks: Sequence[str], ar
         raise ModelError(f"cannot be fitted on {len(x)} slices: {error}", "train on more tracks") from error
     if calibrates:
         classifier.set_params(cv=None)  # row numbers of the training set are no part of the model
+    # Nor are an optimiser's moments, which are also of a type that a saved model may not hold.
+    vars(classifier).pop("_optimizer", None)
 
 
 def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | None], n_folds: int = 5) -> Folds:

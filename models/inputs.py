@@ -31,6 +31,8 @@ def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
     match input.adapter:
         case "picture":
             return Picture(PICTURE_SIZE)
+        case "statistics":
+            return nn.Flatten()  # the one row there is
         case "relative":
             values = Relative()
         case "absolute":

@@ -43,13 +43,14 @@ class InputSpec:
     Attributes:
         adapter: how absolute dB become the model's tensor; one of `models.inputs`.
         features: kinds of feature store it can be made from, the preferred one first.
-        bands: mel bands, exactly, or with `mfcc` the first coefficients used; None where any number will do.
+        bands: mel bands, exactly, or with `mfcc` the first coefficients used, or statistics of a track; None where any
+            number will do.
         frames: frames of a slice that the model is trained on; None where any number will do.
         least_frames: what its pools need at least, where that is fewer than `frames`.
         time_first: whether the tensor is (channel, time, band) rather than (channel, band, time).
     """
 
-    adapter: Literal["picture", "relative", "absolute", "mfcc"]
+    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics"]
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None
@@ -61,6 +62,8 @@ class InputSpec:
         """Shape of one item of the model's batch; None along an axis of any length."""
         if self.adapter == "picture":
             return (3, PICTURE_SIZE, PICTURE_SIZE)
+        if self.adapter == "statistics":
+            return (self.bands,)
         return (1, self.frames, self.bands) if self.time_first else (1, self.bands, self.frames)
 
 
@@ -75,6 +78,7 @@ class System:
         build: from the number of classes, an initialised `torch.nn.Module` that returns logits `(batch, classes)`, or
             an unfitted scikit-learn classifier.
         recipe_file: the TOML that says what its study did with it.
+        size: parameters of a classical system by the number of classes, where they do not depend on the data.
     """
 
     id: str
@@ -82,6 +86,7 @@ class System:
     input: InputSpec
     build: Builder
     recipe_file: Traversable
+    size: Callable[[int], int] | None = None
 
     @property
     def study(self) -> str:
@@ -99,16 +104,21 @@ class System:
         return recipes.read(self.recipe_file)
 
     def params(self, n_classes: int) -> int | None:
-        """Trainable parameters as PyTorch counts them; None for a classical system, whose size depends on the data."""
+        """Trainable parameters as PyTorch counts them; None for a classical system whose size depends on the data."""
         if self.kind == "classical":
-            return None
+            return self.size(n_classes) if self.size else None
         from models.skeleton import n_params
 
         return n_params(self.build, n_classes)
 
 
 def system(
-    id: str, *, input: InputSpec, kind: Kind = "neural", recipe: Traversable | None = None
+    id: str,
+    *,
+    input: InputSpec,
+    kind: Kind = "neural",
+    recipe: Traversable | None = None,
+    size: Callable[[int], int] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder, a function of the number of classes.
 
@@ -117,6 +127,7 @@ def system(
         input: what the model needs.
         kind: neural or classical.
         recipe: its recipe, for a system from outside this package.
+        size: see `System`.
 
     Raises:
         ModelError: the id is taken, or there is no recipe.
@@ -128,7 +139,7 @@ def system(
         file = recipe or recipes.published().get(id)
         if file is None:
             raise ModelError(f"{id} has no recipe", "give `system` the path of one")
-        _systems[id] = System(id, kind, input, build, file)
+        _systems[id] = System(id, kind, input, build, file, size)
         return build
 
     return register

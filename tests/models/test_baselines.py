@@ -21,13 +21,13 @@ CLASSICAL = [system.id for system in registry.systems() if system.kind == "class
 
 @pytest.fixture(scope="module")
 def fitted() -> dict:
-    """Every classical system on three genres of 6 tracks with 4 slices each, and slices to predict."""
+    """Every classical system on three genres of 24 tracks with 4 slices each."""
     rng = np.random.default_rng(0)
-    genre, track = np.arange(72) % 3, np.arange(72) // 12 * 3 + np.arange(72) % 3
-    x = (rng.standard_normal((72, 60)) + 2 * np.eye(3, 60)[genre]).astype(np.float32)
+    genre, track = np.arange(288) % 3, np.arange(288) // 12 * 3 + np.arange(288) % 3
+    x = (rng.standard_normal((288, 60)) + 2 * np.eye(3, 60)[genre]).astype(np.float32)
     models = {id: registry.get(id).build(3) for id in CLASSICAL}
     for model in models.values():
-        fit(model, x, genre, [f"t{i}" for i in track], [None] * 72)
+        fit(model, x, genre, [f"t{i}" for i in track], [None] * 288)
     return models
 
 

@@ -25,11 +25,12 @@ def data() -> Data:
 
 @pytest.mark.parametrize("id", CLASSICAL)
 def test_probabilities(id: str, data: Data) -> None:
-    x, y, tracks, artists = data
+    # Eight times, so that the 200 neighbours that xu2022/knn asks are not all there are.
+    x, y, tracks, artists = np.tile(data[0], (8, 1)), np.tile(data[1], 8), data[2] * 8, data[3] * 8
     model = registry.get(id).build(3)
     fit(model, x, y, tracks, artists)
     p = model.predict_proba(x)
-    assert p.shape == (96, 3)
+    assert p.shape == (768, 3)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
     assert (p.argmax(axis=1) == y).mean() > 0.9
     again = registry.get(id).build(3)
@@ -94,3 +95,18 @@ def test_too_few_slices_are_a_data_error(data: Data) -> None:
     x, y, tracks, artists = data
     with pytest.raises(ModelError, match="10 slices"):
         fit(registry.get("kth2020/knn").build(3), x[:10], y[:10], tracks[:10], artists[:10])
+
+
+def test_more_neighbours_than_slices_are_refused(data: Data) -> None:
+    with pytest.raises(ModelError, match="asks 200 neighbours, and 96 slices are all there are"):
+        fit(registry.get("xu2022/knn").build(3), *data)
+
+
+@pytest.mark.parametrize("n_classes", [2, 8])
+def test_parameters_of_the_multilayer_perceptron(n_classes: int) -> None:
+    rng, y = np.random.default_rng(0), np.arange(32) % n_classes
+    model = registry.get("xu2022/mlp").build(n_classes)
+    fit(model, rng.standard_normal((32, 518)).astype(np.float32), y, [f"t{i}" for i in range(32)], [None] * 32)
+    fitted = sum(part.size for part in [*model[-1].coefs_, *model[-1].intercepts_])
+    assert registry.get("xu2022/mlp").params(n_classes) == fitted
+    assert fitted == {2: 52_001, 8: 52_708}[n_classes]

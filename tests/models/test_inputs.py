@@ -8,7 +8,7 @@ from PIL import Image
 
 from models import registry
 from models.inputs import Cepstrum, Coefficients, Picture, Relative, adapter
-from pipeline.features import Mel, Mfcc, Stft
+from pipeline.features import FEATURES
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -28,7 +28,7 @@ def log_mel(slices: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(librosa.power_to_db(power, ref=1.0, top_db=None)).transpose(1, 2)
 
 
-SPECS = {"stft": Stft(), "mel": Mel(), "mfcc": Mfcc()}
+SPECS = {name: kind() for name, kind in FEATURES.items()}
 PAIRS = [(system.id, feature) for system in registry.systems() for feature in system.input.features]
 
 
