@@ -1,4 +1,4 @@
-"""Keras layers in PyTorch: `same` padding, batch-norm constants and initial weights.
+"""Keras layers in PyTorch: `same` padding, batch-norm constants, recurrent layers and initial weights.
 
 kth2020, ubc2020 and vit2021 were written in Keras; with PyTorch's own defaults their networks would be others. The
 state dict of each layer is that of the PyTorch layer it extends.
@@ -87,6 +87,29 @@ class BatchNorm2d(_SlowBatchNorm, nn.BatchNorm2d):
     """Of `(batch, channels, height, width)`."""
 
 
+class LastGRU(nn.Module):
+    """Keras `GRU`, or with `both_ways` `Bidirectional(GRU)`, that returns its last state.
+
+    TensorFlow 2's GRU has two bias vectors as PyTorch's has (`reset_after=True`); only the order of the gates differs.
+
+    Args:
+        inputs: values per step.
+        units: of each direction.
+        both_ways: whether a second GRU reads the sequence from its end.
+        layers: stacked; all but the last pass on their whole sequence.
+    """
+
+    def __init__(self, inputs: int, units: int, both_ways: bool = False, layers: int = 1) -> None:
+        super().__init__()
+        self.directions = 2 if both_ways else 1
+        self.gru = nn.GRU(inputs, units, layers, batch_first=True, bidirectional=both_ways)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, steps, inputs)` to `(batch, units)`, or `(batch, 2 * units)`: the forward state, then the other."""
+        _, states = self.gru(x)
+        return states[-self.directions :].transpose(0, 1).flatten(1)
+
+
 def glorot_uniform_(weight: Tensor) -> Tensor:
     """Keras's default kernels."""
     return nn.init.xavier_uniform_(weight)
@@ -107,9 +130,30 @@ def he_normal_(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def init_keras(model: nn.Module, kernel: Callable[[Tensor], Tensor] = glorot_uniform_) -> None:
-    """Initialise every convolution and dense layer as Keras does: `kernel` on the weights, biases zero."""
+    """Initialise every convolution, dense and recurrent layer as Keras does.
+
+    Args:
+        model: the layers.
+        kernel: draws the weights of convolutions and dense layers; recurrent layers have Keras's defaults.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             kernel(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.GRU | nn.LSTM):
+            _init_recurrent(module)
+
+
+def _init_recurrent(module: nn.GRU | nn.LSTM) -> None:
+    """Glorot-uniform kernels, orthogonal recurrent kernels, zero biases but for an LSTM's forget gate, which has 1."""
+    for name, parameter in module.named_parameters():
+        if name.startswith("weight_ih"):
+            glorot_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            nn.init.orthogonal_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+            # PyTorch adds two bias vectors where Keras has one: the 1 stands in the first. Gates are i, f, g, o.
+            if isinstance(module, nn.LSTM) and name.startswith("bias_ih"):
+                parameter[module.hidden_size : 2 * module.hidden_size] = 1.0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam
+from torch.optim import Adam, RMSprop
 from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -23,7 +24,12 @@ AUXILIARY_WEIGHT = 0.3
 
 def build_optimizer(recipe: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> tuple[TorchOptimizer, LambdaLR]:
     """The optimiser and the schedule of its learning rate, which is stepped once per update."""
-    optimizer = Adam(parameters, recipe.lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
+    settings: dict[str, Any] = {"lr": recipe.lr, "eps": recipe.eps, "weight_decay": recipe.weight_decay}
+    optimizer: TorchOptimizer
+    if recipe.name == "rmsprop":
+        optimizer = RMSprop(parameters, **settings | {"alpha": recipe.rho})
+    else:
+        optimizer = Adam(parameters, **settings | {"betas": recipe.betas})
     return optimizer, LambdaLR(optimizer, lambda update: 1 / (1 + recipe.decay * update))
 
 

@@ -50,19 +50,27 @@ class Optimizer:
     """A gradient step.
 
     Attributes:
-        name: `adam`, with the weight decay added to the gradient.
+        name: `adam`, or `rmsprop` without momentum; with both the weight decay is added to the gradient.
         lr: learning rate of the first update.
+        eps: added to the root of the mean square gradient.
+        betas: Adam's moments.
+        rho: share of the old value in RMSprop's mean square gradient.
         decay: `lr / (1 + decay * t)` after `t` updates.
-        betas, eps: Adam's moments.
         weight_decay: L2 term.
     """
 
-    name: Literal["adam"]
+    name: Literal["adam", "rmsprop"]
     lr: float
-    betas: tuple[float, float]
     eps: float
+    betas: tuple[float, float] | None = None
+    rho: float | None = None
     decay: float = 0.0
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        needed, foreign = ("betas", "rho") if self.name == "adam" else ("rho", "betas")
+        if getattr(self, needed) is None or getattr(self, foreign) is not None:
+            raise SpecError(f"{self.name} needs {needed}, and takes no {foreign}", "say how it averages gradients")
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,8 @@ class Recipe:
         dataset, features, slicing: what it was trained on.
         published: results, the headline's first.
         sources: where each setting comes from, by dotted key.
-        training: how; None for a classical system.
+        training: how; None for a classical system, and for an ensemble, whose members are trained.
+        further: features of further stores, where it reads several.
     """
 
     model: str
@@ -143,6 +152,7 @@ class Recipe:
     published: tuple[Published, ...]
     sources: Mapping[str, Source]
     training: Training | None = None
+    further: tuple[FeatureSpec, ...] = ()
 
 
 @cache
@@ -178,8 +188,7 @@ class _Reader:
 
     def recipe(self, document: dict[str, Any]) -> Recipe:
         self._check_keys("", document, Recipe, given={"sources"})
-        features = dict(self._typed("features", document["features"], dict))
-        kind = self._setting("features.name", features.pop("name", None), Literal[tuple(FEATURES)])
+        further = self._typed("further", document.get("further", []), list)
         # A slice has one length: the default in seconds must not stand beside another.
         length = {} if "seconds" in self._typed("slicing", document["slicing"], dict) else {"seconds": None}
         rows = self._typed("published", document["published"], list)
@@ -187,12 +196,18 @@ class _Reader:
             model=self._typed("model", document["model"], str),
             headline=self._typed("headline", document["headline"], str),
             dataset=self._make("dataset", document["dataset"], Dataset),
-            features=self._make("features", features, FEATURES[kind]),
+            features=self._features("features", document["features"]),
             slicing=self._make("slicing", document["slicing"], Slicing, **length),
             training=self._make("training", document["training"], Training) if "training" in document else None,
             published=tuple(self._make(f"published[{i}]", row, Published) for i, row in enumerate(rows)),
             sources=types.MappingProxyType(self._sources),
+            further=tuple(self._features(f"further[{i}]", table) for i, table in enumerate(further)),
         )
+
+    def _features(self, where: str, table: Any) -> FeatureSpec:
+        settings = dict(self._typed(where, table, dict))
+        kind = self._setting(f"{where}.name", settings.pop("name", None), Literal[tuple(FEATURES)])
+        return self._make(where, settings, FEATURES[kind])
 
     def _make(self, where: str, table: Any, cls: type[_T], **given: Any) -> _T:
         """An instance of the dataclass `cls` from a table, but for the fields `given`."""
@@ -227,9 +242,9 @@ class _Reader:
 
     def _typed(self, key: str, value: Any, hint: Any) -> Any:
         """`value` if it is of the annotated type; an integer will do for a float, a list for a tuple."""
-        kinds = typing.get_args(hint)
         if typing.get_origin(hint) is types.UnionType:
-            hint = next(kind for kind in kinds if kind is not type(None))
+            hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+        kinds = typing.get_args(hint)
         if typing.get_origin(hint) is Literal:
             if value in kinds:
                 return value

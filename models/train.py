@@ -245,7 +245,8 @@ def _describe(run: Run, parts: Sequence[_Part], device: torch.device, nbytes: in
 
 def _fit_network(run: Run, system: System, training: _Part, validation: _Part, echo: Echo) -> dict[str, Any]:
     values = run.config["training"]
-    optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(values["optimizer"]["betas"])})
+    betas = values["optimizer"]["betas"]
+    optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(betas) if betas else None})
     recipe = Training(**values | {"optimizer": optimizer})
     network = Network(system, run.spec, len(run.classes)).to(training.stream.device)
     if (origin := run.config.get("weights")) and not (run.path / "last.pt").exists():

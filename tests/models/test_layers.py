@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.layers import BatchNorm2d, SameConv2d, SameMaxPool2d, he_normal_, he_uniform_, init_keras, same_padding
+from models.layers import (
+    BatchNorm2d,
+    LastGRU,
+    SameConv2d,
+    SameMaxPool2d,
+    he_normal_,
+    he_uniform_,
+    init_keras,
+    same_padding,
+)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +129,51 @@ def test_default_kernels_are_glorot_uniform_and_biases_zero() -> None:
     limit = math.sqrt(6 / 800)
     assert 0.99 * limit < layer.weight.abs().max() <= limit
     assert not layer.bias.any()
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def keras_gru(x: np.ndarray, weights: dict[str, np.ndarray], suffix: str) -> np.ndarray:
+    """Last state `(units,)` of TensorFlow 2's GRU for a sequence `(steps, inputs)`; gates in the order r, z, n."""
+    kernel, recurrent = weights[f"weight_ih_l0{suffix}"], weights[f"weight_hh_l0{suffix}"]
+    bias, recurrent_bias = weights[f"bias_ih_l0{suffix}"], weights[f"bias_hh_l0{suffix}"]
+    state = np.zeros(recurrent.shape[1])
+    for step in x:
+        r, z, n = np.split(kernel @ step + bias, 3)
+        hr, hz, hn = np.split(recurrent @ state + recurrent_bias, 3)
+        update = sigmoid(z + hz)
+        state = update * state + (1 - update) * np.tanh(n + sigmoid(r + hr) * hn)
+    return state
+
+
+def test_last_state_of_both_directions() -> None:
+    layer = LastGRU(3, 4, both_ways=True).double()
+    weights = {name: value.detach().numpy() for name, value in layer.gru.named_parameters()}
+    x = np.random.default_rng(0).standard_normal((7, 3))
+    expected = np.concatenate([keras_gru(x, weights, ""), keras_gru(x[::-1], weights, "_reverse")])
+    np.testing.assert_allclose(layer(torch.from_numpy(x)[None])[0].detach().numpy(), expected, rtol=1e-10)
+
+
+def test_last_states_of_stacked_layers_are_those_of_the_last() -> None:
+    layer = LastGRU(3, 4, both_ways=True, layers=2)
+    sequence, _ = layer.gru(x := torch.randn(2, 5, 3))
+    torch.testing.assert_close(layer(x), torch.cat([sequence[:, -1, :4], sequence[:, 0, 4:]], dim=1))
+
+
+@pytest.mark.parametrize("cell", [torch.nn.GRU, torch.nn.LSTM])
+def test_recurrent_layers_begin_as_keras_makes_them(cell: type[torch.nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    layer = cell(300, 50, num_layers=2, bidirectional=True)
+    init_keras(layer)
+    for name, value in layer.named_parameters():
+        if name.startswith("weight_hh"):
+            torch.testing.assert_close(value.T @ value, torch.eye(50), atol=1e-5, rtol=0)
+        elif name.startswith("weight_ih"):
+            limit = math.sqrt(6 / (value.shape[0] + value.shape[1]))
+            assert 0.99 * limit < value.abs().max() <= limit
+        else:
+            forgets = cell is torch.nn.LSTM and name.startswith("bias_ih")
+            gates = torch.tensor([0.0, 1.0, 0.0, 0.0] if forgets else [0.0] * (len(value) // 50))
+            assert torch.equal(value, gates.repeat_interleave(50)), name

@@ -8,6 +8,7 @@ import torch
 
 from models.optim import LOSSES, binary_on_softmax, build_optimizer
 from models.recipes import Optimizer
+from pipeline.errors import SpecError
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,24 @@ def test_moments_and_epsilon() -> None:
         mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
         expected -= 0.1 * (mean / (1 - 0.8**t)) / (math.sqrt(square / (1 - 0.9**t)) + 1.0)
     assert weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_rmsprop_divides_by_the_root_mean_square() -> None:
+    recipe = Optimizer("rmsprop", lr=0.1, rho=0.9, eps=0.5)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer, _ = build_optimizer(recipe, [weight])
+    square, expected = 0.0, 0.0
+    for gradient in (2.0, -1.0, 3.0):
+        weight.grad = torch.tensor([gradient])
+        optimizer.step()
+        square = 0.9 * square + 0.1 * gradient**2
+        expected -= 0.1 * gradient / (math.sqrt(square) + 0.5)
+    assert weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("adam", {}), ("rmsprop", {}), ("rmsprop", {"rho": 0.9, "betas": (0.9, 0.999)})]
+)
+def test_optimisers_have_their_own_settings_and_no_others(name: str, settings: dict) -> None:
+    with pytest.raises(SpecError, match=f"{name} needs"):
+        Optimizer(name, lr=0.1, eps=1e-7, **settings)

@@ -357,6 +357,16 @@ def test_a_model_that_is_not_there(store: Store, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_rmsprop_trains(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "rmsprop.toml"
+    text = TINY.recipe_file.read_text().replace('"adam"', '"rmsprop"')
+    recipe.write_text(text.replace('betas = [[0.9, 0.999], "chosen"]', 'rho = [0.9, "chosen"]'))
+    monkeypatch.setitem(registry._systems, TINY.id, dataclasses.replace(TINY, recipe_file=recipe))
+    run = quiet(store, tmp_path / "runs", epochs=2)
+    assert run.load("last.pt")["optimizer"]["param_groups"][0]["alpha"] == 0.9
+    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+
+
 def test_a_device_that_is_not_there(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"--device cuda:77: .*choose auto, cpu or cuda"):
         quiet(store, tmp_path, device="cuda:77")
