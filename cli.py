@@ -413,7 +413,7 @@ def train(data_dir: Path, stores: tuple[Path, ...], resume: bool, run: Path | No
     if options["model"] is not None:
         from models import registry
 
-        registry.get(options["model"])  # a typo is told at once
+        registry.get(options["model"]).require_trainable()  # a typo is told at once
     store = _store(workspace, stores[0] if stores else None)
     from models import train as training
 

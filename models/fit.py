@@ -76,9 +76,10 @@ def _require_bands(system: System, spec: FeatureSpec, store: str) -> None:
                 f"extract more: `mgc extract --feature {spec.name}:{setting}`",
             )
     elif spec.bins != needs.bands:
+        what, setting = ("samples a frame", "hop_length") if needs.adapter == "waveform" else ("bands", "n_mels")
         raise ModelError(
-            f"{system.id} needs {needs.bands} bands, {store} has {spec.bins}",
-            f"extract them: `mgc extract --feature {spec.name}:n_mels={needs.bands}`",
+            f"{system.id} needs {needs.bands} {what}, {store} has {spec.bins}",
+            f"extract them: `mgc extract --feature {spec.name}:{setting}={needs.bands}`",
         )
 
 

@@ -1,8 +1,8 @@
 """Input adapters: what a store holds, as a batch on the device, made into what a model sees.
 
-Frames come as float32 `(batch, frames, bins)`: absolute dB, lowest frequency first, or MFCCs. What depends on a slice,
-such as its maximum or a floor below it, is applied here. Adapters have no weights; the id of the system and the spec of
-the store say which one belongs to a run.
+Frames come as float32 `(batch, frames, bins)`: absolute dB, lowest frequency first, MFCCs, or samples. What depends on
+a slice, such as its maximum or a floor below it, is applied here. Adapters have no weights; the id of the system and
+the spec of the store say which one belongs to a run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
             return Picture(PICTURE_SIZE)
         case "statistics":
             return nn.Flatten()  # the one row there is
+        case "waveform":
+            return Samples()
         case "relative":
             values = Relative()
         case "absolute":
@@ -97,6 +99,14 @@ class Plane(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, frames, bins)` to `(batch, 1, bins, frames)`, or `(batch, 1, frames, bins)` if `time_first`."""
         return (x if self.time_first else x.transpose(1, 2)).unsqueeze(1)
+
+
+class Samples(nn.Module):
+    """Blocks of samples in [-1, 1] as one signal with one channel."""
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """`(batch, frames, samples of a frame)` to `(batch, 1, samples)`."""
+        return blocks.flatten(1).unsqueeze(1)
 
 
 class Picture(nn.Module):

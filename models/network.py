@@ -35,7 +35,8 @@ class Network(nn.Module):
 
         In training the logits of auxiliary heads come with them, where the model has such.
         """
-        return self.model(self.inputs(frames).contiguous(memory_format=torch.channels_last))
+        x = self.inputs(frames)
+        return self.model(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
 
 
 def outputs(module: nn.Module, stream: Stream, what: str) -> Tensor:

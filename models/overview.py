@@ -22,6 +22,8 @@ def describe_systems() -> list[dict[str, Any]]:
             "kind": system.kind,
             "features": list(system.input.features),
             "input": list(system.input.shape),
+            "further": [{"features": list(needs.features), "input": list(needs.shape)} for needs in system.further],
+            "members": list(system.members),
             "classes": system.recipe.dataset.n_classes,
             "params": (params := system.params(system.recipe.dataset.n_classes)),
             "megabytes": params * 4 / 1e6 if params is not None else None,
@@ -35,15 +37,21 @@ def render_systems(systems: list[dict[str, Any]]) -> str:
     """The systems as a table."""
     rows = [("system", "reads", "input", "parameters", "published")]
     for system in systems:
-        shape = "×".join("·" if size is None else str(size) for size in system["input"])
+        inputs = (system, *system["further"])
+        reads = " + ".join("/".join(needs["features"]) for needs in inputs)
+        shape = " + ".join(_shape(needs["input"]) for needs in inputs)
         params = f"{system['params']:,}" if system["params"] is not None else "-"
         names = " = ".join([system["id"], *system["aliases"]])
-        rows.append((names, "/".join(system["features"]), shape, params, system["published"]))
+        rows.append((names, reads, shape, params, system["published"]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
         for row in rows
     )
+
+
+def _shape(sizes: list[int | None]) -> str:
+    return "×".join("·" if size is None else str(size) for size in sizes)
 
 
 def extraction_for(which: str) -> tuple[list[FeatureSpec], Slicing | None]:
@@ -56,7 +64,7 @@ def extraction_for(which: str) -> tuple[list[FeatureSpec], Slicing | None]:
         ModelError: there is no such system or study.
     """
     systems = _chosen(which)
-    features = dict.fromkeys(system.recipe.features for system in systems)
+    features = dict.fromkeys(spec for system in systems for spec in (system.recipe.features, *system.recipe.further))
     slicings = {system.recipe.slicing for system in systems}
     return list(features), slicings.pop() if len(slicings) == 1 else None
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from models import recipes
 from pipeline.errors import ModelError
 
-Kind = Literal["neural", "classical"]
+Kind = Literal["neural", "classical", "ensemble"]
 Builder = Callable[[int], Any]
 
 #: Packages add systems by an entry point of this group whose module registers them when it is loaded.
@@ -41,16 +41,16 @@ class InputSpec:
     """What a model cannot do without; what its study used beyond that stands in its recipe.
 
     Attributes:
-        adapter: how absolute dB become the model's tensor; one of `models.inputs`.
+        adapter: how absolute dB, or samples, become the model's tensor; one of `models.inputs`.
         features: kinds of feature store it can be made from, the preferred one first.
-        bands: mel bands, exactly, or with `mfcc` the first coefficients used, or statistics of a track; None where any
-            number will do.
+        bands: mel bands, statistics of a track, or with `waveform` samples of a frame, exactly; with `mfcc` the first
+            coefficients used; None where any number will do.
         frames: frames of a slice that the model is trained on; None where any number will do.
         least_frames: what its pools need at least, where that is fewer than `frames`.
         time_first: whether the tensor is (channel, time, band) rather than (channel, band, time).
     """
 
-    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics"]
+    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "waveform"]
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None
@@ -64,6 +64,8 @@ class InputSpec:
             return (3, PICTURE_SIZE, PICTURE_SIZE)
         if self.adapter == "statistics":
             return (self.bands,)
+        if self.adapter == "waveform":
+            return (1, self.frames * self.bands if self.frames and self.bands else None)
         return (1, self.frames, self.bands) if self.time_first else (1, self.bands, self.frames)
 
 
@@ -73,12 +75,14 @@ class System:
 
     Attributes:
         id: `<study>/<name>`.
-        kind: neural (PyTorch) or classical (scikit-learn).
+        kind: neural (PyTorch), classical (scikit-learn) or ensemble (the mean of its members' probabilities).
         input: what it needs.
-        build: from the number of classes, an initialised `torch.nn.Module` that returns logits `(batch, classes)`, or
-            an unfitted scikit-learn classifier.
+        build: from the number of classes, an initialised `torch.nn.Module` that returns logits `(batch, classes)`, an
+            unfitted scikit-learn classifier, or a `ModuleList` of an ensemble's members.
         recipe_file: the TOML that says what its study did with it.
         size: parameters of a classical system by the number of classes, where they do not depend on the data.
+        further: what it needs besides, of further stores; the module takes one more argument for each.
+        members: ids of an ensemble's members.
     """
 
     id: str
@@ -87,6 +91,13 @@ class System:
     build: Builder
     recipe_file: Traversable
     size: Callable[[int], int] | None = None
+    further: tuple[InputSpec, ...] = ()
+    members: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What it needs of each store."""
+        return (self.input, *self.further)
 
     @property
     def study(self) -> str:
@@ -111,6 +122,20 @@ class System:
 
         return n_params(self.build, n_classes)
 
+    def require_trainable(self) -> None:
+        """Raise `ModelError` where there is nothing to train, or no way yet to train it."""
+        if self.kind == "ensemble":
+            raise ModelError(
+                f"{self.id} is the mean of {', '.join(self.members)}, and not trained itself",
+                "train these, then name their runs together: `mgc evaluate RUN RUN`",
+            )
+        if self.further:
+            stores = " and ".join("/".join(needs.features) for needs in self.inputs)
+            raise ModelError(
+                f"{self.id} reads {len(self.inputs)} stores at once ({stores}), and training reads only one so far",
+                "choose a system that reads one store; `mgc models` lists them all",
+            )
+
 
 def system(
     id: str,
@@ -119,6 +144,8 @@ def system(
     kind: Kind = "neural",
     recipe: Traversable | None = None,
     size: Callable[[int], int] | None = None,
+    further: tuple[InputSpec, ...] = (),
+    members: tuple[str, ...] = (),
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder, a function of the number of classes.
 
@@ -128,6 +155,8 @@ def system(
         kind: neural or classical.
         recipe: its recipe, for a system from outside this package.
         size: see `System`.
+        further: what it needs of further stores.
+        members: of an ensemble, for which `ensemble` is shorter.
 
     Raises:
         ModelError: the id is taken, or there is no recipe.
@@ -139,10 +168,28 @@ def system(
         file = recipe or recipes.published().get(id)
         if file is None:
             raise ModelError(f"{id} has no recipe", "give `system` the path of one")
-        _systems[id] = System(id, kind, input, build, file, size)
+        _systems[id] = System(id, kind, input, build, file, size, further, members)
         return build
 
     return register
+
+
+def ensemble(id: str, *, members: tuple[str, ...]) -> None:
+    """Register the mean of the probabilities of systems that are registered already; it needs what they need.
+
+    Args:
+        id: `<study>/<name>`.
+        members: ids.
+    """
+    parts = [_systems[member] for member in members]
+
+    def build(n_classes: int) -> Any:
+        from torch import nn
+
+        return nn.ModuleList(part.build(n_classes) for part in parts)
+
+    first, *further = dict.fromkeys(needs for part in parts for needs in part.inputs)
+    system(id, input=first, kind="ensemble", further=tuple(further), members=members)(build)
 
 
 def get(id: str) -> System:

@@ -81,14 +81,15 @@ def train(
         The finished run.
 
     Raises:
-        ModelError: there is no such system, it does not fit the store or the weights to start from, or is not as
-            published where that was asked.
+        ModelError: there is no such system, it cannot be trained, does not fit the store or the weights to start from,
+            or is not as published where that was asked.
         StoreError: the store is unfinished or damaged, or has nothing to train on or to validate with.
         RunError: the loss is no longer a number.
         MgcError: there is no such device, or the run cannot be written.
     """
     store.require_finished()
     system = registry.get(options.model or registry.default_model(store.spec.name))
+    system.require_trainable()
     recipe, seed, changes = _resolve(system, options)
     selection = select(store, limit=options.limit_tracks, seed=seed)
     origin = None

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from models import registry
-from models.inputs import Cepstrum, Coefficients, Picture, Relative, adapter
-from pipeline.features import FEATURES
+from models.inputs import Cepstrum, Coefficients, Picture, Relative, Samples, adapter
+from pipeline.features import FEATURES, FeatureSpec
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -28,23 +28,29 @@ def log_mel(slices: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(librosa.power_to_db(power, ref=1.0, top_db=None)).transpose(1, 2)
 
 
-SPECS = {name: kind() for name, kind in FEATURES.items()}
-PAIRS = [(system.id, feature) for system in registry.systems() for feature in system.input.features]
+NEEDS = list(dict.fromkeys(needs for system in registry.systems() for needs in system.inputs))
+PAIRS = [(needs, feature) for needs in NEEDS for feature in needs.features]
 
 
-@pytest.mark.parametrize(("id", "feature"), PAIRS)
-def test_every_system_gets_the_shape_it_declares(id: str, feature: str) -> None:
-    needs = registry.get(id).input
-    db = torch.randn(2, needs.frames or 345, SPECS[feature].bins)
-    assert adapter(needs, SPECS[feature])(db).shape == (2, *needs.shape)
+def spec_for(needs: registry.InputSpec, feature: str) -> FeatureSpec:
+    """The feature's defaults, with as many bands as are needed."""
+    exact = needs.bands is not None and needs.adapter in ("relative", "absolute")
+    return FEATURES[feature](n_mels=needs.bands) if exact else FEATURES[feature]()
 
 
-@pytest.mark.parametrize(("id", "feature"), PAIRS)
+@pytest.mark.parametrize(("needs", "feature"), PAIRS)
+def test_every_system_gets_the_shape_it_declares(needs: registry.InputSpec, feature: str) -> None:
+    spec = spec_for(needs, feature)
+    db = torch.randn(2, needs.frames or 345, spec.bins)
+    assert adapter(needs, spec)(db).shape == (2, *needs.shape)
+
+
+@pytest.mark.parametrize(("needs", "feature"), PAIRS)
 @pytest.mark.parametrize("level", [-100.0, 0.0, 20.0])
-def test_slices_of_one_level_are_finite(id: str, feature: str, level: float) -> None:
-    needs = registry.get(id).input
-    db = torch.full((2, needs.frames or 345, SPECS[feature].bins), level)
-    assert adapter(needs, SPECS[feature])(db).isfinite().all()
+def test_slices_of_one_level_are_finite(needs: registry.InputSpec, feature: str, level: float) -> None:
+    spec = spec_for(needs, feature)
+    db = torch.full((2, needs.frames or 345, spec.bins), level)
+    assert adapter(needs, spec)(db).isfinite().all()
 
 
 def test_relative_is_librosas_ref_max(slices: np.ndarray) -> None:
@@ -75,6 +81,11 @@ def test_stored_mfccs_lack_only_the_floor(slices: np.ndarray) -> None:
     noise = log_mel(slices[:1])  # nothing in it is 80 dB below its maximum
     stored = torch.from_numpy(librosa.feature.mfcc(S=noise[0].T.numpy(), n_mfcc=20)).T[None]
     torch.testing.assert_close(Coefficients(13)(stored), Cepstrum(128, 13)(noise), atol=1e-3, rtol=0)
+
+
+def test_samples_are_in_the_order_of_time() -> None:
+    signal = torch.linspace(-1, 1, 3 * 512)
+    assert torch.equal(Samples()(signal.view(1, 3, 512)), signal[None, None])
 
 
 def picture_by_pillow(db: np.ndarray, size: int) -> np.ndarray:
