@@ -1,16 +1,17 @@
-"""Bjelikj et al., "Music Genre Classification: Different Methods Exploration", KTH, 2020: residual CNN, kNN and SVM.
+"""Bjelikj et al., "Music Genre Classification: Different Methods Exploration", KTH, 2020.
 
-The networks follow the authors' released Keras code where it and the paper's figures disagree: its parameter count and
-its log are those of the printed results.
+Residual CNNs, recurrent CNNs, residual CNNs beside a GRU, kNN and SVM. The networks follow the authors' released Keras
+code where it and the paper's figures disagree: its parameter counts and its log are those of the printed results.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from models.layers import BatchNorm1d, BatchNorm2d, SameConv2d, he_normal_, he_uniform_, init_keras
+from models.layers import BatchNorm1d, BatchNorm2d, LastGRU, SameConv2d, he_normal_, he_uniform_, init_keras
 from models.registry import InputSpec, system
 
 if TYPE_CHECKING:
@@ -79,33 +80,152 @@ class Trunk(nn.Module):
 
 
 class ResidualCNN(nn.Module):
-    """The network of the printed 50.25 %: five blocks, two dense layers, and batch norm on the logits."""
+    """Residual blocks, two dense layers, and batch norm on the logits.
 
-    def __init__(self, n_classes: int) -> None:
+    Args:
+        n_classes: outputs.
+        released: the network of the released module, which has a sixth block and a convolution more, instead of the
+            one that was logged with the printed 50.25 %.
+    """
+
+    def __init__(self, n_classes: int, released: bool = False) -> None:
         super().__init__()
-        self.trunk = Trunk((64, 128, 256, 128, 64), reduced=(16, 16, 32, 32, 64))
+        self.trunk = _cnn_trunk(released)
         self.head = nn.Sequential(
+            *([_tail(128)] if released else []),
             nn.Flatten(),
-            nn.Linear(64 * 8 * 8, 128),
+            nn.Linear(64 * 4 * 4 if released else 64 * 8 * 8, 128),
             BatchNorm1d(128),
             nn.ReLU(),
             nn.Linear(128, n_classes),
             BatchNorm1d(n_classes),
         )
-        init_keras(self, he_uniform_)
-        blocks = [module for module in self.modules() if isinstance(module, Block)]
-        for block in blocks[2:]:
-            he_normal_(block.conv.weight)
+        _init_residual(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Log-mel spectrograms `(batch, 1, 128 bands, 128 frames)` to logits `(batch, n_classes)`."""
         return self.head(self.trunk(x))
 
 
+class CNNRNN(nn.Module):
+    """Residual blocks beside a bidirectional GRU that reads the spectrogram itself.
+
+    The GRU's pool halves the time axis, so its sequence is the mel bands, from low to high, of 64 pooled frames each.
+
+    Args:
+        n_classes: outputs.
+        as_drawn: the trunk of the paper's figure, instead of the wider one that was logged with the printed 52.5 %.
+        scan_time: let the GRU read the 64 pooled frames in their order instead, 128 bands each.
+    """
+
+    def __init__(self, n_classes: int, as_drawn: bool = False, scan_time: bool = False) -> None:
+        super().__init__()
+        self.scan_time = scan_time
+        self.trunk = (
+            _cnn_trunk() if as_drawn else Trunk((128, 256, 512, 512, 512, 128), reduced=(16, 16, 32, 32, 64, 64))
+        )
+        self.tail = nn.Identity() if as_drawn else _tail(128)
+        self.flatten = nn.Flatten()
+        self.pool = nn.MaxPool2d((1, 2))
+        self.gru = LastGRU(128 if scan_time else 64, 64, both_ways=True)
+        self.classify = nn.Linear((64 * 8 * 8 if as_drawn else 64 * 4 * 4) + 128, n_classes)
+        _init_residual(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-mel spectrograms `(batch, 1, 128 bands, 128 frames)` to logits `(batch, n_classes)`."""
+        rows = self.pool(x).squeeze(1)
+        state = self.gru(rows.transpose(1, 2) if self.scan_time else rows)
+        return self.classify(torch.cat([self.flatten(self.tail(self.trunk(x))), state], dim=1))
+
+
+class CRNN(nn.Module):
+    """Four convolutions at full resolution (their pools have stride 1), then a GRU.
+
+    Only the first map of the last convolution reaches the GRU, whose sequence is its rows, the mel bands from low to
+    high: the other maps and their batch norm cannot influence the output, and get no gradient.
+
+    Args:
+        n_classes: outputs.
+        widths: filters of each convolution.
+        all_maps: let the GRU read the mean over the bands of every map instead, frame by frame.
+    """
+
+    def __init__(self, n_classes: int, widths: tuple[int, int, int, int], all_maps: bool = False) -> None:
+        super().__init__()
+        self.all_maps = all_maps
+        layers: list[nn.Module] = []
+        for channels, filters, pool in zip((1, *widths), widths, (2, 3, 4, 4), strict=False):
+            layers += [
+                nn.Conv2d(channels, filters, 3, padding=1),
+                BatchNorm2d(filters),
+                nn.ReLU(),
+                nn.MaxPool2d(pool, stride=1),
+                nn.Dropout(0.1),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.gru = LastGRU(widths[-1] if all_maps else 119, 68)
+        self.classify = nn.Linear(68, n_classes)
+        init_keras(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Log-mel spectrograms `(batch, 1, 128 bands, 128 frames)` to logits `(batch, n_classes)`."""
+        maps = self.features(x)
+        return self.classify(self.gru(maps.mean(dim=2).transpose(1, 2) if self.all_maps else maps[:, 0]))
+
+
+def _cnn_trunk(sixth: bool = False) -> Trunk:
+    """The blocks of the CNN that was logged; the released module has a sixth one."""
+    if sixth:
+        return Trunk((64, 128, 256, 128, 64, 128), reduced=(16, 16, 32, 32, 64, 64))
+    return Trunk((64, 128, 256, 128, 64), reduced=(16, 16, 32, 32, 64))
+
+
+def _tail(channels: int) -> nn.Sequential:
+    return nn.Sequential(SameConv2d(channels, 64, 3), BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def _init_residual(model: nn.Module) -> None:
+    """He-uniform weights, but He-normal ones in the 3×3 convolutions of the blocks from the third on."""
+    init_keras(model, he_uniform_)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks[2:]:
+        he_normal_(block.conv.weight)
+
+
 @system("kth2020/cnn", input=_LOG_MEL)
 def cnn(n_classes: int) -> nn.Module:
     """The residual CNN; 1,328,120 parameters at 8 classes, as the authors' log says."""
     return ResidualCNN(n_classes)
+
+
+@system("kth2020/cnn-released", input=_LOG_MEL)
+def cnn_released(n_classes: int) -> nn.Module:
+    """The residual CNN of the released module; 1,095,800 parameters at 8 classes."""
+    return ResidualCNN(n_classes, released=True)
+
+
+@system("kth2020/crnn", input=_LOG_MEL)
+def crnn(n_classes: int) -> nn.Module:
+    """The recurrent CNN with the widths of the paper's figure; 206,148 parameters at 8 classes, 72,765 of them dead."""
+    return CRNN(n_classes, widths=(32, 64, 128, 64))
+
+
+@system("kth2020/crnn-137", input=_LOG_MEL)
+def crnn_137(n_classes: int) -> nn.Module:
+    """The recurrent CNN with the widths of the code; 462,843 parameters at 8 classes, 168,096 of them dead."""
+    return CRNN(n_classes, widths=(68, 137, 137, 137))
+
+
+@system("kth2020/cnn-rnn", input=_LOG_MEL)
+def cnn_rnn(n_classes: int) -> nn.Module:
+    """A wide residual CNN beside a GRU; 7,139,304 parameters at 8 classes, as the authors' log says."""
+    return CNNRNN(n_classes)
+
+
+@system("kth2020/cnn-rnn-fig", input=_LOG_MEL)
+def cnn_rnn_fig(n_classes: int) -> nn.Module:
+    """The residual CNN's blocks beside a GRU, as the prose has it; 886,120 parameters at 8 classes."""
+    return CNNRNN(n_classes, as_drawn=True)
 
 
 @system("kth2020/knn", input=_LOG_MEL, kind="classical")
