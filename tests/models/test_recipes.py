@@ -20,7 +20,9 @@ def test_every_recipe_reads(id: str) -> None:
     assert set(recipe.sources.values()) <= {"printed", "code", "derived", "chosen"}
 
 
-@pytest.mark.parametrize(("id", "frames"), [(CNN, 128), ("vit2021/cnn", 130), ("xu2022/mobilenet", 345)])
+@pytest.mark.parametrize(
+    ("id", "frames"), [(CNN, 128), ("vit2021/cnn", 130), ("xu2022/mobilenet", 345), ("ubc2020/prcnn", 640)]
+)
 def test_slices_have_the_frames_of_the_study(id: str, frames: int) -> None:
     recipe = recipes.read(recipes.published()[id])
     assert recipe.slicing.n_frames(recipe.features) == frames
@@ -50,6 +52,12 @@ def test_one_vs_rest_accuracy_of_padova_follows_from_its_recall(id: str) -> None
     assert row.one_vs_rest_accuracy is not None
     assert row.macro_recall is not None
     assert row.one_vs_rest_accuracy == pytest.approx(100 - (100 - row.macro_recall) / 4, abs=0.01)
+
+
+def test_rmsprop_has_its_own_settings() -> None:
+    training = recipes.read(recipes.published()["ubc2020/prcnn"]).training
+    assert training is not None
+    assert training.optimizer == recipes.Optimizer("rmsprop", lr=5e-4, eps=1e-7, rho=0.9)
 
 
 def test_classical_systems_are_not_trained_by_gradient() -> None:
