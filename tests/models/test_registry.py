@@ -87,6 +87,7 @@ def test_every_recipe_has_its_system() -> None:
         ("vit2021/mlp-plain", 10, 1_031_306),
         ("vit2021/lstm", 10, 58_314),
         ("vit2021/cnn-tutorial", 10, 45_322),
+        ("ref/crnn-choi2017", 8, 494_667),
         ("kth2020/knn", 8, None),
         ("kth2020/svm", 8, None),
     ],
