@@ -7,7 +7,7 @@ import pytest
 from models import registry
 from models.fit import Fit, check
 from pipeline.errors import ModelError
-from pipeline.features import FeatureSpec, Mel, Mfcc, Stft
+from pipeline.features import FeatureSpec, Mel, Mfcc, Stft, Waveform
 from pipeline.slicing import Slicing
 
 DEFAULT = Slicing()  # 4 s, half overlapping
@@ -79,6 +79,8 @@ def test_pictures_take_any_number_of_frames() -> None:
         ("kth2020/cnn", Mel(n_mels=64), 173, "needs 128 bands.*has 64.*`mgc extract --feature mel:n_mels=128`"),
         ("vit2021/cnn", Mfcc(n_mfcc=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mfcc:n_mfcc=13`"),
         ("vit2021/cnn", Mel(n_mels=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mel:n_mels=128`"),
+        ("padova2023/cnn1d", Waveform(hop_length=64), 300, "512 samples a frame.*has 64.*waveform:hop_length=512`"),
+        ("padova2023/cnn1d", Waveform(), 3, "at least 4 frames.*`mgc slice features/a/b --frames 256`"),
         ("kth2020/cnn", Mel(), 127, "at least 128 frames.*have 127.*`mgc slice features/a/b --frames 128`"),
         ("padova2023/cnn2d-mel", Mel(), 255, "at least 256 frames.*`mgc slice features/a/b --frames 512`"),
     ],

@@ -54,6 +54,15 @@ def test_one_vs_rest_accuracy_of_padova_follows_from_its_recall(id: str) -> None
     assert row.one_vs_rest_accuracy == pytest.approx(100 - (100 - row.macro_recall) / 4, abs=0.01)
 
 
+def test_features_of_further_stores() -> None:
+    recipe = recipes.read(recipes.published()["padova2023/late-fusion"])
+    assert recipe.features.name == "waveform"
+    (mel,) = recipe.further
+    assert (mel.name, mel.sr, mel.n_fft) == ("mel", 44100, 1024)
+    assert recipe.sources["further[0].name"] == "derived"
+    assert recipes.read(recipes.published()[CNN]).further == ()
+
+
 def test_rmsprop_has_its_own_settings() -> None:
     training = recipes.read(recipes.published()["ubc2020/prcnn"]).training
     assert training is not None

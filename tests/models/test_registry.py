@@ -87,6 +87,11 @@ def test_every_recipe_has_its_system() -> None:
         ("vit2021/mlp-plain", 10, 1_031_306),
         ("vit2021/lstm", 10, 58_314),
         ("vit2021/cnn-tutorial", 10, 45_322),
+        ("padova2023/cnn1d", 8, 158_106),
+        ("padova2023/cnn2d-mfcc", 8, 139_306),
+        ("padova2023/late-fusion", 8, 412_728),
+        ("padova2023/ensemble-1", 8, 436_718),
+        ("padova2023/ensemble-2", 8, 552_034),
         ("ref/crnn-choi2017", 8, 494_667),
         ("kth2020/knn", 8, None),
         ("kth2020/svm", 8, None),
@@ -173,6 +178,28 @@ def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
     optimizer, _ = build_optimizer(training.optimizer, [nn.Parameter(torch.zeros(1))])
     assert optimizer.param_groups[0]["lr"] == training.optimizer.lr
     assert training.loss in LOSSES
+
+
+def test_what_reads_several_stores_is_not_trained_yet() -> None:
+    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores at once \(waveform and mel/mfcc\), and training"):
+        registry.get("padova2023/late-fusion").require_trainable()
+
+
+def test_an_ensemble_is_not_trained() -> None:
+    with pytest.raises(ModelError, match=r"mean of padova2023/late-fusion, padova2023/cnn2d-mel,.*`mgc evaluate RUN"):
+        registry.get("padova2023/ensemble-2").require_trainable()
+
+
+@pytest.mark.parametrize("id", [system.id for system in registry.systems() if system.members])
+def test_an_ensemble_needs_what_its_members_need(id: str) -> None:
+    ensemble = registry.get(id)
+    members = [registry.get(member) for member in ensemble.members]
+    assert ensemble.kind == "ensemble"
+    assert set(ensemble.inputs) == {needs for member in members for needs in member.inputs}
+    specs = {spec for member in members for spec in (member.recipe.features, *member.recipe.further)}
+    assert {ensemble.recipe.features, *ensemble.recipe.further} == specs
+    assert {member.recipe.slicing for member in members} == {ensemble.recipe.slicing}
+    assert ensemble.params(8) == sum(member.params(8) or 0 for member in members)
 
 
 def test_unknown_id_names_the_nearest_ones() -> None:

@@ -357,6 +357,13 @@ def test_a_model_that_is_not_there(store: Store, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("model", ["padova2023/late-fusion", "padova2023/ensemble-1"])
+def test_a_model_that_cannot_be_trained(store: Store, tmp_path: Path, model: str) -> None:
+    with pytest.raises(ModelError, match=f"{model} (reads 2 stores|is the mean of)"):
+        quiet(store, tmp_path, model=model)
+    assert not any(tmp_path.iterdir())
+
+
 def test_rmsprop_trains(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "rmsprop.toml"
     text = TINY.recipe_file.read_text().replace('"adam"', '"rmsprop"')
