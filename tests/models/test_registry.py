@@ -102,7 +102,7 @@ def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
 
 
 @pytest.mark.parametrize("n_classes", [8, 10])
-@pytest.mark.parametrize("id", WALK)
+@pytest.mark.parametrize("id", NEURAL)
 def test_forward_and_backward(id: str, n_classes: int) -> None:
     system = registry.get(id)
     model = build(system, n_classes)
@@ -151,7 +151,7 @@ def test_overfits_one_batch(id: str) -> None:
     assert losses[-1] <= losses[0] / 4
 
 
-@pytest.mark.parametrize("id", WALK)
+@pytest.mark.parametrize("id", NEURAL)
 def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> None:
     system = registry.get(id)
     x = random_batch(system, 2)
@@ -160,7 +160,7 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> Non
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("id", WALK)
+@pytest.mark.parametrize("id", NEURAL)
 def test_weights_load_without_running_code(id: str, tmp_path: Path) -> None:
     system = registry.get(id)
     saved, loaded = build(system, 8, 0), build(system, 8, 1)
