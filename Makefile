@@ -46,6 +46,7 @@ bench: $(VENV)/installed
 
 bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py --smoke
+	$(BIN)/python benchmarks/scale.py --smoke
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

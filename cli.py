@@ -255,6 +255,7 @@ def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
         subset=options["subset"],
         genre_column=options["genre_column"],
         audio_root=options["audio_root"],
+        copies=options.get("out") or workspace.root / "features",
     )
 
 

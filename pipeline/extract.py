@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,9 @@ from pipeline.manifest import publish
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
-from pipeline.worker import Target, Task
+
+if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
+    from pipeline.worker import Target, Task
 
 #: Seconds that decoding and analysing one file may take before it counts as hung.
 FILE_TIMEOUT_S = 300.0
@@ -111,11 +114,12 @@ def extract(
         if tasks:
             with progress(sum(len(task.tracks) for task in tasks)) as advance:
                 _dispatch(tasks, options, advance, echo)
+        done = []
         for store, plan in zip(stores, plans, strict=True):
-            _publish(store, plan, options.slicing)
+            done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
             for folder in _retired(store):
                 shutil.rmtree(folder, ignore_errors=True)
-    return [Extraction(Store.open(s.path), plan.tracks) for s, plan in zip(stores, plans, strict=True)]
+    return done
 
 
 def open_or_create(path: Path, spec: FeatureSpec, dataset: Dataset, seed: int) -> Store:
@@ -168,10 +172,12 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
     """What to do, written down in the store before any of it is done."""
     _clean(store)
     planning.finish_rewrites(store)
-    tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known_splits(store), override=options.splits)
-    if moved := _moved_tracks(planning.history(store), tracks):
+    past = planning.history(store)
+    known = known_splits(store, past)
+    tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known, override=options.splits)
+    if moved := _moved_tracks(past, tracks):
         notes = (*notes, f"{moved} tracks changed their split")
-    plan = planning.compare(store, dataset, tracks, thorough=options.verify)
+    plan = planning.compare(store, dataset, tracks, past, thorough=options.verify)
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
     if plan:
@@ -180,20 +186,26 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
     return plan
 
 
-def known_splits(store: Store) -> dict[str, str]:
-    """Splits already given, by track: by this store, else by another store of the same dataset beside it.
+def known_splits(store: Store, past: pa.Table) -> pa.Table:
+    """Splits already given: by this store, else by another store of the same dataset beside it.
 
     So every feature of a dataset has the same splits, whenever it was extracted.
+
+    Args:
+        store: the store.
+        past: its `planning.history`.
+
+    Returns:
+        Columns `track_id` and `split`; of several rows for one track the first holds.
     """
-    known: dict[str, str] = {}
-    for path in (store.path, *sorted(store.path.parent.iterdir())):
+    columns = ["track_id", "split"]
+    tables = [past.select(columns)]
+    for path in sorted(store.path.parent.iterdir()):
         with contextlib.suppress(MgcError):
-            other = Store.open(path)
-            if other.dataset["root"] == store.dataset["root"]:
-                rows = planning.history(other)
-                pairs = zip(rows["track_id"].to_pylist(), rows["split"].to_pylist(), strict=True)
-                known = {track: split for track, split in pairs if split} | known
-    return known
+            if path != store.path and (other := Store.open(path)).dataset["root"] == store.dataset["root"]:
+                tables.append(planning.history(other, columns))
+    rows = pa.concat_tables(tables)
+    return rows.filter(rows["split"].is_valid())
 
 
 def _clean(store: Store) -> None:
@@ -211,12 +223,16 @@ def _clean(store: Store) -> None:
 
 def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, options: Options) -> list[Task]:
     """One task per deal; stores that are to hold the same tracks share it, and its decoding."""
-    deals: dict[tuple, tuple[pa.Table, list[Target]]] = {}
+    if not any(plan.deals for plan in plans):
+        return []
+    from pipeline.worker import Target, Task
+
+    deals: dict[bytes, tuple[pa.Table, list[Target]]] = {}
     for store, plan in zip(stores, plans, strict=True):
         # Workers may run in other folders. And a copy travels without the tables that the store has read so far.
         store = dataclasses.replace(store, path=store.path.absolute())
         for tracks, shards in plan.deals:
-            key = tuple(zip(tracks["track_id"].to_pylist(), tracks["split"].to_pylist(), strict=True))
+            key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
             deals.setdefault(key, (tracks, []))[1].append(Target(store, shards))
     root = str(dataset.root)
     return [Task(root, tracks, targets, max_duration=options.max_duration) for tracks, targets in deals.values()]
@@ -237,16 +253,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> None:
-    """Write the manifest and the slice index, where anything is new."""
+def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Store:
+    """Write the manifest and the slice index, where anything is new; the store as it is then."""
     current, whole = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
-        whole = store.tracks is not None and store.slices is not None
+        whole = store.tracks is not None and store.slices_are_whole()
     wanted = (slicing or current or Slicing()).fitted(store.spec)
-    if plan or store.unfinished or not whole or current != wanted:
-        publish(store, wanted)
-        _clean(store)
+    if not plan and not store.unfinished and whole and current == wanted:
+        return store
+    publish(store, wanted)
+    _clean(store)
+    return Store.open(store.path)
 
 
 def resplit(
@@ -269,7 +287,7 @@ def resplit(
         store.require_finished()
         slicing = store.slicing
         past = planning.history(store)
-        known = known_splits(store) if keep else {}
+        known = known_splits(store, past) if keep else {}
         tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))
         plan = planning.relabel(store, tracks)
@@ -281,9 +299,11 @@ def resplit(
 
 def _moved_tracks(before: pa.Table, after: pa.Table) -> int:
     """Tracks that have another split than before."""
-    old, new = (zip(rows["track_id"].to_pylist(), rows["split"].to_pylist(), strict=True) for rows in (before, after))
-    splits = dict(new)
-    return sum(splits.get(track_id, split) != split for track_id, split in old)
+    at = pc.index_in(before["track_id"], after["track_id"].combine_chunks())
+    here = pc.is_valid(at)
+    old, new = before["split"].filter(here), after["split"].take(at.drop_null())
+    same = pc.or_(pc.fill_null(pc.equal(old, new), False), pc.and_(pc.is_null(old), pc.is_null(new)))
+    return len(old) - pc.sum(same).as_py() if len(old) else 0
 
 
 def reslice(store: Store, slicing: Slicing) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -52,10 +53,10 @@ def fragment_files(fragment: pa.Table) -> dict[str, list]:
 
 def intact(store: Store, shard_files: Mapping[str, list]) -> bool:
     """Whether all files of a shard are there at their full size: what a look without reading can tell."""
+    folder = os.fspath(store.path / "shards")
     for name, (size, _) in shard_files.items():
-        path = store.path / "shards" / name
         try:
-            if path.stat().st_size != size:
+            if os.stat(f"{folder}/{name}").st_size != size:  # noqa: PTH116  three times as fast as Path.stat
                 return False
         except OSError:
             return False

@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,9 @@ _COMPRESSED = 24_000
 
 #: The journal's columns: manifest rows, and whether their shard is to be extracted or only its fragment rewritten.
 PLAN_SCHEMA = pa.schema([*MANIFEST_SCHEMA, pa.field("extract", pa.bool_())])
+
+#: Rows that are Python objects at a time.
+_BATCH = 4096
 
 Shards = list[tuple[int, int, int]]
 
@@ -59,53 +63,52 @@ class Plan:
         return bool(self.deals or self.fragments)
 
 
-def history(store: Store) -> pa.Table:
-    """Every track the store has seen (`MANIFEST_SCHEMA`).
+def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
+    """Every track the store has seen (`MANIFEST_SCHEMA`, or some of its columns, `track_id` among them).
 
     That is the manifest; where an extraction is unfinished, the fragments, the journal, then an earlier manifest.
     """
     if not store.unfinished:
         with contextlib.suppress(StoreError):
-            return store.tracks.replace_schema_metadata()
+            return store.read_tracks(columns).replace_schema_metadata()
     known = [manifest.read_fragment(store, shard) for shard in store.fragments()]
     known += [_readable(store.plan_path), _readable(store.path / "tracks.parquet")]
-    tables = [table.select(MANIFEST_SCHEMA.names).replace_schema_metadata() for table in known if table is not None]
-    rows = pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *tables]).combine_chunks()
+    tables = [table.select(columns).replace_schema_metadata() for table in known if table is not None]
+    rows = pa.concat_tables([MANIFEST_SCHEMA.empty_table().select(columns), *tables]).combine_chunks()
     ids = rows["track_id"].combine_chunks()
-    return rows.filter(pc.equal(pc.index_in(ids, ids), pa.array(range(len(ids)), pa.int32())))  # the first of each
+    return rows.filter(pc.equal(pc.index_in(ids, ids), np.arange(len(ids), dtype=np.int32)))  # the first of each
 
 
-def compare(store: Store, dataset: Dataset, tracks: pa.Table, *, thorough: bool = False) -> Plan:
+def compare(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *, thorough: bool = False) -> Plan:
     """The work that makes the store agree with the dataset.
 
     Args:
         store: the store, locked by the caller.
         dataset: for its root.
         tracks: the dataset's track table with splits assigned.
+        past: the store's `history`.
         thorough: check every byte of every shard, not only that its files are there at their full size.
     """
-    past, seed = history(store), store.dataset["seed"]
+    seed = store.dataset["seed"]
     plan = Plan()
-    at = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks())
-    changes, redo = _changed_tracks(dataset, tracks, past, at)
+    at = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
+    changes, relabelled, redo = _changed_tracks(dataset, tracks, past, at)
     broken = _broken_shards(store, past, thorough)
     redo |= broken
     if broken and not store.unfinished:
         plan.notes.append(f"{len(broken)} damaged or incomplete shards are extracted again")
-    _count(plan, changes)
-    by_shard: dict[int, dict[str, dict]] = {}
-    for track_id, (shard, values) in changes.items():
-        by_shard.setdefault(shard, {})[track_id] = values
-    for shard in sorted(by_shard.keys() - redo):
+    gone = sum(values.get("reason") == "missing" for of_shard in changes.values() for values in of_shard.values())
+    if gone:
+        plan.notes.append(f"{gone} tracks are no longer there")
+    for shard in sorted((changes.keys() | set(relabelled)) - redo):
         fragment = manifest.read_fragment(store, shard)
         if fragment is None:
             redo.add(shard)
         else:
-            rows = [row | by_shard[shard].get(row["track_id"], {}) for row in fragment.to_pylist()]
-            plan.fragments[shard] = pa.Table.from_pylist(rows, MANIFEST_SCHEMA)
-    for shard in sorted(redo):
-        held = past.filter(pc.equal(past["shard"], shard))
-        plan.deals.append((_refreshed(held, tracks, seed), [(shard, 0, len(held))]))
+            rows = _relabelled(fragment, tracks) if shard in relabelled else fragment.select(MANIFEST_SCHEMA.names)
+            plan.fragments[shard] = _amended(rows, changes.get(shard, {}))
+    for shard, held in _refreshed(past, tracks, redo, seed):
+        plan.deals.append((held, [(shard, 0, len(held))]))
     new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks())))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
@@ -120,13 +123,14 @@ def compare(store: Store, dataset: Dataset, tracks: pa.Table, *, thorough: bool 
 def write_journal(store: Store, plan: Plan) -> None:
     """Write down what is going to be done, then forget the fragments of the shards that are to be extracted."""
     tables = [rows.append_column("extract", pa.repeat(False, len(rows))) for rows in plan.fragments.values()]
-    pending = []
-    for tracks, shards in plan.deals:
-        for shard, first, stop in shards:
-            pending.append(shard)
-            rows = tracks.slice(first, stop - first).to_pylist()
-            rows = [dict.fromkeys(MANIFEST_SCHEMA.names) | row | {"shard": shard, "extract": True} for row in rows]
-            tables.append(pa.Table.from_pylist(rows, PLAN_SCHEMA))
+    pending = [shard for _, shards in plan.deals for shard, _, _ in shards]
+    if plan.deals:
+        rows = pa.concat_tables([tracks for tracks, _ in plan.deals])
+        lengths = [stop - first for _, shards in plan.deals for _, first, stop in shards]
+        known = {name: rows[name] for name in DATASET_SCHEMA.names}
+        known |= {"shard": pa.array(np.repeat(pending, lengths)), "extract": pa.repeat(True, len(rows))}
+        columns = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in PLAN_SCHEMA]
+        tables.append(pa.table(columns, names=PLAN_SCHEMA.names))
     files.write_table(
         store.plan_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
     )
@@ -152,23 +156,25 @@ def finish_rewrites(store: Store) -> None:
     rewrite_fragments(store, {shard: rows.filter(pc.equal(rows["shard"], shard)) for shard in shards})
 
 
-def deal(tracks: pa.Table, sizes: list[int | None], seed: int) -> list[pa.Table]:
-    """Cut tracks into deals: by split, then in an order that depends on seed and track alone."""
-    rows = tracks.to_pylist()
-    order = sorted(range(len(rows)), key=lambda i: _deal_key(rows[i], seed))
-    deals: list[list[int]] = []
-    for _, group in itertools.groupby(order, key=lambda i: rows[i]["split"]):
-        held: list[int] = []
-        seconds = 0.0
-        for i in group:
-            estimate = _estimated_seconds(rows[i], sizes[i])
-            if held and (len(held) == DEAL_TRACKS or seconds + estimate > DEAL_SECONDS):
-                deals.append(held)
-                held, seconds = [], 0.0
-            held.append(i)
-            seconds += estimate
-        deals.append(held)
-    return [tracks.take(pa.array(held, pa.int64())) for held in deals]
+def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
+    """Cut tracks into deals: by split, then in an order that depends on seed and track alone.
+
+    Args:
+        tracks: rows of `DATASET_SCHEMA`.
+        sizes: of their files in bytes, int64, null where unknown.
+        seed: of the order.
+    """
+    split = _split_order(tracks)
+    order = np.lexsort((*_hashes(tracks["track_id"], seed), split))
+    seconds = _estimated_seconds(tracks, sizes)[order]
+    tracks = tracks.take(order).combine_chunks()
+    edges = [0]
+    for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
+        while (first := edges[-1]) < end:
+            held = np.cumsum(seconds[first : min(end, first + DEAL_TRACKS)])
+            too_long = np.flatnonzero(held[1:] > DEAL_SECONDS)
+            edges.append(first + 1 + int(too_long[0]) if len(too_long) else first + len(held))
+    return [tracks.take(np.arange(first, stop)) for first, stop in itertools.pairwise(edges)]
 
 
 def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int) -> Shards:
@@ -181,64 +187,97 @@ def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int) -> Shards:
     return [(first_shard + k, a, b) for k, (a, b) in enumerate((a, b) for a, b in itertools.pairwise(edges) if b > a)]
 
 
-def _estimated_seconds(row: dict, size: int | None) -> float:
-    if row["bit_rate"]:
-        return (size or 0) * 8 / row["bit_rate"]
-    return (size or 0) / _BYTES_PER_SECOND.get(os.path.splitext(row["path"])[1].lower(), _COMPRESSED)  # noqa: PTH122
+def _estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
+    """Seconds of audio that file sizes suggest, float64 `(tracks,)`: by the bit rate, else by the suffix."""
+    size = pc.fill_null(sizes, 0).to_numpy()
+    bit_rate = pc.fill_null(tracks["bit_rate"], 0).to_numpy()
+    stated = np.flatnonzero(bit_rate)
+    seconds = np.empty(len(tracks))
+    seconds[stated] = size[stated] * 8 / bit_rate[stated]
+    unstated = np.flatnonzero(bit_rate == 0)
+    for rows, paths in _batches(tracks["path"].take(unstated)):
+        suffixes = (os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122
+        seconds[unstated[rows]] = size[unstated[rows]] / [_BYTES_PER_SECOND.get(s, _COMPRESSED) for s in suffixes]
+    return seconds
 
 
-def _deal_key(row: dict, seed: int) -> tuple[int, bytes]:
-    split = SPLITS.index(row["split"]) if row["split"] in SPLITS else len(SPLITS)
-    return split, hashlib.sha256(f"{seed}/{row['track_id']}".encode()).digest()
+def _split_order(tracks: pa.Table) -> np.ndarray:
+    """Place of each track's split in SPLITS, behind them where it has none, int `(tracks,)`."""
+    return pc.fill_null(pc.index_in(tracks["split"], pa.array(SPLITS)), len(SPLITS)).to_numpy()
+
+
+def _hashes(ids: pa.ChunkedArray, seed: int) -> list[np.ndarray]:
+    """Seeded SHA-256 of track ids as keys for `np.lexsort`: four uint64 `(tracks,)`, least significant first."""
+    digests = np.empty((len(ids), 4), np.uint64)
+    for rows, names in _batches(ids):
+        joined = b"".join(hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names)
+        digests[rows] = np.frombuffer(joined, ">u8").reshape(-1, 4)
+    return list(digests.T[::-1])
+
+
+def _batches(column: pa.ChunkedArray) -> Iterator[tuple[slice, list[Any]]]:
+    """A column as Python objects, some thousand at a time, and which rows they are."""
+    for first in range(0, len(column), _BATCH):
+        rows = slice(first, min(first + _BATCH, len(column)))
+        yield rows, column[rows].to_pylist()
+
+
+#: New values of manifest rows: `{shard: {track_id: {column: value}}}`.
+Changes = dict[int, dict[str, dict[str, Any]]]
 
 
 def _changed_tracks(
-    dataset: Dataset, tracks: pa.Table, past: pa.Table, at: pa.ChunkedArray
-) -> tuple[dict[str, tuple[int, dict]], set[int]]:
-    """What is different: `{track_id: (shard, new values)}` where frames stay, and the shards to be extracted again."""
-    changes: dict[str, tuple[int, dict]] = {}
+    dataset: Dataset, tracks: pa.Table, past: pa.Table, at: pa.Array
+) -> tuple[Changes, set[int], set[int]]:
+    """What is different: new values where frames stay, shards with new labels, and shards to be extracted again."""
+    changes: Changes = {}
     redo: set[int] = set()
     here = pc.is_valid(at)
     known, now = past.filter(here), tracks.take(at.drop_null())
     sizes, times = _signatures(dataset, now)
-    moved = _differ(known["path"], now["path"])
-    moved |= _differ(known["size"], pa.array(sizes, pa.int64())) | _differ(
-        known["mtime_ns"], pa.array(times, pa.int64())
-    )
-    missing = pc.indices_nonzero(pc.fill_null(pc.equal(known["reason"], "missing"), False)).to_pylist()
-    moved |= {i for i in missing if sizes[i] is not None}
-    relabelled = set().union(*(_differ(known[name], now[name]) for name in DATASET_SCHEMA.names))
-    retried = set(pc.indices_nonzero(pc.fill_null(pc.equal(known["reason"], "unreadable"), False)).to_pylist())
-    for i in sorted(moved | relabelled | retried):
-        row, labels = known.slice(i, 1).to_pylist()[0], now.slice(i, 1).to_pylist()[0]
-        values = labels if i in relabelled else {}
-        if i in moved or i in retried:
-            path = os.path.join(os.fsencode(dataset.root), unescape(labels["path"]))  # noqa: PTH118  need not be text
-            values = _moved(path, row, sizes[i], times[i], values, retried=i in retried and i not in moved)
-        if values is None:
-            redo.add(row["shard"])
-        elif values:
-            changes[row["track_id"]] = row["shard"], values
-    for row in past.filter(pc.invert(here)).select(["track_id", "shard", "reason", "n_frames"]).to_pylist():
-        if row["reason"] != "missing":
-            changes[row["track_id"]] = row["shard"], _missing(row)
-    return changes, redo
+    lost = _equal(known["reason"], "missing")
+    retried = _equal(known["reason"], "unreadable")
+    moved = _differ(known["path"], now["path"]) | _differ(known["size"], sizes) | _differ(known["mtime_ns"], times)
+    moved |= lost & sizes.is_valid().to_numpy(zero_copy_only=False)
+    relabelled = np.zeros(len(known), bool)
+    for name in DATASET_SCHEMA.names:
+        relabelled |= _differ(known[name], now[name])
+    shards_relabelled = set(pc.unique(known["shard"].filter(pa.array(relabelled))).to_pylist())
+    suspects = np.flatnonzero(moved | retried)
+    columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
+    for first in range(0, len(suspects), _BATCH):
+        rows = suspects[first : first + _BATCH]
+        found = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist(), now["path"].take(rows).to_pylist())
+        for i, row, size, mtime, name in zip(rows, known.select(columns).take(rows).to_pylist(), *found, strict=True):
+            path = os.path.join(os.fsencode(dataset.root), unescape(name))  # noqa: PTH118  need not be text
+            values = _moved(path, row, size, mtime, retried=bool(retried[i] and not moved[i]))
+            if values is None:
+                redo.add(row["shard"])
+            elif values:
+                changes.setdefault(row["shard"], {})[row["track_id"]] = values
+    gone = past.filter(pc.and_(pc.invert(here), pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))))
+    for row in gone.select(["track_id", "shard", "n_frames"]).to_pylist():
+        changes.setdefault(row["shard"], {})[row["track_id"]] = _missing(row)
+    return changes, shards_relabelled, redo
 
 
 def _missing(row: dict) -> dict:
     """New values of a track that is no longer there. Where its frames stay, so does what is known of them."""
-    gone = {"status": "dropped", "reason": "missing"}
-    return gone if row["n_frames"] else gone | {"detail": None}
+    return _GONE if row["n_frames"] else _GONE_UNKNOWN
 
 
-def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, values: dict, *, retried: bool) -> dict | None:
+_GONE = {"status": "dropped", "reason": "missing"}
+_GONE_UNKNOWN = _GONE | {"detail": None}
+
+
+def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, *, retried: bool) -> dict | None:
     """New values of a track whose file has another name, size or time; None where it must be decoded again."""
     if retried:
-        return None if os.access(path, os.R_OK) else values
+        return None if os.access(path, os.R_OK) else {}
     if size is None:
         if row["reason"] == "missing":
-            return values
-        return values | (_missing(row) if row["n_frames"] else {"size": None, "mtime_ns": None})
+            return {}
+        return _missing(row) if row["n_frames"] else {"size": None, "mtime_ns": None}
     if row["reason"] == "missing" and not row["n_frames"]:
         return None
     try:
@@ -248,7 +287,25 @@ def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, values: 
     if content_hash != row["content_hash"]:
         return None
     back = {"status": "ok", "reason": None} if row["reason"] == "missing" else {}
-    return values | back | {"size": size, "mtime_ns": mtime}
+    return back | {"size": size, "mtime_ns": mtime}
+
+
+def _relabelled(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
+    """Manifest rows with the labels that a track table has for them; those that are not in it keep theirs."""
+    at = pc.index_in(rows["track_id"].combine_chunks(), tracks["track_id"].combine_chunks())
+    today, rows = tracks.take(at), rows.select(columns)
+    labels = {name: pc.if_else(at.is_valid(), today[name], rows[name]) for name in DATASET_SCHEMA.names}
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+    return pa.table([labels.get(name, rows[name]) for name in columns], schema=schema)
+
+
+def _amended(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
+    """Manifest rows with new values."""
+    if changes:
+        rows = pa.Table.from_pylist(
+            [row | changes.get(row["track_id"], {}) for row in rows.to_pylist()], MANIFEST_SCHEMA
+        )
+    return rows.replace_schema_metadata()
 
 
 def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
@@ -270,45 +327,42 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     return broken
 
 
-def _refreshed(rows: pa.Table, tracks: pa.Table, seed: int) -> pa.Table:
-    """Rows of a shard with the labels of today, in the order in which they were dealt."""
-    today = tracks.filter(pc.is_in(tracks["track_id"], value_set=rows["track_id"].combine_chunks()))
-    by_id = {row["track_id"]: row for row in rows.select(DATASET_SCHEMA.names).to_pylist()}
-    by_id |= {row["track_id"]: row for row in today.to_pylist()}
+def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
+    """Tracks of some shards with the labels of today, in the order in which they were dealt; shards ascending."""
+    held = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
+    labels = _relabelled(held, tracks, DATASET_SCHEMA.names)
+    shard = held["shard"].to_numpy()
     # By hash alone: a split may have been reassigned since, which must not reorder the shard.
-    ordered = sorted(by_id.values(), key=lambda row: _deal_key(row, seed)[1])
-    return pa.Table.from_pylist(ordered, DATASET_SCHEMA)
+    order = np.lexsort((*_hashes(labels["track_id"], seed), shard))
+    labels, shard = labels.take(order).combine_chunks(), shard[order]
+    edges = [0, *(np.flatnonzero(np.diff(shard)) + 1), len(shard)] if len(shard) else []
+    for first, stop in itertools.pairwise(edges):
+        yield int(shard[first]), labels.take(np.arange(first, stop))
 
 
-def _count(plan: Plan, changes: dict[str, tuple[int, dict]]) -> None:
-    gone = sum(values.get("reason") == "missing" for _, values in changes.values())
-    if gone:
-        plan.notes.append(f"{gone} tracks are no longer there")
+def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Size and modification time of each track's file, int64; null where there is no regular file."""
+    root = os.fsencode(dataset.root) + b"/"
+    found = np.full((2, len(tracks)), -1)
+    for rows, paths in _batches(tracks["path"]):
+        for i, path in enumerate(paths, rows.start):
+            with contextlib.suppress(audio.Unusable):
+                status = audio.status(root + unescape(path))
+                found[:, i] = status.st_size, status.st_mtime_ns
+    absent = found[0] < 0
+    return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)
 
 
-def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[list[int | None], list[int | None]]:
-    """Size and modification time of each track's file; None where there is no regular file."""
-    root = os.fsencode(dataset.root)
-    sizes: list[int | None] = []
-    times: list[int | None] = []
-    for path in tracks["path"].to_pylist():
-        try:
-            found = audio.status(os.path.join(root, unescape(path)))  # noqa: PTH118  names need not be text
-        except audio.Unusable:
-            sizes.append(None)
-            times.append(None)
-        else:
-            sizes.append(found.st_size)
-            times.append(found.st_mtime_ns)
-    return sizes, times
+def _differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """In which rows two columns differ, bool; two nulls are equal."""
+    equal = pc.fill_null(pc.equal(left, right), False)
+    both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+    return ~pc.or_(equal, both_null).to_numpy()
 
 
-def _differ(left: pa.ChunkedArray, right: Iterable) -> set[int]:
-    """Rows in which two columns differ; two nulls are equal."""
-    a, b = left.combine_chunks(), right.combine_chunks() if isinstance(right, pa.ChunkedArray) else right
-    equal = pc.fill_null(pc.equal(a, b), False)
-    both_null = pc.and_(pc.is_null(a), pc.is_null(b))
-    return set(pc.indices_nonzero(pc.invert(pc.or_(equal, both_null))).to_pylist())
+def _equal(column: pa.ChunkedArray, word: str) -> np.ndarray:
+    """In which rows a column holds a word, bool."""
+    return pc.fill_null(pc.equal(column, word), False).to_numpy()
 
 
 def _readable(path: Path) -> pa.Table | None:
@@ -326,11 +380,10 @@ def relabel(store: Store, tracks: pa.Table) -> Plan:
     Raises:
         StoreError: a fragment is missing or damaged.
     """
-    rows = {row["track_id"]: row for row in tracks.to_pylist()}
     plan = Plan()
     for shard in manifest.known_shards(store):
-        old = manifest.require_fragment(store, shard).to_pylist()
-        new = [row | rows.get(row["track_id"], {}) for row in old]
-        if new != old:
-            plan.fragments[shard] = pa.Table.from_pylist(new, MANIFEST_SCHEMA)
+        old = manifest.require_fragment(store, shard)
+        new = _relabelled(old, tracks)
+        if any(_differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
+            plan.fragments[shard] = new
     return plan

@@ -133,7 +133,7 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     """
     n_frames = tracks["n_frames"].to_numpy()
     duration = tracks["duration_s"].to_numpy()
-    row, starts = _starts(slicing, spec, tracks["track_id"].to_pylist(), duration, n_frames, _gaps(tracks, spec))
+    row, starts = _starts(slicing, spec, tracks["track_id"], duration, n_frames, _gaps(tracks))
     # floor, not round: a slice that is inside the track in seconds is then inside it in frames.
     first = np.floor(starts * spec.frame_rate + 1e-9).astype(np.int64)
     length = slicing.n_frames(spec)
@@ -153,7 +153,7 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     )
 
 
-def _gaps(tracks: pa.Table, spec: FeatureSpec) -> dict[int, np.ndarray]:
+def _gaps(tracks: pa.Table) -> dict[int, np.ndarray]:
     """Gaps in frames `(gaps, 2)`, ascending, of the tracks that have some, by row."""
     counts = pc.fill_null(pc.list_value_length(tracks["gaps"]), 0).to_numpy()
     return {int(row): np.array(sorted(tracks["gaps"][row].as_py())) for row in np.flatnonzero(counts)}
@@ -162,7 +162,7 @@ def _gaps(tracks: pa.Table, spec: FeatureSpec) -> dict[int, np.ndarray]:
 def _starts(
     slicing: Slicing,
     spec: FeatureSpec,
-    ids: list[str],
+    ids: pa.ChunkedArray,
     duration: np.ndarray,
     n_frames: np.ndarray,
     gaps: dict[int, np.ndarray],
@@ -179,12 +179,12 @@ def _starts(
     room = duration - slicing.offset - length
     possible = np.where(room >= -1e-9, np.floor(np.maximum(room, 0) / step + 1e-9) + 1, 0).astype(np.int64)
     damaged = np.array([row for row in gaps if possible[row]], np.int64)
-    between = [_clear_starts(slicing, spec, ids[i], room[i], possible[i], step, gaps[i]) for i in damaged]
+    between = [_clear_starts(slicing, spec, ids[int(i)].as_py(), room[i], possible[i], step, gaps[i]) for i in damaged]
     possible[list(gaps)] = 0
     per_track = np.minimum(possible, kept)
     rows = np.repeat(np.arange(len(ids)), per_track)
     if slicing.place == "random":
-        whole = zip(ids, per_track, room, strict=True)
+        whole = zip(ids.to_pylist(), per_track, room, strict=True)
         drawn = [_random_starts(slicing, i, n, np.array([[0, r]])) for i, n, r in whole if n]
         starts = np.concatenate([*drawn, np.empty(0)])
     else:

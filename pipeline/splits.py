@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.datasets.catalogue import listed
 from pipeline.datasets.tabular import read_rows
@@ -18,24 +19,10 @@ from pipeline.tracks import SPLITS
 #: Share of each genre's tracks that a split aims at.
 SHARES = {"training": 0.8, "validation": 0.1, "test": 0.1}
 
+_NONE: Mapping[str, str] = {}
+
 #: An artist with a larger share of a genre is said aloud: where the artist goes, that share of the genre goes.
 LARGE_SHARE = 0.2
-
-# ("artist", artist_id), or ("track", track_id) where the artist is unknown: what may not be torn apart.
-_Group = tuple[str, str]
-
-
-@dataclass
-class _Track:
-    track_id: str
-    genre: str
-    artist: str | None
-    own: str | None  # what the dataset says
-    split: str | None = None
-
-    @property
-    def group(self) -> _Group:
-        return ("track", self.track_id) if self.artist is None else ("artist", self.artist)
 
 
 def read_splits(path: Path) -> dict[str, str]:
@@ -63,7 +50,7 @@ def read_splits(path: Path) -> dict[str, str]:
 
 
 def assign_splits(
-    tracks: pa.Table, *, seed: int, known: Mapping[str, str] = {}, override: Mapping[str, str] = {}
+    tracks: pa.Table, *, seed: int, known: Mapping[str, str] | pa.Table = _NONE, override: Mapping[str, str] = _NONE
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """Give every labelled track a split.
 
@@ -75,7 +62,7 @@ def assign_splits(
         tracks: columns of DATASET_SCHEMA, and any others. Tracks that have left the dataset may still be among them:
             their artists are then remembered.
         seed: decides among artists (or tracks) of equal size.
-        known: `track_id` → split of the tracks that have one already, which does not change.
+        known: `track_id` → split of the tracks that have one already, which does not change; as a mapping or a table.
         override: what `read_splits` returned.
 
     Returns:
@@ -85,55 +72,115 @@ def assign_splits(
         DatasetError: `override` names none of the tracks.
     """
     override, notes = _by_id(override, tracks)
-    columns = (tracks[name].to_pylist() for name in ("track_id", "genre", "artist_id", "split"))
-    labelled = [
-        _Track(track_id, genre, artist, own)
-        for track_id, genre, artist, own in zip(*columns, strict=True)
-        if genre is not None
-    ]
-    for track in labelled:
-        track.split = override.get(track.track_id) or known.get(track.track_id) or track.own
+    labelled = _Labelled.of(tracks)
+    overridden = _look_up(labelled.ids, override)
+    remembered = _look_up(labelled.ids, known)
+    split = np.where(overridden >= 0, overridden, np.where(remembered >= 0, remembered, labelled.own))
+    free = np.flatnonzero(split < 0)
+    placed = np.flatnonzero(split >= 0)
+    cells = labelled.group[placed] * len(SPLITS) + split[placed]
+    homes = np.bincount(cells, minlength=labelled.n_groups * len(SPLITS)).reshape(-1, len(SPLITS))
+    group = labelled.group[free]
+    split[free] = np.where(homes[group].any(axis=1), homes[group].argmax(axis=1), -1)
+    homeless = free[split[free] < 0]
+    dealt = _deal(labelled, homeless, split, seed)
+    split[homeless] = dealt[labelled.group[homeless]]
 
-    homes: dict[_Group, Counter[str]] = defaultdict(Counter)
-    for track in labelled:
-        if track.split:
-            homes[track.group][track.split] += 1
-    free = [track for track in labelled if track.split is None]
-    for track in free:
-        if track.group in homes:
-            track.split = max(SPLITS, key=homes[track.group].__getitem__)
-    dealt = _deal([track for track in free if track.split is None], labelled, seed)
-    for track in free:
-        track.split = track.split or dealt[track.group]
-
-    splits = {track.track_id: track.split for track in labelled}
     at = tracks.schema.get_field_index("split")
-    filled = pa.array(map(splits.get, tracks["track_id"].to_pylist()), pa.string())
-    remarks = _remarks(labelled, free, known.keys() - override.keys(), dealt.keys())
-    return tracks.set_column(at, tracks.schema.field(at), filled), (*notes, *remarks)
+    filled = np.full(len(tracks), -1)
+    filled[labelled.rows] = split
+    kept = (remembered >= 0) & (overridden < 0)
+    remarks = _remarks(labelled, split, len(free), kept, dealt)
+    return tracks.set_column(at, tracks.schema.field(at), _words(filled)), (*notes, *remarks)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The tracks that have a genre, as numbers: a library of millions of tracks must not become millions of objects.
+
+    Attributes:
+        rows: where they stand in the table, int64 `(n,)`.
+        ids: their ids.
+        genres, genre: the genres, sorted, and the index of each track's, int64 `(n,)`.
+        artists, group: the artists, and what may not be torn apart, int64 `(n,)`: the index of a track's artist, or
+            `len(artists)` and its place where the artist is unknown.
+        own: index in SPLITS of what the dataset says, -1 where it says nothing, int64 `(n,)`.
+    """
+
+    rows: np.ndarray
+    ids: pa.Array
+    genres: list[str]
+    genre: np.ndarray
+    artists: pa.Array
+    group: np.ndarray
+    own: np.ndarray
+
+    @classmethod
+    def of(cls, tracks: pa.Table) -> _Labelled:
+        rows = np.flatnonzero(tracks["genre"].is_valid())
+        columns = tracks.select(["track_id", "genre", "artist_id", "split"]).take(rows).combine_chunks()
+        genres = sorted(columns["genre"].unique().to_pylist())
+        genre = pc.index_in(columns["genre"], pa.array(genres, pa.string()))
+        artists = pc.unique(columns["artist_id"]).drop_null()
+        artist = _numbers(pc.index_in(columns["artist_id"], artists))
+        group = np.where(artist >= 0, artist, len(artists) + np.arange(len(rows)))
+        own = pc.index_in(columns["split"], pa.array(SPLITS))
+        ids = columns["track_id"].combine_chunks()
+        return cls(rows, ids, genres, _numbers(genre), artists, group, _numbers(own))
+
+    @property
+    def n_groups(self) -> int:
+        """Groups at most: some numbers are not taken."""
+        return len(self.artists) + len(self.rows)
+
+    def name(self, group: int) -> tuple[str, str]:
+        """("artist", artist_id), or ("track", track_id) where the artist is unknown."""
+        unknown = group - len(self.artists)
+        return ("track", self.ids[unknown].as_py()) if unknown >= 0 else ("artist", self.artists[group].as_py())
+
+
+def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """int64, -1 where null."""
+    return pc.fill_null(indices, -1).to_numpy().astype(np.int64)
+
+
+def _words(splits: np.ndarray) -> pa.Array:
+    """Indices of SPLITS as their names, null where negative."""
+    return pa.array(SPLITS, pa.string()).take(pa.array(splits, mask=splits < 0))
+
+
+def _look_up(ids: pa.Array, splits: Mapping[str, str] | pa.Table) -> np.ndarray:
+    """Index in SPLITS of what is said of each track, -1 where nothing is, int64."""
+    if isinstance(splits, pa.Table):
+        keys, words = splits["track_id"].combine_chunks(), splits["split"].combine_chunks()
+    else:
+        keys, words = pa.array(splits.keys(), pa.string()), pa.array(splits.values(), pa.string())
+    return _numbers(pc.index_in(words, pa.array(SPLITS)).take(pc.index_in(ids, keys)))
 
 
 def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
     """Splits by `track_id`, for keys that are ids, paths, or ids that lost their leading zeros in a spreadsheet."""
-    ids = tracks["track_id"].to_pylist()
-    paths = tracks["path"].to_pylist()
-    meant = (
-        {key.lstrip("0"): key for key in ids} | dict(zip(paths, ids, strict=True)) | dict(zip(ids, ids, strict=True))
-    )
-    found = {meant[key]: split for key, split in splits.items() if key in meant}
+    ids, keys = tracks["track_id"].combine_chunks(), pa.array(splits.keys(), pa.string())
+    # Of several ids that differ in their zeros alone, the last one is meant.
+    backwards = ids[::-1]
+    bare = backwards.take(pc.index_in(keys, pc.utf8_ltrim(backwards, "0")))
+    meant = pc.coalesce(
+        ids.take(pc.index_in(keys, ids)), ids.take(pc.index_in(keys, tracks["path"].combine_chunks())), bare
+    ).to_pylist()
+    found = {track: split for track, split in zip(meant, splits.values(), strict=True) if track is not None}
     if splits and not found:
         raise DatasetError(
             f"none of the {len(splits):,} tracks of the splits file is in the dataset ({listed(sorted(splits))})",
-            f"name tracks as the dataset does ({listed(sorted(ids), 3)})",
+            f"name tracks as the dataset does ({listed(sorted(ids.to_pylist()), 3)})",
         )
-    unused = sorted(splits.keys() - meant.keys())
+    unused = sorted(key for key, track in zip(splits, meant, strict=True) if track is None)
     if not unused:
         return found, ()
     return found, (f"splits given for tracks that are not in the dataset: {len(unused):,} ({listed(unused)})",)
 
 
-def _deal(tracks: Sequence[_Track], labelled: Sequence[_Track], seed: int) -> dict[_Group, str]:
-    """A split for each group of tracks without one, given all labelled tracks, some of which have one.
+def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int) -> np.ndarray:
+    """A split for each group of tracks without one, given the splits of all labelled tracks, -1 where there is none.
 
     Groups go, largest first, to the split that is then least full, relative to its share of the group's genres; half a
     track is deducted, which for single tracks makes it the Sainte-Laguë method of apportionment. When a genre has no
@@ -143,77 +190,94 @@ def _deal(tracks: Sequence[_Track], labelled: Sequence[_Track], seed: int) -> di
     102 clips by 28 artists in 6 genres it leaves 8 of the 18 pairs of genre and split empty (mean of 10 seeds), this
     none; of 8 genres with 1,000 tracks by artists of Zipf-distributed size its worst share is off by 16 points, here
     by 1.2. Nor can it take account of tracks that are already placed.
+
+    Returns:
+        Index of each group's split, -1 for groups that have one, int64 `(n_groups,)`.
     """
-    total = Counter(track.genre for track in labelled)
-    placed = {split: Counter(track.genre for track in labelled if track.split == split) for split in SPLITS}
-    groups: dict[_Group, Counter[str]] = defaultdict(Counter)
-    for track in tracks:
-        groups[track.group][track.genre] += 1
-    waiting = Counter(genre for sizes in groups.values() for genre in sizes)
+    n_genres = len(labelled.genres)
+    total = np.bincount(labelled.genre, minlength=n_genres).tolist()
+    placed = [np.bincount(labelled.genre[split == at], minlength=n_genres).tolist() for at in range(len(SPLITS))]
+    dealt = np.full(labelled.n_groups, -1)
+    if not len(tracks):
+        return dealt
+    # Pairs of group and genre, those of a group together, in the order in which its tracks have them.
+    pairs, first, counts = np.unique(
+        labelled.group[tracks] * n_genres + labelled.genre[tracks], return_index=True, return_counts=True
+    )
+    order = np.lexsort((first, pairs // n_genres))
+    group, genre, counts = pairs[order] // n_genres, pairs[order] % n_genres, counts[order]
+    waiting = np.bincount(genre, minlength=n_genres).tolist()
+    groups, starts = np.unique(group, return_index=True)
+    stops = np.append(starts[1:], len(group))
+    # Hashed, not drawn: the same with every version of every library, whatever the other tracks are.
+    names = (labelled.name(int(number)) for number in groups)
+    lots = b"".join(blake2b("\0".join((str(seed), *name)).encode(), digest_size=16).digest() for name in names)
+    high, low = np.frombuffer(lots, ">u8").reshape(-1, 2).T
+    sizes = np.add.reduceat(counts, starts)
 
-    def order(group: _Group) -> tuple[int, bytes]:
-        # Hashed, not drawn: the same with every version of every library, whatever the other tracks are.
-        return -groups[group].total(), blake2b("\0".join((str(seed), *group)).encode(), digest_size=16).digest()
+    def missing(genre: int) -> list[int]:
+        return [at for at in range(len(SPLITS)) if not placed[at][genre]]
 
-    def missing(genre: str) -> list[str]:
-        return [split for split in SPLITS if not placed[split][genre]]
+    def fullness(at: int, sizes: list[tuple[int, int]]) -> float:
+        share = SHARES[SPLITS[at]]
+        return sum(n * (placed[at][genre] + n - 0.5) / (share * total[genre]) for genre, n in sizes)
 
-    def fullness(split: str, sizes: Counter[str]) -> float:
-        return sum(n * (placed[split][genre] + n - 0.5) / (SHARES[split] * total[genre]) for genre, n in sizes.items())
-
-    dealt: dict[_Group, str] = {}
-    for group in sorted(groups, key=order):
-        sizes = groups[group]
-        urgent = {split for genre in sizes if waiting[genre] <= len(missing(genre)) for split in missing(genre)}
+    for k in np.lexsort((low, high, -sizes)):
+        here = slice(starts[k], stops[k])
+        mine = list(zip(genre[here].tolist(), counts[here].tolist(), strict=True))
+        urgent = {at for genre, _ in mine if waiting[genre] <= len(missing(genre)) for at in missing(genre)}
         # The first of equals gets the group, and without test tracks nothing can be said about a genre.
-        candidates = [split for split in reversed(SPLITS) if not urgent or split in urgent]
-        dealt[group] = min(candidates, key=lambda split: fullness(split, sizes))
-        placed[dealt[group]].update(sizes)
-        waiting.subtract(sizes.keys())
+        candidates = [at for at in reversed(range(len(SPLITS))) if not urgent or at in urgent]
+        chosen = min(candidates, key=lambda at: fullness(at, mine))
+        dealt[groups[k]] = chosen
+        for genre_, n in mine:
+            placed[chosen][genre_] += n
+            waiting[genre_] -= 1
     return dealt
 
 
-def _remarks(
-    labelled: Sequence[_Track], free: Sequence[_Track], kept: Collection[str], dealt: Collection[_Group]
-) -> Iterator[str]:
+def _remarks(labelled: _Labelled, split: np.ndarray, n_free: int, kept: np.ndarray, dealt: np.ndarray) -> Iterator[str]:
     """What the user should know about the splits.
 
     Args:
         labelled: all tracks that have a split.
-        free: those of them that had none before.
-        kept: ids of the tracks whose split was known, right or wrong.
-        dealt: the groups that `_deal` placed.
+        split: which, int64 `(n,)`.
+        n_free: how many of them had none before.
+        kept: whether a track's split was known, right or wrong, bool `(n,)`.
+        dealt: what `_deal` returned.
     """
-    if 0 < len(free) < len(labelled):
-        yield f"tracks that had no split yet, placed around the others: {len(free):,} of {len(labelled):,}"
-    changed = [track.track_id for track in labelled if track.own not in (None, track.split) and track.track_id in kept]
-    if changed:
-        yield f"tracks that keep their split, against what the dataset says: {len(changed):,} ({listed(changed)})"
+    n, n_splits = len(split), len(SPLITS)
+    if 0 < n_free < n:
+        yield f"tracks that had no split yet, placed around the others: {n_free:,} of {n:,}"
+    changed = labelled.ids.filter(pa.array(kept & (labelled.own >= 0) & (labelled.own != split)))
+    if len(changed):
+        yield (
+            f"tracks that keep their split, against what the dataset says: {len(changed):,}"
+            f" ({listed(changed.to_pylist())})"
+        )
 
-    where: dict[str, set[str]] = defaultdict(set)
-    cells: dict[_Group, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for track in labelled:
-        if track.artist is not None and track.split is not None:
-            where[track.artist].add(track.split)
-            cells[track.group][track.genre, track.split] += 1
-    crossing = sorted(artist for artist, splits in where.items() if len(splits) > 1)
+    by_artist = labelled.group < len(labelled.artists)
+    cells = np.unique(labelled.group[by_artist] * n_splits + split[by_artist]) // n_splits
+    crossing = sorted(labelled.artists.take(pa.array(np.unique(cells[1:][np.diff(cells) == 0]))).to_pylist())
     if crossing:
         yield f"artists in more than one split, which flatters the scores: {len(crossing):,} ({listed(crossing)})"
 
-    total = Counter(track.genre for track in labelled)
-    large = sorted(
-        (-n / total[genre], f"{group[1]} ({n:,} of {total[genre]:,} {genre}, {split})")
-        for group in dealt
-        for (genre, split), n in cells[group].items()
-        if n > 1 and n > LARGE_SHARE * total[genre]
-    )
+    genres = labelled.genres
+    total = np.bincount(labelled.genre, minlength=len(genres))
+    mine = by_artist & (dealt[labelled.group] >= 0)
+    pairs, counts = np.unique(labelled.group[mine] * len(genres) + labelled.genre[mine], return_counts=True)
+    large = []
+    for at in np.flatnonzero((counts > 1) & (counts > LARGE_SHARE * total[pairs % max(1, len(genres))])):
+        group, number = divmod(int(pairs[at]), len(genres))
+        share = f"{counts[at]:,} of {total[number]:,} {genres[number]}, {SPLITS[dealt[group]]}"
+        large.append((-counts[at] / total[number], f"{labelled.name(group)[1]} ({share})"))
     if large:
-        yield f"artists too large to split cleanly, each kept in one split: {listed(text for _, text in large)}"
+        yield f"artists too large to split cleanly, each kept in one split: {listed(text for _, text in sorted(large))}"
 
-    small = [f"{genre} ({n})" for genre, n in sorted(total.items()) if n < len(SPLITS)]
+    small = [f"{genre} ({number})" for genre, number in zip(genres, total, strict=True) if number < n_splits]
     if small:
         yield f"genres with too few tracks for three splits: {listed(small)}"
-    present = {(track.genre, track.split) for track in labelled}
-    for split in SPLITS:
-        if absent := [genre for genre in sorted(total) if (genre, split) not in present]:
-            yield f"genres without a {split} track: {listed(absent)}"
+    present = set(np.unique(labelled.genre * n_splits + split).tolist())
+    for at, name in enumerate(SPLITS):
+        if absent := [genre for number, genre in enumerate(genres) if number * n_splits + at not in present]:
+            yield f"genres without a {name} track: {listed(absent)}"

@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import files
 from pipeline.errors import StoreError
@@ -168,6 +170,40 @@ class Store:
         """
         return self._published_table("slices.parquet")
 
+    def read_tracks(self, columns: list[str]) -> pa.Table:
+        """Some columns of the manifest, the others left on disk.
+
+        Raises:
+            StoreError: it is missing, or not the one that was published.
+        """
+        if "tracks" in self.__dict__:
+            return self.tracks.select(columns)
+        return self._published_table("tracks.parquet", columns)
+
+    def read_slices(self, columns: list[str] | None = None, shards: pa.Array | None = None) -> pa.Table:
+        """Part of the slice index, the rest left on disk. Memory: what is returned, and a row group of a million rows.
+
+        Args:
+            columns: of `SLICE_SCHEMA`; by default all.
+            shards: int32; the shards whose slices are wanted, by default all. A split's shards are neighbours, so most
+                row groups hold either nothing of it or nothing else.
+
+        Raises:
+            StoreError: it is missing, or not the one that was published.
+        """
+        if "slices" in self.__dict__:
+            table = self.slices if shards is None else self.slices.filter(pc.is_in(self.slices["shard"], shards))
+            return table if columns is None else table.select(columns)
+        return self._published_table("slices.parquet", columns, shards)
+
+    def slices_are_whole(self) -> bool:
+        """Whether the slice index is the one that was published; none of it is kept in memory."""
+        try:
+            with self._published_file("slices.parquet"):
+                return True
+        except StoreError:
+            return False
+
     @property
     def slicing(self) -> Slicing:
         """How the slices were cut."""
@@ -181,13 +217,18 @@ class Store:
     @property
     def genres(self) -> list[str]:
         """Genres of the tracks in use, in the dataset's order."""
-        present = {row["genre"] for row in self.tracks.select(["genre", "status"]).to_pylist() if row["status"] == "ok"}
+        rows = self.read_tracks(["genre", "status"])
+        present = set(pc.unique(rows["genre"].filter(pc.equal(rows["status"], "ok"))).to_pylist())
         known = [genre for genre in self.dataset["genres"] if genre in present]
         return known + sorted(present - set(known))
 
     def shard_files(self) -> dict[str, dict[str, list]]:
         """`{shard: {file: [size, digest]}}` as the manifest records it."""
-        return json.loads(self.tracks.schema.metadata[FILES_KEY])
+        return self._shard_files
+
+    @cached_property
+    def _shard_files(self) -> dict[str, dict[str, list]]:
+        return json.loads(self.read_tracks(["shard"]).schema.metadata[FILES_KEY])
 
     def read(self, shard: int, first: int = 0, stop: int | None = None) -> np.ndarray:
         """Stored frames `[first, stop)` of a shard, `(n, bins)` in the stored dtype.
@@ -230,17 +271,24 @@ class Store:
     def _repair(self) -> str:
         return "run `mgc extract --verify`: it extracts what is damaged again"
 
-    def _published_table(self, name: str) -> pa.Table:
+    def _published_table(self, name: str, columns: list[str] | None = None, shards: pa.Array | None = None) -> pa.Table:
+        with self._published_file(name) as file:
+            return files.parse_table(file, self.path / name, columns, {"shard": shards} if shards is not None else {})
+
+    @contextlib.contextmanager
+    def _published_file(self, name: str) -> Iterator[BufferedReader]:
+        """A published table, open, its bytes held against their digest. What replaces it meanwhile stays unseen."""
         path = self.path / name
         try:
-            data = path.read_bytes()
+            file = path.open("rb")
         except FileNotFoundError:
             raise StoreError(f"{path}: missing", REPUBLISH) from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}", "check the path and its rights") from None
-        if files.digest(data) != self.published["digests"][name]:
-            raise StoreError(f"{path}: {files.CHANGED}", REPUBLISH)
-        return files.parse_table(data, path)
+        with file:
+            if files.stream_digest(file) != self.published["digests"][name]:
+                raise StoreError(f"{path}: {files.CHANGED}", REPUBLISH)
+            yield file
 
     # -- one writer at a time ---------------------------------------------------------------------------------------
 

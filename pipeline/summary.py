@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import MgcError, SpecError
@@ -16,6 +17,9 @@ from pipeline.tracks import SPLITS
 #: Dropped tracks shown by name; `--json` and the manifest have them all.
 SHOWN = 8
 
+#: Of the manifest, what a summary looks at.
+_COLUMNS = ["track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated"]
+
 
 def summarise(store: Store) -> dict[str, Any]:
     """Counts of tracks, slices, genres and bytes.
@@ -24,11 +28,11 @@ def summarise(store: Store) -> dict[str, Any]:
         StoreError: the store is unfinished or damaged.
     """
     store.require_finished()
-    tracks, slices = store.tracks, store.slices
+    tracks = store.read_tracks(_COLUMNS)
     ok = tracks.filter(pc.equal(tracks["status"], "ok"))
     dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
-    by_split, slices_by_split = Counter(ok["split"].to_pylist()), Counter(slices["split"].to_pylist())
-    by_genre = Counter(ok["genre"].to_pylist())
+    slices_by_split = _count(store.read_slices(["split"])["split"])
+    by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
     return {
         "store": str(store.path),
         "spec": store.spec.as_dict(),
@@ -37,11 +41,11 @@ def summarise(store: Store) -> dict[str, Any]:
         "tracks": len(tracks),
         "ok": len(ok),
         "rescued": len(ok.filter(pc.is_valid(ok["detail"]))),
-        "dropped": dict(sorted(Counter(dropped["reason"].to_pylist()).items())),
+        "dropped": dict(sorted(_count(dropped["reason"]).items())),
         "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
         "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
         "slicing": store.slicing.as_dict(),
-        "slices": len(slices),
+        "slices": slices_by_split.total(),
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
@@ -50,10 +54,15 @@ def summarise(store: Store) -> dict[str, Any]:
     }
 
 
+def _count(column: pa.ChunkedArray) -> Counter[str]:
+    """How often each value occurs."""
+    return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
+
+
 def render(report: dict[str, Any], store: Store) -> str:
     """The summary as text."""
     tracks, ok = report["tracks"], report["ok"]
-    values = sum(n for n in store.tracks["n_frames"].to_pylist() if n) * store.spec.bins
+    values = (pc.sum(store.read_tracks(["n_frames"])["n_frames"]).as_py() or 0) * store.spec.bins
     lines = [
         f"{report['store']}",
         f"  feature   {store.spec}",

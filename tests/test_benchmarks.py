@@ -78,6 +78,18 @@ def test_profile_names_functions(corpus: Path) -> None:
     assert any("soundfile" in function for function in rows)
 
 
+@pytest.mark.slow
+def test_scale_prints_memory_and_time_of_every_command(tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    out = run(BENCHMARKS / "scale.py", "--smoke", "--keep", tmp_path / "kept", "--json", record)
+    sizes, extraction, commands = tables(out)
+    assert list(sizes) == list(extraction) == ["60"]
+    assert list(commands) == ["60: no-op, csv parsed", "60: no-op", "60: slice"]
+    figures = json.loads(record.read_text())["results"]["60"]
+    assert 0 < figures["planning_mb"] <= figures["client_mb"]
+    assert len(list((tmp_path / "kept" / "60" / "fma_scale").glob("*/*.mp3"))) == 60
+
+
 @pytest.mark.corpus
 def test_known_material_is_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
     soundfile = pytest.importorskip("soundfile")

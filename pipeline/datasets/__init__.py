@@ -1,4 +1,4 @@
-"""Datasets as their owners publish them, read into one track table. Nothing here opens an audio file or writes."""
+"""Datasets as their owners publish them, read into one track table. No audio is opened, no dataset written to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.datasets import fma, folder, gtzan, listing
 from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
@@ -52,6 +53,7 @@ def open_dataset(
     subset: str | None = None,
     genre_column: str | None = None,
     audio_root: Path | None = None,
+    copies: Path | None = None,
 ) -> Dataset:
     """Read the dataset at `source`.
 
@@ -62,6 +64,7 @@ def open_dataset(
         subset: FMA only: `small`, `medium`, `large` or `full`.
         genre_column: FMA and lists only: the column that holds the genre.
         audio_root: lists only: the folder that their paths are relative to.
+        copies: FMA only: a folder to keep what was read of `tracks.csv` in, for the next call.
 
     Raises:
         DatasetError: there is no dataset there, it cannot be read, or an option does not apply to it.
@@ -80,7 +83,7 @@ def open_dataset(
     )
     match format:
         case "fma":
-            found = fma.read(root, metadata=metadata, subset=subset, genre_column=genre_column)
+            found = fma.read(root, metadata=metadata, subset=subset, genre_column=genre_column, copies=copies)
         case "gtzan":
             found = gtzan.read(root)
         case "folder":
@@ -149,7 +152,7 @@ def _describe(found: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
     known = published(found.published) if found.published else None
     if known is None or set(genres) != set(known.genres):
         return genres, found.notes
-    paths = found.tracks["path"].to_pylist()
-    faulty = [f"{path}: {known.faulty[path]}" for path in paths if path in known.faulty]
+    here = pc.is_in(found.tracks["path"], pa.array(known.faulty, pa.string()))
+    faulty = [f"{path}: {known.faulty[path]}" for path in found.tracks["path"].filter(here).to_pylist()]
     note = f"files known to be faulty as published: {len(faulty):,} ({listed(faulty)})"
     return known.genres, (*found.notes, *([note] if faulty else []))

@@ -1,0 +1,100 @@
+"""`mgc` whose workers decode nothing: the client of benchmarks/scale.py.
+
+    python benchmarks/fabricate.py RECORD extract --dataset ...
+
+Everything on the side of the client is real: dataset, planning, journal, Dask cluster, manifest, slice index. So is
+what
+workers write (shards, fragments, digests), but for the frames: each track gets those of the same 30 s of noise, and a
+content hash that is made up. RECORD is a JSON file that gets what the client process alone has used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import cli
+from pipeline import extract as extraction
+from pipeline import files, worker
+from pipeline.manifest import write_fragment
+from pipeline.shard import ShardWriter
+from pipeline.tracks import MANIFEST_SCHEMA, unescape
+
+SECONDS = 30.0
+
+
+def fabricate(task: worker.Task) -> pa.Table:
+    """What `pipeline.worker.extract` does, without decoding."""
+    tracks = task.tracks.to_pylist()
+    for target in task.targets:
+        store = target.store
+        levels = np.random.default_rng(0).normal(-30, 8, (store.spec.frames(SECONDS), store.spec.bins))
+        for shard, first, stop in target.shards:
+            final = store.shard_path(shard)
+            temporary = final.with_name(f"{files.TEMPORARY}{final.name}")
+            writer = ShardWriter(temporary, store.spec)
+            rows = []
+            for track in tracks[first:stop]:
+                found = os.stat(os.path.join(os.fsencode(task.root), unescape(track["path"])))  # noqa: PTH116, PTH118
+                fabricated = {
+                    "size": found.st_size,
+                    "mtime_ns": found.st_mtime_ns,
+                    "content_hash": files.digest(track["track_id"].encode()),
+                    "duration_s": SECONDS,
+                    "declared_s": SECONDS,
+                    "decoder": "none",
+                    "sample_rate": 44100,
+                    "channels": 2,
+                    "status": "ok",
+                    "shard": shard,
+                    "first_frame": writer.n_frames,
+                    "n_frames": len(levels),
+                    "saturated": writer.append(levels.astype(np.float32)),
+                }
+                rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | track | fabricated)
+            writer.close()
+            shard_files = files.folder_files(temporary, final.name)
+            files.write_folder(temporary, final)
+            write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), shard_files)
+    n = len(tracks)
+    return pa.table({"status": ["ok"] * n, "reason": pa.nulls(n, pa.string()), "duration_s": [SECONDS] * n})
+
+
+def peak_mb() -> float:
+    """Most memory this process has held so far, in MB of 10^6 bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    # Not ru_maxrss, which is the parent's where that was larger when it forked.
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
+def main() -> None:
+    record, *arguments = sys.argv[1:]
+    planned: dict[str, float] = {}
+    dispatch = extraction._dispatch
+
+    def noted(*rest: object) -> None:
+        planned.update(planning_mb=peak_mb(), planning_s=time.perf_counter() - start)
+        dispatch(*rest)
+
+    worker.extract, extraction._dispatch = fabricate, noted
+    start = time.perf_counter()
+    try:
+        cli.main(arguments, prog_name="mgc")
+    finally:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        found = {"client_mb": peak_mb(), "client_cpu_s": used.ru_utime + used.ru_stime}
+        Path(record).write_text(json.dumps(planned | found | {"wall_s": time.perf_counter() - start}))
+
+
+if __name__ == "__main__":
+    main()
