@@ -98,12 +98,14 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: it is not there.
         OSError: it is damaged.
     """
+    import pyarrow as pa
+
     # In one go: a file that is replaced meanwhile must not be read half old, half new.
-    return parse_table(io.BytesIO(path.read_bytes()), path, columns)
+    return parse_table(pa.BufferReader(path.read_bytes()), path, columns)
 
 
 def parse_table(
-    file: BinaryIO, path: Path, columns: list[str] | None = None, among: Mapping[str, pa.Array] | None = None
+    file: BinaryIO | pa.NativeFile, path: Path, columns: list[str] | None = None, among: Mapping[str, pa.Array] | None = None
 ) -> pa.Table:
     """The table in an open Parquet file, its pages checked.
 

@@ -274,10 +274,10 @@ def _remarks(labelled: _Labelled, split: np.ndarray, n_free: int, kept: np.ndarr
     if large:
         yield f"artists too large to split cleanly, each kept in one split: {listed(text for _, text in sorted(large))}"
 
-    small = [f"{genre} ({number})" for genre, number in zip(genres, total, strict=True) if number < n_splits]
+    small = [f"{genre} ({count})" for genre, count in zip(genres, total, strict=True) if count < n_splits]
     if small:
         yield f"genres with too few tracks for three splits: {listed(small)}"
     present = set(np.unique(labelled.genre * n_splits + split).tolist())
     for at, name in enumerate(SPLITS):
-        if absent := [genre for number, genre in enumerate(genres) if number * n_splits + at not in present]:
+        if absent := [genre for k, genre in enumerate(genres) if k * n_splits + at not in present]:
             yield f"genres without a {name} track: {listed(absent)}"

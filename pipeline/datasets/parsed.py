@@ -7,7 +7,6 @@ its size and time. Deleting it costs one more parse.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import time
@@ -65,7 +64,7 @@ def _read(copy: Path, key: dict) -> pa.Table | None:
         data = copy.read_bytes()
         if data[:_DIGEST] != files.digest(data[_DIGEST:]).encode():
             return None
-        table = files.parse_table(io.BytesIO(data[_DIGEST:]), copy)
+        table = files.parse_table(pa.BufferReader(data[_DIGEST:]), copy)
     except OSError:
         return None
     same = json.loads((table.schema.metadata or {}).get(_KEY, b"null")) == key

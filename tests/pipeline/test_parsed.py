@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pipeline.test_datasets import fma_row, make_fma
+from test_datasets import fma_row, make_fma
 
 from pipeline.datasets import Dataset, fma, open_dataset
 from pipeline.errors import DatasetError
