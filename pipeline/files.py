@@ -105,7 +105,10 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def parse_table(
-    file: BinaryIO | pa.NativeFile, path: Path, columns: list[str] | None = None, among: Mapping[str, pa.Array] | None = None
+    file: BinaryIO | pa.NativeFile,
+    path: Path,
+    columns: list[str] | None = None,
+    among: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """The table in an open Parquet file, its pages checked.
 

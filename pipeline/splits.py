@@ -278,6 +278,6 @@ def _remarks(labelled: _Labelled, split: np.ndarray, n_free: int, kept: np.ndarr
     if small:
         yield f"genres with too few tracks for three splits: {listed(small)}"
     present = set(np.unique(labelled.genre * n_splits + split).tolist())
-    for at, name in enumerate(SPLITS):
-        if absent := [genre for k, genre in enumerate(genres) if k * n_splits + at not in present]:
+    for number, name in enumerate(SPLITS):
+        if absent := [genre for k, genre in enumerate(genres) if k * n_splits + number not in present]:
             yield f"genres without a {name} track: {listed(absent)}"
