@@ -24,8 +24,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/mgc demo
 
+# One process per processor, each with one thread; a file's tests stay together and share what they set up.
 test: $(VENV)/installed
-	$(PYTEST) -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m slow

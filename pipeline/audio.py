@@ -270,7 +270,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
         sound = soundfile.SoundFile(file.path)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise Unusable("unsupported", str(error)) from None
-    # Else soundfile seeks around every read, and mpg123 decodes a part again: a quarter of the time of decoding.
+    # Else soundfile seeks around every read, and mpg123 decodes a part again: it takes longer, and changes last bits.
     sound.seekable = lambda: False
     decoding = Decoding("libsndfile")
     decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
