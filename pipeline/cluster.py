@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -78,12 +79,21 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
             client.run(_quiet)
         else:
             try:
+                asyncio.run(_greet(scheduler))
                 client = stack.enter_context(distributed.Client(scheduler))
             except (OSError, ValueError) as error:
                 problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
                 raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
             _inspect(client, scheduler, echo)
         yield client
+
+
+async def _greet(scheduler: str) -> None:
+    """See that somebody answers. A client that finds nobody leaves a half-made one behind, whose end can deadlock."""
+    from distributed.comm import connect
+
+    comm = await connect(scheduler)
+    await comm.close()
 
 
 def _inspect(client: Client, scheduler: str, echo: Callable[[str], None]) -> None:
