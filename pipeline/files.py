@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MgcError
 
@@ -98,14 +98,30 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: it is not there.
         OSError: it is damaged.
     """
+    with open_native(path) as file:
+        return parse_table(file, path, columns)
+
+
+def open_native(path: Path) -> pa.NativeFile:
+    """A file that Arrow reads by itself. What replaces it meanwhile stays unseen: writers here rename.
+
+    Arrow's threads let go of what they read when they like. Where that is Python's, a file or bytes, and the
+    interpreter is about to end, the process aborts instead: "terminate called without an active exception".
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     import pyarrow as pa
 
-    # In one go: a file that is replaced meanwhile must not be read half old, half new.
-    return parse_table(pa.BufferReader(path.read_bytes()), path, columns)
+    try:
+        return pa.OSFile(str(path), "rb")
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def parse_table(
-    file: BinaryIO | pa.NativeFile,
+    file: pa.NativeFile,
     path: Path,
     columns: list[str] | None = None,
     among: Mapping[str, pa.Array] | None = None,
@@ -113,7 +129,7 @@ def parse_table(
     """The table in an open Parquet file, its pages checked.
 
     Args:
-        file: the file; read from its beginning, wherever it stands.
+        file: of `open_native`; read from its beginning, wherever it stands.
         path: for the error message.
         columns: which ones; by default all.
         among: by column, the values that rows must have there; row groups without any are not read.
@@ -191,7 +207,7 @@ def new_digest() -> hashlib._Hash:
     return hashlib.blake2b(digest_size=16)  # type: ignore[return-value]
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """BLAKE2b-128 of bytes, in hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
@@ -202,7 +218,7 @@ def file_digest(path: Path) -> str:
         return stream_digest(file)
 
 
-def stream_digest(file: io.BufferedReader) -> str:
+def stream_digest(file: io.BufferedReader | pa.NativeFile) -> str:
     """BLAKE2b-128 of an open file's bytes, in hexadecimal."""
     return hashlib.file_digest(file, new_digest).hexdigest()
 

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -276,11 +275,11 @@ class Store:
             return files.parse_table(file, self.path / name, columns, {"shard": shards} if shards is not None else {})
 
     @contextlib.contextmanager
-    def _published_file(self, name: str) -> Iterator[BufferedReader]:
+    def _published_file(self, name: str) -> Iterator[pa.NativeFile]:
         """A published table, open, its bytes held against their digest. What replaces it meanwhile stays unseen."""
         path = self.path / name
         try:
-            file = path.open("rb")
+            file = files.open_native(path)
         except FileNotFoundError:
             raise StoreError(f"{path}: missing", REPUBLISH) from None
         except OSError as error:

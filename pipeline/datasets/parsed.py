@@ -61,10 +61,12 @@ def _key(source: Path, variant: str) -> dict | None:
 def _read(copy: Path, key: dict) -> pa.Table | None:
     """The table of a copy; None where there is none, or it is damaged, or one of something else."""
     try:
-        data = copy.read_bytes()
-        if data[:_DIGEST] != files.digest(data[_DIGEST:]).encode():
+        with files.open_native(copy) as file:
+            data = file.read_buffer()
+        digest, content = bytes(data[:_DIGEST]), data[_DIGEST:]
+        if digest != files.digest(memoryview(content)).encode():
             return None
-        table = files.parse_table(pa.BufferReader(data[_DIGEST:]), copy)
+        table = files.parse_table(pa.BufferReader(content), copy)
     except OSError:
         return None
     same = json.loads((table.schema.metadata or {}).get(_KEY, b"null")) == key
