@@ -24,6 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: every command that is measured.
 os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "BLIS")})
 
+#: Bytes that `ru_maxrss` counts in.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
 _KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _RATES = (44100, 48000, 32000)
 _SAMPLES = 1152

@@ -3,9 +3,8 @@
     python benchmarks/fabricate.py RECORD extract --dataset ...
 
 Everything on the side of the client is real: dataset, planning, journal, Dask cluster, manifest, slice index. So is
-what
-workers write (shards, fragments, digests), but for the frames: each track gets those of the same 30 s of noise, and a
-content hash that is made up. RECORD is a JSON file that gets what the client process alone has used.
+what workers write (shards, fragments, digests), but for the frames: each track gets those of the same 30 s of noise,
+and a content hash that is made up. RECORD is a JSON file that gets what the client process alone has used.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+import common
 import numpy as np
 import pyarrow as pa
 
 import cli
 from pipeline import extract as extraction
 from pipeline import files, worker
-from pipeline.manifest import write_fragment
 from pipeline.shard import ShardWriter
 from pipeline.tracks import MANIFEST_SCHEMA, unescape
 
@@ -37,8 +36,7 @@ def fabricate(task: worker.Task) -> pa.Table:
         store = target.store
         levels = np.random.default_rng(0).normal(-30, 8, (store.spec.frames(SECONDS), store.spec.bins))
         for shard, first, stop in target.shards:
-            final = store.shard_path(shard)
-            temporary = final.with_name(f"{files.TEMPORARY}{final.name}")
+            temporary = store.path / "shards" / f"{files.TEMPORARY}{shard:05d}.zarr"
             writer = ShardWriter(temporary, store.spec)
             rows = []
             for track in tracks[first:stop]:
@@ -60,9 +58,7 @@ def fabricate(task: worker.Task) -> pa.Table:
                 }
                 rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | track | fabricated)
             writer.close()
-            shard_files = files.folder_files(temporary, final.name)
-            files.write_folder(temporary, final)
-            write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), shard_files)
+            worker.commit(store, shard, temporary, rows)
     n = len(tracks)
     return pa.table({"status": ["ok"] * n, "reason": pa.nulls(n, pa.string()), "duration_s": [SECONDS] * n})
 
@@ -72,7 +68,7 @@ def peak_mb() -> float:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT / 1e6
     # Not ru_maxrss, which is the parent's where that was larger when it forked.
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
 

@@ -162,7 +162,7 @@ def _problem(store: Any, row: dict[str, Any]) -> str | None:
 
 def _peak() -> int:
     """Bytes of memory that this process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT
 
 
 def pool_of(folder: Path | None) -> list[tuple[str, bytes]]:

@@ -30,6 +30,8 @@ from pathlib import Path
 import common
 from common import Spread, table
 
+from pipeline.demo import COLUMNS
+
 HERE = Path(__file__).resolve().parent
 MGC = Path(sysconfig.get_path("scripts")) / "mgc"
 FEATURE = ("--feature", "mel:n_mels=4")
@@ -39,16 +41,6 @@ CSV_BYTES = 250_000_000
 SOURCES = 16
 ARTISTS = 16_341
 GENRES = ("Blues", "Classical", "Electronic", "Folk", "Hip-Hop", "Jazz", "Pop", "Rock")
-#: The columns of FMA's tracks.csv, by group.
-COLUMNS = {
-    "album": "comments date_created date_released engineer favorites id information listens producer tags title tracks "
-    "type",
-    "artist": "active_year_begin active_year_end associated_labels bio comments date_created favorites id latitude "
-    "location longitude members name related_projects tags website wikipedia_page",
-    "set": "split subset",
-    "track": "bit_rate comments composer date_created date_recorded duration favorites genre_top genres genres_all "
-    "information interest language_code license listens lyricist number publisher tags title",
-}
 
 
 def make_library(folder: Path, n_tracks: int, n_rows: int, csv_bytes: int) -> Path:
@@ -131,8 +123,7 @@ def call(*command: object) -> dict[str, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "mb": used.ru_maxrss * unit / 1e6}
+    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "mb": used.ru_maxrss * common.RSS_UNIT / 1e6}
 
 
 def _pin() -> None:

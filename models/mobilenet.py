@@ -6,6 +6,8 @@ load; it has no V1, whose keys here follow V2's.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from models.layers import BatchNorm2d
@@ -54,11 +56,11 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [_plain(3, 32, 3, nn.ReLU, stride=2)]
+        blocks: list[nn.Module] = [_convolution(3, 32, 3, nn.ReLU, stride=2)]
         channels = 32
         for filters, stride in _V1:
-            depthwise = _plain(channels, channels, 3, nn.ReLU, stride, groups=channels)
-            blocks.append(nn.Sequential(depthwise, _plain(channels, filters, 1, nn.ReLU)))
+            depthwise = _convolution(channels, channels, 3, nn.ReLU, stride, groups=channels)
+            blocks.append(nn.Sequential(depthwise, _convolution(channels, filters, 1, nn.ReLU)))
             channels = filters
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(channels, n_classes)
@@ -74,13 +76,13 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [_plain(3, 32, 3, nn.ReLU6, stride=2)]
+        blocks: list[nn.Module] = [_convolution(3, 32, 3, nn.ReLU6, stride=2)]
         channels = 32
         for expansion, filters, count, stride in _V2:
             for i in range(count):
                 blocks.append(LinearBottleneck(channels, expansion, filters, 1 if i else stride))
                 channels = filters
-        self.features = nn.Sequential(*blocks, _plain(channels, 1280, 1, nn.ReLU6))
+        self.features = nn.Sequential(*blocks, _convolution(channels, 1280, 1, nn.ReLU6))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, n_classes))
         self.apply(_init)
 
@@ -95,10 +97,10 @@ class LinearBottleneck(nn.Module):
     def __init__(self, channels: int, expansion: int, filters: int, stride: int) -> None:
         super().__init__()
         width = channels * expansion
-        widen = [_plain(channels, width, 1, nn.ReLU6)] if expansion > 1 else []
+        widen = [_convolution(channels, width, 1, nn.ReLU6)] if expansion > 1 else []
         self.conv = nn.Sequential(
             *widen,
-            _plain(width, width, 3, nn.ReLU6, stride, groups=width),
+            _convolution(width, width, 3, nn.ReLU6, stride, groups=width),
             nn.Conv2d(width, filters, 1, bias=False),
             nn.BatchNorm2d(filters),
         )
@@ -121,7 +123,9 @@ class MobileNetV3(nn.Module):
             blocks.append(InvertedResidual(channels, kernel, expansion, filters, squeeze, swish, stride))
             channels = filters
         self.features = nn.Sequential(
-            _convolution(3, 16, 3, nn.Hardswish, stride=2), *blocks, _convolution(channels, 960, 1, nn.Hardswish)
+            _keras_convolution(3, 16, 3, nn.Hardswish, stride=2),
+            *blocks,
+            _keras_convolution(channels, 960, 1, nn.Hardswish),
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
@@ -144,11 +148,11 @@ class InvertedResidual(nn.Module):
         activation = nn.Hardswish if swish else nn.ReLU
         layers: list[nn.Module] = []
         if expansion != channels:
-            layers.append(_convolution(channels, expansion, 1, activation))
-        layers.append(_convolution(expansion, expansion, kernel, activation, stride, groups=expansion))
+            layers.append(_keras_convolution(channels, expansion, 1, activation))
+        layers.append(_keras_convolution(expansion, expansion, kernel, activation, stride, groups=expansion))
         if squeeze:
             layers.append(SqueezeExcitation(expansion, _round8(expansion / 4)))
-        layers.append(_convolution(expansion, filters, 1, None))
+        layers.append(_keras_convolution(expansion, filters, 1, None))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and channels == filters
 
@@ -176,26 +180,25 @@ class SqueezeExcitation(nn.Module):
         return x * nn.functional.hardsigmoid(gate)
 
 
-def _plain(
-    channels: int, filters: int, kernel: int, activation: type[nn.Module], stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution without bias, batch norm with PyTorch's constants, activation. Of V1 and V2."""
-    return nn.Sequential(
-        nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(filters),
-        activation(),
-    )
-
-
 def _convolution(
-    channels: int, filters: int, kernel: int, activation: type[nn.Module] | None, stride: int = 1, groups: int = 1
+    channels: int,
+    filters: int,
+    kernel: int,
+    activation: type[nn.Module] | None,
+    stride: int = 1,
+    groups: int = 1,
+    norm: type[nn.BatchNorm2d] = nn.BatchNorm2d,
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm with Keras's constants as in the reference, activation. Of V3."""
-    layers = [
+    """Convolution without bias, batch norm, activation."""
+    layers: list[nn.Module] = [
         nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        BatchNorm2d(filters),
+        norm(filters),
     ]
     return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+#: V1's and V2's have PyTorch's constants of batch norm; V3's have Keras's, as in the reference.
+_keras_convolution = partial(_convolution, norm=BatchNorm2d)
 
 
 def _round8(width: float) -> int:

@@ -302,8 +302,7 @@ def _moved_tracks(before: pa.Table, after: pa.Table) -> int:
     at = pc.index_in(before["track_id"], after["track_id"].combine_chunks())
     here = pc.is_valid(at)
     old, new = before["split"].filter(here), after["split"].take(at.drop_null())
-    same = pc.or_(pc.fill_null(pc.equal(old, new), False), pc.and_(pc.is_null(old), pc.is_null(new)))
-    return len(old) - pc.sum(same).as_py() if len(old) else 0
+    return int(planning.differ(old, new).sum())
 
 
 def reslice(store: Store, slicing: Slicing) -> Store:

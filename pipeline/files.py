@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from pipeline.errors import MgcError
 
 if TYPE_CHECKING:  # `mgc --help` comes by here, and must not wait for it
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 #: Every temporary name starts so: what an interrupted run left behind is found by it.
 TEMPORARY = ".tmp-"
@@ -124,7 +123,6 @@ def parse_table(
     file: pa.NativeFile,
     path: Path,
     columns: list[str] | None = None,
-    among: Mapping[str, pa.Array] | None = None,
 ) -> pa.Table:
     """The table in an open Parquet file, its pages checked.
 
@@ -132,7 +130,6 @@ def parse_table(
         file: of `open_native`; read from its beginning, wherever it stands.
         path: for the error message.
         columns: which ones; by default all.
-        among: by column, the values that rows must have there; row groups without any are not read.
 
     Raises:
         OSError: it is damaged.
@@ -143,40 +140,10 @@ def parse_table(
     try:
         # Not pq.read_table: its machinery for data sets costs a millisecond, and a store has thousands of fragments.
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            if not among:
-                return parquet.read(columns, use_threads=parquet.metadata.num_rows > 10_000)
-            return _filtered(parquet, columns or parquet.schema_arrow.names, among)
+            return parquet.read(columns, use_threads=parquet.metadata.num_rows > 10_000)
     except (pa.ArrowException, ValueError, KeyError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(errno.EIO, f"not a readable Parquet file ({first_line})", str(path)) from None
-
-
-def _filtered(parquet: pq.ParquetFile, columns: list[str], among: Mapping[str, pa.Array]) -> pa.Table:
-    """Rows whose values are among those wanted; one row group at a time, and only those that may hold such rows."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    schema = parquet.schema_arrow
-    tables = [pa.schema([schema.field(name) for name in columns], schema.metadata).empty_table()]
-    for number in range(parquet.num_row_groups):
-        group = parquet.metadata.row_group(number)
-        chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
-        if all(_may_hold(chunks[name], values) for name, values in among.items()):
-            rows = parquet.read_row_group(number, list(dict.fromkeys([*columns, *among])))
-            for name, values in among.items():
-                rows = rows.filter(pc.is_in(rows[name], values))
-            tables.append(rows.select(columns))
-    return pa.concat_tables(tables)
-
-
-def _may_hold(chunk: pq.ColumnChunkMetaData, values: pa.Array) -> bool:
-    import pyarrow.compute as pc
-
-    statistics = chunk.statistics
-    if statistics is None or not statistics.has_min_max:
-        return True
-    inside = pc.and_(pc.greater_equal(values, statistics.min), pc.less_equal(values, statistics.max))
-    return bool(pc.any(inside).as_py())
 
 
 def write_folder(temporary: Path, final: Path) -> None:

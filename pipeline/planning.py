@@ -237,11 +237,11 @@ def _changed_tracks(
     sizes, times = _signatures(dataset, now)
     lost = _equal(known["reason"], "missing")
     retried = _equal(known["reason"], "unreadable")
-    moved = _differ(known["path"], now["path"]) | _differ(known["size"], sizes) | _differ(known["mtime_ns"], times)
+    moved = differ(known["path"], now["path"]) | differ(known["size"], sizes) | differ(known["mtime_ns"], times)
     moved |= lost & sizes.is_valid().to_numpy(zero_copy_only=False)
     relabelled = np.zeros(len(known), bool)
     for name in DATASET_SCHEMA.names:
-        relabelled |= _differ(known[name], now[name])
+        relabelled |= differ(known[name], now[name])
     shards_relabelled = set(pc.unique(known["shard"].filter(pa.array(relabelled))).to_pylist())
     suspects = np.flatnonzero(moved | retried)
     columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
@@ -353,7 +353,7 @@ def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]
     return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)
 
 
-def _differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """In which rows two columns differ, bool; two nulls are equal."""
     equal = pc.fill_null(pc.equal(left, right), False)
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
@@ -384,6 +384,6 @@ def relabel(store: Store, tracks: pa.Table) -> Plan:
     for shard in manifest.known_shards(store):
         old = manifest.require_fragment(store, shard)
         new = _relabelled(old, tracks)
-        if any(_differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
+        if any(differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
             plan.fragments[shard] = new
     return plan

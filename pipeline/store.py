@@ -179,21 +179,15 @@ class Store:
             return self.tracks.select(columns)
         return self._published_table("tracks.parquet", columns)
 
-    def read_slices(self, columns: list[str] | None = None, shards: pa.Array | None = None) -> pa.Table:
-        """Part of the slice index, the rest left on disk. Memory: what is returned, and a row group of a million rows.
-
-        Args:
-            columns: of `SLICE_SCHEMA`; by default all.
-            shards: int32; the shards whose slices are wanted, by default all. A split's shards are neighbours, so most
-                row groups hold either nothing of it or nothing else.
+    def read_slices(self, columns: list[str]) -> pa.Table:
+        """Some columns of the slice index, the others left on disk.
 
         Raises:
             StoreError: it is missing, or not the one that was published.
         """
         if "slices" in self.__dict__:
-            table = self.slices if shards is None else self.slices.filter(pc.is_in(self.slices["shard"], shards))
-            return table if columns is None else table.select(columns)
-        return self._published_table("slices.parquet", columns, shards)
+            return self.slices.select(columns)
+        return self._published_table("slices.parquet", columns)
 
     def slices_are_whole(self) -> bool:
         """Whether the slice index is the one that was published; none of it is kept in memory."""
@@ -270,9 +264,9 @@ class Store:
     def _repair(self) -> str:
         return "run `mgc extract --verify`: it extracts what is damaged again"
 
-    def _published_table(self, name: str, columns: list[str] | None = None, shards: pa.Array | None = None) -> pa.Table:
+    def _published_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         with self._published_file(name) as file:
-            return files.parse_table(file, self.path / name, columns, {"shard": shards} if shards is not None else {})
+            return files.parse_table(file, self.path / name, columns)
 
     @contextlib.contextmanager
     def _published_file(self, name: str) -> Iterator[pa.NativeFile]:

@@ -158,19 +158,23 @@ class _Output:
         )
 
     def _commit(self) -> None:
-        """Shard, then fragment: whoever finds the fragment finds the shard whole."""
         assert self._shard is not None
         self.writer.close()
-        final = self.store.shard_path(self._shard)
-        shard_files = files.folder_files(self._temporary, final.name)
-        files.write_folder(self._temporary, final)
-        write_fragment(self.store, self._shard, pa.Table.from_pylist(self._rows, MANIFEST_SCHEMA), shard_files)
+        commit(self.store, self._shard, self._temporary, self._rows)
         self._rows, self._shard = [], None
 
     def discard(self) -> None:
         """Remove what an error left unfinished."""
         if self._shard is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def commit(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:
+    """Give a finished shard its name and write its manifest rows: whoever finds the fragment finds the shard whole."""
+    final = store.shard_path(shard)
+    shard_files = files.folder_files(temporary, final.name)
+    files.write_folder(temporary, final)
+    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), shard_files)
 
 
 def _extract_track(
