@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# One process per processor, each with one thread; a file's tests stay together and share what they set up.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-all lint format bench bench-smoke clean
 
@@ -24,12 +26,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/mgc demo
 
-# One process per processor, each with one thread; a file's tests stay together and share what they set up.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/installed
-	$(PYTEST) -m slow
+	OMP_NUM_THREADS=1 $(PYTEST) -m slow $(PARALLEL)
 
 test-all: test test-slow
 

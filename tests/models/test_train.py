@@ -237,7 +237,14 @@ os.fsync = lambda file: (whole(file), written.append(file), len(written) == 15 a
 }
 
 
-@pytest.mark.parametrize("death", DEATHS)
+#: The others take a quarter of a minute each, too.
+QUICK_DEATHS = ("steps after a checkpoint", "within a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "death",
+    [pytest.param(death, marks=() if death in QUICK_DEATHS else pytest.mark.slow) for death in DEATHS],
+)
 def test_a_killed_run_continues_to_the_same_weights(store: Store, reference: Run, tmp_path: Path, death: str) -> None:
     here = str(Path(__file__).parent)
     script = KILLED.format(here=here, how=DEATHS[death], store=str(store.path), runs=str(tmp_path))

@@ -361,7 +361,7 @@ class TestWithoutDecoding:
 @pytest.mark.parametrize(
     "hold",
     [
-        ("worker", "pipeline.audio:inspect", False),
+        pytest.param(("worker", "pipeline.audio:inspect", False), marks=pytest.mark.slow),
         pytest.param(("worker", "pipeline.worker:write_fragment", False), marks=pytest.mark.slow),
         pytest.param(("client", "pipeline.cluster:connect", False), marks=pytest.mark.slow),
         ("client", "pipeline.files:write_bytes", True),

@@ -103,6 +103,7 @@ def test_a_track_beyond_the_limit_has_no_frame(monkeypatch):
         analysed([*blocks, np.zeros(2, np.float32)], 44100, SPEC)
 
 
+@pytest.mark.slow
 def test_memory_is_what_the_spec_says():
     script = """
 import resource, sys
