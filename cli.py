@@ -370,12 +370,16 @@ def verify(store: Path | None, data_dir: Path, as_json: bool) -> int:
 
 
 @main.command()
+@click.option("--markdown", "as_markdown", is_flag=True, help="Everything about them, as in docs/systems.md.")
 @json_option
 @common
-def models(data_dir: Path, as_json: bool) -> int:
+def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     """List the systems that can be trained."""
-    from models import overview
+    from models import catalogue, overview
 
+    if as_markdown:
+        click.echo(catalogue.markdown(), nl=False)
+        return 0
     systems = overview.describe_systems()
     if as_json:
         _print_json(systems)
