@@ -133,7 +133,8 @@ class Dispatch:
         self._client = client
         self._function = function
         self._timeout_s = timeout_s
-        self._waiting: deque[tuple[int, Task]] = deque()
+        self._coming: Iterator[tuple[int, Task]] = iter(())
+        self._waiting: deque[tuple[int, Task]] = deque()  # to be sent again, before those that are coming
         self._running: dict[Future, tuple[int, Task]] = {}
         self._seen: dict[int, tuple[tuple[int, int], float]] = {}  # row and process at work and since when, by task
         self._deaths: Counter[tuple[int, int]] = Counter()
@@ -141,7 +142,7 @@ class Dispatch:
         self._manned = time.monotonic()  # when there was a worker last
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
-        """Yield each task with its result, as they finish.
+        """Yield each task with its result, as they finish. Tasks are asked for when there is room for them.
 
         Raises:
             MgcError: the scheduler is gone, or all workers are.
@@ -150,10 +151,10 @@ class Dispatch:
         import distributed
 
         lost = (distributed.CancelledError, distributed.comm.CommClosedError)
-        self._waiting.extend(enumerate(tasks))
+        self._coming = enumerate(tasks)
         try:
-            while self._waiting or self._running:
-                self._fill()
+            self._fill()
+            while self._running:
                 with contextlib.suppress(TimeoutError):
                     distributed.wait(list(self._running), timeout=0.5, return_when="FIRST_COMPLETED")
                 for future in [future for future in self._running if future.done()]:
@@ -167,6 +168,7 @@ class Dispatch:
                     else:
                         raise error
                 self._watch()
+                self._fill()
         except lost:
             raise MgcError("the connection to the Dask scheduler was lost", "the same command continues") from None
         finally:
@@ -179,8 +181,11 @@ class Dispatch:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > WORKER_WAIT_S:
             raise MgcError("all workers of the cluster are gone", "start new ones; the same command continues")
-        while self._waiting and len(self._running) < TASKS_PER_WORKER * max(1, workers):
-            number, task = self._waiting.popleft()
+        while len(self._running) < TASKS_PER_WORKER * max(1, workers):
+            following = self._waiting.popleft() if self._waiting else next(self._coming, None)
+            if following is None:
+                return
+            number, task = following
             self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task
 
     def _bury(self, number: int, task: Task) -> None:

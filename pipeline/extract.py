@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,7 +27,10 @@ from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
 
 if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
-    from pipeline.worker import Target, Task
+    from pipeline.worker import Target
+
+#: Tracks to decode together, and the shards of each store that get their frames.
+Deal: TypeAlias = "tuple[pa.Table, list[Target]]"
 
 #: Seconds that decoding and analysing one file may take before it counts as hung.
 FILE_TIMEOUT_S = 300.0
@@ -110,10 +114,9 @@ def extract(
         for store in stores if options.rebuild else ():
             _retire(store)
         plans = [_plan(store, dataset, options, echo) for store in stores]
-        tasks = _tasks(stores, plans, dataset, options)
-        if tasks:
-            with progress(sum(len(task.tracks) for task in tasks)) as advance:
-                _dispatch(tasks, options, advance, echo)
+        if deals := _pooled(stores, plans):
+            with progress(sum(len(tracks) for tracks, _ in deals)) as advance:
+                _dispatch(deals, dataset, options, advance, echo)
         done = []
         for store, plan in zip(stores, plans, strict=True):
             done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
@@ -211,38 +214,49 @@ def known_splits(store: Store, past: pa.Table) -> pa.Table:
 def _clean(store: Store) -> None:
     """Remove what an interrupted run left half-written."""
     (store.path / "shards").mkdir(exist_ok=True)
-    for path in (store.path, store.path / "shards"):
-        for leftover in path.glob(f"{files.TEMPORARY}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    _remove_temporaries(store.path)
+    _remove_temporaries(store.path / "shards")
     for shard in set(store.shards()) - set(store.fragments()):
         shutil.rmtree(store.shard_path(shard), ignore_errors=True)
 
 
-def _tasks(stores: list[Store], plans: list[planning.Plan], dataset: Dataset, options: Options) -> list[Task]:
-    """One task per deal; stores that are to hold the same tracks share it, and its decoding."""
+def _remove_temporaries(folder: Path) -> None:
+    for leftover in folder.glob(f"{files.TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _pooled(stores: list[Store], plans: list[planning.Plan]) -> list[Deal]:
+    """The deals of all stores; stores that are to hold the same tracks share one, and its decoding."""
     if not any(plan.deals for plan in plans):
         return []
-    from pipeline.worker import Target, Task
+    from pipeline.worker import Target
 
-    deals: dict[bytes, tuple[pa.Table, list[Target]]] = {}
+    deals: dict[bytes, Deal] = {}
     for store, plan in zip(stores, plans, strict=True):
         # Workers may run in other folders. And a copy travels without the tables that the store has read so far.
         store = dataclasses.replace(store, path=store.path.absolute())
         for tracks, shards in plan.deals:
             key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
             deals.setdefault(key, (tracks, []))[1].append(Target(store, shards))
-    root = str(dataset.root)
-    return [Task(root, tracks, targets, max_duration=options.max_duration) for tracks, targets in deals.values()]
+    return list(deals.values())
 
 
-def _dispatch(tasks: list[Task], options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]) -> None:
+def _dispatch(
+    deals: list[Deal], dataset: Dataset, options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]
+) -> None:
     from pipeline.cluster import Dispatch, connect
+    from pipeline.worker import Task
     from pipeline.worker import extract as work
 
-    workers = min(options.workers or processors(), len(tasks))
+    workers = min(options.workers or processors(), len(deals))
+    # Made when they are sent. And of copies: a slice of a table would travel with all of it.
+    tasks = (
+        Task(str(dataset.root), tracks.take(np.arange(len(tracks))), targets, max_duration=options.max_duration)
+        for tracks, targets in deals
+    )
     with connect(workers, options.scheduler, echo) as client:
         for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
             advance(len(task.tracks))
@@ -310,5 +324,6 @@ def reslice(store: Store, slicing: Slicing) -> Store:
     with files.output_errors(store.path), store.lock():
         if store.plan_path.exists():
             store.require_finished()
+        _remove_temporaries(store.path)
         publish(store, slicing, require_slices=True)
     return Store.open(store.path)

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +26,25 @@ CHANGED = "its bytes are not those that were written"
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` atomically."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        install(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+
+
+def install(temporary: Path, path: Path) -> None:
+    """Give a finished file, all of it on disk, its name, in place of an older one."""
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
@@ -90,6 +99,63 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+class TableWriter:
+    """Replaces `path` atomically by a Parquet file like that of `table_bytes`, written one row group at a time.
+
+    A context: what was not installed when it ends leaves no trace. Memory holds one row group.
+
+    Args:
+        path: the file.
+        schema: of the tables.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._path, self._temporary = path, _temporary(path)
+        try:
+            self._file = pa.OSFile(str(self._temporary), "wb")
+        except OSError as error:
+            raise _whose(error, self._temporary) from None
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, table: pa.Table) -> None:
+        """Append a row group; nothing where the table has no rows."""
+        if len(table):
+            self._writer.write_table(table, row_group_size=len(table))
+
+    def finish(self, metadata: Mapping[bytes, str] | None = None) -> str:
+        """Write the footer, and everything to disk; the file has not got its name yet.
+
+        Args:
+            metadata: what readers find in the metadata of the schema.
+
+        Returns:
+            The file's digest.
+        """
+        self._writer.add_key_value_metadata(metadata or {})
+        self._writer.close()
+        self._file.close()
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            return stream_digest(file)
+
+    def install(self) -> None:
+        """Give the finished file its name."""
+        install(self._temporary, self._path)
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._file.closed:
+            with contextlib.suppress(OSError):  # the disk may be full
+                self._writer.close()
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A table that `write_table` wrote, its pages checked.
 
@@ -115,8 +181,13 @@ def open_native(path: Path) -> pa.NativeFile:
     try:
         return pa.OSFile(str(path), "rb")
     except OSError as error:
-        number = error.errno or errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
+        raise _whose(error, path) from None
+
+
+def _whose(error: OSError, path: Path) -> OSError:
+    """An error of Arrow's as one of Python's, which says what the matter is and with which file."""
+    number = error.errno or errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def parse_table(

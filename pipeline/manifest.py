@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import files
 from pipeline.errors import StoreError
-from pipeline.slicing import Slicing, cut
+from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
 from pipeline.store import FILES_KEY, Store
 from pipeline.tracks import MANIFEST_SCHEMA
+
+#: Tracks of a row group of the manifest, at least; the slice index has a row group for each of these.
+GROUP_TRACKS = 8192
 
 
 def write_fragment(store: Store, shard: int, rows: pa.Table, shard_files: Mapping[str, list]) -> None:
@@ -66,6 +69,8 @@ def intact(store: Store, shard_files: Mapping[str, list]) -> bool:
 def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> None:
     """Join all fragments, cut them, and write manifest and slice index; the journal of the extraction goes last.
 
+    Memory holds the tracks of one row group, whatever the size of the store.
+
     Args:
         store: the store, locked by the caller.
         slicing: how to cut; what has one frame per track is not cut.
@@ -75,38 +80,66 @@ def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> 
         StoreError: a fragment is damaged, or `require_slices` does not hold.
     """
     slicing = slicing.fitted(store.spec)
-    tracks, slices = join(store, slicing)
-    if require_slices and not len(slices) and pc.any(pc.greater(tracks["n_frames"], 0)).as_py():
-        longest = pc.max(tracks["duration_s"]).as_py()
-        problem = f"{store.path}: no track holds one slice ({slicing}); the longest has {longest:.1f} s"
-        raise StoreError(problem, "choose a shorter slice")
-    data = {"tracks.parquet": files.table_bytes(tracks), "slices.parquet": files.table_bytes(slices)}
-    for name, content in data.items():
-        files.write_bytes(store.path / name, content)
+    shard_files: dict[str, dict[str, list]] = {}
+    n_slices = n_framed = 0
+    longest = 0.0
+    with (
+        files.TableWriter(store.path / "tracks.parquet", MANIFEST_SCHEMA) as manifest,
+        files.TableWriter(store.path / "slices.parquet", SLICE_SCHEMA) as index,
+    ):
+        for tracks, slices, found in join(store, slicing):
+            manifest.write(tracks)
+            index.write(slices)
+            shard_files |= found
+            n_slices += len(slices)
+            framed = tracks["duration_s"].filter(pc.greater(tracks["n_frames"], 0))
+            longest = max(longest, pc.max(framed).as_py() or 0.0)
+            n_framed += len(framed)
+        if require_slices and n_framed and not n_slices:
+            problem = f"{store.path}: no track holds one slice ({slicing}); the longest has {longest:.1f} s"
+            raise StoreError(problem, "choose a shorter slice")
+        digests = {"tracks.parquet": manifest.finish({FILES_KEY: json.dumps(shard_files)})}
+        digests["slices.parquet"] = index.finish()
+        manifest.install()
+        index.install()
     # Last: a kill between these writes leaves digests that do not match, which is noticed when the store is read.
-    digests = {name: files.digest(content) for name, content in data.items()}
     files.write_sealed(store.path / "published.json", {"slicing": slicing.as_dict(), "digests": digests})
     store.plan_path.unlink(missing_ok=True)
     files.sync_folder(store.path)
 
 
-def join(store: Store, slicing: Slicing) -> tuple[pa.Table, pa.Table]:
-    """The manifest (`MANIFEST_SCHEMA`, the files of each shard in its metadata) and its slices (`SLICE_SCHEMA`).
+def join(store: Store, slicing: Slicing) -> Iterator[tuple[pa.Table, pa.Table, dict[str, dict[str, list]]]]:
+    """The manifest and its slices, by some shards at a time: what becomes a row group of either.
 
     A track whose frames hold no slice is dropped as `too-short`, or as `non-finite` where a gap is why.
+
+    Yields:
+        Tracks (`MANIFEST_SCHEMA`) of shards that follow each other, their slices (`SLICE_SCHEMA`), and the files of
+        each shard: `{shard: {file: [size, digest]}}`.
 
     Raises:
         StoreError: a fragment is missing or damaged.
     """
-    tables, shard_files = [MANIFEST_SCHEMA.empty_table()], {}
+    for tracks, shard_files in _gathered(store):
+        slices = cut(slicing, store.spec, tracks.filter(pc.equal(tracks["status"], "ok")))
+        yield _drop_uncut(tracks, slices, slicing, store), slices, shard_files
+
+
+def _gathered(store: Store) -> Iterator[tuple[pa.Table, dict[str, dict[str, list]]]]:
+    """The fragments, joined until they have `GROUP_TRACKS` tracks: that depends on nothing but what they hold."""
+    tables: list[pa.Table] = []
+    shard_files = {}
+    waiting = 0
     for shard in known_shards(store):
         fragment = require_fragment(store, shard)
         tables.append(fragment.replace_schema_metadata())
         shard_files[f"{shard:05d}"] = _with_fragment(store, shard, fragment)
-    tracks = pa.concat_tables(tables).combine_chunks()
-    slices = cut(slicing, store.spec, tracks.filter(pc.equal(tracks["status"], "ok")))
-    tracks = _drop_uncut(tracks, slices, slicing, store)
-    return tracks.replace_schema_metadata({FILES_KEY: json.dumps(shard_files)}), slices
+        waiting += len(fragment)
+        if waiting >= GROUP_TRACKS:
+            yield pa.concat_tables(tables).combine_chunks(), shard_files
+            tables, shard_files, waiting = [], {}, 0
+    if tables:
+        yield pa.concat_tables(tables).combine_chunks(), shard_files
 
 
 def known_shards(store: Store) -> list[int]:

@@ -163,6 +163,9 @@ def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
         tracks: rows of `DATASET_SCHEMA`.
         sizes: of their files in bytes, int64, null where unknown.
         seed: of the order.
+
+    Returns:
+        Slices of one table.
     """
     split = _split_order(tracks)
     order = np.lexsort((*_hashes(tracks["track_id"], seed), split))
@@ -174,7 +177,7 @@ def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
             held = np.cumsum(seconds[first : min(end, first + DEAL_TRACKS)])
             too_long = np.flatnonzero(held[1:] > DEAL_SECONDS)
             edges.append(first + 1 + int(too_long[0]) if len(too_long) else first + len(held))
-    return [tracks.take(np.arange(first, stop)) for first, stop in itertools.pairwise(edges)]
+    return [tracks.slice(first, stop - first) for first, stop in itertools.pairwise(edges)]
 
 
 def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int) -> Shards:
@@ -337,7 +340,7 @@ def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) ->
     labels, shard = labels.take(order).combine_chunks(), shard[order]
     edges = [0, *(np.flatnonzero(np.diff(shard)) + 1), len(shard)] if len(shard) else []
     for first, stop in itertools.pairwise(edges):
-        yield int(shard[first]), labels.take(np.arange(first, stop))
+        yield int(shard[first]), labels.slice(first, stop - first)
 
 
 def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:

@@ -178,8 +178,8 @@ def test_killed_once_in_each_stage_it_ends_with_the_same_bytes(dataset, undistur
         (1, ("worker", "pipeline.worker:write_fragment", False), 2),
         (2, ("client", "pipeline.extract:publish", False), 1),
         # Manifest written, and no slice index yet; index written, and nothing yet that ties them together.
-        (1, ("client", "pipeline.files:write_bytes", True), 1),
-        (1, ("client", "pipeline.files:write_bytes", True), 2),
+        (1, ("client", "pipeline.files:install", True), 1),
+        (1, ("client", "pipeline.files:install", True), 2),
     ):
         assert extraction.kill_at(workers, hold, call)
         hit |= stages(extraction.stores, undisturbed)
@@ -207,7 +207,7 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
             shutil.rmtree(extraction.stores)
 
     for call in (1, 2, 3, 4):  # store.json and journal of either store
-        count(extraction.kill_at(workers, ("client", "pipeline.files:write_bytes", rng.random() < 0.5), call))
+        count(extraction.kill_at(workers, ("client", "pipeline.files:install", rng.random() < 0.5), call))
     for hold in (
         ("worker", "pipeline.audio:inspect", False),
         ("worker", "pipeline.files:write_folder", False),
@@ -217,7 +217,7 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
         count(extraction.kill_at(workers, hold, rng.choice((1, 2))))
         count(extraction.kill_after(workers, seconds=rng.uniform(0, 0.2)))
     for call in (1, 2, 3, 4, 5, 6):  # what is published of either store
-        count(extraction.kill_at(workers, ("client", "pipeline.files:write_bytes", rng.random() < 0.5), call))
+        count(extraction.kill_at(workers, ("client", "pipeline.files:install", rng.random() < 0.5), call))
     extraction.finish(workers)
     assert kills >= 12
     assert set(hit) == set(STAGES), hit
@@ -264,7 +264,7 @@ def test_killed_while_it_is_extended_it_ends_with_the_same_bytes(finished, tmp_p
         # Between the removal of the old shard and the arrival of the new one.
         (2, ("worker", "shutil:rmtree", True), 3),
         (2, ("worker", "pipeline.worker:write_fragment", False), 1),
-        (1, ("client", "pipeline.files:write_bytes", True), 1),
+        (1, ("client", "pipeline.files:install", True), 1),
     ):
         assert extraction.kill_at(workers, hold, call)
     extraction.finish(workers=2)
@@ -352,7 +352,7 @@ class TestWithoutDecoding:
         how = ("--slice", "0.7", "--overlap", "0")
         assert mgc("slice", other, *how).code == 0
 
-        assert extraction.kill_command_at(("client", "pipeline.files:write_bytes", True), call, "slice", store, *how)
+        assert extraction.kill_command_at(("client", "pipeline.files:install", True), call, "slice", store, *how)
         assert f"{files.CHANGED}; run `mgc extract` again" in mgc("info", store).error
         assert mgc("slice", store, *how).code == 0
         assert tree(store) == tree(other)
@@ -364,7 +364,7 @@ class TestWithoutDecoding:
         pytest.param(("worker", "pipeline.audio:inspect", False), marks=pytest.mark.slow),
         pytest.param(("worker", "pipeline.worker:write_fragment", False), marks=pytest.mark.slow),
         pytest.param(("client", "pipeline.cluster:connect", False), marks=pytest.mark.slow),
-        ("client", "pipeline.files:write_bytes", True),
+        ("client", "pipeline.files:install", True),
     ],
 )
 def test_interrupted_it_says_so_in_one_line_and_can_be_continued(hold, dataset, undisturbed, tmp_path):
