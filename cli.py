@@ -415,7 +415,15 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 
 @main.command()
 @click.option("--model", help="Id of a system, see `mgc models`.  [default: one that fits the store's feature]")
-@click.option("--store", "stores", type=FOLDER, multiple=True, help="Feature store.  [default: the latest]")
+@click.option("--recipe", help="Id of a system: features and slicing as its study had them, too.")
+@click.option(
+    "--store",
+    "stores",
+    type=FOLDER,
+    multiple=True,
+    help="Feature store; once for each that the system reads.  [default: the latest that fit]",
+)
+@click.option("--member", "members", type=FOLDER, multiple=True, help="Of an ensemble: a run to take as it is.")
 @click.option("--epochs", type=int, help="Epochs at most.")
 @click.option("--batch-size", type=int, help="Slices per update.")
 @click.option("--lr", type=float, help="Learning rate of the first update.")
@@ -427,8 +435,11 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
 @common
-def train(data_dir: Path, stores: tuple[Path, ...], resume: bool, run: Path | None, device: str, **options: Any) -> int:
-    """Train a system on a store; the best epoch on the validation split is kept."""
+def train(data_dir: Path, resume: bool, run: Path | None, device: str, **options: Any) -> int:
+    """Train a system on its stores; the best epoch on the validation split is kept.
+
+    An ensemble's members are trained one after the other, each as a run of its own.
+    """
     workspace = Workspace(data_dir)
     if run is not None and not resume:
         raise SpecError("--run names a run to continue", "add --resume, or leave it out")
@@ -438,18 +449,34 @@ def train(data_dir: Path, stores: tuple[Path, ...], resume: bool, run: Path | No
         continued = _run(workspace, run)
         training.resume(continued, None if device == "auto" else device, echo=click.echo)
         return _say_trained(workspace, continued)
-    if len(stores) > 1:
-        raise SpecError(f"{len(stores)} stores named", "the systems so far read one: give --store once")
-    if options["model"] is not None:
-        from models import registry
+    recipe, members, named = (options.pop(name) for name in ("recipe", "members", "stores"))
+    if recipe is not None and options["model"] is not None:
+        raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
+    from models import registry, sources
 
-        registry.get(options["model"]).require_trainable()  # a typo is told at once
-    store = _store(workspace, stores[0] if stores else None)
+    id = recipe or options["model"]
+    system = registry.get(id) if id else None  # a typo is told at once
+    if members and (system is None or system.kind != "ensemble"):
+        raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
+    offer = sources.offer(workspace, named, studied=recipe is not None)
+    if system is None:
+        system = registry.get(registry.default_model(offer.stores[0].spec.name))
+    from models import ensemble
     from models import train as training
 
-    chosen = training.Options(device=device, **options)
+    chosen = training.Options(device=device, **options | {"model": system.id, "as_sliced": recipe is not None})
     begun = lambda started: workspace.remember("run", started.path)  # noqa: E731  so that --resume finds it after a kill
-    return _say_trained(workspace, training.train(store, chosen, workspace.runs, echo=click.echo, begun=begun))
+    if system.kind == "ensemble":
+        taken = [_run(workspace, path) for path in members]
+        made = ensemble.train_members(system, offer, chosen, workspace.runs, taken, click.echo, begun)
+    else:
+        first, *further = stores = offer.choose(system)
+        offer.require_all_used(stores, system.id)
+        for store in () if offer.named else stores:
+            click.echo(f"store: {store.path}", err=True)
+        workspace.remember("store", first.path)
+        made = training.train(first, chosen, workspace.runs, echo=click.echo, begun=begun, further=further)
+    return _say_trained(workspace, made)
 
 
 def _say_trained(workspace: Workspace, run: Any) -> int:
@@ -466,7 +493,7 @@ def _say_trained(workspace: Workspace, run: Any) -> int:
 @json_option
 @common
 def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool) -> int:
-    """Score a run on its own test tracks; several runs are scored as an ensemble."""
+    """Score a run on its own test tracks; several runs, or the run of an ensemble, by their mean probabilities."""
     workspace = Workspace(data_dir)
     opened = [_run(workspace, path) for path in runs or [None]]
     from models import evaluate as evaluation

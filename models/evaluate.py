@@ -4,8 +4,8 @@ metrics.json          every score, with what it was measured on
 predictions.parquet   one row per slice: track, moment, true genre, artist, probabilities
 confusion.png         confusion matrices by track and by slice
 
-Results of another split than the test split stand beside these, as metrics-validation.json and so on. Those of an
-ensemble belong to no run and are not written.
+Results of another split than the test split stand beside these, as metrics-validation.json and so on. Those of several
+runs named together belong to no run and are not written; an ensemble that is a run has its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import sklearn
 import torch
 
 from models import metrics, report
+from models.ensemble import members_of
 from models.intervals import Chance
 from models.metrics import Predictions, Scores
 from models.predict import predict
@@ -49,7 +50,7 @@ class Evaluation:
         chance: what guessing would reach by track.
         differences: settings other than the studies', of any run.
         leaky: whether slices of one track were on both sides of a run's split.
-        evaluations: how often this split of the run has been evaluated; None for an ensemble.
+        evaluations: how often this split of the run has been evaluated; None for several runs.
         bootstrap: resamples and seed of the intervals.
         versions: of the libraries that computed the scores.
     """
@@ -81,7 +82,7 @@ def evaluate(
 
     Args:
         runs: the run, or several whose probabilities are averaged: slice by slice where they share their slices, else
-            track by track.
+            track by track. The run of an ensemble stands for its members.
         split: one of `pipeline.tracks.SPLITS`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         n_resamples: bootstrap samples behind the intervals.
@@ -90,10 +91,11 @@ def evaluate(
     Raises:
         RunError: a run cannot be used, the split holds nothing, or the runs have different classes or tracks.
     """
-    _require_same_classes(runs)
-    tables = [predict(run, split=split, device=device) for run in runs]
-    members = [Predictions.from_table(table, runs[0].config["classes"]) for table in tables]
-    slices, tracks = ensemble(members, [run.path.name for run in runs])
+    members = [member for run in runs for member in members_of(run)]
+    _require_same_classes(members)
+    tables = [predict(member, split=split, device=device) for member in members]
+    predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in tables]
+    slices, tracks = ensemble(predictions, [member.path.name for member in members])
     unattributed = tables[0].filter(pc.is_null(tables[0]["artist_id"]))
     alone = len(runs) == 1
     measured = Evaluation(
@@ -105,7 +107,7 @@ def evaluate(
         n_unattributed=pc.count_distinct(unattributed["track_id"]).as_py(),
         by_track=metrics.score(tracks, n_resamples=n_resamples, seed=seed),
         by_slice=metrics.score(slices, n_resamples=n_resamples, seed=seed) if slices else None,
-        chance=metrics.chance(tracks, _training_tracks(runs[0])),
+        chance=metrics.chance(tracks, _training_tracks(members[0])),
         differences=tuple(dict.fromkeys(line for run in runs for line in run.config["differences"])),
         leaky=any(run.config["leaky"] for run in runs),
         evaluations=_evaluations(runs[0], split) + 1 if alone else None,
@@ -118,7 +120,7 @@ def evaluate(
         },
     )
     if alone:
-        _write(runs[0], measured, tables[0])
+        _write(runs[0], measured, tables[0] if len(members) == 1 else _joint_table(slices or tracks, tables[0]))
     return measured
 
 
@@ -155,6 +157,23 @@ def results_path(run: Run, name: str, split: str) -> Path:
 def _mean(members: Sequence[Predictions]) -> Predictions:
     probabilities = np.mean([member.probabilities for member in members], axis=0)
     return dataclasses.replace(members[0], probabilities=probabilities)
+
+
+def _joint_table(items: Predictions, table: pa.Table) -> pa.Table:
+    """Mean probabilities as the table of a single run: by slice, or by track, each from its start on.
+
+    Args:
+        items: the mean.
+        table: what one member predicted.
+    """
+    rows = pc.index_in(pa.array(items.tracks), value_set=table["track_id"].combine_chunks())
+    made = table.take(rows)
+    n, n_classes = items.probabilities.shape
+    values = pa.array(items.probabilities.ravel(), pa.float32())
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(n + 1) * n_classes, pa.int32()), values)
+    for name, column in (("start_s", pa.array(items.starts)), ("probabilities", lists)):
+        made = made.set_column(made.schema.get_field_index(name), name, column)
+    return made
 
 
 def _require_same_classes(runs: Sequence[Run]) -> None:

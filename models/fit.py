@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.registry import System
+from models.registry import InputSpec, System
 from pipeline.errors import ModelError
 from pipeline.features import FeatureSpec
 from pipeline.slicing import Slicing
@@ -21,46 +23,73 @@ _IMMATERIAL = ("n_mfcc", "dtype")
 
 @dataclass(frozen=True)
 class Fit:
-    """What a model makes of the slices of a store.
+    """What a model makes of the slices of its stores.
 
     Attributes:
-        frames: frames of each slice it sees, cut at random in training and from the centre otherwise; None where it
-            sees all of them.
+        frames: of each store, the frames of each slice that it sees, cut at random in training and from the centre
+            otherwise; None where it sees all of them.
         differences: settings other than the study's, such as `hop 512 for 604` (ours, then the study's); empty where
             everything is as published.
     """
 
-    frames: int | None
+    frames: tuple[int | None, ...]
     differences: tuple[str, ...]
 
 
-def check(system: System, spec: FeatureSpec, slicing: Slicing, slice_frames: int, store: str) -> Fit:
-    """What `system` makes of a store.
+def check(
+    system: System, specs: Sequence[FeatureSpec], slicing: Slicing, typical: Sequence[int], stores: Sequence[str]
+) -> Fit:
+    """What `system` makes of its stores, one for each of its inputs.
 
     Args:
         system: the model.
-        spec: what the store holds.
-        slicing: how it is sliced.
-        slice_frames: frames of its slices, or of a typical one where they are whole tracks.
-        store: its path, for the commands in remedies.
+        specs: what each store holds.
+        slicing: how they are sliced.
+        typical: frames of the slices of each, or of a typical one where they are whole tracks.
+        stores: their paths, for the commands in remedies.
 
     Raises:
-        ModelError: the model cannot be trained on it at all; the remedy is a command.
+        ModelError: the model cannot be trained on them at all; the remedy is a command.
     """
-    _require_bands(system, spec, store)
-    needs = system.input
-    least = needs.least_frames or needs.frames or 1
-    if slice_frames < least:
-        raise ModelError(
-            f"{system.id} needs slices of at least {least} frames, those of {store} have {slice_frames}",
-            f"cut longer ones: `mgc slice {shlex.quote(store)} --frames {needs.frames}`",
-        )
-    frames = min(needs.frames, slice_frames) if needs.frames else None
-    return Fit(frames, tuple(_differences(system, spec, slicing, frames)))
+    for needs, spec, store in zip(system.inputs, specs, stores, strict=True):
+        require_bands(system, needs, spec, store)
+    frames = _windows(system.inputs, specs, typical)
+    for needs, window, seen, store in zip(system.inputs, frames, typical, stores, strict=True):
+        least = needs.least_frames or needs.frames or 1
+        if (seen if window is None else window) < least:
+            raise ModelError(
+                f"{system.id} needs slices of at least {least} frames, those of {store} have {seen}",
+                f"cut longer ones: `mgc slice {shlex.quote(stores[0])} --frames {system.input.frames}`",
+            )
+    differences = [
+        f"{spec.name}: {line}" if len(specs) > 1 else line
+        for needs, spec, published, window in zip(system.inputs, specs, _published(system), frames, strict=True)
+        for line in _differences(needs, spec, published, window)
+    ]
+    if str(slicing) != str(system.recipe.slicing):
+        differences.append(f"{slicing} for {system.recipe.slicing}")
+    return Fit(frames, tuple(differences))
 
 
-def _require_bands(system: System, spec: FeatureSpec, store: str) -> None:
-    needs = system.input
+def _windows(
+    needs: Sequence[InputSpec], specs: Sequence[FeatureSpec], typical: Sequence[int]
+) -> tuple[int | None, ...]:
+    """Frames that the model sees of a slice of each store: of several, the same seconds."""
+    frames = tuple(min(one.frames, seen) if one.frames else None for one, seen in zip(needs, typical, strict=True))
+    if len(frames) == 1:
+        return frames
+    counts = [seen if window is None else window for window, seen in zip(frames, typical, strict=True)]
+    seconds = min(count / spec.frame_rate for count, spec in zip(counts, specs, strict=True))
+    return tuple(math.floor(seconds * spec.frame_rate + 1e-9) for spec in specs)
+
+
+def _published(system: System) -> tuple[FeatureSpec, ...]:
+    """What the study used for each input."""
+    return system.recipe.features, *system.recipe.further
+
+
+def require_bands(system: System, needs: InputSpec, spec: FeatureSpec, store: str) -> None:
+    """Raise `ModelError` where a store holds no feature that an input of `system` can be made from."""
     if spec.name not in needs.features:
         raise ModelError(
             f"{system.id} needs {' or '.join(needs.features)} features, {store} holds {spec.name}",
@@ -83,24 +112,29 @@ def _require_bands(system: System, spec: FeatureSpec, store: str) -> None:
         )
 
 
-def _differences(system: System, spec: FeatureSpec, slicing: Slicing, frames: int | None) -> list[str]:
-    study = system.recipe
-    published, ours = dataclasses.asdict(study.features), dataclasses.asdict(spec)
+def as_studied(needs: InputSpec, spec: FeatureSpec, study: FeatureSpec) -> bool:
+    """Whether a feature is the one that a study used, however its frames are stored."""
+    return not _differences(needs, spec, study, needs.frames)
+
+
+def _differences(needs: InputSpec, spec: FeatureSpec, study: FeatureSpec, frames: int | None) -> list[str]:
+    published, ours = dataclasses.asdict(study), dataclasses.asdict(spec)
     if "fmax" in published and "fmax" in ours:  # an absent limit is half the sample rate
         for values in (published, ours):
             values["fmax"] = values["fmax"] or values["sr"] / 2
-    found = [
+    found = []
+    if spec.name == "mfcc" and needs.adapter == "mfcc":
+        # A floor cannot be applied to the bands once they have been through a truncated DCT.
+        found.append("MFCCs without a floor 80 dB below each slice's maximum")
+    elif spec.name != study.name:
+        found.append(f"{spec.name} for {study.name}")
+    found += [
         f"{_LABELS.get(key, key)} {_short(ours[key])} for {_short(value)}"
         for key, value in published.items()
         if key in ours and key not in _IMMATERIAL and ours[key] != value
     ]
-    if spec.name == "mfcc":
-        # A floor cannot be applied to the bands once they have been through a truncated DCT.
-        found.append("MFCCs without a floor 80 dB below each slice's maximum")
-    if frames != system.input.frames:
-        found.append(f"frames {frames} for {system.input.frames}")
-    if str(slicing) != str(study.slicing):
-        found.append(f"{slicing} for {study.slicing}")
+    if frames != needs.frames:
+        found.append(f"frames {frames} for {needs.frames}")
     return found
 
 

@@ -27,10 +27,15 @@ def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
         input: what the model needs.
         spec: what the store holds; it has passed `models.fit.check`.
     """
+    made = _adapter(input, spec)
+    return nn.Sequential(made, Standardised()) if input.standardise else made
+
+
+def _adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
     values: nn.Module
     match input.adapter:
         case "picture":
-            return Picture(PICTURE_SIZE)
+            return Picture(PICTURE_SIZE, _levels(spec))
         case "statistics":
             return nn.Flatten()  # the one row there is
         case "waveform":
@@ -43,6 +48,21 @@ def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
             n_mfcc = input.bands or spec.bins
             values = Coefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
     return nn.Sequential(values, Plane(input.time_first))
+
+
+def _levels(spec: FeatureSpec) -> nn.Module:
+    """What a picture shows of a feature: levels relative to the maximum, or values that are no levels, as they are."""
+    if spec.name == "power":
+        return nn.Sequential(Decibels(), Relative())
+    return nn.Identity() if spec.name in ("chroma", "mfcc") else Relative()
+
+
+class Decibels(nn.Module):
+    """Power in dB, with librosa's least value: `power_to_db(S, ref=1, amin=1e-10, top_db=None)`."""
+
+    def forward(self, power: Tensor) -> Tensor:
+        """Any shape, 0 and above, to the same shape, dB."""
+        return 10 * power.clamp_min(1e-10).log10()
 
 
 class Relative(nn.Module):
@@ -101,6 +121,43 @@ class Plane(nn.Module):
         return (x if self.time_first else x.transpose(1, 2)).unsqueeze(1)
 
 
+class Standardised(nn.Module):
+    """Values less the mean of the training split, over its deviation: one of each for all values of an input.
+
+    Its buffers are part of a checkpoint: what the weights were trained on.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self._sums: Tensor | None = None
+
+    def begin(self) -> None:
+        """Count what passes from here on."""
+        # float64: the sum of squares of a million samples would lose what the deviation is made of.
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    def finish(self) -> None:
+        """Use the statistics of what has passed. Where all of it was one value, the deviation is taken for 1."""
+        assert self._sums is not None
+        n, total, squares = self._sums.tolist()
+        self._sums = None
+        variance = max(squares / n - (total / n) ** 2, 0.0)
+        self.mean.fill_(total / n)
+        self.std.fill_(math.sqrt(variance) or 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, to the same shape."""
+        if self._sums is not None:
+            double = x.double()
+            self._sums += torch.stack([torch.tensor(float(x.numel())), double.sum().cpu(), double.square().sum().cpu()])
+        return (x - self.mean) / self.std
+
+
 class Samples(nn.Module):
     """Blocks of samples in [-1, 1] as one signal with one channel."""
 
@@ -114,26 +171,28 @@ class Picture(nn.Module):
 
     xu2022 plots spectrograms and reads the pictures. Here levels are cut off 80 dB below the slice's maximum and
     stretched to [0, 1], low frequencies at the bottom, resized (bilinear, antialiased), copied to three channels and
-    normalised by ImageNet's means and deviations. A slice of a single level, such as digital silence, is black.
+    normalised by ImageNet's means and deviations. A slice of a single level, such as digital silence, is black. Chroma
+    and MFCCs are no levels, and only stretched.
 
     Args:
         size: side of the picture in pixels.
+        levels: what is shown of the frames.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, levels: nn.Module | None = None) -> None:
         super().__init__()
         self.size = size
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        self.levels = nn.Sequential(Relative(), Plane(time_first=False))
+        self.levels = nn.Sequential(levels or Relative(), Plane(time_first=False))
 
-    def forward(self, db: Tensor) -> Tensor:
-        """`(batch, frames, bins)`, dB, to `(batch, 3, size, size)`."""
-        db = self.levels(db)
-        lowest = db.amin(dim=(2, 3), keepdim=True)
-        grey = (db - lowest) / (-lowest).clamp_min(torch.finfo(db.dtype).tiny)
+    def forward(self, frames: Tensor) -> Tensor:
+        """`(batch, frames, bins)` to `(batch, 3, size, size)`."""
+        shown = self.levels(frames)
+        lowest, highest = shown.amin(dim=(2, 3), keepdim=True), shown.amax(dim=(2, 3), keepdim=True)
+        grey = (shown - lowest) / (highest - lowest).clamp_min(torch.finfo(shown.dtype).tiny)
         grey = F.interpolate(grey.flip(2), (self.size, self.size), mode="bilinear", antialias=True)
         return (grey - self.mean) / self.std

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.device import random_state, restore_random_state
+from models.joint import Joint
 from models.network import Network, outputs
 from models.optim import LOSSES, build_optimizer, main_logits, total_loss
 from models.recipes import Training
@@ -90,8 +91,8 @@ def fit(
     run: Run,
     network: Network,
     recipe: Training,
-    training: Stream,
-    validation: Stream,
+    training: Stream | Joint,
+    validation: Stream | Joint,
     tracks: np.ndarray,
     echo: Echo = print,
 ) -> Progress:
@@ -112,7 +113,7 @@ def fit(
     """
     optimizer, schedule = build_optimizer(recipe.optimizer, network.model.parameters())
     loss_of = LOSSES[recipe.loss]
-    parts = {"model": network.model, "optimizer": optimizer, "schedule": schedule}
+    parts = {"model": network.model, "inputs": network.inputs, "optimizer": optimizer, "schedule": schedule}
     at = Progress()
     if (run.path / "last.pt").exists():
         at = restore(run, parts, training.device)
@@ -152,7 +153,7 @@ def fit(
             with uninterrupted():
                 better = at.close(scores, float(schedule.get_last_lr()[0]), time.monotonic() - started, recipe)
                 if better:
-                    run.save("best.pt", {"model": network.model.state_dict(), "epoch": at.epoch})
+                    run.save("best.pt", network.weights() | {"epoch": at.epoch})
                 save(run, parts, training.device, at)
                 saved = time.monotonic()
             echo(line(at.history[-1], recipe) + ("  best so far" if better else ""))
@@ -164,7 +165,7 @@ def fit(
     return at
 
 
-def validate(network: Network, recipe: Training, validation: Stream, tracks: np.ndarray) -> dict[str, float]:
+def validate(network: Network, recipe: Training, validation: Stream | Joint, tracks: np.ndarray) -> dict[str, float]:
     """Loss and accuracy on slices, and accuracy on tracks by the mean of their slices' probabilities.
 
     Raises:
@@ -212,7 +213,7 @@ def restore(run: Run, parts: dict[str, Any], device: torch.device) -> Progress:
     state = run.load("last.pt")
     try:
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(state.get(name, {}) if name == "inputs" else state[name])
         restore_random_state(state["random"], device)
         return Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,12 +1,16 @@
-"""A system's network behind its input adapter: frames in, logits out."""
+"""A system's network behind its input adapters: frames in, logits out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import inputs
+from models.inputs import Standardised
+from models.joint import Joint
 from models.optim import Outputs
 from models.registry import System
 from models.stream import Stream
@@ -14,36 +18,73 @@ from pipeline.features import FeatureSpec
 
 
 class Network(nn.Module):
-    """Adapter and model of a neural system.
+    """Adapters and model of a neural system.
 
     Weights and activations are channels-last: on two CPU cores a training step is then shorter for every default model,
     by 15 % (kth2020/cnn) to 50 % (xu2022/mobilenet).
 
     Args:
         system: the system.
-        spec: what the store holds.
+        specs: what each store holds.
         n_classes: outputs.
     """
 
-    def __init__(self, system: System, spec: FeatureSpec, n_classes: int) -> None:
+    def __init__(self, system: System, specs: Sequence[FeatureSpec], n_classes: int) -> None:
         super().__init__()
-        self.inputs = inputs.adapter(system.input, spec)
+        self.inputs = nn.ModuleList(
+            inputs.adapter(needs, spec) for needs, spec in zip(system.inputs, specs, strict=True)
+        )
         self.model = system.build(n_classes).to(memory_format=torch.channels_last)
 
-    def forward(self, frames: Tensor) -> Outputs:
-        """Frames `(batch, frames, bins)`, float32, to logits `(batch, classes)`.
+    def forward(self, frames: Tensor | tuple[Tensor, ...]) -> Outputs:
+        """Frames `(batch, frames, bins)`, float32, of each input to logits `(batch, classes)`.
 
         In training the logits of auxiliary heads come with them, where the model has such.
         """
-        x = self.inputs(frames)
-        return self.model(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+        parts = (frames,) if isinstance(frames, Tensor) else frames
+        adapted = [adapt(part) for adapt, part in zip(self.inputs, parts, strict=True)]
+        last = torch.channels_last
+        return self.model(*(x.contiguous(memory_format=last) if x.dim() == 4 else x for x in adapted))
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What a prediction depends on: the model's state, and the statistics of its inputs."""
+        return {"model": self.model.state_dict(), "inputs": self.inputs.state_dict()}
+
+    def load(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `weights` returned.
+
+        Raises:
+            KeyError: the model's state is missing.
+            RuntimeError: it belongs to another model.
+        """
+        self.model.load_state_dict(weights["model"])
+        self.inputs.load_state_dict(weights.get("inputs", {}))
+
+    def measure(self, stream: Stream | Joint) -> None:
+        """Take the statistics that inputs are standardised by, where the system asks for that.
+
+        Args:
+            stream: the training split; its first epoch is read once.
+        """
+        standards = [module for module in self.inputs.modules() if isinstance(module, Standardised)]
+        if not standards:
+            return
+        with torch.inference_mode():
+            for module in standards:
+                module.begin()
+            for batch in tqdm(stream.batches(), "statistics", len(stream), leave=False, disable=None):
+                parts = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
+                for adapt, part in zip(self.inputs, parts, strict=True):
+                    adapt(part)
+            for module in standards:
+                module.finish()
 
 
-def outputs(module: nn.Module, stream: Stream, what: str) -> Tensor:
+def outputs(module: nn.Module, stream: Stream | Joint, what: str) -> Tensor:
     """What `module` makes of the frames of every slice, in evaluation mode: float32 `(slices, ...)` on the host.
 
     Args:
-        module: from frames `(batch, frames, bins)`.
+        module: from frames `(batch, frames, bins)`, or a tuple of them.
         stream: the slices; rows come in the order of its table.
         what: label of the progress bar.
     """

@@ -90,14 +90,24 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
+def _reads(run: Run) -> list[str]:
+    """What a run reads: stores, or the members of an ensemble."""
+    if "members" in run.config:
+        return [f"  member    {member['model']}: {member['run']}" for member in run.config["members"]]
+    frames = " + ".join(str(source.frames) for source in run.sources)
+    return [
+        *(f"  store     {source.path}" for source in run.sources),
+        f"  slices    {run.slicing}, {frames} frames each",
+    ]
+
+
 def render_run(run: Run) -> str:
     """What a run is, in a few lines."""
     splits = run.selection.tracks["split"].to_pylist()
     lines = [
         f"{run.path}",
         f"  model     {run.model}, seed {run.config['seed']}",
-        f"  store     {run.store_path}",
-        f"  slices    {run.slicing}, {run.frames} frames each",
+        *_reads(run),
         f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
         f"  genres    {', '.join(run.config['classes'])}",
     ]

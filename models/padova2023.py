@@ -7,6 +7,8 @@ parameter counts; strides, pools and paddings meet the printed shapes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +66,10 @@ class LateFusion(nn.Module):
 
     def forward(self, audio: Tensor, mfcc: Tensor) -> Tensor:
         """Samples `(batch, 1, 131072)` and MFCCs `(batch, 1, 20, 512)` to logits `(batch, n_classes)`."""
-        steps = torch.cat([self.audio(audio), self.mfcc(mfcc).squeeze(2)], dim=1).transpose(1, 2)
+        heard, seen = self.audio(audio), self.mfcc(mfcc).squeeze(2)
+        # At other rates than the study's the branches divide one excerpt into different numbers of steps.
+        seen = nn.functional.interpolate(seen, heard.shape[2]) if seen.shape[2] != heard.shape[2] else seen
+        steps = torch.cat([heard, seen], dim=1).transpose(1, 2)
         _, (states, _) = self.lstm(steps)
         return self.classify(self.dropout(states[-1]))
 
@@ -113,7 +118,7 @@ def cnn2d_mfcc(n_classes: int) -> nn.Module:
     return PooledCNN(n_classes, nn.BatchNorm2d(1), _blocks_2d(_MFCC_POOLS))
 
 
-@system("padova2023/late-fusion", input=_AUDIO, further=(_MFCC,))
+@system("padova2023/late-fusion", input=replace(_AUDIO, standardise=True), further=(replace(_MFCC, standardise=True),))
 def late_fusion(n_classes: int) -> nn.Module:
     """Raw audio and MFCCs joined by an LSTM; 412,728 parameters at 8 classes."""
     return LateFusion(n_classes)

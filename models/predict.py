@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import nn
 
 from models import baselines, inputs, registry
 from models.device import choose
+from models.joint import Joint
 from models.network import Network, outputs
+from models.parts import keep_resident, open_part
 from models.runs import Run
-from models.stream import Stream, fits
+from models.stream import Stream
 from pipeline.errors import RunError
 from pipeline.features import FeatureSpec
 from pipeline.store import Store
@@ -36,7 +39,7 @@ def predict(
         split: training, validation or test.
         device: see `models.device.choose`.
         batch_size: slices per batch; the one of the training if None.
-        store: another store of the same tracks and feature, such as one of another dtype.
+        store: another store of the same tracks and feature, such as one of another dtype; of the first of several.
 
     Returns:
         One row per slice: track_id, start_s, split, genre (the true one), artist_id (null where unknown), and
@@ -52,22 +55,23 @@ def predict(
         remedy = f"continue it: `mgc train --resume --run {run.path}`, or try --split validation"
         raise RunError(f"{run.path}: its training is unfinished, so its test tracks are kept for later", remedy)
     refuse_trained(run, split)
-    opened = open_store(run, store)
-    slices, labels = selection.slices(opened, run.slicing, split)
-    if not len(slices):
-        raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
+    stores = open_stores(run, store)
     where = choose(device)
     training = run.config["training"] or {}
-    stream = Stream(
-        opened,
-        slices,
-        labels,
-        frames=run.frames,
+    part = open_part(
+        selection,
+        stores,
+        run.slicing,
+        split,
+        frames=[source.frames for source in run.sources],
         batch_size=batch_size or training.get("batch_size", BATCH_SIZE),
         device=where,
     )
-    stream.resident = fits(stream.nbytes, where)
-    probabilities = _probabilities(run, opened.spec, stream)
+    slices, labels = part.slices, part.stream.labels
+    if not len(slices):
+        raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
+    keep_resident([part], where)
+    probabilities = _probabilities(run, [opened.spec for opened in stores], part.stream)
     artist = selection.tracks["artist_id"].take(
         pc.index_in(slices["track_id"], value_set=selection.tracks["track_id"].combine_chunks())
     )
@@ -84,18 +88,23 @@ def predict(
     )
 
 
-def open_store(run: Run, path: Path | None = None) -> Store:
-    """The run's store, or another one of the same feature; how frames are stored may differ.
+def open_stores(run: Run, first: Path | None = None) -> list[Store]:
+    """The run's stores, the first of them or another one of the same feature; how frames are stored may differ.
 
     Raises:
-        RunError: it holds another feature.
-        StoreError: it is missing, unfinished or damaged.
+        RunError: one holds another feature.
+        StoreError: one is missing, unfinished or damaged.
     """
-    store = Store.open(path or run.store_path)
-    store.require_finished()
-    if _identity(store.spec) != _identity(run.spec):
-        raise RunError(f"{store.path} holds {store.spec}, the run was trained on {run.spec}", "name another store")
-    return store
+    stores: list[Store] = []
+    for source in run.sources:
+        store = Store.open(source.path if stores or first is None else first)
+        store.require_finished()
+        if _identity(store.spec) != _identity(source.spec):
+            raise RunError(
+                f"{store.path} holds {store.spec}, the run was trained on {source.spec}", "name another store"
+            )
+        stores.append(store)
+    return stores
 
 
 def refuse_trained(run: Run, split: str) -> None:
@@ -115,16 +124,16 @@ def vectoriser(run_input: registry.InputSpec, spec: FeatureSpec) -> nn.Module:
     return nn.Sequential(inputs.adapter(run_input, spec), nn.Flatten())
 
 
-def _probabilities(run: Run, spec: FeatureSpec, stream: Stream) -> np.ndarray:
+def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Joint) -> np.ndarray:
     """float32 `(slices, classes)`."""
     system = registry.get(run.model)
     if system.kind == "classical":
         estimator = baselines.load(run.path / "model.skops")
-        return estimator.predict_proba(outputs(vectoriser(system.input, spec), stream, "features").numpy())
-    network = Network(system, spec, len(run.classes)).to(stream.device)
+        return estimator.predict_proba(outputs(vectoriser(system.input, specs[0]), stream, "features").numpy())
+    network = Network(system, specs, len(run.classes)).to(stream.device)
     weights = run.load("best.pt")
     try:
-        network.model.load_state_dict(weights["model"])
+        network.load(weights)
     except (KeyError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(

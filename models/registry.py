@@ -48,6 +48,7 @@ class InputSpec:
         frames: frames of a slice that the model is trained on; None where any number will do.
         least_frames: what its pools need at least, where that is fewer than `frames`.
         time_first: whether the tensor is (channel, time, band) rather than (channel, band, time).
+        standardise: whether the tensor has mean 0 and deviation 1 over the training split, all of its values together.
     """
 
     adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "waveform"]
@@ -56,6 +57,7 @@ class InputSpec:
     frames: int | None = None
     least_frames: int | None = None
     time_first: bool = False
+    standardise: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -122,19 +124,17 @@ class System:
 
         return n_params(self.build, n_classes)
 
-    def require_trainable(self) -> None:
-        """Raise `ModelError` where there is nothing to train, or no way yet to train it."""
+    def require_trainable(self, n_stores: int | None = None) -> None:
+        """Raise `ModelError` where there is nothing to train, or not a store for each input."""
         if self.kind == "ensemble":
             raise ModelError(
                 f"{self.id} is the mean of {', '.join(self.members)}, and not trained itself",
                 "train these, then name their runs together: `mgc evaluate RUN RUN`",
             )
-        if self.further:
+        if n_stores not in (None, len(self.inputs)):
             stores = " and ".join("/".join(needs.features) for needs in self.inputs)
-            raise ModelError(
-                f"{self.id} reads {len(self.inputs)} stores at once ({stores}), and training reads only one so far",
-                "choose a system that reads one store; `mgc models` lists them all",
-            )
+            reads = f"{len(self.inputs)} stores ({stores})" if self.further else f"one store ({stores})"
+            raise ModelError(f"{self.id} reads {reads}, and {n_stores} are given", "give --store once for each")
 
 
 def system(

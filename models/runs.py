@@ -35,6 +35,25 @@ LIBRARIES = ("mgc", "torch", "numpy", "scikit-learn", "zarr", "zarrs")
 
 
 @dataclass(frozen=True)
+class Source:
+    """A store that a run reads, and how.
+
+    Attributes:
+        path: its folder.
+        spec: the feature it holds.
+        frames: frames of a slice that the model sees.
+        manifest: digest of its manifest when the run began.
+        sliced: how it was cut then.
+    """
+
+    path: Path
+    spec: FeatureSpec
+    frames: int
+    manifest: str
+    sliced: Slicing
+
+
+@dataclass(frozen=True)
 class Run:
     """An existing run.
 
@@ -95,7 +114,7 @@ class Run:
             )
         run = cls(path, config)
         try:
-            _ = run.model, run.classes, run.spec, run.slicing, run.frames, run.store_path
+            _ = run.model, run.classes, run.slicing, run.sources
         except (MgcError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{file}: damaged ({error})", "train a new run") from None
         return run
@@ -113,25 +132,37 @@ class Run:
         return tuple(self.config["classes"])
 
     @property
-    def store_path(self) -> Path:
-        """Folder of the store it was trained on, also where both have been moved or copied together."""
-        beside = self.path.parent / self.config["store"]["from_runs"]
-        return beside if beside.is_dir() else Path(self.config["store"]["path"])
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """The feature it was trained on."""
-        return from_dict(self.config["store"]["spec"])
-
-    @property
     def slicing(self) -> Slicing:
         """How it cuts tracks."""
         return Slicing.from_dict(self.config["store"]["slicing"])
 
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """What it reads: one store for each input of its system."""
+        first = self.config["store"] | {"frames": self.config["frames"]}
+        return tuple(self._source(store) for store in (first, *self.config.get("further", [])))
+
+    def _source(self, store: dict[str, Any]) -> Source:
+        # Also where both have been moved or copied together.
+        beside = self.path.parent / store["from_runs"]
+        path = beside if beside.is_dir() else Path(store["path"])
+        sliced = Slicing.from_dict(store.get("sliced") or store["slicing"])
+        return Source(path, from_dict(store["spec"]), int(store["frames"]), store.get("manifest", ""), sliced)
+
+    @property
+    def store_path(self) -> Path:
+        """Folder of the first store it was trained on."""
+        return self.sources[0].path
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The first feature it was trained on."""
+        return self.sources[0].spec
+
     @property
     def frames(self) -> int:
-        """Frames of a slice that the model sees."""
-        return int(self.config["frames"])
+        """Frames of a slice that the model sees of it."""
+        return self.sources[0].frames
 
     @cached_property
     def selection(self) -> Selection:

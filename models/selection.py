@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError, StoreError
-from pipeline.slicing import Slicing, cut
+from pipeline.slicing import Slicing, cut, cut_alike
 from pipeline.store import Store
 
 #: One row per track of a run. `content_hash` is its file's: another file under the same id is another track.
@@ -68,8 +69,35 @@ class Selection:
         table = table.set_column(where, table.schema.field(where), pa.repeat(split, len(table)))
         return table, pc.index_in(genre, value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
 
+    def joined(self, stores: Sequence[Store], slicing: Slicing, split: str) -> tuple[list[pa.Table], np.ndarray]:
+        """The slices of one split in several stores, joined by track and time.
+
+        Args:
+            stores: where the frames are; `slicing` cuts those of the first, the others are cut at the same moments.
+            slicing: the run's.
+            split: training, validation or test.
+
+        Returns:
+            A table of each store, rows of `SLICE_SCHEMA` of which row i is the same moment of the same track; and the
+            index of each row's class, int64 `(slices,)`.
+
+        Raises:
+            RunError: a store no longer holds one of the tracks as it was.
+        """
+        first, *others = stores
+        table, labels = self.slices(first, slicing, split)
+        tables = [table]
+        seconds = None if slicing.whole else slicing.length_s(first.spec)
+        wanted = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        for other in others:
+            self._require_unchanged(other, wanted)
+            found, kept = cut_alike(tables[0], seconds, other.spec, _with_frames(other))
+            tables = [*(table.take(kept) for table in tables), found]
+            labels = labels[kept]
+        return tables, labels
+
     def _require_unchanged(self, store: Store, wanted: pa.Table) -> None:
-        tracks = store.tracks.filter(pc.greater(store.tracks["n_frames"], 0))
+        tracks = _with_frames(store)
         found = pc.index_in(wanted["track_id"], value_set=_values(tracks["track_id"]))
         same = pc.equal(tracks["content_hash"].take(found), wanted["content_hash"])
         lost = wanted["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
@@ -81,20 +109,33 @@ class Selection:
             )
 
 
-def select(store: Store, *, limit: int | None = None, seed: int = 0) -> Selection:
+def select(
+    store: Store,
+    further: Sequence[Store] = (),
+    *,
+    slicing: Slicing | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Selection:
     """The tracks of a store that a new run uses: those in use that have a genre, each in its split.
 
     Args:
         store: the store; its extraction is finished.
+        further: other stores of the same dataset; a track must be in use in all.
+        slicing: how the run cuts tracks; as the store is cut if None.
         limit: at most this many tracks of each genre for training, and as many for validation.
         seed: of the draw that the limit makes.
 
     Raises:
-        StoreError: nothing to train on or to validate with, or a genre without training tracks.
+        StoreError: nothing to train on or to validate with, a genre without training tracks, or the stores do not
+            belong together.
     """
-    usable = pc.and_(pc.equal(store.tracks["status"], "ok"), pc.is_valid(store.tracks["genre"]))
-    tracks = store.tracks.filter(pc.and_(usable, pc.is_valid(store.tracks["split"])))
-    tracks = tracks.select(TRACK_SCHEMA.names).sort_by("track_id").cast(TRACK_SCHEMA)
+    tracks = _usable(store, slicing)
+    for other in further:
+        there = _usable(other, other.slicing if slicing == store.slicing else slicing)
+        _require_alike(store, tracks, other, there)
+        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=_values(there["track_id"])))
+    tracks = tracks.sort_by("track_id")
     if limit is not None:
         tracks = _draw(tracks, limit, seed)
     present = set(tracks["genre"].to_pylist())
@@ -102,6 +143,48 @@ def select(store: Store, *, limit: int | None = None, seed: int = 0) -> Selectio
     classes = (*known, *sorted(present.difference(known)))
     _require_classes(store, tracks, classes)
     return Selection(classes, tracks.combine_chunks())
+
+
+def n_usable(store: Store, slicing: Slicing | None = None) -> int:
+    """How many tracks of a store a run could use that reads no other one."""
+    return len(_usable(store, slicing))
+
+
+def _usable(store: Store, slicing: Slicing | None = None) -> pa.Table:
+    """Tracks in use, with a genre and a split. Which are too short depends on how they are cut."""
+    if slicing is None or slicing == store.slicing:
+        tracks = store.tracks.filter(pc.equal(store.tracks["status"], "ok"))
+    else:
+        tracks = _with_frames(store)
+        tracks = tracks.filter(
+            pc.is_in(tracks["track_id"], value_set=_values(cut(slicing, store.spec, tracks)["track_id"]))
+        )
+    tracks = tracks.filter(pc.and_(pc.is_valid(tracks["genre"]), pc.is_valid(tracks["split"])))
+    return tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA)
+
+
+def _require_alike(store: Store, tracks: pa.Table, other: Store, there: pa.Table) -> None:
+    """Raise `StoreError` where two stores do not know the tracks they share as the same ones."""
+    pair = f"{store.path} and {other.path}"
+    for key in ("name", "root"):
+        one, two = store.dataset.get(key), other.dataset.get(key)
+        if one != two:
+            raise StoreError(f"{pair} hold different datasets, {one} and {two}", "name stores of one dataset")
+    row = pc.index_in(tracks["track_id"], value_set=_values(there["track_id"]))
+    shared, there = tracks.filter(pc.is_valid(row)), there.take(row.drop_null())
+    remedies = {
+        "content_hash": "run `mgc extract` for both again: changed files are extracted anew",
+        "split": f"give both the same: `mgc split {other.path} --splits {store.path / 'tracks.parquet'}`",
+        "genre": "run `mgc extract` for both again: it takes over new labels",
+    }
+    for column, remedy in remedies.items():
+        differ = pc.fill_null(pc.not_equal(shared[column], there[column]), False).to_numpy()
+        if differ.any():
+            at = int(differ.argmax())
+            what = "is of different files" if column == "content_hash" else f"has another {column}"
+            if column != "content_hash":
+                what += f": {shared[column][at]} and {there[column][at]}"
+            raise StoreError(f"{pair}: track {shared['track_id'][at]} {what}", remedy)
 
 
 def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...]) -> None:
@@ -131,6 +214,10 @@ def _draw(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
 
 def _hash(seed: int, track_id: str) -> bytes:
     return hashlib.sha256(json.dumps([seed, track_id]).encode()).digest()
+
+
+def _with_frames(store: Store) -> pa.Table:
+    return store.tracks.filter(pc.greater(store.tracks["n_frames"], 0))
 
 
 def _values(column: pa.ChunkedArray) -> pa.Array:

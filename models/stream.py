@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,12 +37,12 @@ class Batch:
     """A few slices on the device.
 
     Attributes:
-        frames: float32 `(batch, frames, bins)`, dB or MFCCs.
+        frames: float32 `(batch, frames, bins)`, dB or MFCCs; of several inputs, a tuple of these.
         labels: class indices, int64 `(batch,)`.
         rows: which rows of the slice table they are, int64 `(batch,)`, on the host.
     """
 
-    frames: Tensor
+    frames: Tensor | tuple[Tensor, ...]
     labels: Tensor
     rows: np.ndarray
 
@@ -97,7 +97,9 @@ class Stream:
 
     Attributes:
         resident: whether all shards stay on the device once they are read; see `fits`.
+        spare: frames by which the window of each slice can be moved, int64 `(slices,)`.
         shards: numbers of the shards that hold the slices, ascending.
+        shard_of: where in `shards` that of each slice is, int64 `(slices,)`.
     """
 
     def __init__(
@@ -113,11 +115,12 @@ class Stream:
     ) -> None:
         self.labels, self.frames, self.device, self.resident = labels, frames, device, True
         self._store, self._spec, self._seed = store, store.spec, seed
-        self.shards, self._shard = np.unique(slices["shard"].to_numpy(), return_inverse=True)
+        self.shards, self.shard_of = np.unique(slices["shard"].to_numpy(), return_inverse=True)
         self._first = slices["first_frame"].to_numpy()
         self._length = slices["n_frames"].to_numpy().astype(np.int64)
+        self.spare = np.maximum(self._length - frames, 0)
         self._stop = np.zeros(len(self.shards), np.int64)  # what is needed of each shard ends here
-        np.maximum.at(self._stop, self._shard, self._first + self._length)
+        np.maximum.at(self._stop, self.shard_of, self._first + self._length)
         n_batches = -(-len(slices) // batch_size)
         self._bounds = [len(slices) * batch // n_batches for batch in range(n_batches + 1)] if n_batches else [0]
         self._ramp = torch.arange(frames, device=device)
@@ -140,30 +143,35 @@ class Stream:
 
     def order(self, epoch: int) -> Order:
         """What an epoch reads: a pure function of the seed and `epoch`."""
-        n, spare = len(self._shard), np.maximum(self._length - self.frames, 0)
+        n = len(self.shard_of)
         if self._seed is None:
-            groups, keys, crops = self._deal(np.arange(len(self.shards))), np.arange(n), spare // 2
+            groups, keys, crops = self._deal(np.arange(len(self.shards))), np.arange(n), self.spare // 2
         else:
             # Only `random`, whose stream NumPy has never changed: `permutation` and `integers` make no such promise.
             generator = np.random.default_rng([self._seed, epoch])
             groups = self._deal(np.argsort(generator.random(len(self.shards))))
             keys = np.argsort(generator.random(n))
-            crops = (generator.random(n) * (spare + 1)).astype(np.int64)
+            crops = (generator.random(n) * (self.spare + 1)).astype(np.int64)
         group_of = np.empty(len(self.shards), np.int64)
         for number, members in enumerate(groups):
             group_of[members] = number
-        group = group_of[self._shard]
+        group = group_of[self.shard_of]
         return Order(np.lexsort((keys, group)), crops, group, groups)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0, order: Order | None = None) -> Generator[Batch, None, None]:
         """The batches of an epoch from number `start` on: (epoch, batch) is all the state there is.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start: number of the first batch.
+            order: what to read instead of `order(epoch)`.
 
         Raises:
             StoreError: a shard is missing or damaged.
         """
         if start >= len(self):
             return
-        order = self.order(epoch)
+        order = order or self.order(epoch)
         current = order.group[order.rows[self._bounds[start]]]
         with contextlib.closing(self._pools(order.groups[current:])) as pools:
             pool = next(pools)
@@ -243,7 +251,7 @@ class Stream:
 
     def _cut(self, pool: Pool, rows: np.ndarray, crops: np.ndarray) -> Tensor:
         """Windows of the slices in `rows`, `(rows, frames, bins)` in the stored dtype, gathered on the device."""
-        begins = pool.base[self._shard[rows]] + self._first[rows]
+        begins = pool.base[self.shard_of[rows]] + self._first[rows]
         columns = np.stack([begins, crops[rows], self._length[rows]])[..., None]
         begin, crop, length = torch.from_numpy(columns).to(self.device)
         index = begin + (crop + self._ramp) % length

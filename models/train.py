@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from models import baselines, classical, loop, registry, weights
@@ -19,13 +18,14 @@ from models.device import choose, keep_memory, seed_everything
 from models.fit import check
 from models.loop import Echo
 from models.network import Network, outputs
-from models.predict import BATCH_SIZE, open_store, vectoriser
+from models.parts import Part, keep_resident, open_part
+from models.predict import BATCH_SIZE, open_stores, vectoriser
 from models.recipes import Optimizer, Training
 from models.registry import System
 from models.runs import Run
-from models.selection import select
-from models.stream import Stream, fits
+from models.selection import n_usable, select
 from pipeline.errors import ModelError, RunError, SpecError
+from pipeline.slicing import Slicing
 from pipeline.store import Store
 
 
@@ -42,6 +42,7 @@ class Options:
         device: auto, cpu, cuda, cuda:1.
         limit_tracks: tracks of each genre for training, and for validation, at most.
         as_published: refuse to train where anything differs from the study.
+        as_sliced: cut tracks as the study did, however the store is cut.
         weights: file that a network starts from instead of random weights; see `models.weights`.
     """
 
@@ -53,6 +54,7 @@ class Options:
     device: str = "auto"
     limit_tracks: int | None = None
     as_published: bool = False
+    as_sliced: bool = False
     weights: Path | None = None
 
     def __post_init__(self) -> None:
@@ -66,9 +68,14 @@ class Options:
 
 
 def train(
-    store: Store, options: Options, folder: Path, echo: Echo = print, begun: Callable[[Run], object] = lambda run: None
+    store: Store,
+    options: Options,
+    folder: Path,
+    echo: Echo = print,
+    begun: Callable[[Run], object] = lambda run: None,
+    further: Sequence[Store] = (),
 ) -> Run:
-    """Train a system on a store.
+    """Train a system on a store, or on several joined by track and time.
 
     Args:
         store: the store.
@@ -76,6 +83,7 @@ def train(
         folder: where runs are kept.
         echo: prints a line.
         begun: told the run before it is trained, so that it can be found if it is interrupted.
+        further: a store for each further input of the system.
 
     Returns:
         The finished run.
@@ -87,37 +95,38 @@ def train(
         RunError: the loss is no longer a number.
         MgcError: there is no such device, or the run cannot be written.
     """
-    store.require_finished()
     system = registry.get(options.model or registry.default_model(store.spec.name))
-    system.require_trainable()
+    stores = [store, *further]
+    for one in stores:
+        one.require_finished()
+    system.require_trainable(len(stores))
     recipe, seed, changes = _resolve(system, options)
-    selection = select(store, limit=options.limit_tracks, seed=seed)
+    slicing = (system.recipe.slicing if options.as_sliced else store.slicing).fitted(store.spec)
+    selection = select(store, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
     origin = None
     if options.weights is not None:
         origin = weights.read(options.weights, system, len(selection.classes)).origin
         changes.append(f"initial weights of {options.weights.name}")
     if options.limit_tracks is not None:
         changes.append(f"at most {options.limit_tracks} training tracks of each genre")
-    # With --whole slices are of any length: half of them are at least this long, and the stream repeats shorter ones.
-    lengths = np.sort(selection.slices(store, store.slicing, "training")[0]["n_frames"].to_numpy())
-    typical = int(lengths[(len(lengths) - 1) // 2])
-    fit = check(system, store.spec, store.slicing, typical, str(store.path))
+    elif left_out := n_usable(store, slicing) - len(selection.tracks):
+        echo(f"{left_out} tracks of {store.path} are not in use in the other stores, and left out")
+    typical = [_typical(table["n_frames"].to_numpy()) for table in selection.joined(stores, slicing, "training")[0]]
+    fit = check(system, [one.spec for one in stores], slicing, typical, [str(one.path) for one in stores])
     differences = [*fit.differences, *changes]
     if options.as_published and differences:
         remedy = f"extract as the study did, `mgc extract --for {system.id}`, and change no setting"
         raise ModelError(f"{system.id} would not be as published: {'; '.join(differences)}", remedy)
+    frames = [window or seen for window, seen in zip(fit.frames, typical, strict=True)]
     config = {
         "kind": system.kind,
         "params": system.params(len(selection.classes)),
-        "store": {
-            "path": str(store.path.resolve()),
-            "from_runs": os.path.relpath(store.path.resolve(), folder.resolve()),
-            "manifest": store.manifest_digest,
-            "dataset": store.dataset,
-            "spec": store.spec.as_dict(),
-            "slicing": store.slicing.as_dict(),
-        },
-        "frames": fit.frames or typical,
+        "store": _described(store, slicing, folder),
+        "frames": frames[0],
+        "further": [
+            _described(one, slicing, folder) | {"frames": window}
+            for one, window in zip(further, frames[1:], strict=True)
+        ],
         "training": dataclasses.asdict(recipe) if recipe else None,
         "limit_tracks": options.limit_tracks,
         "weights": origin,
@@ -131,8 +140,28 @@ def train(
     begun(run)
     for difference in differences:
         echo(f"differs from the study: {difference}")
-    _execute(run, store, run.config["device"], echo)
+    _execute(run, stores, run.config["device"], echo)
     return run
+
+
+def _described(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:
+    """What a run in `folder` records of a store."""
+    return {
+        "path": str(store.path.resolve()),
+        "from_runs": os.path.relpath(store.path.resolve(), folder.resolve()),
+        "manifest": store.manifest_digest,
+        "dataset": store.dataset,
+        "spec": store.spec.as_dict(),
+        "slicing": slicing.as_dict(),
+        "sliced": store.slicing.as_dict(),
+    }
+
+
+def _typical(lengths: np.ndarray) -> int:
+    """Frames that half of the slices have at least; with `--whole` they are of any length, shorter ones repeated."""
+    if not len(lengths):
+        raise ModelError("no slice of a training track lies in all of the stores", "cut shorter ones: `mgc slice`")
+    return int(np.sort(lengths)[(len(lengths) - 1) // 2])
 
 
 def resume(run: Run, device: str | None = None, echo: Echo = print) -> None:
@@ -150,13 +179,14 @@ def resume(run: Run, device: str | None = None, echo: Echo = print) -> None:
     if run.finished:
         echo(f"{run.path} is finished: nothing is left to do")
         return
-    store = open_store(run)
-    if store.slicing != run.slicing:
-        problem = f"{store.path} is cut into {store.slicing} by now, the run uses {run.slicing}"
-        raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
-    if store.manifest_digest != run.config["store"]["manifest"]:
-        raise RunError(f"{store.path} has changed since the run began", "train a new run")
-    _execute(run, store, device or run.config["device"], echo)
+    stores = open_stores(run)
+    for store, source in zip(stores, run.sources, strict=True):
+        if store.slicing != source.sliced:
+            problem = f"{store.path} is cut into {store.slicing} by now, the run began with {source.sliced}"
+            raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
+        if store.manifest_digest != source.manifest:
+            raise RunError(f"{store.path} has changed since the run began", "train a new run")
+    _execute(run, stores, device or run.config["device"], echo)
 
 
 def _resolve(system: System, options: Options) -> tuple[Training | None, int, list[str]]:
@@ -181,16 +211,7 @@ def _resolve(system: System, options: Options) -> tuple[Training | None, int, li
     return resolved, resolved.seed, changes
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The slices of a split: their table, their batches, and which track each belongs to, as indices from 0."""
-
-    slices: pa.Table
-    stream: Stream
-    tracks: np.ndarray
-
-
-def _execute(run: Run, store: Store, device: str, echo: Echo) -> None:
+def _execute(run: Run, stores: Sequence[Store], device: str, echo: Echo) -> None:
     """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
     # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
     torch.set_num_threads(run.config["threads"])
@@ -198,60 +219,64 @@ def _execute(run: Run, store: Store, device: str, echo: Echo) -> None:
     seed_everything(run.config["seed"])
     began = time.monotonic()
     system, where = registry.get(run.model), choose(device)
-    training, validation = parts = [_open(run, store, split, where) for split in ("training", "validation")]
-    nbytes = sum(part.stream.nbytes for part in parts)
-    resident = fits(nbytes, where)
-    for part in parts:
-        part.stream.resident = resident
-    for text in _describe(run, parts, where, nbytes, resident):
+    recipe = run.config["training"]
+    training, validation = parts = [
+        open_part(
+            run.selection,
+            stores,
+            run.slicing,
+            split,
+            frames=[source.frames for source in run.sources],
+            batch_size=recipe["batch_size"] if recipe else BATCH_SIZE,
+            device=where,
+            seed=run.config["seed"] if recipe and split == "training" else None,
+        )
+        for split in ("training", "validation")
+    ]
+    kept = keep_resident(parts, where)
+    for text in _describe(run, stores, parts, where, kept):
         echo(text)
     if system.kind == "classical":
         ended = _fit_classical(run, system, training, validation)
     else:
         ended = _fit_network(run, system, training, validation, echo)
     best = ended["best"]
-    kept = f"best epoch {best['epoch']} of {ended['epochs']}: " if "epoch" in best else ""
+    which = f"best epoch {best['epoch']} of {ended['epochs']}: " if "epoch" in best else ""
     accuracies = best["validation_accuracy"], best["validation_track_accuracy"]
-    echo("{}validation accuracy {:.1%} by slice, {:.1%} by track".format(kept, *accuracies))
-    run.finish(ended | {"residency": "resident" if resident else "streamed", "seconds": time.monotonic() - began})
+    echo("{}validation accuracy {:.1%} by slice, {:.1%} by track".format(which, *accuracies))
+    residency = ["resident" if stays else "streamed" for _, stays in kept]
+    run.finish(ended | {"residency": " + ".join(residency), "seconds": time.monotonic() - began})
 
 
-def _open(run: Run, store: Store, split: str, device: torch.device) -> _Part:
-    slices, labels = run.selection.slices(store, run.slicing, split)
-    recipe = run.config["training"]
-    draws = split == "training" and recipe is not None
-    stream = Stream(
-        store,
-        slices,
-        labels,
-        frames=run.frames,
-        batch_size=recipe["batch_size"] if recipe else BATCH_SIZE,
-        device=device,
-        seed=run.config["seed"] if draws else None,
-    )
-    tracks = slices["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return _Part(slices, stream, tracks)
-
-
-def _describe(run: Run, parts: Sequence[_Part], device: torch.device, nbytes: int, resident: bool) -> Iterator[str]:
+def _describe(
+    run: Run, stores: Sequence[Store], parts: Sequence[Part], device: torch.device, kept: Sequence[tuple[int, bool]]
+) -> Iterator[str]:
     training, validation = (f"{len(part.slices)} slices of {part.tracks.max() + 1} tracks" for part in parts)
     params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""
     yield f"{run.model}: {params}{len(run.classes)} genres"
     yield f"{training} to train on, {validation} to validate with"
     where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-    yield f"on {where}; {nbytes / 1e6:.0f} MB of frames {'kept in memory' if resident else 'streamed from disk'}"
+    frames = (
+        f"{nbytes / 1e6:.0f} MB of {f'{store.spec.name} ' if len(stores) > 1 else ''}frames "
+        f"{'kept in memory' if stays else 'streamed from disk'}"
+        for store, (nbytes, stays) in zip(stores, kept, strict=True)
+    )
+    yield f"on {where}; {', '.join(frames)}"
     if repeated := sum(part.stream.n_repeated for part in parts):
         yield f"{repeated} slices are shorter than {run.frames} frames and repeated to fill them"
 
 
-def _fit_network(run: Run, system: System, training: _Part, validation: _Part, echo: Echo) -> dict[str, Any]:
+def _fit_network(run: Run, system: System, training: Part, validation: Part, echo: Echo) -> dict[str, Any]:
     values = run.config["training"]
     betas = values["optimizer"]["betas"]
     optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(betas) if betas else None})
     recipe = Training(**values | {"optimizer": optimizer})
-    network = Network(system, run.spec, len(run.classes)).to(training.stream.device)
+    specs = [source.spec for source in run.sources]
+    network = Network(system, specs, len(run.classes)).to(training.stream.device)
     if (origin := run.config.get("weights")) and not (run.path / "last.pt").exists():
         _load_weights(network, system, run, origin, echo)
+    if not (run.path / "last.pt").exists():
+        network.measure(training.stream)
     at = loop.fit(run, network, recipe, training.stream, validation.stream, validation.tracks, echo)
     return {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
 
@@ -264,7 +289,7 @@ def _load_weights(network: Network, system: System, run: Run, origin: dict[str, 
     echo(str(start))
 
 
-def _fit_classical(run: Run, system: System, training: _Part, validation: _Part) -> dict[str, Any]:
+def _fit_classical(run: Run, system: System, training: Part, validation: Part) -> dict[str, Any]:
     vectors = vectoriser(system.input, run.spec)
     estimator = system.build(len(run.classes))
     tracks = training.slices["track_id"]

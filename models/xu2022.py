@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
     from sklearn.pipeline import Pipeline
 
-_PICTURE = InputSpec("picture", features=("stft",))
+# The study also shows its best network power spectra, chroma and MFCCs; any other plane of frames is a picture as well.
+_PICTURE = InputSpec("picture", features=("stft", "power", "chroma", "mfcc", "mel", "harmonic", "percussive"))
 _STATISTICS = InputSpec("statistics", features=("stats",), bands=518, frames=1)
 _HIDDEN = 100
 

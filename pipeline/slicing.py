@@ -153,6 +153,45 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
     )
 
 
+def cut_alike(
+    slices: pa.Table, seconds: float | None, spec: FeatureSpec, tracks: pa.Table
+) -> tuple[pa.Table, np.ndarray]:
+    """The slices of one store, cut from another store of the same tracks: the same moments, in its frames.
+
+    Args:
+        slices: rows of `SLICE_SCHEMA` of the first store.
+        seconds: their length; None where they are whole tracks.
+        spec: the feature of the other store.
+        tracks: its manifest rows of tracks with frames.
+
+    Returns:
+        Rows of `SLICE_SCHEMA`, and which of the first store's rows they belong to, ascending, int64: a slice is left
+        out where the other store lacks the track, or where it does not lie inside it or touches one of its gaps there.
+    """
+    row = pc.index_in(slices["track_id"], value_set=tracks["track_id"].combine_chunks())
+    kept = np.flatnonzero(pc.is_valid(row).to_numpy())
+    row, slices = row.drop_null().to_numpy(), slices.take(kept)
+    first = np.floor(slices["start_s"].to_numpy() * spec.frame_rate + 1e-9).astype(np.int64)
+    n_frames = tracks["n_frames"].to_numpy()[row]
+    lengths = n_frames if seconds is None else np.full(len(row), spec.frames(seconds))
+    inside = first + lengths <= n_frames
+    for damaged, gaps in _gaps(tracks).items():
+        mine = np.flatnonzero(row == damaged)[:, None]
+        inside[mine[:, 0]] &= np.all((first[mine] >= gaps[:, 1]) | (first[mine] + lengths[mine] <= gaps[:, 0]), axis=1)
+    table = pa.table(
+        {
+            "track_id": slices["track_id"],
+            "split": slices["split"],
+            "start_s": slices["start_s"],
+            "shard": tracks["shard"].take(row),
+            "first_frame": tracks["first_frame"].to_numpy()[row] + first,
+            "n_frames": lengths.astype(np.int32),
+        },
+        schema=SLICE_SCHEMA,
+    )
+    return table.filter(inside), kept[inside]
+
+
 def _gaps(tracks: pa.Table) -> dict[int, np.ndarray]:
     """Gaps in frames `(gaps, 2)`, ascending, of the tracks that have some, by row."""
     counts = pc.fill_null(pc.list_value_length(tracks["gaps"]), 0).to_numpy()

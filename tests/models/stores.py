@@ -30,12 +30,15 @@ def make_store(
     genres: Sequence[str] = GENRES,
     seconds: Sequence[float] = (9.0,),
     tracks_per_shard: int = 4,
+    root: Path | None = None,
 ) -> Store:
     """A store with this many tracks in each split, genres in turn, two tracks an artist, lengths in turn.
 
+    Stores with one `root` are of one dataset.
+
     The frames of a track depend on its id alone, whatever they are stored as.
     """
-    store = Store.create(path, spec, {"name": "synthetic", "root": str(path), "genres": list(genres)})
+    store = Store.create(path, spec, {"name": "synthetic", "root": str(root or path), "genres": list(genres)})
     shard = 0
     for split, count in tracks.items():
         for first in range(0, count, tracks_per_shard):

@@ -3,31 +3,36 @@
 import dataclasses
 
 import pytest
+import torch
 
 from models import registry
 from models.fit import Fit, check
 from pipeline.errors import ModelError
-from pipeline.features import FeatureSpec, Mel, Mfcc, Stft, Waveform
+from pipeline.features import Chroma, FeatureSpec, Mel, Mfcc, Stft, Waveform
 from pipeline.slicing import Slicing
 
 DEFAULT = Slicing()  # 4 s, half overlapping
 
 
 def fit(id: str, spec: FeatureSpec, slicing: Slicing = DEFAULT, slice_frames: int | None = None) -> Fit:
-    return check(registry.get(id), spec, slicing, slice_frames or slicing.n_frames(spec) or 2582, "features/a/b")
+    system = registry.get(id)
+    typical = slice_frames or slicing.n_frames(spec) or 2582
+    return check(system, [spec], slicing, [typical], ["features/a/b"])
 
 
-@pytest.mark.parametrize("id", registry.ids())
+@pytest.mark.parametrize("id", [system.id for system in registry.systems() if system.kind != "ensemble"])
 def test_a_study_does_not_differ_from_itself(id: str) -> None:
-    recipe = registry.get(id).recipe
-    assert fit(id, recipe.features, recipe.slicing).differences == ()
+    system = registry.get(id)
+    specs = [system.recipe.features, *system.recipe.further]
+    typical = [system.recipe.slicing.n_frames(spec) or (spec.frames(31) if spec.frame_rate else 1) for spec in specs]
+    assert check(system, specs, system.recipe.slicing, typical, ["a"] * len(specs)).differences == ()
 
 
 @pytest.mark.parametrize(
     ("spec", "frames"), [(Stft(), None), (Mel(), 128), (Mfcc(), 130)], ids=lambda value: getattr(value, "name", value)
 )
 def test_default_models_fit_default_stores(spec: FeatureSpec, frames: int | None) -> None:
-    assert fit(registry.default_model(spec.name), spec).frames == frames
+    assert fit(registry.default_model(spec.name), spec).frames == (frames,)
 
 
 def test_differences_name_ours_and_the_studys() -> None:
@@ -51,6 +56,48 @@ def test_an_explicit_limit_at_half_the_rate_is_no_difference() -> None:
     assert fit("vit2021/cnn", lower, study.slicing).differences == ("fmax 8000 for 11025",)
 
 
+def test_another_feature_is_a_difference() -> None:
+    study = registry.get("xu2022/resnext101-32x8d").recipe
+    assert fit("xu2022/resnext101-32x8d", Chroma(sr=44100, n_fft=1024), study.slicing).differences == (
+        "chroma for stft",
+    )
+
+
+AUDIO, MEL = Waveform(), Mel(sr=44100, n_fft=1024)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "specs", "frames"),
+    [
+        (6.0, [AUDIO, MEL], (256, 512)),  # the study's: 5.944 s of both
+        (4.0, [AUDIO, MEL], (172, 345)),  # 4.005 s: the last of 173 blocks would reach beyond the 345 frames
+        (6.0, [AUDIO, Mel()], (256, 256)),
+        (6.0, [Waveform(sr=16000), MEL], (185, 512)),
+    ],
+)
+def test_windows_of_several_inputs_are_of_one_length(
+    seconds: float, specs: list[FeatureSpec], frames: tuple[int, ...]
+) -> None:
+    slicing = Slicing(seconds=seconds)
+    fusion = registry.get("padova2023/late-fusion")
+    found = check(fusion, specs, slicing, [slicing.n_frames(spec) or 0 for spec in specs], ["a", "b"])
+    assert found.frames == frames
+    module = fusion.build(3).eval()
+    assert module(torch.zeros(1, 1, frames[0] * 512), torch.zeros(1, 1, 20, frames[1])).shape == (1, 3)
+
+
+def test_differences_of_several_inputs_name_the_input() -> None:
+    slicing = Slicing(seconds=6.0)
+    fusion = registry.get("padova2023/late-fusion")
+    assert check(fusion, [AUDIO, Mel()], slicing, [259, 259], ["a", "b"]).differences == (
+        "mel: rate 22050 for 44100",
+        "mel: n_fft 2048 for 1024",
+        "mel: fmax 11025 for 22050",
+        "mel: frames 256 for 512",
+        "slices of 6 s, 50% overlap for whole tracks",
+    )
+
+
 def test_stored_mfccs_lack_the_floor() -> None:
     study = registry.get("vit2021/cnn").recipe
     assert fit("vit2021/cnn", Mfcc(), study.slicing).differences == (
@@ -61,13 +108,13 @@ def test_stored_mfccs_lack_the_floor() -> None:
 def test_fewer_frames_than_the_studys_where_the_pools_allow() -> None:
     spec = Mel(sr=44100, n_fft=1024)
     short = fit("padova2023/cnn2d-mel", spec)
-    assert short.frames == 345
+    assert short.frames == (345,)
     assert "frames 345 for 512" in short.differences
-    assert fit("padova2023/cnn2d-mel", spec, slice_frames=600).frames == 512
+    assert fit("padova2023/cnn2d-mel", spec, slice_frames=600).frames == (512,)
 
 
 def test_pictures_take_any_number_of_frames() -> None:
-    assert fit("xu2022/mobilenet", Stft(), slice_frames=1).frames is None
+    assert fit("xu2022/mobilenet", Stft(), slice_frames=1).frames == (None,)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +122,7 @@ def test_pictures_take_any_number_of_frames() -> None:
     [
         ("kth2020/cnn", Stft(), 345, "kth2020/cnn needs mel features.*holds stft.*`mgc extract --feature mel`"),
         ("vit2021/cnn", Stft(), 345, "needs mel or mfcc features.*`mgc extract --feature mel`"),
-        ("xu2022/mobilenet", Mel(), 173, "needs stft features.*`mgc extract --feature stft`"),
+        ("xu2022/mobilenet", Waveform(), 173, "needs stft or power or chroma.*`mgc extract --feature stft`"),
         ("kth2020/cnn", Mel(n_mels=64), 173, "needs 128 bands.*has 64.*`mgc extract --feature mel:n_mels=128`"),
         ("vit2021/cnn", Mfcc(n_mfcc=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mfcc:n_mfcc=13`"),
         ("vit2021/cnn", Mel(n_mels=12), 173, "needs 13 MFCCs.*has 12.*`mgc extract --feature mel:n_mels=128`"),

@@ -182,9 +182,10 @@ def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
     assert training.loss in LOSSES
 
 
-def test_what_reads_several_stores_is_not_trained_yet() -> None:
-    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores at once \(waveform and mel/mfcc\), and training"):
-        registry.get("padova2023/late-fusion").require_trainable()
+def test_a_system_wants_a_store_for_each_input() -> None:
+    registry.get("padova2023/late-fusion").require_trainable(2)
+    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores \(waveform and mel/mfcc\), and 1 are given"):
+        registry.get("padova2023/late-fusion").require_trainable(1)
 
 
 def test_an_ensemble_is_not_trained() -> None:

@@ -90,7 +90,7 @@ def test_slices_of_the_shards_of_a_group_are_mixed(store: Store, small_groups: N
     order = part.order(0)
     assert len(order.groups) > 2
     assert sorted(np.concatenate(order.groups)) == list(range(len(part.shards)))
-    shard = part._shard[order.rows]
+    shard = part.shard_of[order.rows]
     for group in range(len(order.groups)):
         mine = shard[order.group[order.rows] == group]
         switches = np.count_nonzero(np.diff(mine))

@@ -18,8 +18,7 @@ from stores import GENRES, make_store
 from tiny import TINY
 from torch import Tensor
 
-from models import loop, registry
-from models import train as training
+from models import loop, parts, registry
 from models.optim import LOSSES
 from models.predict import predict
 from models.runs import Run
@@ -184,7 +183,7 @@ def test_a_seed_gives_the_same_weights_twice(store: Store, reference: Run, tmp_p
 def test_streamed_or_resident_gives_the_same_weights(
     store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "fits", lambda *_: False)
+    monkeypatch.setattr(parts, "fits", lambda *_: False)
     run = quiet(store, tmp_path)
     assert run.summary["residency"] == "streamed"
     assert reference.summary["residency"] == "resident"
@@ -299,7 +298,7 @@ def test_a_damaged_shard_leaves_a_run_that_continues_once_it_is_repaired(
     tmp_path: Path, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path / "store")
-    monkeypatch.setattr(training, "fits", lambda *_: False)
+    monkeypatch.setattr(parts, "fits", lambda *_: False)
     whole, reads = Store.read, iter(range(1000))
 
     def read(self: Store, shard: int, *args: int) -> np.ndarray:
@@ -327,7 +326,7 @@ def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
     store = make_store(tmp_path / "store")
     run = interrupted(store, tmp_path / "runs", monkeypatch, 3)
     publish(store, Slicing(seconds=1.5))
-    with pytest.raises(RunError, match=r"is cut into slices of 1.5 s.*uses slices of 2 s.*mgc slice"):
+    with pytest.raises(RunError, match=r"is cut into slices of 1.5 s.*began with slices of 2 s.*mgc slice"):
         resume(run)
     shutil.rmtree(store.path)
     make_store(store.path, tracks={"training": 24, "validation": 6})

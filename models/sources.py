@@ -1,0 +1,103 @@
+"""Which of several stores each input of a system is made from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.fit import as_studied, require_bands
+from models.registry import InputSpec, System
+from pipeline.errors import ModelError, StoreError
+from pipeline.store import Store
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The stores there are to choose from.
+
+    Attributes:
+        stores: the preferred ones first.
+        named: whether the user named them, so that each should be of use.
+        studied: whether only what a study used will do.
+    """
+
+    stores: tuple[Store, ...]
+    named: bool
+    studied: bool = False
+
+    def choose(self, system: System) -> list[Store]:
+        """The stores that `system` reads, in the order of its inputs: for each the first one that it can be made from.
+
+        Raises:
+            ModelError: an input has none; the remedy is the command that makes it.
+        """
+        if self.named and len(self.stores) == len(system.inputs) == 1:
+            return [self.stores[0]]  # what is wrong with it is said in detail where it is opened
+        chosen = []
+        studied = (system.recipe.features, *system.recipe.further)
+        for needs, study in zip(system.inputs, studied, strict=False):
+            fitting = [store for store in self.stores if self._fits(system, needs, store)]
+            if self.studied and not self.named:
+                fitting = [store for store in fitting if as_studied(needs, store.spec, study)]
+            if not fitting:
+                what = str(study) if self.studied else " or ".join(needs.features)
+                raise ModelError(f"{system.id} needs {what}, which {self._where} holds", _remedy(system, self.stores))
+            chosen.append(fitting[0])
+        return chosen
+
+    def require_all_used(self, chosen: Sequence[Store], who: str) -> None:
+        """Raise `ModelError` where a store was named that nothing is made from."""
+        used = {store.path for store in chosen}
+        for store in self.stores if self.named else ():
+            if store.path not in used:
+                remedy = "leave it out; `mgc models` lists what systems read"
+                raise ModelError(f"{who} has no use for {store.path}, which holds {store.spec.name}", remedy)
+
+    @property
+    def _where(self) -> str:
+        paths = ", ".join(str(store.path) for store in self.stores)
+        return f"none of {paths}" if self.named else f"no store in {self.stores[0].path.parent}"
+
+    def _fits(self, system: System, needs: InputSpec, store: Store) -> bool:
+        try:
+            require_bands(system, needs, store.spec, str(store.path))
+        except ModelError:
+            return False
+        return True
+
+
+def offer(workspace: Workspace, named: Sequence[Path], *, studied: bool = False) -> Offer:
+    """The stores that the user named, else those of the dataset of the latest one, the newest first.
+
+    Args:
+        workspace: where to look.
+        named: folders of stores; may be empty.
+        studied: see `Offer`.
+
+    Raises:
+        StoreError: a named store cannot be opened, or there is none at all.
+    """
+    if named:
+        return Offer(tuple(Store.open(path) for path in named), True, studied)
+    latest = Store.open(workspace.latest_store())
+    heads = latest.path.parent.glob("*/store.json")
+    newest = sorted(heads, key=lambda head: head.stat().st_mtime_ns, reverse=True)
+    others = [store for head in newest if head.parent != latest.path for store in _readable(head.parent)]
+    same = [store for store in others if store.dataset.get("root") == latest.dataset.get("root")]
+    return Offer((latest, *same), False, studied)
+
+
+def _readable(path: Path) -> list[Store]:
+    try:
+        return [Store.open(path)]
+    except StoreError:
+        return []
+
+
+def _remedy(system: System, stores: Sequence[Store]) -> str:
+    source = stores[0].dataset.get("source")
+    dataset = f"--dataset {shlex.quote(str(source))} " if source else ""
+    return f"extract it: `mgc extract {dataset}--for {system.id}`"
