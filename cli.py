@@ -176,6 +176,9 @@ def main() -> None:
 @click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16, float32; waveform: int16.")
 @click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
 @click.option("--out", type=FOLDER, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@click.option(
+    "--augment", help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of splits and shard layout.")
@@ -192,8 +195,8 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 
     A second call does nothing; a call after new, changed or removed files does just what is needed.
     """
+    from pipeline import augment, summary
     from pipeline import extract as extraction
-    from pipeline import summary
     from pipeline.features import parse_feature
     from pipeline.splits import read_splits
 
@@ -226,6 +229,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         file_timeout=options["timeout"],
         rebuild=options["rebuild"],
         verify=options["verify"],
+        variants=augment.parse(options["augment"]) if options["augment"] is not None else (),
     )
     done = extraction.extract(dataset, specs, out, how, echo=echo, progress=_bar("extract", "track"))
     reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in done]
@@ -430,6 +434,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
+@click.option("--variants/--no-variants", default=True, help="Train on the variants in the store, too.  [default: yes]")
 @click.option("--weights", type=FOLDER, help="State dict to start from, such as torchvision's of the same network.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")

@@ -43,6 +43,7 @@ def open_part(
     batch_size: int,
     device: torch.device,
     seed: int | None = None,
+    variants: bool = False,
 ) -> Part:
     """A split of the tracks of a run.
 
@@ -55,11 +56,12 @@ def open_part(
         batch_size: slices per batch at most.
         device: where batches are wanted.
         seed: see `Stream`.
+        variants: see `Selection.slices`; of one store only.
 
     Raises:
         RunError: a store no longer holds one of the tracks as it was.
     """
-    tables, labels = selection.joined(stores, slicing, split)
+    tables, labels = selection.joined(stores, slicing, split, variants=variants)
     streams = tuple(
         Stream(store, table, labels, frames=window, batch_size=batch_size, device=device, seed=seed)
         for store, table, window in zip(stores, tables, frames, strict=True)

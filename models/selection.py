@@ -40,13 +40,19 @@ class Selection:
     classes: tuple[str, ...]
     tracks: pa.Table
 
-    def slices(self, store: Store, slicing: Slicing, split: str) -> tuple[pa.Table, np.ndarray]:
+    def slices(
+        self, store: Store, slicing: Slicing, split: str, *, variants: bool = False
+    ) -> tuple[pa.Table, np.ndarray]:
         """The slices of one split, cut as the run cuts them however the store is cut by now.
+
+        Variants are for training: whatever a track has been since it was decoded, they are left out of the other splits
+        of the run, and those of a track that the store no longer trains on are not cut.
 
         Args:
             store: where the frames are: the run's own store, or another one of the same tracks.
             slicing: the run's.
             split: training, validation or test.
+            variants: of the training split, those of the variants, too.
 
         Returns:
             Rows of `SLICE_SCHEMA`, and the index of each one's class, int64 `(slices,)`.
@@ -61,6 +67,8 @@ class Selection:
         else:
             here = pc.is_in(store.tracks["track_id"], value_set=_values(wanted["track_id"]))
             table = cut(slicing, store.spec, store.tracks.filter(here))
+        if not (variants and split == "training"):
+            table = table.filter(pc.is_null(table["variant"]))
         row = pc.index_in(table["track_id"], value_set=_values(wanted["track_id"]))
         table = table.filter(pc.is_valid(row)).combine_chunks()
         genre = wanted["genre"].take(row.drop_null())
@@ -69,13 +77,16 @@ class Selection:
         table = table.set_column(where, table.schema.field(where), pa.repeat(split, len(table)))
         return table, pc.index_in(genre, value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
 
-    def joined(self, stores: Sequence[Store], slicing: Slicing, split: str) -> tuple[list[pa.Table], np.ndarray]:
+    def joined(
+        self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False
+    ) -> tuple[list[pa.Table], np.ndarray]:
         """The slices of one split in several stores, joined by track and time.
 
         Args:
             stores: where the frames are; `slicing` cuts those of the first, the others are cut at the same moments.
             slicing: the run's.
             split: training, validation or test.
+            variants: see `slices`; of one store only.
 
         Returns:
             A table of each store, rows of `SLICE_SCHEMA` of which row i is the same moment of the same track; and the
@@ -85,7 +96,7 @@ class Selection:
             RunError: a store no longer holds one of the tracks as it was.
         """
         first, *others = stores
-        table, labels = self.slices(first, slicing, split)
+        table, labels = self.slices(first, slicing, split, variants=variants and not others)
         tables = [table]
         seconds = None if slicing.whole else slicing.length_s(first.spec)
         wanted = self.tracks.filter(pc.equal(self.tracks["split"], split))

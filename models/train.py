@@ -44,6 +44,7 @@ class Options:
         as_published: refuse to train where anything differs from the study.
         as_sliced: cut tracks as the study did, however the store is cut.
         weights: file that a network starts from instead of random weights; see `models.weights`.
+        variants: train on the variants of training tracks, too, where the store has some.
     """
 
     model: str | None = None
@@ -56,6 +57,7 @@ class Options:
     as_published: bool = False
     as_sliced: bool = False
     weights: Path | None = None
+    variants: bool = True
 
     def __post_init__(self) -> None:
         # Batch normalisation cannot learn from a single slice.
@@ -111,6 +113,10 @@ def train(
         changes.append(f"at most {options.limit_tracks} training tracks of each genre")
     elif left_out := n_usable(store, slicing) - len(selection.tracks):
         echo(f"{left_out} tracks of {store.path} are not in use in the other stores, and left out")
+    # Of a joined slice every input would have to be a variant of the same kind: such systems train on tracks alone.
+    variants = [str(variant) for variant in store.variants] if options.variants and not further else []
+    if variants:
+        changes.append(f"training tracks also as {', '.join(variants)}")
     typical = [_typical(table["n_frames"].to_numpy()) for table in selection.joined(stores, slicing, "training")[0]]
     fit = check(system, [one.spec for one in stores], slicing, typical, [str(one.path) for one in stores])
     differences = [*fit.differences, *changes]
@@ -129,6 +135,7 @@ def train(
         ],
         "training": dataclasses.asdict(recipe) if recipe else None,
         "limit_tracks": options.limit_tracks,
+        "variants": variants,
         "weights": origin,
         "seed": seed,
         "device": str(choose(options.device)),
@@ -230,6 +237,7 @@ def _execute(run: Run, stores: Sequence[Store], device: str, echo: Echo) -> None
             batch_size=recipe["batch_size"] if recipe else BATCH_SIZE,
             device=where,
             seed=run.config["seed"] if recipe and split == "training" else None,
+            variants=bool(run.config.get("variants")) and split == "training",
         )
         for split in ("training", "validation")
     ]
@@ -255,6 +263,9 @@ def _describe(
     params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""
     yield f"{run.model}: {params}{len(run.classes)} genres"
     yield f"{training} to train on, {validation} to validate with"
+    if run.config.get("variants"):
+        count = parts[0].slices["variant"].length() - parts[0].slices["variant"].null_count
+        yield f"{count} of the slices to train on are of variants: {', '.join(run.config['variants'])}"
     where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
     frames = (
         f"{nbytes / 1e6:.0f} MB of {f'{store.spec.name} ' if len(stores) > 1 else ''}frames "

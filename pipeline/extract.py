@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import files, planning
+from pipeline import augment, files, planning
+from pipeline.augment import Variant
 from pipeline.datasets import Dataset
 from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.features import FeatureSpec
@@ -50,6 +51,7 @@ class Options:
         file_timeout: seconds that one file may take.
         rebuild: extract everything again, into the layout that one pass would give.
         verify: check every byte of the store first, and extract damaged shards again.
+        variants: what to make of each training track besides.
     """
 
     slicing: Slicing | None = None
@@ -61,6 +63,7 @@ class Options:
     file_timeout: float = FILE_TIMEOUT_S
     rebuild: bool = False
     verify: bool = False
+    variants: tuple[Variant, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_duration is not None and not 0 < self.max_duration < math.inf:
@@ -96,7 +99,7 @@ def extract(
     Args:
         dataset: what to extract.
         specs: the features.
-        out: folder of the stores, each `<feature>-<digest of its spec>`.
+        out: folder of the stores, each `<feature>-<digest of its spec>`, `-<digest of its variants>` where it has some.
         options: how.
         echo: gets lines for the user.
         progress: given the number of tracks, a context manager whose value is called with tracks done.
@@ -108,7 +111,7 @@ def extract(
         stack.enter_context(files.output_errors(out))
         stores = []
         for spec in specs:
-            store = open_or_create(out / f"{spec.name}-{spec.digest}", spec, dataset, options.seed)
+            store = open_or_create(out, spec, dataset, options.seed, options.variants)
             stack.enter_context(store.lock())
             stores.append(store)
         for store in stores if options.rebuild else ():
@@ -125,12 +128,16 @@ def extract(
     return done
 
 
-def open_or_create(path: Path, spec: FeatureSpec, dataset: Dataset, seed: int) -> Store:
-    """The store of a spec and a dataset; one made for another dataset is refused."""
+def open_or_create(
+    out: Path, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
+) -> Store:
+    """The store of a spec, a dataset and variants in a folder; one made for another dataset is refused."""
+    parts = [spec.name, spec.digest, *([augment.digest(variants)] if variants else [])]
+    path = out / "-".join(parts)
     if not (path / "store.json").exists():
         if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
             raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
-        return Store.create(path, spec, _describe(dataset, seed))
+        return Store.create(path, spec, _describe(dataset, seed), variants)
     store = Store.open(path)
     _require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
     return store

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
 from pipeline.store import FILES_KEY, Store
-from pipeline.tracks import MANIFEST_SCHEMA
+from pipeline.tracks import MANIFEST_SCHEMA, completed
 
 #: Tracks of a row group of the manifest, at least; the slice index has a row group for each of these.
 GROUP_TRACKS = 8192
@@ -29,7 +29,7 @@ def write_fragment(store: Store, shard: int, rows: pa.Table, shard_files: Mappin
 def read_fragment(store: Store, shard: int) -> pa.Table | None:
     """Manifest rows of a shard, its files in the schema metadata; None where the fragment is missing or damaged."""
     try:
-        fragment = files.read_table(store.fragment_path(shard))
+        fragment = completed(files.read_table(store.fragment_path(shard)), MANIFEST_SCHEMA)
         fragment_files(fragment)
         return fragment if set(MANIFEST_SCHEMA.names) <= set(fragment.schema.names) else None
     except (OSError, KeyError, TypeError, ValueError):  # a damaged footer can be read as anything

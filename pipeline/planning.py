@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import audio, files, manifest, verify
+from pipeline import audio, augment, files, manifest, verify
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
 from pipeline.store import Store
-from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, unescape
+from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, completed, unescape
 
 #: A deal is what one worker decodes: at most so many tracks, and so much audio as its file sizes suggest.
 DEAL_TRACKS = 64
@@ -95,6 +95,10 @@ def compare(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *,
     changes, relabelled, redo = _changed_tracks(dataset, tracks, past, at)
     broken = _broken_shards(store, past, thorough)
     redo |= broken
+    lacking = _lacking_variants(tracks, past, at) if store.variants else past.slice(0, 0)
+    if len(lacking) and not store.unfinished:
+        plan.notes.append(f"{len(lacking)} training tracks get their variants: they were of no training split before")
+    redo |= set(lacking["shard"].to_pylist())
     if broken and not store.unfinished:
         plan.notes.append(f"{len(broken)} damaged or incomplete shards are extracted again")
     gone = sum(values.get("reason") == "missing" for of_shard in changes.values() for values in of_shard.values())
@@ -114,7 +118,8 @@ def compare(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *,
         plan.notes.append(f"{len(new)} new tracks")
     following = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
     for dealt in deal(new, _signatures(dataset, new)[0], seed):
-        shards = _shards(len(dealt), store.spec, following)
+        training = dealt["split"][0].as_py() == "training"
+        shards = _shards(len(dealt), store.spec, following, augment.volume(store.variants) if training else 1.0)
         following = shards[-1][0] + 1
         plan.deals.append((dealt, shards))
     return plan
@@ -180,11 +185,11 @@ def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
     return [tracks.slice(first, stop - first) for first, stop in itertools.pairwise(edges)]
 
 
-def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int) -> Shards:
-    """A deal's shards: one, or 2, 4, 8 ... equal parts where the feature is heavy."""
+def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int, volume: float) -> Shards:
+    """A deal's shards: one, or 2, 4, 8 ... equal parts where the feature, or its variants (`volume`), are heavy."""
     itemsize = np.dtype(spec.dtype).itemsize
     parts = 1
-    while DEAL_SECONDS * spec.frame_rate * spec.bins * itemsize > parts * SHARD_BYTES and parts < n_tracks:
+    while volume * DEAL_SECONDS * spec.frame_rate * spec.bins * itemsize > parts * SHARD_BYTES and parts < n_tracks:
         parts *= 2
     edges = [n_tracks * part // parts for part in range(parts + 1)]
     return [(first_shard + k, a, b) for k, (a, b) in enumerate((a, b) for a, b in itertools.pairwise(edges) if b > a)]
@@ -330,6 +335,14 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     return broken
 
 
+def _lacking_variants(tracks: pa.Table, past: pa.Table, at: pa.Array) -> pa.Table:
+    """Rows of `past` with frames, but no variants, of tracks whose files are there and that are for training now."""
+    training = pc.fill_null(pc.equal(tracks["split"].take(at), "training"), False)
+    lacking = pc.and_(pc.is_null(past["variants"]), pc.greater(past["n_frames"], 0))
+    here = pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))
+    return past.filter(pc.and_(training, pc.and_(pc.fill_null(lacking, False), here)))
+
+
 def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
     """Tracks of some shards with the labels of today, in the order in which they were dealt; shards ascending."""
     held = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
@@ -374,6 +387,7 @@ def _readable(path: Path) -> pa.Table | None:
         table = files.read_table(path)
     except OSError:
         return None
+    table = completed(table, MANIFEST_SCHEMA)
     return table if set(MANIFEST_SCHEMA.names) <= set(table.schema.names) else None
 
 

@@ -20,7 +20,8 @@ from pipeline.features import FeatureSpec
 PLACES = ("all", "start", "centre", "random")
 
 #: One row per slice, in the order of the manifest's tracks. `start_s` is the moment in the track, `first_frame` the row
-#: of its shard where it begins. `split` is its track's, so that a reader can leave out what it must not see.
+#: of its shard where it begins. `split` is its track's, so that a reader can leave out what it must not see. `variant`
+#: is null for slices of the track itself; only training tracks have others.
 SLICE_SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
@@ -29,6 +30,7 @@ SLICE_SCHEMA = pa.schema(
         pa.field("shard", pa.int32()),
         pa.field("first_frame", pa.int64()),
         pa.field("n_frames", pa.int32()),
+        pa.field("variant", pa.string()),
     ]
 )
 
@@ -121,16 +123,35 @@ class Slicing:
 
 
 def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
-    """The slices of all tracks: `SLICE_SCHEMA`.
+    """The slices of all tracks: `SLICE_SCHEMA`. Those of the variants of training tracks come last.
 
-    A window lies inside its track in seconds, hence in frames, and touches none of its gaps. Which of the possible ones
-    are kept is chosen among those.
+    A track that has left the training split may still have variants in the store: they are not cut. A window lies
+    inside its track in seconds, hence in frames, and touches none of its gaps. Which of the possible ones are kept is
+    chosen among those.
 
     Args:
         slicing: how to cut.
         spec: the feature, for its frame rate.
         tracks: manifest rows of tracks with frames (`status` ok).
     """
+    own = _cut(slicing, spec, tracks)
+    variants = _variants(tracks.filter(pc.is_in(tracks["track_id"], value_set=own["track_id"].combine_chunks())))
+    return pa.concat_tables([own, _cut(slicing, spec, variants)]) if len(variants) else own
+
+
+def _variants(tracks: pa.Table) -> pa.Table:
+    """The variants of the training tracks among manifest rows, as rows of what `_cut` needs, and `variant`."""
+    tracks = tracks.filter(pc.and_(pc.equal(tracks["split"], "training"), pc.is_valid(tracks["variants"])))
+    variants = tracks["variants"].combine_chunks()
+    made, row = pc.list_flatten(variants), pc.list_parent_indices(variants)
+    columns = {name: tracks[name].take(row) for name in ("track_id", "split", "shard")}
+    for field in ("variant", "duration_s", "gaps", "first_frame", "n_frames"):
+        columns[field] = pc.struct_field(made, field)
+    return pa.table(columns).filter(pc.is_null(pc.struct_field(made, "reason")))
+
+
+def _cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
+    """The slices of some tracks, or of some variants."""
     n_frames = tracks["n_frames"].to_numpy()
     duration = tracks["duration_s"].to_numpy()
     row, starts = _starts(slicing, spec, tracks["track_id"], duration, n_frames, _gaps(tracks))
@@ -148,6 +169,7 @@ def cut(slicing: Slicing, spec: FeatureSpec, tracks: pa.Table) -> pa.Table:
             "shard": tracks["shard"].take(row),
             "first_frame": tracks["first_frame"].to_numpy()[row] + first,
             "n_frames": lengths.astype(np.int32),
+            "variant": tracks["variant"].take(row) if "variant" in tracks.schema.names else pa.nulls(len(row)),
         },
         schema=SLICE_SCHEMA,
     )

@@ -1,6 +1,6 @@
 """A feature store: the frames of one dataset under one FeatureSpec, each track once.
 
-store.json          spec, dataset, format version, library versions
+store.json          spec, dataset, variants, format version, library versions
 tracks.parquet      the manifest: one row per track seen, dropped ones with their reason
 slices.parquet      the slice index
 published.json      how slices were cut, and the digests of manifest and index: written last, it ties them together
@@ -25,12 +25,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import files
+from pipeline import augment, files
+from pipeline.augment import Variant
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec, from_dict
-from pipeline.slicing import Slicing
+from pipeline.slicing import SLICE_SCHEMA, Slicing
+from pipeline.tracks import MANIFEST_SCHEMA, completed
 
 FORMAT = 1
+#: Of a store with variants: an mgc that does not know them would take them for tracks of any split.
+FORMAT_VARIANTS = 2
 #: Libraries whose version can change the stored numbers.
 LIBRARIES = ("mgc", "numpy", "scipy", "librosa", "soundfile", "soxr", "av", "zarr", "zarrs", "pyarrow")
 
@@ -38,6 +42,7 @@ LIBRARIES = ("mgc", "numpy", "scipy", "librosa", "soundfile", "soxr", "av", "zar
 FILES_KEY = b"mgc.files"
 #: What `published.json` gives the digests of.
 PUBLISHED = ("tracks.parquet", "slices.parquet")
+_SCHEMAS = {"tracks.parquet": MANIFEST_SCHEMA, "slices.parquet": SLICE_SCHEMA}
 REPUBLISH = "run `mgc extract` again: it writes manifest and slice index anew, without decoding"
 
 
@@ -50,23 +55,29 @@ class Store:
         spec: the feature it holds.
         dataset: name, root, source, format, metadata, subset and genre order of the dataset.
         versions: of the libraries that made it.
+        variants: what it also holds of each training track.
     """
 
     path: Path
     spec: FeatureSpec
     dataset: dict[str, Any]
     versions: dict[str, str]
+    variants: tuple[Variant, ...] = ()
 
     @classmethod
-    def create(cls, path: Path, spec: FeatureSpec, dataset: dict[str, Any]) -> Store:
+    def create(
+        cls, path: Path, spec: FeatureSpec, dataset: dict[str, Any], variants: tuple[Variant, ...] = ()
+    ) -> Store:
         """A new, empty store."""
         versions = {name: _version(name) for name in LIBRARIES}
         path.mkdir(parents=True, exist_ok=True)
         head = {"format": FORMAT, "spec": spec.as_dict(), "dataset": dataset, "versions": versions}
         head["quantisation"] = {"dtype": spec.dtype, "scale": spec.scale, "offset": spec.offset}
+        if variants:
+            head |= {"format": FORMAT_VARIANTS, "variants": [str(variant) for variant in variants]}
         # First: a folder without it is taken for somebody else's, even by the run that a kill interrupted here.
         files.write_sealed(path / "store.json", head)
-        return cls(path, spec, dataset, versions)
+        return cls(path, spec, dataset, versions, variants)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -89,14 +100,15 @@ class Store:
             raise StoreError(f"{head_path}: {error.strerror}", "check the path and its rights") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise StoreError(f"{head_path}: damaged", "delete the folder and run `mgc extract` again") from None
-        if version != FORMAT:
+        if version not in (FORMAT, FORMAT_VARIANTS):
             raise StoreError(
-                f"{path}: a store of format {version}, this mgc reads format {FORMAT}",
+                f"{path}: a store of format {version}, this mgc reads formats {FORMAT} and {FORMAT_VARIANTS}",
                 "use the version of mgc that made it, or extract into another folder with --out",
             )
         try:
             head = files.read_sealed(head_path)
-            return cls(path, from_dict(head["spec"]), head["dataset"], head["versions"])
+            variants = augment.parse(",".join(head["variants"])) if "variants" in head else ()
+            return cls(path, from_dict(head["spec"]), head["dataset"], head["versions"], variants)
         except OSError as error:
             problem = f"{head_path}: damaged ({error.strerror})"
             raise StoreError(problem, "delete the folder and run `mgc extract` again") from None
@@ -266,7 +278,10 @@ class Store:
 
     def _published_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         with self._published_file(name) as file:
-            return files.parse_table(file, self.path / name, columns)
+            table = files.parse_table(file, self.path / name, columns)
+        schema = _SCHEMAS[name]
+        wanted = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+        return completed(table, wanted)
 
     @contextlib.contextmanager
     def _published_file(self, name: str) -> Iterator[pa.NativeFile]:

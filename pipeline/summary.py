@@ -18,7 +18,9 @@ from pipeline.tracks import SPLITS
 SHOWN = 8
 
 #: Of the manifest, what a summary looks at.
-_COLUMNS = ["track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated"]
+_COLUMNS = [
+    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated", "variants",
+]  # fmt: skip
 
 
 def summarise(store: Store) -> dict[str, Any]:
@@ -31,7 +33,9 @@ def summarise(store: Store) -> dict[str, Any]:
     tracks = store.read_tracks(_COLUMNS)
     ok = tracks.filter(pc.equal(tracks["status"], "ok"))
     dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
-    slices_by_split = _count(store.read_slices(["split"])["split"])
+    slices = store.read_slices(["split", "variant"])
+    of_variants = slices.filter(pc.is_valid(slices["variant"]))
+    slices_by_split = _count(slices["split"].filter(pc.is_null(slices["variant"])))
     by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
     return {
         "store": str(store.path),
@@ -48,9 +52,31 @@ def summarise(store: Store) -> dict[str, Any]:
         "slices": slices_by_split.total(),
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
+        "variants": _variants(store, ok, _count(of_variants["variant"])),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
         "versions": store.versions,
+    }
+
+
+def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dict[str, Any]]:
+    """What became of each variant of the training tracks in use: tracks that have it, slices, and why others do not.
+
+    `absent` are tracks that came to the training split after they were decoded.
+    """
+    training = ok["variants"].filter(pc.equal(ok["split"], "training")).combine_chunks()
+    made = pc.list_flatten(training)
+    name, reason = pc.struct_field(made, "variant"), pc.struct_field(made, "reason")
+    present = Counter(name.filter(pc.is_null(reason)).to_pylist())
+    dropped = Counter(zip(name.to_pylist(), reason.to_pylist(), strict=True))
+    return {
+        text: {
+            "tracks": present[text],
+            "slices": slices[text],
+            "dropped": {why: n for (which, why), n in sorted(dropped.items(), key=str) if which == text and why},
+            "absent": training.null_count,
+        }
+        for text in map(str, store.variants)
     }
 
 
@@ -71,6 +97,7 @@ def render(report: dict[str, Any], store: Store) -> str:
         f"  splits    {_splits(report)}",
         f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
     ]
+    lines += _variant_lines(report["variants"])
     if report["rescued"]:
         lines.append(f"  damaged   {report['rescued']:,} tracks in use were damaged: see `detail` in the manifest")
     if store.spec.quantised and values:
@@ -85,6 +112,21 @@ def render(report: dict[str, Any], store: Store) -> str:
         if len(report["dropped_tracks"]) > SHOWN:
             lines.append(f"            ... and {len(report['dropped_tracks']) - SHOWN:,} more (`mgc info --json`)")
     return "\n".join(lines)
+
+
+def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
+    """The variants of the training tracks as text."""
+    if not variants:
+        return []
+    of_each = ", ".join(f"{name} {n['tracks']:,} ({n['slices']:,} slices)" for name, n in variants.items())
+    lines = [f"  variants  of training tracks: {of_each}"]
+    for name, n in variants.items():
+        if n["dropped"]:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in n["dropped"].items())
+            lines.append(f"            {name} dropped, its track kept: {reasons}")
+    if absent := max(n["absent"] for n in variants.values()):
+        lines.append(f"            {absent:,} training tracks lack theirs: the same `mgc extract` makes them")
+    return lines
 
 
 def render_splits(report: dict[str, Any]) -> str:

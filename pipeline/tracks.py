@@ -27,10 +27,26 @@ DATASET_SCHEMA = pa.schema(
     ]
 )
 
+#: What became of one variant (`pipeline.augment`) of a training track. `reason` and `detail` say why there is none; the
+#: others are as for the track, in whose shard its frames are.
+VARIANT_TYPE = pa.struct(
+    [
+        pa.field("variant", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("saturated", pa.int64()),
+        pa.field("gaps", pa.list_(pa.list_(pa.int64()))),
+        pa.field("first_frame", pa.int64()),
+        pa.field("n_frames", pa.int64()),
+    ]
+)
+
 #: What extraction adds. `size` in bytes and `mtime_ns` identify the file cheaply, `content_hash` (BLAKE2b-128 of its
 #: bytes) for certain. `duration_s` was decoded, `declared_s` is what the file's own headers promise. `gaps` lists
 #: [first, stop) frame ranges touched by non-finite samples. `saturated` counts values outside the range of the stored
-#: dtype. The track's frames are rows [first_frame, first_frame + n_frames) of its shard.
+#: dtype. The track's frames are rows [first_frame, first_frame + n_frames) of its shard. `variants` are in the row of
+#: their track, so that a row is a track whoever counts them; null where none were to be made.
 MANIFEST_SCHEMA = pa.schema(
     [
         *DATASET_SCHEMA,
@@ -50,8 +66,20 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("shard", pa.int32()),
         pa.field("first_frame", pa.int64()),
         pa.field("n_frames", pa.int64()),
+        pa.field("variants", pa.list_(VARIANT_TYPE)),
     ]
 )
+
+#: Columns that stores made before there were variants do not have.
+_LATER = ("variants", "variant")
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an older store with the columns of a schema that it cannot have, null."""
+    for field in schema:
+        if field.name in _LATER and field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def escape(path: bytes | str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import audio, files
+from pipeline import audio, augment, files
 from pipeline.analysis import analyse
 from pipeline.audio import AudioFile, Decoding, Unusable
+from pipeline.augment import Keeper, Variant
 from pipeline.features import FeatureSpec
 from pipeline.manifest import write_fragment
 from pipeline.shard import ShardWriter
@@ -98,6 +99,8 @@ def _warm_up(task: Task) -> None:
     specs = {target.store.spec for target in task.targets}
     for _ in analyse([np.zeros(1, np.float32)], 22050, specs):
         pass
+    for variant in task.targets[0].store.variants:
+        variant.apply(np.zeros(augment.RATE, np.float32), "")
 
 
 class _Beacon:
@@ -157,6 +160,12 @@ class _Output:
             }
         )
 
+    def record_variant(self, fate: Mapping[str, Any], first_frame: int) -> None:
+        """What became of a variant of that track: its frames came last."""
+        row = self._rows[-1]
+        frames = {"first_frame": first_frame, "n_frames": self.writer.n_frames - first_frame}
+        row["variants"] = [*(row["variants"] or ()), {**fate, **frames}]
+
     def _commit(self) -> None:
         assert self._shard is not None
         self.writer.close()
@@ -167,6 +176,9 @@ class _Output:
         """Remove what an error left unfinished."""
         if self._shard is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+_Sinks = Sequence[_Output | Keeper]
 
 
 def commit(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:
@@ -182,32 +194,85 @@ def _extract_track(
 ) -> dict[str, Any]:
     """Append a track's frames and manifest row to every output; a track that is dropped leaves no frames.
 
+    Those of its variants follow, where the stores want some and it is a training track.
+
     Returns:
         The row, without what depends on the output.
     """
     row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names) | dict(track)
-    starts = [output.writer.n_frames for output in outputs]
-    saturated = [0] * len(outputs)
-    gaps: list[list[list[int]]] = [[] for _ in outputs]
+    variants = outputs[0].store.variants if track["split"] == "training" else ()
+    keeper = Keeper()
+    sinks: list[_Output | Keeper] = [*outputs, keeper] if variants else [*outputs]
+    starts = [sink.writer.n_frames for sink in sinks]
+    saturated = [0] * len(sinks)
+    gaps: list[list[list[int]]] = [[] for _ in sinks]
+    holding = []
     try:
         path = os.path.join(root, unescape(track["path"]))  # noqa: PTH118  names need not be text
         if verdict is not None:
             row |= _signature(audio.status(path))
             raise Unusable(verdict, _VERDICTS[verdict])
-        decoding, saturated = _read(path, row, outputs, starts, max_duration)
+        decoding, saturated = _read(path, row, sinks, starts, max_duration)
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
-        gaps = [_frame_gaps(decoding, output.spec) for output in outputs]
+        gaps = [_frame_gaps(decoding.gaps, decoding.sample_rate, sink.spec) for sink in sinks]
     except Unusable as unusable:
         row |= _dropped(unusable)
-    for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=True):
+    for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=False):  # the keeper comes last
         kept = row
         if row["status"] == "ok" and (refusal := _beyond_memory(row["duration_s"], output.spec)):
             kept = row | _dropped(refusal)
         if kept["status"] != "ok":
             output.writer.truncate(start)
             count, ranges = 0, []
+        else:
+            holding.append(output)
         output.record(kept, start, count, ranges)
+    if holding:
+        _add_variants(holding, keeper.samples, variants, decoding, row["content_hash"])
     return row
+
+
+def _add_variants(
+    outputs: list[_Output], samples: np.ndarray | None, variants: Sequence[Variant], decoding: Decoding, key: str
+) -> None:
+    """Append the frames of the variants of a track behind its own, and say in its row what became of each.
+
+    Args:
+        outputs: those that hold the track.
+        samples: the track at `augment.RATE`; None where it is too long to be held.
+        variants: which.
+        decoding: the track's, for its gaps.
+        key: see `Variant.apply`.
+    """
+    for variant in variants:
+        made, refusal = np.empty(0, np.float32), None
+        if samples is None:
+            detail = f"longer than {augment.LONGEST_S:g} s: variants hold the whole track in memory"
+            refusal = Unusable("too-long", detail)
+        else:
+            try:
+                made = variant.apply(samples, key)
+            except MemoryError:
+                refusal = Unusable("crashed", "making it takes more memory than there is")
+        seconds = len(made) / augment.RATE
+        refusals = {output.spec: refusal or _beyond_memory(seconds, output.spec) for output in outputs}
+        writers = {output.spec: output.writer for output in outputs if refusals[output.spec] is None}
+        starts = [output.writer.n_frames for output in outputs]
+        saturated = dict.fromkeys(refusals, 0)
+        for spec, rows in analyse(augment.blocks(made), augment.RATE, list(writers)):
+            saturated[spec] += writers[spec].append(rows)
+        spoilt = variant.spoilt(decoding.gaps, decoding.sample_rate)
+        for output, start in zip(outputs, starts, strict=True):
+            why = refusals[output.spec]
+            fate = {
+                "variant": str(variant),
+                "reason": why.reason if why else None,
+                "detail": why.detail if why else None,
+                "duration_s": None if refusal else seconds,
+                "saturated": saturated[output.spec],
+                "gaps": _frame_gaps(spoilt, augment.RATE, output.spec) or None,
+            }
+            output.record_variant(fate, start)
 
 
 def _dropped(unusable: Unusable) -> dict[str, Any]:
@@ -222,7 +287,7 @@ def _beyond_memory(seconds: float, spec: FeatureSpec) -> Unusable | None:
 
 
 def _read(
-    path: bytes, row: dict[str, Any], outputs: list[_Output], starts: list[int], max_duration: float | None
+    path: bytes, row: dict[str, Any], outputs: _Sinks, starts: list[int], max_duration: float | None
 ) -> tuple[Decoding, list[int]]:
     """Append the frames of a file, and enter into its manifest row what was found; values that saturated, per output.
 
@@ -266,7 +331,7 @@ def _signature(found: os.stat_result) -> dict[str, int]:
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def _truncate(outputs: list[_Output], starts: list[int]) -> None:
+def _truncate(outputs: _Sinks, starts: list[int]) -> None:
     """Forget the frames of a track."""
     for output, start in zip(outputs, starts, strict=True):
         output.writer.truncate(start)
@@ -276,7 +341,7 @@ _VERDICTS = {"crashed": "decoding it ended the worker process", "timeout": "deco
 
 
 def _decode(
-    file: AudioFile, outputs: list[_Output], starts: list[int], max_duration: float | None
+    file: AudioFile, outputs: _Sinks, starts: list[int], max_duration: float | None
 ) -> tuple[Decoding, list[int]]:
     """Append the frames of one file by the decoder that gets most out of it; values that saturated, per output.
 
@@ -311,7 +376,7 @@ def _decode(
     return second, _append(second, outputs, max_duration)
 
 
-def _append(decoding: Decoding, outputs: list[_Output], max_duration: float | None) -> list[int]:
+def _append(decoding: Decoding, outputs: _Sinks, max_duration: float | None) -> list[int]:
     """Append the frames of a decoding to every output; values that saturated, per output."""
     saturated = dict.fromkeys((output.spec for output in outputs), 0)
     by_spec = {output.spec: output.writer for output in outputs}
@@ -341,12 +406,12 @@ def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | No
         raise Unusable("silence", "no sample above -80 dBFS")
 
 
-def _frame_gaps(decoding: Decoding, spec: FeatureSpec) -> list[list[int]]:
-    """[first, stop) ranges of the frames that depend on samples that were not finite, overlapping ranges joined."""
-    ratio = spec.sr / decoding.sample_rate
-    reach = _FILTER_REACH if spec.sr != decoding.sample_rate else 0
+def _frame_gaps(gaps: Sequence[Sequence[float]], rate: int, spec: FeatureSpec) -> list[list[int]]:
+    """[first, stop) ranges of the frames that depend on bad samples at a rate, overlapping ranges joined."""
+    ratio = spec.sr / rate
+    reach = _FILTER_REACH if spec.sr != rate else 0
     joined: list[list[int]] = []
-    for first, stop in decoding.gaps:
+    for first, stop in gaps:
         start, end = spec.touched(first * ratio - reach, stop * ratio + reach)
         start = max(0, start)
         if joined and start <= joined[-1][1]:
