@@ -181,7 +181,7 @@ def cut_alike(
     """The slices of one store, cut from another store of the same tracks: the same moments, in its frames.
 
     Args:
-        slices: rows of `SLICE_SCHEMA` of the first store.
+        slices: rows of `SLICE_SCHEMA` of the first store, none of a variant.
         seconds: their length; None where they are whole tracks.
         spec: the feature of the other store.
         tracks: its manifest rows of tracks with frames.
@@ -208,6 +208,7 @@ def cut_alike(
             "shard": tracks["shard"].take(row),
             "first_frame": tracks["first_frame"].to_numpy()[row] + first,
             "n_frames": lengths.astype(np.int32),
+            "variant": pa.nulls(len(row)),
         },
         schema=SLICE_SCHEMA,
     )
