@@ -436,6 +436,11 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
 @click.option("--variants/--no-variants", default=True, help="Train on the variants in the store, too.  [default: yes]")
 @click.option("--weights", type=FOLDER, help="State dict to start from, such as torchvision's of the same network.")
+@click.option(
+    "--augment",
+    "augmentation",
+    help="Changes to training slices, such as time-masks=2,time-width=20,mixup=0.2; or none.  [default: the recipe's]",
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
@@ -468,7 +473,10 @@ def train(data_dir: Path, resume: bool, run: Path | None, device: str, **options
         system = registry.get(registry.default_model(offer.stores[0].spec.name))
     from models import ensemble
     from models import train as training
+    from models.augmentation import Augmentation
 
+    if options["augmentation"] is not None:
+        options["augmentation"] = Augmentation.parse(options["augmentation"])
     chosen = training.Options(device=device, **options | {"model": system.id, "as_sliced": recipe is not None})
     begun = lambda started: workspace.remember("run", started.path)  # noqa: E731  so that --resume finds it after a kill
     if system.kind == "ensemble":

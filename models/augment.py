@@ -6,11 +6,8 @@ on the batch that the slice comes in, and a resumed run draws what an uninterrup
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import math
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,92 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import vocoder
-from pipeline.errors import SpecError
+from models.augmentation import Augmentation
+from models.stream import Batch
 from pipeline.features import FeatureSpec
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Which changes, and how strong; what is 0 does not happen.
-
-    Attributes:
-        time_masks: blocks of frames that are replaced by the slice's mean (Park et al., "SpecAugment", 2019).
-        time_width: frames of such a block at most; its width is drawn evenly from 0 on.
-        band_masks: the same for blocks of neighbouring bins.
-        band_width: bins of such a block at most.
-        shift: frames by which a slice is turned round at most, either way.
-        gain: dB by which it is louder or softer at most.
-        noise: largest standard deviation of Gaussian noise; drawn evenly from a fifteenth of it on. Samples only, as
-            are the following.
-        stretch: tempo, drawn evenly from its inverse to itself; the length stays, zeros fill what is missing.
-        pitch: semitones at most, up or down.
-        probability: that noise, stretch and pitch, each for itself, happen to a slice.
-        polarity: probability that the sign of the samples changes.
-        mixup: parameter of the beta distribution that shares are drawn from when two slices and their labels are
-            added (Zhang et al., "mixup", 2018).
-    """
-
-    time_masks: int = 0
-    time_width: int = 0
-    band_masks: int = 0
-    band_width: int = 0
-    shift: int = 0
-    gain: float = 0.0
-    noise: float = 0.0
-    stretch: float = 0.0
-    pitch: float = 0.0
-    probability: float = 0.5
-    polarity: float = 0.0
-    mixup: float = 0.0
-
-    def __post_init__(self) -> None:
-        limits = {"stretch": 2.0, "pitch": 12.0, "probability": 1.0, "polarity": 1.0}
-        for name, value in dataclasses.asdict(self).items():
-            most = limits.get(name, math.inf)
-            if not 0 <= value <= most or (name == "stretch" and 0 < value < 1):
-                span = "0 or from 1 to 2" if name == "stretch" else f"from 0 to {most:g}" if name in limits else ">= 0"
-                raise SpecError(f"--augment {name.replace('_', '-')}={value:g}", f"it must be {span}")
-        for masks, width in (("time_masks", "time_width"), ("band_masks", "band_width")):
-            if bool(getattr(self, masks)) != bool(getattr(self, width)):
-                names = " and ".join((masks, width)).replace("_", "-")
-                raise SpecError(f"--augment: one of {names} is given without the other", "give both, or neither")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The augmentation of `key=value,...`, such as `time-masks=2,time-width=20,mixup=0.2`.
-
-        Raises:
-            SpecError: an unknown key, or a value that is no number or out of its range.
-        """
-        kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for setting in filter(None, text.split(",")):
-            key, equals, value = (part.strip() for part in setting.partition("="))
-            name = key.replace("-", "_")
-            if name not in kinds or not equals:
-                choices = ", ".join(kinds).replace("_", "-")
-                raise SpecError(f"--augment: {setting!r} is not a setting", f"write key=value with {choices}")
-            try:
-                values[name] = kinds[name](value)
-            except ValueError:
-                whole = "a whole number" if kinds[name] is int else "a number"
-                raise SpecError(f"--augment {key}={value}", f"it must be {whole}") from None
-        return cls(**values)
-
-    def check(self, spec: FeatureSpec) -> None:
-        """Raise `SpecError` where something does not apply to a feature."""
-        of_samples = ("noise", "stretch", "pitch", "polarity")
-        of_levels = ("time_masks", "band_masks")
-        foreign = of_levels if spec.name == "waveform" else of_samples
-        if spec.name not in ("waveform", "stft", "mel", "harmonic", "percussive"):
-            foreign = (*foreign, "gain")  # which adds the same to all levels, and to nothing else
-        for name in foreign:
-            if getattr(self, name):
-                setting = name.replace("_", "-")
-                raise SpecError(f"--augment {setting} does not apply to {spec.name}", f"leave {setting} out")
-
-    def __bool__(self) -> bool:
-        return any(value for name, value in dataclasses.asdict(self).items() if name != "probability")
 
 
 @dataclass(frozen=True)
@@ -121,16 +35,24 @@ class Augmenter:
     spec: FeatureSpec
     seed: int
 
-    def __call__(self, frames: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
-        """The changed frames; mixup apart, which `mixed` does.
-
-        Args:
-            frames: float32 `(batch, frames, bins)`: levels in dB, or samples.
-            epoch: number of the epoch.
-            rows: the slices' rows of the slice table, int64 `(batch,)`.
+    def __call__(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, float]:
+        """What the network is shown of a batch in an epoch.
 
         Returns:
-            The same shape; `frames` itself is left as it is.
+            Frames of the batch's shape; and of mixup, which other labels `(batch,)` they have for a part, and the share
+            of their own.
+        """
+        assert isinstance(batch.frames, Tensor)  # systems of several inputs are refused before
+        changed = self.changed(batch.frames, epoch, batch.rows)
+        return self.mixed(changed, batch.labels, epoch, batch.rows)
+
+    def changed(self, frames: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+        """Every change but mixup.
+
+        Args:
+            frames: float32 `(batch, frames, bins)`: levels in dB, or samples; left as they are.
+            epoch: number of the epoch.
+            rows: the slices' rows of the slice table, int64 `(batch,)`.
         """
         draw = Draws(self.seed, epoch, rows)
         samples = self.spec.name == "waveform"

@@ -46,7 +46,18 @@ def _study(key: str, systems: list[System]) -> Iterator[str]:
     yield f"## {key}\n\n{studies().get(key, 'Added by an installed package.')}\n"
     yield from _table(("system", "input", "parameters", "MB", "published"), map(_model, systems))
     yield ""
-    columns = ("system", "features", "slices", "dataset", "loss", "batch", "epochs", "stops by", "optimiser")
+    columns = (
+        "system",
+        "features",
+        "slices",
+        "dataset",
+        "loss",
+        "batch",
+        "epochs",
+        "stops by",
+        "optimiser",
+        "augmentation",
+    )
     yield from _table(columns, map(_recipe, systems))
     yield ""
 
@@ -101,7 +112,7 @@ def _recipe(system: System) -> tuple[str, ...]:
         dataset,
     )
     if recipe.training is None:
-        return (*row, *[""] * 5)
+        return (*row, *[""] * 6)
     training, optimizer = recipe.training, recipe.training.optimizer
     return (
         *row,
@@ -111,6 +122,7 @@ def _recipe(system: System) -> tuple[str, ...]:
         f"{training.monitor}{marks['training.monitor']}, patience {training.patience}{marks['training.patience']}",
         f"{optimizer.name}{marks['training.optimizer.name']} "
         + marked("training.optimizer", dataclasses.asdict(optimizer), "name"),
+        marked("training.augmentation", dataclasses.asdict(training.augmentation)),
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.augment import Augmenter
 from models.device import random_state, restore_random_state
 from models.joint import Joint
 from models.network import Network, outputs
@@ -94,6 +95,7 @@ def fit(
     training: Stream | Joint,
     validation: Stream | Joint,
     tracks: np.ndarray,
+    augmenter: Augmenter | None = None,
     echo: Echo = print,
 ) -> Progress:
     """Train until the recipe's end, from the run's last checkpoint where it has one.
@@ -105,6 +107,7 @@ def fit(
         training: batches to learn from.
         validation: slices that the best epoch is chosen by.
         tracks: track of each validation slice, as indices from 0.
+        augmenter: changes what is learnt from.
         echo: prints a line.
 
     Raises:
@@ -128,8 +131,13 @@ def fit(
                 started = time.monotonic()
                 for batch in training.batches(at.epoch, at.batch):
                     with uninterrupted():
-                        output = network(batch.frames)
+                        frames, others, share = batch.frames, batch.labels, 1.0
+                        if augmenter is not None:
+                            frames, others, share = augmenter(batch, at.epoch)
+                        output = network(frames)
                         loss = total_loss(loss_of, output, batch.labels)
+                        if share < 1:
+                            loss = share * loss + (1 - share) * total_loss(loss_of, output, others)
                         mean = finite(loss, at)
                         optimizer.zero_grad()
                         loss.backward()

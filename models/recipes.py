@@ -21,6 +21,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
 
+from models.augmentation import UNCHANGED, Augmentation
 from pipeline.errors import SpecError
 from pipeline.features import FEATURES, FeatureSpec
 from pipeline.slicing import Slicing
@@ -85,6 +86,7 @@ class Training:
         patience: epochs without a better one after which training stops.
         seed: of initial weights, order and dropout.
         optimizer: what an update does.
+        augmentation: what happens to the slices of the training split.
     """
 
     loss: Literal["cross-entropy", "binary-on-softmax"]
@@ -94,6 +96,7 @@ class Training:
     patience: int
     seed: int
     optimizer: Optimizer
+    augmentation: Augmentation = UNCHANGED
 
     @property
     def mode(self) -> Literal["max", "min"]:

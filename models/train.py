@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from models import baselines, classical, loop, registry, weights
+from models.augment import Augmenter
+from models.augmentation import UNCHANGED, Augmentation
 from models.device import choose, keep_memory, seed_everything
 from models.fit import check
 from models.loop import Echo
@@ -25,6 +27,7 @@ from models.registry import System
 from models.runs import Run
 from models.selection import n_usable, select
 from pipeline.errors import ModelError, RunError, SpecError
+from pipeline.features import FeatureSpec
 from pipeline.slicing import Slicing
 from pipeline.store import Store
 
@@ -45,6 +48,7 @@ class Options:
         as_sliced: cut tracks as the study did, however the store is cut.
         weights: file that a network starts from instead of random weights; see `models.weights`.
         variants: train on the variants of training tracks, too, where the store has some.
+        augmentation: what happens to the slices of the training split instead of what the recipe says.
     """
 
     model: str | None = None
@@ -58,6 +62,7 @@ class Options:
     as_sliced: bool = False
     weights: Path | None = None
     variants: bool = True
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
         # Batch normalisation cannot learn from a single slice.
@@ -102,7 +107,7 @@ def train(
     for one in stores:
         one.require_finished()
     system.require_trainable(len(stores))
-    recipe, seed, changes = _resolve(system, options)
+    recipe, seed, changes = _resolve(system, options, [one.spec for one in stores])
     slicing = (system.recipe.slicing if options.as_sliced else store.slicing).fitted(store.spec)
     selection = select(store, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
     origin = None
@@ -196,26 +201,49 @@ def resume(run: Run, device: str | None = None, echo: Echo = print) -> None:
     _execute(run, stores, device or run.config["device"], echo)
 
 
-def _resolve(system: System, options: Options) -> tuple[Training | None, int, list[str]]:
+def _resolve(system: System, options: Options, specs: Sequence[FeatureSpec]) -> tuple[Training | None, int, list[str]]:
     """The recipe with what the user chose instead, the seed, and how the first differs from the study's."""
     recipe = system.recipe.training
     names = {"epochs": "epochs", "batch_size": "batch size", "lr": "learning rate"}
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if recipe is None:
-        for name in [*chosen, *(["weights"] if options.weights else [])]:
+        foreign = {"weights": options.weights, "augment": options.augmentation}
+        for name in [*chosen, *(name for name, value in foreign.items() if value)]:
             raise SpecError(f"--{name.replace('_', '-')}: {system.id} is fitted in one step", "leave the option out")
         return None, options.seed or 0, []
     study = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "lr": recipe.optimizer.lr}
     changes = [f"{names[name]} {value:g} for {study[name]:g}" for name, value in chosen.items() if value != study[name]]
     ours = study | chosen
+    augmentation = _augmentation(system, options.augmentation, recipe.augmentation, specs)
+    if augmentation != recipe.augmentation:
+        changes.append(f"augmentation {augmentation} for {recipe.augmentation}")
     resolved = dataclasses.replace(
         recipe,
         epochs=ours["epochs"],
         batch_size=ours["batch_size"],
         seed=recipe.seed if options.seed is None else options.seed,
         optimizer=dataclasses.replace(recipe.optimizer, lr=ours["lr"]),
+        augmentation=augmentation,
     )
     return resolved, resolved.seed, changes
+
+
+def _augmentation(
+    system: System, chosen: Augmentation | None, study: Augmentation, specs: Sequence[FeatureSpec]
+) -> Augmentation:
+    """What was chosen, else the study's as far as it can be done: not on features made of what it changes."""
+    if len(specs) > 1:
+        if chosen:
+            raise SpecError(f"--augment: {system.id} reads several stores", "leave the option out")
+        return UNCHANGED
+    if chosen is not None:
+        chosen.check(specs[0])
+        return chosen
+    try:
+        study.check(specs[0])
+    except SpecError:
+        return UNCHANGED
+    return study
 
 
 def _execute(run: Run, stores: Sequence[Store], device: str, echo: Echo) -> None:
@@ -281,14 +309,16 @@ def _fit_network(run: Run, system: System, training: Part, validation: Part, ech
     values = run.config["training"]
     betas = values["optimizer"]["betas"]
     optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(betas) if betas else None})
-    recipe = Training(**values | {"optimizer": optimizer})
+    augmentation = Augmentation(**values.get("augmentation", {}))
+    recipe = Training(**values | {"optimizer": optimizer, "augmentation": augmentation})
+    augmenter = Augmenter(augmentation, run.spec, run.config["seed"]) if augmentation else None
     specs = [source.spec for source in run.sources]
     network = Network(system, specs, len(run.classes)).to(training.stream.device)
     if (origin := run.config.get("weights")) and not (run.path / "last.pt").exists():
         _load_weights(network, system, run, origin, echo)
     if not (run.path / "last.pt").exists():
         network.measure(training.stream)
-    at = loop.fit(run, network, recipe, training.stream, validation.stream, validation.tracks, echo)
+    at = loop.fit(run, network, recipe, training.stream, validation.stream, validation.tracks, augmenter, echo)
     return {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
 
 

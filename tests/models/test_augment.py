@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.augment import Augmentation, Augmenter, Draws
+from models.augment import Augmenter, Draws
+from models.augmentation import Augmentation
 from pipeline.errors import SpecError
 from pipeline.features import Mel, Waveform
 
@@ -18,7 +19,7 @@ def levels(n: int = 6, frames: int = 40, bins: int = 24) -> torch.Tensor:
 
 def applied(how: str, frames: torch.Tensor, rows: np.ndarray = ROWS, epoch: int = 0, seed: int = 0) -> torch.Tensor:
     spec = Waveform() if "waveform" in how else Mel()
-    return Augmenter(Augmentation.parse(how.replace("waveform", "")), spec, seed)(frames, epoch, rows)
+    return Augmenter(Augmentation.parse(how.replace("waveform", "")), spec, seed).changed(frames, epoch, rows)
 
 
 class TestParse:
@@ -26,6 +27,9 @@ class TestParse:
         how = Augmentation.parse("time-masks=2, time_width=20,mixup=0.2")
         assert how == Augmentation(time_masks=2, time_width=20, mixup=0.2)
         assert how
+        assert str(how) == "time-masks=2,time-width=20,mixup=0.2"
+        assert Augmentation.parse("none") == Augmentation()
+        assert str(Augmentation()) == "none"
         assert not Augmentation.parse("probability=0.3")
 
     @pytest.mark.parametrize(

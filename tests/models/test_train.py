@@ -19,6 +19,7 @@ from tiny import TINY
 from torch import Tensor
 
 from models import loop, parts, registry
+from models.augmentation import Augmentation
 from models.optim import LOSSES
 from models.predict import predict
 from models.runs import Run
@@ -274,7 +275,7 @@ def test_ctrl_c_saves_the_last_whole_step(
     assert_same_weights(run, reference)
 
 
-def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> Run:
+def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, **options: object) -> Run:
     """A run with Ctrl-C in the middle of an update."""
     steps = iter(range(1, 1000))
 
@@ -287,7 +288,7 @@ def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, ste
     before = signal.getsignal(signal.SIGINT)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(store, Options(TINY.id), folder, echo=lines.append)
+        train(store, Options(TINY.id, **options), folder, echo=lines.append)
     assert signal.getsignal(signal.SIGINT) is before
     (path,) = folder.iterdir()
     assert lines[-1] == f"`mgc train --resume --run {path}` goes on from there"
@@ -416,6 +417,40 @@ def test_fewer_tracks_on_request(store: Store, tmp_path: Path) -> None:
     splits = run.selection.tracks["split"].to_pylist()
     assert {split: splits.count(split) for split in set(splits)} == {"training": 6, "validation": 6, "test": 6}
     assert "at most 2 training tracks of each genre" in run.config["differences"]
+
+
+# -- augmentation -----------------------------------------------------------------------------------------------------
+
+MASKS = Augmentation(time_masks=1, time_width=8, gain=3.0, mixup=0.4)
+
+
+def test_an_interrupted_run_draws_the_same_changes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quiet(store, tmp_path / "whole", augmentation=MASKS)
+    run = interrupted(store, tmp_path / "parts", monkeypatch, 12, augmentation=MASKS)
+    monkeypatch.undo()
+    monkeypatch.setitem(registry._systems, TINY.id, TINY)
+    resume(run, echo=lambda text: None)
+    assert_same_weights(run, whole)
+    assert run.config["differences"] == ["augmentation time-masks=1,time-width=8,gain=3,mixup=0.4 for none"]
+
+
+def test_it_changes_what_is_learnt_and_not_what_is_predicted(store: Store, reference: Run, tmp_path: Path) -> None:
+    run = quiet(store, tmp_path, augmentation=MASKS)
+    assert not torch.equal(run.load("last.pt")["model"]["6.weight"], reference.load("last.pt")["model"]["6.weight"])
+    assert predict(run, split="validation").equals(predict(run, split="validation"))
+    assert run.summary["best"]["validation_accuracy"] > CHANCE + 0.2
+
+
+def test_what_does_not_apply_is_refused_or_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match="--augment pitch does not apply to mel"):
+        quiet(store, tmp_path, augmentation=Augmentation(pitch=2.0))
+    # A study's, of samples, cannot be followed on spectrograms.
+    studied = dataclasses.replace(TINY.recipe.training, augmentation=Augmentation(pitch=2.0))
+    monkeypatch.setitem(vars(TINY), "recipe", dataclasses.replace(TINY.recipe, training=studied))
+    run = quiet(store, tmp_path, epochs=1)
+    assert run.config["differences"] == ["epochs 1 for 6", "augmentation none for pitch=2"]
 
 
 # -- classical systems ------------------------------------------------------------------------------------------------
