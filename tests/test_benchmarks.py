@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
 import pytest
+from music import write_list
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -123,3 +126,39 @@ def test_table_is_markdown_with_gaps(common: ModuleType) -> None:
     text = common.table(("name", "ms"), [("a", 1.005), ("long name", None)])
     assert tables(text) == [{"a": {"ms": "1.00"}, "long name": {"ms": ""}}]
     assert len({len(line) for line in text.splitlines()}) == 1
+
+
+@pytest.fixture
+def few_tracks(corpus: Path, tmp_path: Path) -> Path:
+    """A list of real clips: of each genre two to train on, one to validate and one to test with."""
+    from pipeline.datasets import open_dataset
+
+    rows = []
+    taken: Counter[tuple[str, str]] = Counter()
+    for track in open_dataset(corpus / "fma_debian").tracks.to_pylist():
+        taken[track["genre"], track["split"]] += 1
+        if taken[track["genre"], track["split"]] <= (2 if track["split"] == "training" else 1):
+            name = Path(track["path"]).name
+            shutil.copyfile(corpus / "fma_debian" / track["path"], tmp_path / name)
+            rows.append({"path": name, "genre": track["genre"], "split": track["split"]})
+    assert len(rows) == 24
+    return write_list(tmp_path / "list.csv", rows)
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "systems",
+    [
+        ("xu2022/mobilenet-v2", "xu2022/knn"),
+        ("kth2020/crnn", "kth2020/svm"),
+        ("ubc2020/prcnn", "vit2021/lstm"),
+        ("padova2023/late-fusion", "padova2023/ensemble-1"),
+    ],
+    ids=str,
+)
+def test_recipes_run_from_files_to_metrics(few_tracks: Path, systems: tuple[str, ...]) -> None:
+    """Some of every study; without names it runs them all."""
+    (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
+    assert list(rows) == list(systems)
+    assert [row["tracks"] for row in rows.values()] == ["6", "6"]
