@@ -76,20 +76,20 @@ class Walk:
     def _walk(self, limit: int) -> None:
         """Walk while the position is below `limit`, relative to `_data`."""
         data, size, at, in_step = self._data, len(self._data), self._at - self._base, self._in_step
+        seconds, frame_bytes, headers = self._seconds, self._frame_bytes, _HEADERS  # locals: a thousand frames a clip
         while at < limit:
-            if data[at] == 0xFF:
-                header = _HEADERS.get(data[at + 1 : at + 3])
-                if header is not None:
-                    length = header[0] + (header[2] if data[at + 2] & 2 else 0)
-                    following = at + length
-                    if in_step or following >= size or data[following : following + 2] in _SYNCS:
-                        if self._states_length is None:
-                            frame = data[at:following]
-                            self._states_length = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
-                        self._seconds += header[1]
-                        self._frame_bytes += min(length, size - at)
-                        at, in_step = following, True
-                        continue
+            header = headers.get(data[at : at + 3])
+            if header is not None:
+                length, duration = header
+                following = at + length
+                if in_step or following >= size or data[following : following + 2] in _SYNCS:
+                    if self._states_length is None:
+                        frame = data[at:following]
+                        self._states_length = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+                    seconds += duration
+                    frame_bytes += length if following <= size else size - at
+                    at, in_step = following, True
+                    continue
             elif tag := _tag_length(data[at : at + 10]):
                 self._tagged |= self._base + at == 0
                 self._tag_bytes += tag
@@ -98,7 +98,7 @@ class Walk:
             in_step = False
             found = _MARK.search(data, at + 1, limit + 2)  # one that begins below the limit may end beyond it
             at = min(found.start(), limit) if found else limit
-        self._at, self._in_step = self._base + at, in_step
+        self._at, self._in_step, self._seconds, self._frame_bytes = self._base + at, in_step, seconds, frame_bytes
 
 
 def _tag_length(head: bytes) -> int:
@@ -111,8 +111,8 @@ def _tag_length(head: bytes) -> int:
     return 10 + (10 if head[5] & 0x10 else 0) + (a << 21 | b << 14 | c << 7 | d)
 
 
-def _headers() -> dict[bytes, tuple[int, float, int]]:
-    """`{header bytes 1 and 2: (length without padding, seconds, padding bytes)}` of all valid headers."""
+def _headers() -> dict[bytes, tuple[int, float]]:
+    """`{the first three bytes: (length, seconds)}` of all valid headers."""
     table = {}
     for second in range(0xE0, 0x100):
         version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
@@ -126,11 +126,12 @@ def _headers() -> dict[bytes, tuple[int, float, int]]:
             rate = _SAMPLE_RATES[version][sample_rate]
             samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
             slot = 4 if layer == 1 else 1
-            table[bytes((second, third))] = (samples // 8 // slot * bits // rate * slot, samples / rate, slot)
+            padding = slot if third & 2 else 0
+            table[bytes((0xFF, second, third))] = (samples // 8 // slot * bits // rate * slot + padding, samples / rate)
     return table
 
 
 _HEADERS = _headers()
-_SYNCS = frozenset(b"\xff" + key[:1] for key in _HEADERS)
+_SYNCS = frozenset(key[:2] for key in _HEADERS)
 #: Bytes that the longest frame and the header behind it can take.
-_LONGEST = max(length + padding for length, _, padding in _HEADERS.values()) + 4
+_LONGEST = max(length for length, _ in _HEADERS.values()) + 4
