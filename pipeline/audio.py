@@ -307,6 +307,12 @@ def _mixed_down(block: np.ndarray) -> np.ndarray:
     channels = block.shape[1]
     if channels == 1:
         return block[:, 0]
+    if channels == 2:
+        from pipeline import kernels
+
+        mono = np.empty(len(block), np.float32)
+        kernels.mix_stereo(block, mono)
+        return mono
     with np.errstate(invalid="ignore"):  # inf - inf; what is not finite becomes a gap
         return block @ np.full(channels, 1 / channels, np.float32)
 

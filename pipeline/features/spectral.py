@@ -18,8 +18,6 @@ from pipeline.features.spec import FeatureSpec
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
 STEP_DB = 0.5
-#: What still rounds down to step 255.
-_LAST_STEP = np.nextafter(np.float32(256), np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,9 @@ class Spectral(FeatureSpec):
         """
         if not self.quantised:
             return super().encode(rows, out)
-        steps = rows * np.float32(1 / STEP_DB)
-        steps += np.float32(0.5 - self.offset / STEP_DB)
-        # One pass to clip and one to compare: cheaper than counting below and above in turn.
-        clipped = np.clip(steps, 0.0, _LAST_STEP)
-        out[...] = clipped
-        return int(np.count_nonzero(clipped != steps))
+        from pipeline import kernels
+
+        return kernels.quantise(rows, np.float32(1 / STEP_DB), np.float32(0.5 - self.offset / STEP_DB), out)
 
 
 @dataclass(frozen=True)

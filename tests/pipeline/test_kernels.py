@@ -1,0 +1,68 @@
+"""The compiled loops against what NumPy makes of the same arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline import kernels
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def test_the_mix_of_two_channels_is_their_mean():
+    block = noise(1001, 2)
+    mono = np.empty(1001, np.float32)
+    kernels.mix_stereo(block, mono)
+    assert np.array_equal(mono, block.mean(axis=1, dtype=np.float64).astype(np.float32))
+
+
+def test_what_is_not_finite_in_one_channel_is_not_finite_in_the_mix():
+    mono = np.empty(3, np.float32)
+    kernels.mix_stereo(np.array([[np.nan, 0], [np.inf, -np.inf], [np.inf, 1]], np.float32), mono)
+    assert not np.isfinite(mono).any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("hop", [1, 100, 256])
+def test_windows(hop, precision):
+    signal, weights = noise(4000), np.hanning(256).astype(precision)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, 256)[::hop][:9]
+    out = np.empty(frames.shape, precision)
+    kernels.window(signal, hop, weights, out)
+    assert np.array_equal(out, frames * weights)
+
+
+@pytest.mark.parametrize("precision", ["complex64", "complex128"])
+def test_power(precision):
+    spectrum = (noise(5, 33) + 1j * noise(5, 33)).astype(precision)
+    power = np.empty(spectrum.shape, np.float32)
+    kernels.power(spectrum, power)
+    np.testing.assert_allclose(power, np.abs(spectrum.astype(np.complex128)) ** 2, rtol=3e-7)
+
+
+def test_values_are_rounded_down_and_held_within_a_byte():
+    rows = np.array(
+        [[-1.0, -1e-6, 0.0, 0.999, 254.9, 255.0], [255.5, 255.99998, 256.0, 300.0, 1e30, -1e30]], np.float32
+    )
+    out = np.empty(rows.shape, np.uint8)
+    outside = kernels.quantise(rows, np.float32(1), np.float32(0), out)
+    assert out.tolist() == [[0, 0, 0, 0, 254, 255], [255, 255, 255, 255, 255, 0]]
+    assert outside == 6
+
+
+def test_steps_are_those_of_numpy():
+    rows = 60 * noise(70, 513)
+    out = np.empty(rows.shape, np.uint8)
+    steps = rows * np.float32(2) + np.float32(100.5)
+    outside = kernels.quantise(rows, np.float32(2), np.float32(100.5), out)
+    assert np.array_equal(out, np.clip(np.floor(steps), 0, 255))
+    assert outside == np.count_nonzero((steps < 0) | (steps >= 256)) > 1000
+
+
+def test_a_function_that_cannot_be_kept_is_compiled_all_the_same():
+    namespace: dict = {}
+    exec("def double(x):\n    return 2 * x\n", namespace)  # of no file: there is no folder beside it
+    assert kernels._compiled(namespace["double"])(21) == 42
