@@ -205,7 +205,7 @@ def _extract_track(
     sinks: list[_Output | Keeper] = [*outputs, keeper] if variants else [*outputs]
     starts = [sink.writer.n_frames for sink in sinks]
     saturated = [0] * len(sinks)
-    gaps: list[list[list[int]]] = [[] for _ in sinks]
+    gaps: list[list[list[int]]] = [[] for _ in outputs]
     holding = []
     try:
         path = os.path.join(root, unescape(track["path"]))  # noqa: PTH118  names need not be text
@@ -214,7 +214,7 @@ def _extract_track(
             raise Unusable(verdict, _VERDICTS[verdict])
         decoding, saturated = _read(path, row, sinks, starts, max_duration)
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
-        gaps = [_frame_gaps(decoding.gaps, decoding.sample_rate, sink.spec) for sink in sinks]
+        gaps = [_frame_gaps(decoding.gaps, decoding.sample_rate, output.spec) for output in outputs]
     except Unusable as unusable:
         row |= _dropped(unusable)
     for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=False):  # the keeper comes last
@@ -254,25 +254,20 @@ def _add_variants(
                 made = variant.apply(samples, key)
             except MemoryError:
                 refusal = Unusable("crashed", "making it takes more memory than there is")
-        seconds = len(made) / augment.RATE
-        refusals = {output.spec: refusal or _beyond_memory(seconds, output.spec) for output in outputs}
-        writers = {output.spec: output.writer for output in outputs if refusals[output.spec] is None}
+        fate: dict[str, Any] = {"variant": str(variant)}
+        if refusal is not None:
+            fate |= {"reason": refusal.reason, "detail": refusal.detail}
+        else:
+            fate |= {"duration_s": len(made) / augment.RATE}
         starts = [output.writer.n_frames for output in outputs]
-        saturated = dict.fromkeys(refusals, 0)
-        for spec, rows in analyse(augment.blocks(made), augment.RATE, list(writers)):
+        writers = {output.spec: output.writer for output in outputs}
+        saturated = dict.fromkeys(writers, 0)
+        for spec, rows in analyse(augment.blocks(made), augment.RATE, writers if refusal is None else ()):
             saturated[spec] += writers[spec].append(rows)
         spoilt = variant.spoilt(decoding.gaps, decoding.sample_rate)
         for output, start in zip(outputs, starts, strict=True):
-            why = refusals[output.spec]
-            fate = {
-                "variant": str(variant),
-                "reason": why.reason if why else None,
-                "detail": why.detail if why else None,
-                "duration_s": None if refusal else seconds,
-                "saturated": saturated[output.spec],
-                "gaps": _frame_gaps(spoilt, augment.RATE, output.spec) or None,
-            }
-            output.record_variant(fate, start)
+            gaps = _frame_gaps(spoilt, augment.RATE, output.spec) or None
+            output.record_variant({**fate, "saturated": saturated[output.spec], "gaps": gaps}, start)
 
 
 def _dropped(unusable: Unusable) -> dict[str, Any]:

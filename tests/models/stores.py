@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import files
+from pipeline.augment import Variant
 from pipeline.features import FeatureSpec, Mel, Waveform
 from pipeline.manifest import publish, write_fragment
 from pipeline.shard import ShardWriter
@@ -31,14 +32,15 @@ def make_store(
     seconds: Sequence[float] = (9.0,),
     tracks_per_shard: int = 4,
     root: Path | None = None,
+    variants: tuple[Variant, ...] = (),
 ) -> Store:
     """A store with this many tracks in each split, genres in turn, two tracks an artist, lengths in turn.
 
-    Stores with one `root` are of one dataset.
-
-    The frames of a track depend on its id alone, whatever they are stored as.
+    Stores with one `root` are of one dataset. The frames of a track depend on its id alone, whatever they are stored
+    as. All tracks have the variants, as if each had been for training once.
     """
-    store = Store.create(path, spec, {"name": "synthetic", "root": str(root or path), "genres": list(genres)})
+    dataset = {"name": "synthetic", "root": str(root or path), "genres": list(genres)}
+    store = Store.create(path, spec, dataset, variants)
     shard = 0
     for split, count in tracks.items():
         for first in range(0, count, tracks_per_shard):
@@ -80,6 +82,12 @@ def _write_shard(
             }
         )
         writer.append(levels / 100 if isinstance(store.spec, Waveform) else levels)
+        made = []
+        for variant in store.variants:
+            first = writer.n_frames
+            writer.append(_levels(f"{split}-{number}-{variant}", len(levels), store.spec.bins, number % len(genres)))
+            made.append({"variant": str(variant), "duration_s": length, "first_frame": first, "n_frames": len(levels)})
+        rows[-1]["variants"] = made or None
     writer.close()
     described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
     write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)

@@ -84,5 +84,7 @@ def test_the_manifest_has_the_columns_that_are_documented():
         "shard": "int32",
         "first_frame": "int64",
         "n_frames": "int64",
+        "variants": "list<item: struct<variant: string, reason: string, detail: string, duration_s: double,"
+        " saturated: int64, gaps: list<item: list<item: int64>>, first_frame: int64, n_frames: int64>>",
     }
     assert MANIFEST_SCHEMA.names[: len(DATASET_SCHEMA)] == DATASET_SCHEMA.names
