@@ -264,6 +264,8 @@ def _dispatch(
         Task(str(dataset.root), tracks.take(np.arange(len(tracks))), targets, max_duration=options.max_duration)
         for tracks, targets in deals
     )
+    # Arrow's pool keeps what planning has let go of; after 250 MB of tracks.csv that is a lot.
+    pa.default_memory_pool().release_unused()
     with connect(workers, options.scheduler, echo) as client:
         for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
             advance(len(task.tracks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import hashlib
@@ -9,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pipeline.errors import MgcError
 
 if TYPE_CHECKING:  # `mgc --help` comes by here, and must not wait for it
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 #: Every temporary name starts so: what an interrupted run left behind is found by it.
 TEMPORARY = ".tmp-"
@@ -205,13 +207,46 @@ def parse_table(
     Raises:
         OSError: it is damaged.
     """
+    with _parquet(file, path) as parquet:
+        # Not pq.read_table: its machinery for data sets costs a millisecond, and a store has thousands of fragments.
+        return parquet.read(columns, use_threads=parquet.metadata.num_rows > 10_000)
+
+
+def parse_groups(
+    file: pa.NativeFile, path: Path, columns: list[str] | None, within: str, values: Sequence[int]
+) -> Iterator[pa.Table]:
+    """The row groups of an open Parquet file that may hold one of some values in a column of whole numbers.
+
+    Args:
+        file: of `open_native`.
+        path: for the error message.
+        columns: which ones; by default all.
+        within: the column.
+        values: ascending.
+
+    Raises:
+        OSError: it is damaged.
+    """
+    with _parquet(file, path) as parquet:
+        at = parquet.schema_arrow.get_field_index(within)
+        for number in range(parquet.metadata.num_row_groups):
+            found = parquet.metadata.row_group(number).column(at).statistics
+            if found is not None and found.has_min_max:
+                first = bisect.bisect_left(values, found.min)
+                if first == len(values) or values[first] > found.max:
+                    continue
+            yield parquet.read_row_group(number, columns)
+
+
+@contextlib.contextmanager
+def _parquet(file: pa.NativeFile, path: Path) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file, its pages checked as they are read; what is wrong with it as an `OSError`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # Not pq.read_table: its machinery for data sets costs a millisecond, and a store has thousands of fragments.
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            return parquet.read(columns, use_threads=parquet.metadata.num_rows > 10_000)
+            yield parquet
     except (pa.ArrowException, ValueError, KeyError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise OSError(errno.EIO, f"not a readable Parquet file ({first_line})", str(path)) from None

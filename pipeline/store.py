@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -30,7 +30,10 @@ from pipeline.augment import Variant
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec, from_dict
 from pipeline.slicing import SLICE_SCHEMA, Slicing
+<<<<<<< ours
 from pipeline.tracks import MANIFEST_SCHEMA, completed
+=======
+>>>>>>> theirs
 
 FORMAT = 1
 #: Of a store with variants: an mgc that does not know them would take them for tracks of any split.
@@ -191,15 +194,14 @@ class Store:
             return self.tracks.select(columns)
         return self._published_table("tracks.parquet", columns)
 
-    def read_slices(self, columns: list[str]) -> pa.Table:
-        """Some columns of the slice index, the others left on disk.
+    def read_slices(self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names) -> Iterator[pa.Table]:
+        """The slice index by one row group at a time, but for those that hold no slice of some shards.
 
         Raises:
             StoreError: it is missing, or not the one that was published.
         """
-        if "slices" in self.__dict__:
-            return self.slices.select(columns)
-        return self._published_table("slices.parquet", columns)
+        with self._published_file("slices.parquet") as file:
+            yield from files.parse_groups(file, self.path / "slices.parquet", columns, "shard", sorted(shards))
 
     def slices_are_whole(self) -> bool:
         """Whether the slice index is the one that was published; none of it is kept in memory."""

@@ -33,9 +33,15 @@ def summarise(store: Store) -> dict[str, Any]:
     tracks = store.read_tracks(_COLUMNS)
     ok = tracks.filter(pc.equal(tracks["status"], "ok"))
     dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
+<<<<<<< ours
     slices = store.read_slices(["split", "variant"])
     of_variants = slices.filter(pc.is_valid(slices["variant"]))
     slices_by_split = _count(slices["split"].filter(pc.is_null(slices["variant"])))
+=======
+    slices_by_split: Counter[str] = Counter()
+    for slices in store.read_slices(map(int, store.shard_files()), ["split"]):
+        slices_by_split += _count(slices["split"])
+>>>>>>> theirs
     by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
     return {
         "store": str(store.path),

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import files, manifest
 from pipeline.errors import StoreError
-from pipeline.store import FILES_KEY, PUBLISHED, Store
+from pipeline.store import PUBLISHED, Store
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,17 @@ def _published_problems(store: Store) -> Iterator[Problem]:
 
 def _manifest_problems(store: Store) -> Iterator[Problem]:
     """Manifest and slice index against what the fragments give when joined and cut again."""
-    tracks, slices = manifest.join(store, store.slicing)
-    if not _same(tracks, store.tracks) or tracks.schema.metadata[FILES_KEY] != store.tracks.schema.metadata[FILES_KEY]:
+    shard_files: dict[str, dict[str, list]] = {}
+    n_tracks = n_slices = 0
+    tracks_agree = slices_agree = True
+    for tracks, slices, found in manifest.join(store, store.slicing):
+        tracks_agree &= _same(tracks, store.tracks.slice(n_tracks, len(tracks)))
+        slices_agree &= _same(slices, store.slices.slice(n_slices, len(slices)))
+        n_tracks, n_slices = n_tracks + len(tracks), n_slices + len(slices)
+        shard_files |= found
+    if not tracks_agree or n_tracks != len(store.tracks) or shard_files != store.shard_files():
         yield Problem(store.path / "tracks.parquet", "differs from the fragments of its shards")
-    elif not _same(slices, store.slices):
+    elif not slices_agree or n_slices != len(store.slices):
         yield Problem(store.path / "slices.parquet", "differs from the manifest cut again")
 
 

@@ -20,8 +20,9 @@ from clusters import foreign_cluster
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
-from pipeline import cluster
+from pipeline import cluster, worker
 from pipeline.store import Store
+from pipeline.tracks import MANIFEST_SCHEMA
 
 HAZARDS = {"DASK_DISTRIBUTED__WORKER__PRELOAD": hazards.__file__}
 FEATURE = "stft:n_fft=512"
@@ -71,6 +72,25 @@ def occupied(port: int) -> Iterator[None]:
             listener.bind(("127.0.0.1", port))
             listener.listen()
         yield
+
+
+def test_tasks_are_made_as_they_are_sent(harmless, scheduler):
+    """Of a library of any size, so many exist at once as the workers have in hand."""
+    task = worker.Task("", MANIFEST_SCHEMA.empty_table(), [worker.Target(Store.open(harmless), [(0, 0, 0)])])
+    made = 0
+
+    def tasks() -> Iterator[worker.Task]:
+        nonlocal made
+        for _ in range(40):
+            made += 1
+            yield task
+
+    with cluster.connect(1, scheduler) as client:
+        window = cluster.TASKS_PER_WORKER * len(client.scheduler_info(n_workers=-1)["workers"])
+        results = cluster.Dispatch(client, str, 10).run(tasks())
+        ahead = [made - done for done, _ in enumerate(results, 1)]
+    assert len(ahead) == 40
+    assert 0 < max(ahead) <= window
 
 
 class TestHazards:
