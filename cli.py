@@ -245,7 +245,32 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     return 0
 
 
+class _NoPandas:
+    """A finder of modules that knows of one that it is not installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Leave every other name to the finders behind it."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _spare_pandas() -> None:
+    """Have pyarrow do without pandas, which it imports with its first array wherever it is installed.
+
+    That takes half a second, and nothing here makes arrays of data frames. Whoever imports pandas later gets it.
+    """
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
+    _spare_pandas()
     from pipeline.datasets import open_dataset
 
     source = options["dataset"]
@@ -545,6 +570,7 @@ def _run(workspace: Workspace, path: Path | None) -> Any:
 
 def _store(workspace: Workspace, path: Path | None) -> Any:
     """The store named, or the latest one, said aloud; remembered as the latest."""
+    _spare_pandas()
     from pipeline.store import Store
 
     if path is None:
