@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError, StoreError
-from pipeline.slicing import Slicing, cut, cut_alike
+from pipeline.slicing import SLICE_SCHEMA, Slicing, cut, cut_alike
 from pipeline.store import Store
 
 #: One row per track of a run. `content_hash` is its file's: another file under the same id is another track.
@@ -62,20 +62,25 @@ class Selection:
         """
         wanted = self.tracks.filter(pc.equal(self.tracks["split"], split))
         self._require_unchanged(store, wanted)
+        ids = _values(wanted["track_id"])
+        here = pc.is_in(store.tracks["track_id"], value_set=ids)
         if slicing == store.slicing:
-            table = store.slices
+            # By row groups, most of which hold other splits: of 100 million slices not all are held at once.
+            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(here)).to_pylist())
         else:
-            here = pc.is_in(store.tracks["track_id"], value_set=_values(wanted["track_id"]))
-            table = cut(slicing, store.spec, store.tracks.filter(here))
-        if not (variants and split == "training"):
-            table = table.filter(pc.is_null(table["variant"]))
-        row = pc.index_in(table["track_id"], value_set=_values(wanted["track_id"]))
-        table = table.filter(pc.is_valid(row)).combine_chunks()
-        genre = wanted["genre"].take(row.drop_null())
-        # The run's split, which the store's may have left since: the run keeps to what it was trained on.
-        where = table.schema.get_field_index("split")
-        table = table.set_column(where, table.schema.field(where), pa.repeat(split, len(table)))
-        return table, pc.index_in(genre, value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
+            tables = iter([cut(slicing, store.spec, store.tracks.filter(here))])
+        of_track = pc.index_in(wanted["genre"], value_set=pa.array(self.classes)).to_numpy()
+        found, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
+        where = SLICE_SCHEMA.get_field_index("split")
+        for table in tables:
+            if not (variants and split == "training"):
+                table = table.filter(pc.is_null(table["variant"]))
+            row = pc.index_in(table["track_id"], value_set=ids)
+            table = table.filter(pc.is_valid(row))
+            # The run's split, which the store's may have left since: the run keeps to what it was trained on.
+            found.append(table.set_column(where, SLICE_SCHEMA.field(where), pa.repeat(split, len(table))))
+            labels.append(of_track[row.drop_null().to_numpy()].astype(np.int64))
+        return pa.concat_tables(found), np.concatenate(labels)
 
     def joined(
         self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False

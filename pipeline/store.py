@@ -30,10 +30,7 @@ from pipeline.augment import Variant
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec, from_dict
 from pipeline.slicing import SLICE_SCHEMA, Slicing
-<<<<<<< ours
 from pipeline.tracks import MANIFEST_SCHEMA, completed
-=======
->>>>>>> theirs
 
 FORMAT = 1
 #: Of a store with variants: an mgc that does not know them would take them for tracks of any split.
@@ -200,8 +197,10 @@ class Store:
         Raises:
             StoreError: it is missing, or not the one that was published.
         """
+        wanted = pa.schema([SLICE_SCHEMA.field(column) for column in columns])
         with self._published_file("slices.parquet") as file:
-            yield from files.parse_groups(file, self.path / "slices.parquet", columns, "shard", sorted(shards))
+            for table in files.parse_groups(file, self.path / "slices.parquet", columns, "shard", sorted(shards)):
+                yield completed(table, wanted)
 
     def slices_are_whole(self) -> bool:
         """Whether the slice index is the one that was published; none of it is kept in memory."""

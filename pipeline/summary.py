@@ -33,15 +33,11 @@ def summarise(store: Store) -> dict[str, Any]:
     tracks = store.read_tracks(_COLUMNS)
     ok = tracks.filter(pc.equal(tracks["status"], "ok"))
     dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
-<<<<<<< ours
-    slices = store.read_slices(["split", "variant"])
-    of_variants = slices.filter(pc.is_valid(slices["variant"]))
-    slices_by_split = _count(slices["split"].filter(pc.is_null(slices["variant"])))
-=======
     slices_by_split: Counter[str] = Counter()
-    for slices in store.read_slices(map(int, store.shard_files()), ["split"]):
-        slices_by_split += _count(slices["split"])
->>>>>>> theirs
+    of_variants: Counter[str] = Counter()
+    for slices in store.read_slices(map(int, store.shard_files()), ["split", "variant"]):
+        slices_by_split += _count(slices["split"].filter(pc.is_null(slices["variant"])))
+        of_variants += _count(slices["variant"].drop_null())
     by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
     return {
         "store": str(store.path),
@@ -58,7 +54,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "slices": slices_by_split.total(),
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
-        "variants": _variants(store, ok, _count(of_variants["variant"])),
+        "variants": _variants(store, ok, of_variants),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
         "versions": store.versions,
