@@ -21,11 +21,11 @@ from pipeline.features import FeatureSpec
 
 #: Sample rate in Hz at which variants are made: that of most music.
 RATE = 44100
-#: The samples of a track and the spectra of a variant are held in memory: at most so many MB for each minute.
-#: docs/augmentation.md says what was measured. The longest track takes a worker to about 1 GB.
-MB_PER_MINUTE = 150.0
+#: The samples of a track and the spectra of a variant are held in memory: so many MB for each minute, beyond the 400 MB
+#: that a worker takes (measured: 204). The longest track takes it to about 1.5 GB.
+MB_PER_MINUTE = 210
 #: Seconds of the longest track that variants are made of. At half the speed it is still short enough for every feature.
-LONGEST_S = 360.0
+LONGEST_S = 300.0
 #: Signal-to-noise ratio in dB where `noise` says nothing else.
 SNR_DB = 20.0
 

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.errors import StoreError
 from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
 from pipeline.store import FILES_KEY, Store
-from pipeline.tracks import MANIFEST_SCHEMA, completed
+from pipeline.tracks import MANIFEST_SCHEMA, completed, stored
 
 #: Tracks of a row group of the manifest, at least; the slice index has a row group for each of these.
 GROUP_TRACKS = 8192
@@ -23,7 +23,12 @@ GROUP_TRACKS = 8192
 def write_fragment(store: Store, shard: int, rows: pa.Table, shard_files: Mapping[str, list]) -> None:
     """Record a finished shard: its manifest rows, and size and digest of each of its files."""
     metadata = {FILES_KEY: json.dumps(shard_files)}
-    files.write_table(store.fragment_path(shard), rows.cast(MANIFEST_SCHEMA).replace_schema_metadata(metadata))
+    rows = rows.cast(MANIFEST_SCHEMA).select(_columns(store, MANIFEST_SCHEMA).names)
+    files.write_table(store.fragment_path(shard), rows.replace_schema_metadata(metadata))
+
+
+def _columns(store: Store, schema: pa.Schema) -> pa.Schema:
+    return stored(schema, variants=bool(store.variants))
 
 
 def read_fragment(store: Store, shard: int) -> pa.Table | None:
@@ -83,13 +88,14 @@ def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> 
     shard_files: dict[str, dict[str, list]] = {}
     n_slices = n_framed = 0
     longest = 0.0
+    of_tracks, of_slices = (_columns(store, schema) for schema in (MANIFEST_SCHEMA, SLICE_SCHEMA))
     with (
-        files.TableWriter(store.path / "tracks.parquet", MANIFEST_SCHEMA) as manifest,
-        files.TableWriter(store.path / "slices.parquet", SLICE_SCHEMA) as index,
+        files.TableWriter(store.path / "tracks.parquet", of_tracks) as manifest,
+        files.TableWriter(store.path / "slices.parquet", of_slices) as index,
     ):
         for tracks, slices, found in join(store, slicing):
-            manifest.write(tracks)
-            index.write(slices)
+            manifest.write(tracks.select(of_tracks.names))
+            index.write(slices.select(of_slices.names))
             shard_files |= found
             n_slices += len(slices)
             framed = tracks["duration_s"].filter(pc.greater(tracks["n_frames"], 0))

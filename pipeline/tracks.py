@@ -70,14 +70,19 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
-#: Columns that stores made before there were variants do not have.
-_LATER = ("variants", "variant")
+#: Columns of stores with variants only: all others, and those made before there were any, are read alike.
+_OPTIONAL = ("variants", "variant")
+
+
+def stored(schema: pa.Schema, *, variants: bool) -> pa.Schema:
+    """The schema of a table of tracks or slices as a store with or without variants writes it."""
+    return schema if variants else pa.schema([field for field in schema if field.name not in _OPTIONAL])
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an older store with the columns of a schema that it cannot have, null."""
+    """A table as it was `stored`, with all columns of its schema."""
     for field in schema:
-        if field.name in _LATER and field.name not in table.schema.names:
+        if field.name in _OPTIONAL and field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
 

@@ -247,8 +247,8 @@ def _add_variants(
     for variant in variants:
         made, refusal = np.empty(0, np.float32), None
         if samples is None:
-            detail = f"longer than {augment.LONGEST_S:g} s: variants hold the whole track in memory"
-            refusal = Unusable("too-long", detail)
+            held = f"variants hold the whole track in memory, {augment.MB_PER_MINUTE} MB a minute"
+            refusal = Unusable("too-long", f"longer than {augment.LONGEST_S:g} s: {held}")
         else:
             try:
                 made = variant.apply(samples, key)
