@@ -292,7 +292,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
                     return
                 if not len(block):
                     return
-                yield _mixed_down(block)
+                yield mixed_down(block)
 
     decoding._blocks = read()
     return decoding
@@ -302,7 +302,7 @@ def _odd_rate(decoding: Decoding) -> Unusable:
     return Unusable("unsupported", f"a sample rate of {decoding.sample_rate} Hz")
 
 
-def _mixed_down(block: np.ndarray) -> np.ndarray:
+def mixed_down(block: np.ndarray) -> np.ndarray:
     """The mean of the channels of `(samples, channels)`; by a product, which is 40 times as fast as `mean(axis=1)`."""
     channels = block.shape[1]
     if channels == 1:
@@ -396,7 +396,7 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
                     rates = frame.sample_rate, decoding.sample_rate
                     resampler = soxr.ResampleStream(*rates, 1, dtype="float32") if rates[0] != rates[1] else None
                 for converted in packed.resample(frame):  # type: ignore[union-attr]
-                    block = _mixed_down(converted.to_ndarray().reshape(converted.samples, -1))
+                    block = mixed_down(converted.to_ndarray().reshape(converted.samples, -1))
                     yield block if resampler is None else resampler.resample_chunk(block)
         yield from flush()
 

@@ -57,7 +57,7 @@ def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.nda
     outside = 0
     for i in range(len(rows)):
         values, row = rows[i], out[i]
-        count = 0
+        count = np.int32(0)
         for j in range(len(values)):
             step = values[j] * scale + shift
             held = min(max(step, np.float32(0)), _LAST)

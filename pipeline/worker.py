@@ -92,13 +92,14 @@ def extract(task: Task) -> pa.Table:
 
 
 def _warm_up(task: Task) -> None:
-    """Import the libraries and build the filter banks: a worker's first file must not pay for them with its time."""
+    """Import libraries, compile loops, build filter banks: a worker's first file must not pay for it with its time."""
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
     specs = {target.store.spec for target in task.targets}
-    for _ in analyse([np.zeros(1, np.float32)], 22050, specs):
-        pass
+    mono = audio.mixed_down(np.zeros((1, 2), np.float32))
+    for spec, rows in analyse([mono], 22050, specs):
+        spec.encode(rows, np.empty(rows.shape, spec.dtype))
     for variant in task.targets[0].store.variants:
         variant.apply(np.zeros(augment.RATE, np.float32), "")
 
