@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import common
 
@@ -31,12 +32,14 @@ def mgc(workspace: Path, *arguments: object) -> str:
     return done.stdout
 
 
-def run_recipe(id: str, dataset: Path, workspace: Path, limit: int) -> tuple[object, ...]:
+def run_recipe(system: dict[str, Any], dataset: Path, workspace: Path, limit: int) -> tuple[object, ...]:
     """A row of the table: what was read, how long it took, how many slices and tracks were scored."""
+    id = system["id"]
     start = time.monotonic()
     report = json.loads(mgc(workspace, "extract", "--dataset", dataset, "--for", id, "--json"))
     extracted = time.monotonic()
-    mgc(workspace, "train", "--recipe", id, "--epochs", 1, "--limit-tracks", limit)
+    epochs = () if system["kind"] == "classical" else ("--epochs", 1)
+    mgc(workspace, "train", "--recipe", id, *epochs, "--limit-tracks", limit)
     trained = time.monotonic()
     measured = json.loads(mgc(workspace, "evaluate", "--by-genre", "--json"))
     evaluated = time.monotonic()
@@ -55,10 +58,10 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = chosen.workspace or Path(scratch)
-        ids = chosen.systems or [system["id"] for system in json.loads(mgc(workspace, "models", "--json"))]
+        known = {system["id"]: system for system in json.loads(mgc(workspace, "models", "--json"))}
         rows = []
-        for id in ids:
-            rows.append(run_recipe(id, chosen.folder, workspace, chosen.limit_tracks))
+        for id in chosen.systems or known:
+            rows.append(run_recipe(known[id], chosen.folder, workspace, chosen.limit_tracks))
             print(*rows[-1], file=sys.stderr, flush=True)
     print(f"command: {' '.join(sys.argv)}")
     for name, value in common.environment(["mgc", "torch", "scikit-learn"]).items():

@@ -63,5 +63,5 @@ def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.nda
             held = min(max(step, np.float32(0)), _LAST)
             count += np.int32(held != step)
             row[j] = np.uint8(np.int32(held))
-        outside += count
+        outside += int(count)
     return outside

@@ -147,18 +147,9 @@ def few_tracks(corpus: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.corpus
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "systems",
-    [
-        ("xu2022/mobilenet-v2", "xu2022/knn"),
-        ("kth2020/crnn", "kth2020/svm"),
-        ("ubc2020/prcnn", "vit2021/lstm"),
-        ("padova2023/late-fusion", "padova2023/ensemble-1"),
-    ],
-    ids=str,
-)
-def test_recipes_run_from_files_to_metrics(few_tracks: Path, systems: tuple[str, ...]) -> None:
-    """Some of every study; without names it runs them all."""
+def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
+    """One of every study; without names it runs them all."""
+    systems = ["xu2022/knn", "kth2020/crnn", "ubc2020/prcnn", "vit2021/lstm", "padova2023/late-fusion"]
     (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
-    assert list(rows) == list(systems)
-    assert [row["tracks"] for row in rows.values()] == ["6", "6"]
+    assert list(rows) == systems
+    assert [row["tracks"] for row in rows.values()] == ["6"] * 5
