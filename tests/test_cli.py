@@ -230,7 +230,7 @@ class TestHelp:
 #: What scripts may rely on.
 REPORT = {
     "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "dropped", "dropped_tracks", "seconds",
-    "slicing", "slices", "splits", "genres", "saturated", "bytes", "versions",
+    "slicing", "slices", "splits", "genres", "variants", "saturated", "bytes", "versions",
 }  # fmt: skip
 
 

@@ -167,14 +167,15 @@ def extracted(library: Library) -> Library:
     return library
 
 
-class TestSound:
-    @pytest.fixture(scope="class")
-    def sounding(self, tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Library:
-        """Spectra and samples, made in one call; to be read only."""
-        library = Library(tmp_path_factory.mktemp("sounding"), scheduler)
-        library.extract("--augment", VARIANTS, features=(STFT, SAMPLES))
-        return library
+@pytest.fixture(scope="module")
+def sounding(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Library:
+    """Spectra and samples, made in one call; to be read only."""
+    library = Library(tmp_path_factory.mktemp("sounding"), scheduler)
+    library.extract("--augment", VARIANTS, features=(STFT, SAMPLES))
+    return library
 
+
+class TestSound:
     def test_pitch_and_level_of_a_sine(self, sounding):
         store = sounding.store()
         frames = frames_of(store, "t0")

@@ -110,7 +110,8 @@ class TestHazards:
         assert found == {track_id: expected[track_id] for track_id in expected if track_id not in reasons}
         assert mgc("verify", report["store"]).code == 0
 
-    @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("workers", [1, 2])
     def test_on_workers_of_its_own(self, workers, songs, harmless, tmp_path):
         command = arguments(songs, tmp_path / "data", "--workers", workers, "--timeout", 3)
         with occupied(8787):  # Dask would like it for a dashboard, and complain

@@ -185,6 +185,7 @@ def test_broken_files_are_broken_as_stated(demo, rows):
     assert np.abs(half).max() > 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
     calls: list[int] = []
 

@@ -358,10 +358,10 @@ class TestMeanwhile:
                     growing.write(whole[len(file.read_bytes()) :][:1000])
             return found
 
-        def here(tasks: list, options: object, advance: Callable, echo: object) -> None:
-            for task in tasks:
-                worker.extract(task)
-                advance(len(task.tracks))
+        def here(deals: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
+            for tracks, targets in deals:
+                worker.extract(worker.Task(str(dataset.root), tracks, targets, max_duration=options.max_duration))
+                advance(len(tracks))
 
         with monkeypatch.context() as patch:
             patch.setattr(audio, "inspect", grow)

@@ -85,6 +85,7 @@ class TestChild:
             (tmp_path / f"{name}.wav").write_bytes(encoded(music(1, 22050), 22050, "WAV"))
         return tmp_path
 
+    @pytest.mark.slow
     def test_a_file_that_kills_or_hangs_its_decoder_costs_only_itself(self, fuzz, files):
         names = ["a.wav", "deadly.wav", "faulty.wav", "endless.wav", "b.wav"]
         child = self.child(fuzz, "import hazards; hazards.dask_setup(None)")
