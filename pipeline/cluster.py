@@ -25,6 +25,8 @@ TASKS_PER_WORKER = 2
 DEATHS_ALLOWED = 1
 #: Seconds without any worker after which nobody is expected to come.
 WORKER_WAIT_S = 60
+#: A cluster of our own that lacks workers is asked to replace them every so many seconds.
+REPLACE_S = 3
 #: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
 MOST_ATTEMPTS = 150
 
@@ -140,6 +142,7 @@ class Dispatch:
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._attempts: Counter[int] = Counter()
         self._manned = time.monotonic()  # when there was a worker last
+        self._replaced = self._manned  # when the cluster was asked last to replace those that are lost
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
         """Yield each task with its result, as they finish. Tasks are asked for when there is room for them.
@@ -177,6 +180,7 @@ class Dispatch:
 
     def _fill(self) -> None:
         workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        self._replace(workers)
         if workers:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > WORKER_WAIT_S:
@@ -187,6 +191,16 @@ class Dispatch:
                 return
             number, task = following
             self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task
+
+    def _replace(self, workers: int) -> None:
+        """Have a cluster of our own start anew what has left it for good, as a nanny does that is told to end itself.
+
+        It takes a worker for lost after `distributed.deploy.lost-worker-timeout`, and does nothing about it unasked.
+        """
+        cluster, now = self._client.cluster, time.monotonic()
+        if cluster is not None and workers < len(cluster.worker_spec) and now - self._replaced > REPLACE_S:
+            self._replaced = now
+            cluster.scale(len(cluster.worker_spec))
 
     def _bury(self, number: int, task: Task) -> None:
         """The worker died: what it was decoding is suspect, and condemned the second time."""
