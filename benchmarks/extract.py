@@ -126,19 +126,17 @@ def profile(features: str, clips: Path) -> None:
     right. What Dask and its workers' environment add is the difference to the end-to-end figure.
     """
     from pipeline import extract as extraction
-    from pipeline.datasets import open_dataset
+    from pipeline.datasets import Dataset, open_dataset
     from pipeline.features import parse_feature
-    from pipeline.worker import Task
     from pipeline.worker import extract as work
 
     def run(profiler: cProfile.Profile | None = None) -> float:
         """CPU milliseconds per clip of the tasks alone."""
         seconds = 0.0
 
-        def dispatch(deals: list, *_: object) -> None:
+        def dispatch(deals: list, dataset: Dataset, options: extraction.Options, *_: object) -> None:
             nonlocal seconds
-            for tracks, targets in deals:
-                task = Task(str(dataset.root), tracks, targets)
+            for task in extraction.make_tasks(deals, dataset, options):
                 start = time.process_time()
                 profiler.runcall(work, task) if profiler else work(task)
                 seconds += time.process_time() - start

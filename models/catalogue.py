@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from models import registry
+from models.overview import shape_text
 from models.recipes import Published, Source
 from models.registry import System
 
@@ -70,16 +71,12 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterato
 
 
 def _model(system: System) -> tuple[str, ...]:
-    shapes = " + ".join(_shape(needs.shape) for needs in system.inputs)
+    shapes = " + ".join(shape_text(needs.shape) for needs in system.inputs)
     params = system.params(system.recipe.dataset.n_classes)
     size = (f"{params:,}", f"{params * 4 / 1e6:.1f}") if params is not None else ("depends on the data", "")
     scores = "; ".join(_scores(row) for row in system.recipe.published) or "nothing"
     members = f" = mean of {', '.join(member.partition('/')[2] for member in system.members)}" if system.members else ""
     return f"`{system.id}`{members}", shapes, *size, scores
-
-
-def _shape(sizes: Iterable[int | None]) -> str:
-    return "×".join("any" if size is None else str(size) for size in sizes)
 
 
 def _scores(row: Published) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from models import registry
@@ -39,7 +40,7 @@ def render_systems(systems: list[dict[str, Any]]) -> str:
     for system in systems:
         inputs = (system, *system["further"])
         reads = " + ".join("/".join(needs["features"]) for needs in inputs)
-        shape = " + ".join(_shape(needs["input"]) for needs in inputs)
+        shape = " + ".join(shape_text(needs["input"]) for needs in inputs)
         params = f"{system['params']:,}" if system["params"] is not None else "-"
         names = " = ".join([system["id"], *system["aliases"]])
         rows.append((names, reads, shape, params, system["published"]))
@@ -50,8 +51,9 @@ def render_systems(systems: list[dict[str, Any]]) -> str:
     )
 
 
-def _shape(sizes: list[int | None]) -> str:
-    return "×".join("·" if size is None else str(size) for size in sizes)
+def shape_text(sizes: Iterable[int | None]) -> str:
+    """Sizes of an input, for people: 128×any."""
+    return "×".join("any" if size is None else str(size) for size in sizes)
 
 
 def extraction_for(which: str) -> tuple[list[FeatureSpec], Slicing | None]:

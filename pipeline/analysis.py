@@ -25,6 +25,8 @@ BATCH = 128
 #: dB below a frame's strongest bin down to which a float32 transform is good for cepstral coefficients: with all bands
 #: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed).
 SINGLE_REACH_DB = 105.0
+#: Reach of the resampler's filter, in output samples: what a bad sample can touch beyond the window of a frame.
+FILTER_REACH = 64
 #: Frames and bins on each side that a median for harmonic-percussive separation covers: librosa's kernel of 31.
 NEIGHBOURS = 15
 #: Values sorted in one go to find medians.

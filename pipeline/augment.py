@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Track
+from pipeline.analysis import FILTER_REACH, Track
 from pipeline.errors import SpecError
 from pipeline.features import FeatureSpec
 
@@ -31,8 +31,6 @@ SNR_DB = 20.0
 
 #: Samples that a vocoder's windows (librosa: 2048) reach beyond a sample, twice over: it resamples, too.
 _VOCODER_REACH = 4096
-#: Reach of the resampler's filter, in output samples.
-_FILTER_REACH = 64
 #: Samples that are analysed at a time.
 _BLOCK = 65536
 
@@ -73,7 +71,7 @@ class Variant:
     def spoilt(self, gaps: Sequence[Sequence[float]], rate: int) -> list[list[float]]:
         """[first, stop) sample ranges of the variant that depend on ranges of the file, which is at `rate`."""
         ratio = RATE / rate
-        reach = self.reach + (_FILTER_REACH if rate != RATE else 0)
+        reach = self.reach + (FILTER_REACH if rate != RATE else 0)
         return [[(start * ratio - reach) / self.speed, (stop * ratio + reach) / self.speed] for start, stop in gaps]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +28,7 @@ from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
 
 if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
-    from pipeline.worker import Target
+    from pipeline.worker import Target, Task
 
 #: Tracks to decode together, and the shards of each store that get their frames.
 Deal: TypeAlias = "tuple[pa.Table, list[Target]]"
@@ -255,20 +255,23 @@ def _dispatch(
     deals: list[Deal], dataset: Dataset, options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]
 ) -> None:
     from pipeline.cluster import Dispatch, connect
-    from pipeline.worker import Task
     from pipeline.worker import extract as work
 
     workers = min(options.workers or processors(), len(deals))
-    # Made when they are sent. And of copies: a slice of a table would travel with all of it.
-    tasks = (
-        Task(str(dataset.root), tracks.take(np.arange(len(tracks))), targets, max_duration=options.max_duration)
-        for tracks, targets in deals
-    )
     # Arrow's pool keeps what planning has let go of; after 250 MB of tracks.csv that is a lot.
     pa.default_memory_pool().release_unused()
     with connect(workers, options.scheduler, echo) as client:
-        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
+        for task, _ in Dispatch(client, work, options.file_timeout).run(make_tasks(deals, dataset, options)):
             advance(len(task.tracks))
+
+
+def make_tasks(deals: list[Deal], dataset: Dataset, options: Options) -> Iterator[Task]:
+    """What the workers get, made when it is sent; of copies, since a slice of a table would travel with all of it."""
+    from pipeline.worker import Task
+
+    for tracks, targets in deals:
+        copy = tracks.take(np.arange(len(tracks)))
+        yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
 
 
 def processors() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, augment, files
-from pipeline.analysis import analyse
+from pipeline.analysis import FILTER_REACH, analyse
 from pipeline.audio import AudioFile, Decoding, Unusable
 from pipeline.augment import Keeper, Variant
 from pipeline.features import FeatureSpec
@@ -27,8 +27,6 @@ from pipeline.tracks import MANIFEST_SCHEMA, unescape
 ACCIDENT_S = 2.0
 #: Times a file that changes while it is read is read before it is given up until the next run.
 READINGS = 2
-#: Reach of the resampler's filter, in output samples: what a bad sample can touch beyond the window of a frame.
-_FILTER_REACH = 64
 
 
 @dataclass(frozen=True)
@@ -405,7 +403,7 @@ def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | No
 def _frame_gaps(gaps: Sequence[Sequence[float]], rate: int, spec: FeatureSpec) -> list[list[int]]:
     """[first, stop) ranges of the frames that depend on bad samples at a rate, overlapping ranges joined."""
     ratio = spec.sr / rate
-    reach = _FILTER_REACH if spec.sr != rate else 0
+    reach = FILTER_REACH if spec.sr != rate else 0
     joined: list[list[int]] = []
     for first, stop in gaps:
         start, end = spec.touched(first * ratio - reach, stop * ratio + reach)

@@ -359,9 +359,9 @@ class TestMeanwhile:
             return found
 
         def here(deals: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
-            for tracks, targets in deals:
-                worker.extract(worker.Task(str(dataset.root), tracks, targets, max_duration=options.max_duration))
-                advance(len(tracks))
+            for task in extract.make_tasks(deals, dataset, options):
+                worker.extract(task)
+                advance(len(task.tracks))
 
         with monkeypatch.context() as patch:
             patch.setattr(audio, "inspect", grow)
