@@ -5,6 +5,8 @@
     python benchmarks/extract.py --profile           instead: where the time of a worker goes
     python benchmarks/extract.py --smoke             smallest sizes; the figures mean nothing
 
+Mel is also compared with lhotse and Essentia (`pip install 'mgc[peers]'`), where they are installed.
+
 Costs are CPU seconds of the whole process tree, user and system, per clip, from the slope between a small and a large
 set of the same clips, so that start-up does not count. Every ratio is formed within one attempt, from runs next to each
 other; medians over the attempts are printed with the least and the most. TMPDIR chooses the disk that is written to.
@@ -25,11 +27,13 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import common
+import peers
 from calls import CALLS
 from common import Cost, Spread, table
 
@@ -38,6 +42,8 @@ MGC = Path(sysconfig.get_path("scripts")) / "mgc"
 FEATURES = ("stft", "mel", "mfcc", "stft+mel+mfcc")
 #: What benchmarks/naive.py can do.
 NAIVE = ("stft", "mel")
+#: Other tools that make log-mel spectrograms, those of them that are installed.
+PEERS = [name for name in peers.PEERS if find_spec(name)]
 LIBRARIES = ("mgc", "numpy", "scipy", "soundfile", "soxr", "librosa", "numcodecs", "zarr", "zarrs", "distributed")
 PROFILE_ROWS = 15
 
@@ -70,6 +76,11 @@ def extract_naively(clips: Path, feature: str) -> Cost:
     return common.run([sys.executable, HERE / "naive.py", clips, clips / "npy", "--feature", feature], clips)
 
 
+def extract_with(peer: str, clips: Path) -> Cost:
+    shutil.rmtree(clips / peer, ignore_errors=True)
+    return common.run([sys.executable, HERE / "peers.py", peer, clips, clips / peer], clips)
+
+
 def pool(clips: Path, features: str, workers: int) -> Cost:
     command = [sys.executable, HERE / "calls.py", clips, "--pool", str(workers), "--features", *features.split("+")]
     return common.run(command, clips)
@@ -98,6 +109,9 @@ def attempt(sets: Sets, features: str) -> dict[str, float]:
     if features in NAIVE:
         found["naive"] = sets.slope(lambda clips: extract_naively(clips, features)).cpu
         found["naive / mgc"] = found["naive"] / found["mgc"]
+    for peer in PEERS if features == "mel" else ():
+        found[peer] = sets.slope(lambda clips, peer=peer: extract_with(peer, clips)).cpu
+        found[f"{peer} / mgc"] = found[peer] / found["mgc"]
     return found
 
 
@@ -200,7 +214,7 @@ def command_line(options: argparse.Namespace) -> str:
 def main() -> None:
     options = parse_arguments()
     clips = common.find_clips(options.folder, everything=options.all)
-    facts = {"command": command_line(options), **common.environment(LIBRARIES)}
+    facts = {"command": command_line(options), **common.environment((*LIBRARIES, *PEERS))}
     facts["clips"] = f"{len(clips)} MP3s" + ("" if options.all else " of 30 s, 128 kbit/s, 44.1 kHz, stereo")
     print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
     costs: dict[str, list[dict[str, float]]] = {features: [] for features in options.features}
@@ -217,9 +231,9 @@ def main() -> None:
                 costs[features].append(attempt(sets, features))
                 if options.scaling:
                     scaling[features].append(attempt_scaling(sets, features))
-    parts = (*CALLS, "unavoidable", "mgc", "naive", "store MB")
+    parts = (*CALLS, "unavoidable", "mgc", "naive", *PEERS, "store MB")
     report("CPU ms per clip, and size of the store", parts, costs, spread=False)
-    ratios = ("mgc / decode", "mgc / unavoidable", "naive / mgc")
+    ratios = ("mgc / decode", "mgc / unavoidable", *(f"{other} / mgc" for other in ("naive", *PEERS)))
     report(f"Ratios: median of {options.attempts} (least to most)", ratios, costs, spread=True)
     if options.scaling:
         columns = ("mgc 1 to 2", "pool 1 to 2", "mgc / pool")
