@@ -70,9 +70,8 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
-                # Its HTTP server runs even so: on any free port, or two runs at once quarrel aloud over 8787.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                # On any free port, or two runs at once quarrel aloud over 8787.
+                dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )
@@ -87,6 +86,8 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
                 problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
                 raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
             _inspect(client, scheduler, echo)
+        if client.dashboard_link:
+            echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,8 @@ import dask
 import distributed
 import hazards
 import pytest
-from clusters import foreign_cluster
+import stalling
+from clusters import end, foreign_cluster, networked_cluster
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
@@ -138,6 +140,23 @@ class TestForeignCluster:
         assert outcome.code == 0, outcome.err
         assert outcome.json["stores"][0]["store"] == f"here/features/songs/{harmless.name}"
         assert tree(tmp_path / "here" / "features" / "songs" / harmless.name) == tree(harmless)
+
+    @pytest.mark.slow
+    def test_a_host_that_is_lost_in_the_middle_costs_nothing(self, songs, harmless, tmp_path):
+        """Two hosts, each in a network of its own; one dies while it is decoding."""
+        flag = tmp_path / "held"
+        stall = {"process": "worker", "at": "pipeline.audio:inspect", "call": 2, "after": True, "flag": str(flag)}
+        held = {"STALL": json.dumps(stall), "DASK_DISTRIBUTED__WORKER__PRELOAD": stalling.__file__}
+        with networked_cluster(tmp_path, [{}, held]) as (address, (_, lost)):
+            command = [MGC, *map(str, arguments(songs, tmp_path / "data", "--scheduler", address))]
+            running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while not flag.exists():
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.01)
+            end(lost)
+            out, err = running.communicate(timeout=100)
+        assert running.returncode == 0, err
+        assert tree(Path(json.loads(out)["stores"][0]["store"])) == tree(harmless)
 
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://nobody.invalid:8786", "smoke://signals", "8786"])
     def test_nobody_there(self, address, songs, tmp_path):
