@@ -139,7 +139,7 @@ class Dispatch:
         self._coming: Iterator[tuple[int, Task]] = iter(())
         self._waiting: deque[tuple[int, Task]] = deque()  # to be sent again, before those that are coming
         self._running: dict[Future, tuple[int, Task]] = {}
-        self._seen: dict[int, tuple[tuple[int, int], float]] = {}  # row and process at work and since when, by task
+        self._seen: dict[int, tuple[tuple[int, str], float]] = {}  # row and worker at work and since when, by task
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._attempts: Counter[int] = Counter()
         self._manned = time.monotonic()  # when there was a worker last
@@ -223,23 +223,23 @@ class Dispatch:
     def _watch(self) -> None:
         """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""
         now = time.monotonic()
+        workers = {key: address for address, keys in self._client.processing().items() for key in keys}
         for future, (number, task) in list(self._running.items()):
             at_work = _at_work(task)
-            if at_work is None:
+            # A foreign scheduler sends a task of a dead worker to another by itself, which has not begun with it yet.
+            if at_work is None or at_work[1] != workers.get(future.key):
                 continue
-            since = self._seen.get(number)
-            # A foreign scheduler tries a task again by itself when its worker died: then the clock starts anew.
-            if since is None or since[0] != at_work:
+            stage, since = self._seen.get(number, (None, now))
+            if stage != at_work:
                 self._seen[number] = at_work, now
-            elif now - since[1] > self._timeout_s:
-                row, _ = at_work
+            elif now - since > self._timeout_s:
+                row, worker = at_work
                 del self._running[future]
                 self._seen.pop(number)
-                addresses = [a for a, keys in self._client.processing().items() if future.key in keys]
                 self._client.cancel([future], force=True)
                 # A worker that holds the GIL hears nothing: only ending its process helps.
                 try:
-                    self._client.restart_workers(addresses, timeout=60, raise_for_error=False)
+                    self._client.restart_workers([worker], timeout=60, raise_for_error=False)
                 except ValueError:
                     path = task.tracks["path"][row].as_py()
                     problem = f"{path}: decoding it takes more than {self._timeout_s:g} s, and its worker has no nanny"
@@ -247,11 +247,11 @@ class Dispatch:
                 self._again(number, _condemn(task, row, "timeout"))
 
 
-def _at_work(task: Task) -> tuple[int, int] | None:
-    """The row that is being decoded, or was when its worker died, and the worker's process."""
+def _at_work(task: Task) -> tuple[int, str] | None:
+    """The row that is being decoded, or was when its worker died, and the worker's address."""
     try:
-        row, process = task.beacon.read_text().split()
-        return int(row), int(process)
+        row, worker = task.beacon.read_text().split()
+        return int(row), worker
     except (OSError, ValueError):
         return None
 

@@ -57,7 +57,7 @@ class Task:
 
     @property
     def beacon(self) -> Path:
-        """A file that tells which row is being decoded, by which process: it outlives one that dies or hangs."""
+        """A file that tells which row is being decoded, by which worker: it outlives one that dies or hangs."""
         target = self.targets[0]
         return target.store.path / "shards" / f"{files.TEMPORARY}{target.shards[0][0]:05d}.row"
 
@@ -103,17 +103,23 @@ def _warm_up(task: Task) -> None:
 
 
 class _Beacon:
-    """Keeps the row at work and the process in a file, rewritten in place: 10 µs a track."""
+    """Keeps the row at work and the worker's address in a file, rewritten in place: 10 µs a track."""
 
     def __init__(self, path: Path) -> None:
+        from distributed import get_worker
+
         self._path = path
+        try:
+            self._worker = get_worker().contact_address
+        except ValueError:
+            self._worker = "none"
 
     def __enter__(self) -> _Beacon:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         return self
 
     def show(self, row: int) -> None:
-        os.pwrite(self._handle, f"{row:8d} {os.getpid():8d}\n".encode(), 0)
+        os.pwrite(self._handle, f"{row:8d} {self._worker}\n".encode(), 0)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
