@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -108,6 +109,36 @@ def dataset_options(command: Callable) -> Callable:
     ):
         command = option(command)
     return command
+
+
+def training_options(command: Callable) -> Callable:
+    """How a network is trained, where that is not left to the recipe: `loop` gets the settings of `models.settings`."""
+    from models.settings import options as settings
+
+    @functools.wraps(command)
+    def bundled(**options: Any) -> Any:
+        chosen = {setting.name: options.pop(setting.name) for setting in settings()}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return command(**options, loop=given)
+
+    optimizers, metrics = ["adam", "adamw", "rmsprop", "sgd"], ["accuracy", "track_accuracy", "loss"]
+    made = [
+        click.option("--epochs", type=int, help="Epochs at most."),
+        click.option("--batch-size", type=int, help="Slices per update."),
+        click.option("--lr", type=float, help="Learning rate of the first update."),
+        click.option("--optimizer", type=click.Choice(optimizers), help="What an update does."),
+        click.option("--weight-decay", type=float, help="Of the optimiser."),
+        click.option("--monitor", type=click.Choice(metrics), help="Validation metric of the best epoch."),
+        click.option("--patience", type=int, help="Epochs without a better one after which training stops."),
+    ]
+    for setting in settings():
+        name = setting.name.replace("_", "-")
+        kind = click.Choice(setting.choices) if setting.choices else setting.type
+        flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
+        made.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
+    for option in reversed(made):
+        bundled = option(bundled)
+    return bundled
 
 
 def slicing_options(command: Callable) -> Callable:
@@ -428,9 +459,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     help="Feature store; once for each that the system reads.  [default: the latest that fit]",
 )
 @click.option("--member", "members", type=FOLDER, multiple=True, help="Of an ensemble: a run to take as it is.")
-@click.option("--epochs", type=int, help="Epochs at most.")
-@click.option("--batch-size", type=int, help="Slices per update.")
-@click.option("--lr", type=float, help="Learning rate of the first update.")
+@training_options
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
@@ -441,14 +470,29 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     "augmentation",
     help="Changes to training slices, such as time-masks=2,time-width=20,mixup=0.2; or none.  [default: the recipe's]",
 )
+@click.option(
+    "--residency",
+    type=click.Choice(["auto", "device", "host", "stream"]),
+    help="Where frames stay between epochs.  [default: auto]",
+)
+@click.option("--skip-damaged", is_flag=True, help="Go on without shards that cannot be read.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
 @common
-def train(data_dir: Path, resume: bool, run: Path | None, device: str, **options: Any) -> int:
+def train(
+    data_dir: Path,
+    resume: bool,
+    run: Path | None,
+    device: str,
+    residency: str | None,
+    skip_damaged: bool,
+    **options: Any,
+) -> int:
     """Train a system on its stores; the best epoch on the validation split is kept.
 
-    An ensemble's members are trained one after the other, each as a run of its own.
+    What is not given is as the system's recipe has it. An ensemble's members are trained one after the other, each as a
+    run of its own.
     """
     workspace = Workspace(data_dir)
     if run is not None and not resume:
@@ -457,7 +501,8 @@ def train(data_dir: Path, resume: bool, run: Path | None, device: str, **options
         from models import train as training
 
         continued = _run(workspace, run)
-        training.resume(continued, None if device == "auto" else device, echo=click.echo)
+        where = None if device == "auto" else device
+        training.resume(continued, where, echo=click.echo, residency=residency, skip_damaged=skip_damaged)
         return _say_trained(workspace, continued)
     recipe, members, named = (options.pop(name) for name in ("recipe", "members", "stores"))
     if recipe is not None and options["model"] is not None:
@@ -477,7 +522,9 @@ def train(data_dir: Path, resume: bool, run: Path | None, device: str, **options
 
     if options["augmentation"] is not None:
         options["augmentation"] = Augmentation.parse(options["augmentation"])
-    chosen = training.Options(device=device, **options | {"model": system.id, "as_sliced": recipe is not None})
+    options |= {"model": system.id, "as_sliced": recipe is not None}
+    options |= {"device": device, "residency": residency or "auto", "skip_damaged": skip_damaged}
+    chosen = training.Options(**options)
     begun = lambda started: workspace.remember("run", started.path)  # noqa: E731  so that --resume finds it after a kill
     if system.kind == "ensemble":
         taken = [_run(workspace, path) for path in members]

@@ -1,7 +1,7 @@
 """Augmentation on the device: what a network is shown in training instead of a slice as it is stored.
 
-Every number that is drawn for a slice is a pure function of (seed, epoch, row of the slice table): it does not depend
-on the batch that the slice comes in, and a resumed run draws what an uninterrupted one does.
+Every number that is drawn for a slice is a pure function of (seed, epoch, row of the slice table, or number of the draw
+where rows come twice): it does not depend on the batch, and a resumed run draws what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Augmenter:
             of their own.
         """
         assert isinstance(batch.frames, Tensor)  # systems of several inputs are refused before
-        changed = self.changed(batch.frames, epoch, batch.rows)
-        return self.mixed(changed, batch.labels, epoch, batch.rows)
+        changed = self.changed(batch.frames, epoch, batch.draws)
+        return self.mixed(changed, batch.labels, epoch, batch.draws)
 
     def changed(self, frames: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
         """Every change but mixup.

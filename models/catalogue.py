@@ -118,7 +118,8 @@ def _recipe(system: System) -> tuple[str, ...]:
         f"{training.epochs}{marks['training.epochs']}",
         f"{training.monitor}{marks['training.monitor']}, patience {training.patience}{marks['training.patience']}",
         f"{optimizer.name}{marks['training.optimizer.name']} "
-        + marked("training.optimizer", dataclasses.asdict(optimizer), "name"),
+        + marked("training.optimizer", dataclasses.asdict(optimizer), "name")
+        + (f"; {loop}" if (loop := marked("training.loop", dataclasses.asdict(training.loop))) else ""),
         marked("training.augmentation", dataclasses.asdict(training.augmentation)),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import MgcError
+from pipeline.errors import MgcError, SpecError
 
 _CGROUP = Path("/sys/fs/cgroup")
 # From glibc's malloc.h.
@@ -35,6 +35,12 @@ def choose(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise MgcError(f"--device {name}: {str(error).splitlines()[0]}", remedy) from None
     return device
+
+
+def require_amp(amp: str, device: torch.device) -> None:
+    """Raise `SpecError` where a device has no autocast to this type."""
+    if amp == "fp16" and device.type != "cuda":
+        raise SpecError(f"--amp fp16 needs a CUDA GPU, and this trains on {device.type}", "choose bf16 or off")
 
 
 def free_memory(device: torch.device) -> int:

@@ -64,4 +64,5 @@ class Joint:
 def _following(stream: Stream, order: Order, ratio: float) -> Order:
     """The order of the first stream, for one with `ratio` times its frames a second and shards of its own."""
     groups = [np.unique(stream.shard_of[order.group == number]) for number in range(len(order.groups))]
-    return Order(order.rows, np.floor(order.crops * ratio + 1e-9).astype(np.int64), order.group, groups)
+    crops = np.floor(order.crops * ratio + 1e-9).astype(np.int64)
+    return Order(order.rows, order.draws, crops, order.group, groups)

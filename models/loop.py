@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from models import memory
 from models.augment import Augmenter
 from models.device import random_state, restore_random_state
-from models.joint import Joint
+from models.learner import Learner
 from models.network import Network, outputs
-from models.optim import LOSSES, build_optimizer, main_logits, total_loss
+from models.optim import LOSSES
+from models.parts import Part
+from models.progress import Progress, line, remaining, uninterrupted
 from models.recipes import Training
 from models.runs import Run
-from models.stream import Stream
+from models.stream import Batch
 from pipeline.errors import RunError, StoreError
 
 #: The state is saved after every epoch, and within one when the last time is this many seconds ago.
@@ -35,66 +33,12 @@ ESTIMATE_SECONDS = 15.0
 Echo = Callable[[str], None]
 
 
-@dataclass
-class Progress:
-    """How far a training is: with weights, optimiser and random numbers all that it takes to go on.
-
-    Attributes:
-        epoch: finished epochs.
-        batch: batches done of the next one.
-        loss, correct, slices, seconds: sums over these batches.
-        best: monitored value of the best epoch so far.
-        best_epoch: its number, from 1; 0 before there is one.
-        history: one entry per finished epoch.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    slices: int = 0
-    seconds: float = 0.0
-    best: float = math.nan
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, loss: float, correct: int, slices: int, seconds: float) -> None:
-        """Count a batch of this mean loss."""
-        self.batch += 1
-        self.loss += loss * slices
-        self.correct += correct
-        self.slices += slices
-        self.seconds += seconds
-
-    def means(self) -> dict[str, float]:
-        """Loss and accuracy over the slices of the epoch so far."""
-        return {"loss": self.loss / self.slices, "accuracy": self.correct / self.slices}
-
-    def close(self, validation: dict[str, float], lr: float, seconds: float, recipe: Training) -> bool:
-        """Close the epoch after a validation of so many seconds; whether it is the best so far."""
-        self.epoch += 1
-        entry = {f"train_{name}": value for name, value in self.means().items()}
-        entry |= {f"validation_{name}": value for name, value in validation.items()}
-        self.history.append({"epoch": self.epoch, **entry, "lr": lr, "seconds": round(self.seconds + seconds, 3)})
-        self.batch, self.loss, self.correct, self.slices, self.seconds = 0, 0.0, 0, 0, 0.0
-        value = validation[recipe.monitor]
-        better = not self.best_epoch or (value > self.best if recipe.mode == "max" else value < self.best)
-        if better:
-            self.best, self.best_epoch = value, self.epoch
-        return better
-
-    def finished(self, recipe: Training) -> bool:
-        """Whether the epochs are over, or none has been better for the recipe's patience."""
-        return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
-
-
 def fit(
     run: Run,
     network: Network,
     recipe: Training,
-    training: Stream | Joint,
-    validation: Stream | Joint,
-    tracks: np.ndarray,
+    training: Part,
+    validation: Part,
     augmenter: Augmenter | None = None,
     echo: Echo = print,
 ) -> Progress:
@@ -104,87 +48,96 @@ def fit(
         run: where checkpoints and history go.
         network: freshly initialised, on the device.
         recipe: how to train.
-        training: batches to learn from.
+        training: what is learnt from.
         validation: slices that the best epoch is chosen by.
-        tracks: track of each validation slice, as indices from 0.
         augmenter: changes what is learnt from.
         echo: prints a line.
 
     Raises:
-        RunError: the loss is no longer a number, or the checkpoint cannot be continued.
+        RunError: the loss is no longer a number, the device's memory is exhausted, or the checkpoint cannot be
+            continued.
         StoreError: a shard is missing or damaged. The state is saved, as it is upon Ctrl-C.
+        MgcError: a checkpoint cannot be written; the one before is kept.
     """
-    optimizer, schedule = build_optimizer(recipe.optimizer, network.model.parameters())
-    loss_of = LOSSES[recipe.loss]
-    parts = {"model": network.model, "inputs": network.inputs, "optimizer": optimizer, "schedule": schedule}
+    stream, device = training.stream, training.stream.device
+    learner = Learner(network, recipe, stream.labels, len(run.classes), len(stream), device, augmenter)
     at = Progress()
     if (run.path / "last.pt").exists():
-        at = restore(run, parts, training.device)
-        echo(f"continues in epoch {at.epoch + 1}, after {at.batch} of {len(training)} batches")
+        at = restore(run, learner.parts, device)
+        echo(f"continues in epoch {at.epoch + 1}, after {at.batch} of {len(stream)} batches")
     timed: list[float] | None = []
     saved = time.monotonic()
+    size = 0
     try:
         while not at.finished(recipe):
             network.train()
             label = f"epoch {at.epoch + 1}/{recipe.epochs}"
-            with tqdm(None, label, len(training), initial=at.batch, leave=False, disable=None) as bar:
+            with tqdm(None, label, len(stream), initial=at.batch, leave=False, disable=None) as bar:
                 started = time.monotonic()
-                for batch in training.batches(at.epoch, at.batch):
+                for batch in stream.batches(at.epoch, at.batch):
+                    size = len(batch.rows)
                     with uninterrupted():
-                        frames, others, share = batch.frames, batch.labels, 1.0
-                        if augmenter is not None:
-                            frames, others, share = augmenter(batch, at.epoch)
-                        output = network(frames)
-                        loss = total_loss(loss_of, output, batch.labels)
-                        if share < 1:
-                            loss = share * loss + (1 - share) * total_loss(loss_of, output, others)
-                        mean = finite(loss, at)
-                        optimizer.zero_grad()
-                        loss.backward()
-                        optimizer.step()
-                        schedule.step()
-                        correct = int((main_logits(output).argmax(dim=1) == batch.labels).sum())
+                        at.batch = batch.number
+                        loss, correct = learner.update(batch, at.epoch)
+                        finite(run, loss, learner.lr, at, batch, training)
                         seconds, started = time.monotonic() - started, time.monotonic()
-                        at.add(mean, correct, len(batch.labels), seconds)
+                        at.add(loss, correct, size, seconds)
                         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                            save(run, parts, training.device, at)
+                            save(run, learner.parts, device, at)
                             saved = time.monotonic()
                     bar.set_postfix({name: f"{value:.3f}" for name, value in at.means().items()}, refresh=False)
-                    bar.update()
+                    bar.update(at.batch - bar.n)
                     if timed is not None:
                         timed.append(seconds)
-                        if sum(timed) > ESTIMATE_SECONDS or at.batch == len(training):
+                        if sum(timed) > ESTIMATE_SECONDS or at.batch == len(stream):
                             with bar.external_write_mode():
-                                echo(remaining(timed, at, recipe, len(training), len(validation)))
+                                echo(remaining(timed, at, recipe, len(stream), len(validation.stream)))
                             timed = None
-            scores = validate(network, recipe, validation, tracks)
+            if not at.slices:
+                raise StoreError("no shard to train on can be read", "run `mgc extract --verify`: it repairs them")
+            scores = validate(learner.network, recipe, validation)
+            for problem in {*training.damaged, *validation.damaged}.difference(at.damaged):
+                at.damaged.append(problem)
+                echo(f"goes on without {problem}")
             with uninterrupted():
-                better = at.close(scores, float(schedule.get_last_lr()[0]), time.monotonic() - started, recipe)
+                lr = learner.lr
+                learner.close(scores)
+                better = at.close(scores, lr, time.monotonic() - started, recipe)
                 if better:
-                    run.save("best.pt", network.weights() | {"epoch": at.epoch})
-                save(run, parts, training.device, at)
+                    run.save("best.pt", learner.network.weights() | {"epoch": at.epoch})
+                save(run, learner.parts, device, at)
                 saved = time.monotonic()
             echo(line(at.history[-1], recipe) + ("  best so far" if better else ""))
+        return at
     except (KeyboardInterrupt, StoreError):
-        save(run, parts, training.device, at)
-        echo(f"saved in epoch {at.epoch + 1}, after {at.batch} of {len(training)} batches")
+        save(run, learner.parts, device, at)
+        echo(f"saved in epoch {at.epoch + 1}, after {at.batch} of {len(stream)} batches")
         echo(f"`mgc train --resume --run {run.path}` goes on from there")
         raise
-    return at
+    except torch.OutOfMemoryError:
+        pass  # until here the traceback holds on to what the update was made of
+    raise memory.exhausted(learner, (training, validation), size)
 
 
-def validate(network: Network, recipe: Training, validation: Stream | Joint, tracks: np.ndarray) -> dict[str, float]:
+def validate(network: Network, recipe: Training, validation: Part) -> dict[str, float]:
     """Loss and accuracy on slices, and accuracy on tracks by the mean of their slices' probabilities.
+
+    The loss is the recipe's without label smoothing and weights. What could not be read is left out.
 
     Raises:
         RunError: the loss is not a number.
+        StoreError: nothing could be read.
     """
-    logits = outputs(network, validation, "validation")
-    labels = torch.from_numpy(validation.labels)
-    loss = float(LOSSES[recipe.loss](logits, labels))
+    logits = outputs(network, validation.stream, "validation")
+    kept = np.flatnonzero(~validation.lost)
+    if not len(kept):
+        raise StoreError("no shard to validate with can be read", "run `mgc extract --verify`: it repairs them")
+    logits, labels = logits[kept], validation.stream.labels[kept]
+    loss = float(LOSSES[recipe.loss](logits, torch.from_numpy(labels)))
     if not math.isfinite(loss):
         raise RunError(f"the validation loss is {loss}", "train with a lower learning rate: --lr")
-    return {"loss": loss} | accuracies(logits.softmax(dim=1).numpy(), validation.labels, tracks)
+    tracks = np.unique(validation.tracks[kept], return_inverse=True)[1]
+    return {"loss": loss} | accuracies(logits.softmax(dim=1).numpy(), labels, tracks)
 
 
 def accuracies(probabilities: np.ndarray, labels: np.ndarray, tracks: np.ndarray) -> dict[str, float]:
@@ -205,6 +158,10 @@ def accuracies(probabilities: np.ndarray, labels: np.ndarray, tracks: np.ndarray
     }
 
 
+#: Parts that checkpoints had not from the first, and that have no state unless something asks for it.
+_LATER = ("inputs", "scaler")
+
+
 def save(run: Run, parts: dict[str, Any], device: torch.device, at: Progress) -> None:
     """Write the whole state after the last update: whatever happens next, `restore` gets it back."""
     state = {name: part.state_dict() for name, part in parts.items()}
@@ -221,7 +178,7 @@ def restore(run: Run, parts: dict[str, Any], device: torch.device) -> Progress:
     state = run.load("last.pt")
     try:
         for name, part in parts.items():
-            part.load_state_dict(state.get(name, {}) if name == "inputs" else state[name])
+            part.load_state_dict(state.get(name, {}) if name in _LATER else state[name])
         restore_random_state(state["random"], device)
         return Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -229,58 +186,19 @@ def restore(run: Run, parts: dict[str, Any], device: torch.device) -> Progress:
         raise RunError(f"{run.path / 'last.pt'}: cannot be continued ({first_line})", "train a new run") from error
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done: no checkpoint may see half an update."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that signals interrupt
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        signal.raise_signal(signal.SIGINT)
-
-
-def finite(loss: Tensor, at: Progress) -> float:
-    """The value of a loss.
+def finite(run: Run, loss: float, lr: float, at: Progress, batch: Batch, training: Part) -> None:
+    """Let a loss pass that is a number; of another one keep what it was the loss of.
 
     Raises:
         RunError: it is not a number.
     """
-    value = loss.item()
-    if not math.isfinite(value):
-        where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
-        raise RunError(f"the loss became {value} in {where}", "train with a lower learning rate: --lr")
-    return value
-
-
-def remaining(timed: list[float], at: Progress, recipe: Training, n_training: int, n_validation: int) -> str:
-    """How long the rest will take at most, judging by the first updates, of which the very first are slow."""
-    step = float(np.mean(timed[len(timed) // 2 :]))
-    n_steps: float = (recipe.epochs - at.epoch) * n_training - at.batch
-    # A batch that is only predicted takes about a third of an update: no backward pass.
-    n_steps += (recipe.epochs - at.epoch) * n_validation / 3
-    epochs = f"{recipe.epochs - at.epoch} more epochs" if at.epoch else f"{recipe.epochs} epochs"
-    return f"about {duration(step * n_steps)} for at most {epochs}; early stopping usually ends it sooner"
-
-
-def duration(seconds: float) -> str:
-    """Such as `40 s`, `6 min` or `2 h 10 min`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def line(entry: dict[str, Any], recipe: Training) -> str:
-    """One line about a finished epoch."""
-    return (
-        f"epoch {entry['epoch']:>{len(str(recipe.epochs))}}/{recipe.epochs}"
-        f"  loss {entry['train_loss']:.3f}  accuracy {entry['train_accuracy']:6.1%}"
-        f"  validation: loss {entry['validation_loss']:.3f}  accuracy {entry['validation_accuracy']:6.1%}"
-        f"  by track {entry['validation_track_accuracy']:6.1%}  {entry['seconds']:.1f} s"
+    if math.isfinite(loss):
+        return
+    slices = training.slices.select(["track_id", "variant", "start_s"]).take(batch.rows).to_pylist()
+    found = {"epoch": at.epoch + 1, "step": at.batch + 1, "loss": str(loss), "next_lr": lr, "slices": slices}
+    run.record("not-finite.json", found)
+    raise RunError(
+        f"the loss became {loss} in epoch {at.epoch + 1}, step {at.batch + 1}, on the slices in "
+        f"{run.path / 'not-finite.json'}",
+        "train with a lower learning rate: --lr",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,21 +21,25 @@ from pipeline.features import FeatureSpec
 class Network(nn.Module):
     """Adapters and model of a neural system.
 
-    Weights and activations are channels-last: on two CPU cores a training step is then shorter for every default model,
-    by 15 % (kth2020/cnn) to 50 % (xu2022/mobilenet).
+    Weights and activations are channels-last by default: on two CPU cores a training step is then shorter for every
+    default model, by 15 % (kth2020/cnn) to 50 % (xu2022/mobilenet).
 
     Args:
         system: the system.
         specs: what each store holds.
         n_classes: outputs.
+        channels_last: memory format of planes.
     """
 
-    def __init__(self, system: System, specs: Sequence[FeatureSpec], n_classes: int) -> None:
+    def __init__(
+        self, system: System, specs: Sequence[FeatureSpec], n_classes: int, *, channels_last: bool = True
+    ) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(
             inputs.adapter(needs, spec) for needs, spec in zip(system.inputs, specs, strict=True)
         )
-        self.model = system.build(n_classes).to(memory_format=torch.channels_last)
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = system.build(n_classes).to(memory_format=self._format)
 
     def forward(self, frames: Tensor | tuple[Tensor, ...]) -> Outputs:
         """Frames `(batch, frames, bins)`, float32, of each input to logits `(batch, classes)`.
@@ -43,8 +48,7 @@ class Network(nn.Module):
         """
         parts = (frames,) if isinstance(frames, Tensor) else frames
         adapted = [adapt(part) for adapt, part in zip(self.inputs, parts, strict=True)]
-        last = torch.channels_last
-        return self.model(*(x.contiguous(memory_format=last) if x.dim() == 4 else x for x in adapted))
+        return self.model(*(x.contiguous(memory_format=self._format) if x.dim() == 4 else x for x in adapted))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """What a prediction depends on: the model's state, and the statistics of its inputs."""
@@ -85,7 +89,7 @@ def outputs(module: nn.Module, stream: Stream | Joint, what: str) -> Tensor:
 
     Args:
         module: from frames `(batch, frames, bins)`, or a tuple of them.
-        stream: the slices; rows come in the order of its table.
+        stream: the slices; rows come in the order of its table, NaN where one could not be read.
         what: label of the progress bar.
     """
     module.eval()
@@ -94,6 +98,6 @@ def outputs(module: nn.Module, stream: Stream | Joint, what: str) -> Tensor:
         for batch in tqdm(stream.batches(), what, len(stream), leave=False, disable=None):
             values = module(batch.frames).float().cpu()
             if not len(made):
-                made = values.new_empty((len(stream.labels), *values.shape[1:]))
+                made = values.new_full((len(stream.labels), *values.shape[1:]), math.nan)
             made[batch.rows] = values
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,8 @@ import torch
 
 from models.joint import Joint
 from models.selection import Selection
-from models.stream import Stream, fits
-from pipeline.slicing import Slicing
+from models.stream import Residency, Stream, fits
+from pipeline.slicing import Slicing, widened
 from pipeline.store import Store
 
 
@@ -32,6 +33,23 @@ class Part:
     stream: Stream | Joint
     tracks: np.ndarray
 
+    @property
+    def lost(self) -> np.ndarray:
+        """Which slices could not be read, bool `(slices,)`."""
+        lost = np.zeros(len(self.slices), bool)
+        for stream in self.streams:
+            lost |= np.isin(stream.shard_of, list(stream.damaged))
+        return lost
+
+    @property
+    def damaged(self) -> list[str]:
+        """What is wrong with shards that could not be read, and how many slices are left out for it."""
+        return [
+            f"{error.problem}: {np.count_nonzero(stream.shard_of == shard)} slices are left out"
+            for stream in self.streams
+            for shard, error in sorted(stream.damaged.items())
+        ]
+
 
 def open_part(
     selection: Selection,
@@ -44,6 +62,8 @@ def open_part(
     device: torch.device,
     seed: int | None = None,
     variants: bool = False,
+    balance: str = "none",
+    crop: bool = False,
 ) -> Part:
     """A split of the tracks of a run.
 
@@ -57,33 +77,55 @@ def open_part(
         device: where batches are wanted.
         seed: see `Stream`.
         variants: see `Selection.slices`; of one store only.
+        balance: see `models.settings.Loop`; of a stream with a seed.
+        crop: whether windows are drawn from the whole track instead of from each slice.
 
     Raises:
         RunError: a store no longer holds one of the tracks as it was.
     """
     tables, labels = selection.joined(stores, slicing, split, variants=variants)
+    if crop:
+        tables = widened(tables, [store.tracks for store in stores])
+    tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    strata = {"none": None, "class": labels, "track": tracks}[balance]
     streams = tuple(
-        Stream(store, table, labels, frames=window, batch_size=batch_size, device=device, seed=seed)
+        Stream(store, table, labels, frames=window, batch_size=batch_size, device=device, seed=seed, strata=strata)
         for store, table, window in zip(stores, tables, frames, strict=True)
     )
     stream = streams[0] if len(streams) == 1 else Joint(streams, [store.spec.frame_rate for store in stores])
-    tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     return Part(tables[0], streams, stream, tracks)
 
 
-def keep_resident(parts: Sequence[Part], device: torch.device) -> list[tuple[int, bool]]:
-    """Have every store whose frames fit stay on the device, the smallest first; the others are streamed.
+def keep_resident(
+    parts: Sequence[Part], device: torch.device, wanted: Residency | Literal["auto"] = "auto"
+) -> list[tuple[int, Residency]]:
+    """Have the frames of every store stay where they fit, the smallest first: on the device, on the host, or on disk.
+
+    Args:
+        parts: what is read at the same time.
+        device: where batches are wanted. Where that is the CPU, its memory is the host's.
+        wanted: `auto`, or where the frames of all stores stay, whatever fits.
 
     Returns:
-        Bytes of the frames of each store, and whether they stay.
+        Bytes of the frames of each store, and where they stay.
     """
     by_store = list(zip(*(part.streams for part in parts), strict=True))
     sizes = [sum(stream.nbytes for stream in streams) for streams in by_store]
-    stay = [False] * len(sizes)
-    taken = 0
+    host = torch.device("cpu")
+    taken = {device: 0, host: 0}
+    stay: list[Residency] = ["stream"] * len(sizes)
     for which in sorted(range(len(sizes)), key=sizes.__getitem__):
-        stay[which] = fits(taken + sizes[which], device)
-        taken += sizes[which] if stay[which] else 0
+        if wanted != "auto":
+            stay[which] = wanted
+        elif fits(taken[device] + sizes[which], device):
+            stay[which] = "device"
+            taken[device] += sizes[which]
+        elif device != host and fits(taken[host] + sizes[which], host):
+            stay[which] = "host"
+            taken[host] += sizes[which]
+        if device == host and stay[which] != "stream":
+            stay[which] = "host"
         for stream in by_store[which]:
-            stream.resident = stay[which]
+            # Frames on the host need no copy to be on the device where that is the CPU.
+            stream.residency = "device" if device == host and stay[which] == "host" else stay[which]
     return list(zip(sizes, stay, strict=True))

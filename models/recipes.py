@@ -22,6 +22,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
 
 from models.augmentation import UNCHANGED, Augmentation
+from models.settings import PLAIN, Loop
 from pipeline.errors import SpecError
 from pipeline.features import FEATURES, FeatureSpec
 from pipeline.slicing import Slicing
@@ -46,32 +47,46 @@ class Dataset:
     split: Literal["official", "grouped"]
 
 
+#: Settings of their own that optimisers need, and values for those whom no recipe gives any.
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "adam": {"betas": (0.9, 0.999), "eps": 1e-8},
+    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8},
+    "rmsprop": {"rho": 0.9, "eps": 1e-8},
+    "sgd": {"momentum": 0.9},
+}
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """A gradient step.
 
     Attributes:
-        name: `adam`, or `rmsprop` without momentum; with both the weight decay is added to the gradient.
+        name: `adam`, `adamw` (Loshchilov and Hutter, 2019), `rmsprop` without momentum, or `sgd`; with all but `adamw`
+            the weight decay is added to the gradient.
         lr: learning rate of the first update.
-        eps: added to the root of the mean square gradient.
+        eps: added to the root of the mean square gradient; not for SGD.
         betas: Adam's moments.
         rho: share of the old value in RMSprop's mean square gradient.
+        momentum: SGD's.
         decay: `lr / (1 + decay * t)` after `t` updates.
         weight_decay: L2 term.
     """
 
-    name: Literal["adam", "rmsprop"]
+    name: Literal["adam", "adamw", "rmsprop", "sgd"]
     lr: float
-    eps: float
+    eps: float | None = None
     betas: tuple[float, float] | None = None
     rho: float | None = None
+    momentum: float | None = None
     decay: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        needed, foreign = ("betas", "rho") if self.name == "adam" else ("rho", "betas")
-        if getattr(self, needed) is None or getattr(self, foreign) is not None:
-            raise SpecError(f"{self.name} needs {needed}, and takes no {foreign}", "say how it averages gradients")
+        needed = OPTIMIZERS[self.name]
+        foreign = [key for key in ("eps", "betas", "rho", "momentum") if key not in needed]
+        if any(getattr(self, key) is None for key in needed) or any(getattr(self, key) is not None for key in foreign):
+            problem = f"{self.name} needs {' and '.join(needed)}, and takes no {' or '.join(foreign)}"
+            raise SpecError(problem, "say how it averages gradients")
 
 
 @dataclass(frozen=True)
@@ -87,21 +102,23 @@ class Training:
         seed: of initial weights, order and dropout.
         optimizer: what an update does.
         augmentation: what happens to the slices of the training split.
+        loop: everything else.
     """
 
     loss: Literal["cross-entropy", "binary-on-softmax"]
     batch_size: int
     epochs: int
-    monitor: Literal["accuracy", "loss"]
+    monitor: Literal["accuracy", "track_accuracy", "loss"]
     patience: int
     seed: int
     optimizer: Optimizer
     augmentation: Augmentation = UNCHANGED
+    loop: Loop = PLAIN
 
     @property
     def mode(self) -> Literal["max", "min"]:
         """Which way the monitored metric improves."""
-        return "max" if self.monitor == "accuracy" else "min"
+        return "min" if self.monitor == "loss" else "max"
 
 
 @dataclass(frozen=True)

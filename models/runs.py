@@ -3,6 +3,8 @@
 config.json         what was trained on what, and with which versions; written once
 tracks.parquet      the tracks it used and their splits
 history.jsonl       one line per epoch
+curves.png          the same as a picture
+not-finite.json     the slices whose loss was no number, which ended the training
 best.pt, last.pt    weights of the best epoch; the whole state after the last step, which `--resume` continues from
 model.skops         the fitted estimator, of a classical system
 summary.json        how it ended; absent until then
@@ -191,10 +193,14 @@ class Run:
         """How its training ended; empty while it has not."""
         return json.loads((self.path / "summary.json").read_bytes()) if self.finished else {}
 
+    def record(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a JSON file of the run."""
+        with files.output_errors(self.path):
+            files.write_json(self.path / name, value)
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the training ended."""
-        with files.output_errors(self.path):
-            files.write_json(self.path / "summary.json", summary)
+        self.record("summary.json", summary)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -222,8 +228,12 @@ class Run:
 
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        with files.output_errors(self.path):
+        try:
             files.write_bytes(self.path / name, buffer.getvalue())
+        except OSError as error:
+            problem = files.explain_output(error, self.path / name).problem
+            goes_on = f"see to that, then `mgc train --resume --run {self.path}` goes on from the checkpoint before"
+            raise MgcError(problem, goes_on) from error
 
     def load(self, name: str) -> dict[str, Any]:
         """A checkpoint, its tensors on the CPU.

@@ -1,8 +1,8 @@
 """The stream: slices of a store as batches of frames on the device.
 
 Shards are read whole and in their stored dtype, which is what crosses to the device: a quarter of float32. Windows are
-cut and turned into dB there. What fits in memory is read once and kept; else groups of shards are read by a thread
-while the batches of the group before are in use.
+cut and turned into dB there. What fits in the memory of the device is read once and kept there; else a thread makes
+groups of shards ready, from the host's memory or from disk, while the batches of the group before are in use.
 
 The order is a pure function of seed and epoch. Shards are drawn, dealt into groups, and the slices of a group shuffled:
 since tracks come to shards by a hash this equals a full shuffle for practical purposes, whatever is kept in memory.
@@ -16,6 +16,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from models.device import free_memory
+from models.sampling import balanced
 from pipeline.errors import StoreError
 from pipeline.store import Store
 
@@ -30,6 +32,9 @@ from pipeline.store import Store
 GROUP_BYTES = 256_000_000
 #: Share of the free memory that frames may fill; the rest is for weights and activations.
 RESIDENT_SHARE = 0.5
+
+#: Where frames are between the batches that they are part of: in the device's memory, the host's, or on disk.
+Residency = Literal["device", "host", "stream"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,15 @@ class Batch:
         frames: float32 `(batch, frames, bins)`, dB or MFCCs; of several inputs, a tuple of these.
         labels: class indices, int64 `(batch,)`.
         rows: which rows of the slice table they are, int64 `(batch,)`, on the host.
+        draws: which draws of the epoch, each of which is another one: the rows, unless some come twice.
+        number: of the batch in its epoch, from 0.
     """
 
     frames: Tensor | tuple[Tensor, ...]
     labels: Tensor
     rows: np.ndarray
+    draws: np.ndarray
+    number: int
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,14 @@ class Order:
 
     Attributes:
         rows: rows of the slice table in the order of the epoch, int64 `(slices,)`.
-        crops: where in its slice the window of each row begins, int64 `(slices,)`, by row.
+        draws: the draw that each of them is, int64 `(slices,)`; the row itself where every row is drawn once.
+        crops: where in its slice the window of each draw begins, int64 `(slices,)`, by draw.
         group: which group each row belongs to, int64 `(slices,)`, by row.
         groups: the shards of each group, as indices of `Stream.shards`.
     """
 
     rows: np.ndarray
+    draws: np.ndarray
     crops: np.ndarray
     group: np.ndarray
     groups: list[np.ndarray]
@@ -71,11 +82,13 @@ class Pool:
     Attributes:
         frames: `(n, bins)`, in the stored dtype.
         base: row where each shard begins, int64 `(shards,)`; meaningless for shards that are not in the pool.
+        lost: which shards could not be read, bool `(shards,)`.
         ready: on CUDA, the event after which they are there.
     """
 
     frames: Tensor
     base: np.ndarray
+    lost: np.ndarray
     ready: torch.cuda.Event | None
 
 
@@ -94,9 +107,14 @@ class Stream:
         device: where batches are wanted.
         seed: of the order and of the windows, which are drawn anew each epoch; None for the order of the table and
             windows from the centre of each slice.
+        strata: what an epoch has as much of as of anything else, such as the class of each slice, as indices from 0,
+            int64 `(slices,)`; None for each slice once.
 
     Attributes:
-        resident: whether all shards stay on the device once they are read; see `fits`.
+        residency: where frames stay once they are read; changes no batch.
+        skip_damaged: whether to go on without a shard that cannot be read. Batches lack its slices, and those that are
+            left without any, or in training with a lone one, are left out; the others keep their numbers.
+        damaged: what is wrong with each shard that could not be read, by its place in `shards`.
         spare: frames by which the window of each slice can be moved, int64 `(slices,)`.
         shards: numbers of the shards that hold the slices, ascending.
         shard_of: where in `shards` that of each slice is, int64 `(slices,)`.
@@ -112,8 +130,14 @@ class Stream:
         batch_size: int,
         device: torch.device,
         seed: int | None = None,
+        strata: np.ndarray | None = None,
     ) -> None:
-        self.labels, self.frames, self.device, self.resident = labels, frames, device, True
+        self.labels, self.frames, self.device = labels, frames, device
+        self.residency: Residency = "device"
+        self.skip_damaged = False
+        self.damaged: dict[int, StoreError] = {}
+        self._host: dict[int, np.ndarray] = {}
+        self._strata = strata
         self._store, self._spec, self._seed = store, store.spec, seed
         self.shards, self.shard_of = np.unique(slices["shard"].to_numpy(), return_inverse=True)
         self._first = slices["first_frame"].to_numpy()
@@ -132,6 +156,11 @@ class Stream:
         return len(self._bounds) - 1
 
     @property
+    def bins(self) -> int:
+        """Values of a frame."""
+        return self._spec.bins
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all frames as stored."""
         return int(self._stop.sum()) * self._frame_bytes
@@ -145,18 +174,21 @@ class Stream:
         """What an epoch reads: a pure function of the seed and `epoch`."""
         n = len(self.shard_of)
         if self._seed is None:
-            groups, keys, crops = self._deal(np.arange(len(self.shards))), np.arange(n), self.spare // 2
+            drawn = keys = np.arange(n)
+            groups, crops = self._deal(np.arange(len(self.shards))), self.spare // 2
         else:
             # Only `random`, whose stream NumPy has never changed: `permutation` and `integers` make no such promise.
             generator = np.random.default_rng([self._seed, epoch])
             groups = self._deal(np.argsort(generator.random(len(self.shards))))
+            drawn = np.arange(n) if self._strata is None else balanced(self._strata, generator)
             keys = np.argsort(generator.random(n))
-            crops = (generator.random(n) * (self.spare + 1)).astype(np.int64)
+            crops = (generator.random(n) * (self.spare[drawn] + 1)).astype(np.int64)
         group_of = np.empty(len(self.shards), np.int64)
         for number, members in enumerate(groups):
             group_of[members] = number
         group = group_of[self.shard_of]
-        return Order(np.lexsort((keys, group)), crops, group, groups)
+        draws = np.lexsort((keys, group[drawn]))
+        return Order(drawn[draws], draws, crops, group, groups)
 
     def batches(self, epoch: int = 0, start: int = 0, order: Order | None = None) -> Generator[Batch, None, None]:
         """The batches of an epoch from number `start` on: (epoch, batch) is all the state there is.
@@ -175,15 +207,21 @@ class Stream:
         current = order.group[order.rows[self._bounds[start]]]
         with contextlib.closing(self._pools(order.groups[current:])) as pools:
             pool = next(pools)
-            for begin, end in itertools.pairwise(self._bounds[start:]):
-                rows = order.rows[begin:end]
-                parts = []
-                for part in np.split(rows, np.flatnonzero(np.diff(order.group[rows])) + 1):
-                    if order.group[part[0]] != current:
-                        pool, current = next(pools), order.group[part[0]]
-                    parts.append(self._cut(pool, part, order.crops))
+            for number, (begin, end) in enumerate(itertools.pairwise(self._bounds[start:]), start):
+                parts, kept = [], []
+                group = order.group[order.rows[begin:end]]
+                for places in np.split(np.arange(begin, end), np.flatnonzero(np.diff(group)) + 1):
+                    if order.group[order.rows[places[0]]] != current:
+                        pool, current = next(pools), order.group[order.rows[places[0]]]
+                    readable = places[~pool.lost[self.shard_of[order.rows[places]]]]
+                    parts.append(self._cut(pool, order.rows[readable], order.crops[order.draws[readable]]))
+                    kept.append(readable)
+                left = np.concatenate(kept)
+                if not len(left) or (len(left) == 1 < end - begin and self._seed is not None):
+                    continue
+                rows = order.rows[left]
                 labels = torch.from_numpy(self.labels[rows]).to(self.device)
-                yield Batch(self._values(parts), labels, rows)
+                yield Batch(self._values(parts), labels, rows, order.draws[left], number)
 
     def _deal(self, drawn: np.ndarray) -> list[np.ndarray]:
         """The shards in groups of at most `GROUP_BYTES`, in the order they were drawn."""
@@ -200,7 +238,7 @@ class Stream:
 
     def _pools(self, groups: list[np.ndarray]) -> Generator[Pool, None, None]:
         """The pool of each group. Two exist at a time: one in use and one that a thread reads meanwhile."""
-        if self.resident:
+        if self.residency == "device":
             yield from itertools.repeat(self._everything, len(groups))
             return
         with ThreadPoolExecutor(1, "shards") as reader:
@@ -215,20 +253,42 @@ class Stream:
     def _everything(self) -> Pool:
         return self._received(self._load(np.arange(len(self.shards))))
 
+    def release(self) -> None:
+        """Forget what has been read and kept."""
+        self.__dict__.pop("_everything", None)
+        self._host.clear()
+
     def _load(self, shards: np.ndarray) -> Pool:
         """Read shards and send them to the device."""
         stop = self._stop[shards]
         base = np.zeros(len(self.shards), np.int64)
         base[shards] = np.cumsum(stop) - stop
+        lost = np.zeros(len(self.shards), bool)
         shape = int(stop.sum()), self._spec.bins
         with torch.cuda.stream(self._side_stream):
             frames = torch.empty(shape, dtype=getattr(torch, self._spec.dtype), device=self.device)
             for shard in shards:
-                stored = torch.from_numpy(self._read(shard))
+                try:
+                    stored = torch.from_numpy(self._stored(int(shard)))
+                except StoreError as error:
+                    if not self.skip_damaged:
+                        raise
+                    self.damaged[int(shard)] = error
+                    lost[shard] = True
+                    continue
                 if self._side_stream:
                     stored = stored.pin_memory()
                 frames[base[shard] : base[shard] + len(stored)].copy_(stored, non_blocking=stored.is_pinned())
-            return Pool(frames, base, self._side_stream.record_event() if self._side_stream else None)
+            return Pool(frames, base, lost, self._side_stream.record_event() if self._side_stream else None)
+
+    def _stored(self, shard: int) -> np.ndarray:
+        """The frames of a shard, from the host's memory where they stay there."""
+        if shard in self._host:
+            return self._host[shard]
+        stored = self._read(shard)
+        if self.residency == "host":
+            self._host[shard] = stored
+        return stored
 
     def _read(self, shard: int) -> np.ndarray:
         number, stop = int(self.shards[shard]), int(self._stop[shard])
@@ -250,9 +310,9 @@ class Stream:
         return pool
 
     def _cut(self, pool: Pool, rows: np.ndarray, crops: np.ndarray) -> Tensor:
-        """Windows of the slices in `rows`, `(rows, frames, bins)` in the stored dtype, gathered on the device."""
+        """Windows of the slices in `rows`, `crops` frames into them, in the stored dtype, gathered on the device."""
         begins = pool.base[self.shard_of[rows]] + self._first[rows]
-        columns = np.stack([begins, crops[rows], self._length[rows]])[..., None]
+        columns = np.stack([begins, crops, self._length[rows]])[..., None]
         begin, crop, length = torch.from_numpy(columns).to(self.device)
         index = begin + (crop + self._ramp) % length
         # On the CPU this is 4 times faster than frames[index].

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,63 +14,23 @@ import torch
 
 from models import baselines, classical, loop, registry, weights
 from models.augment import Augmenter
-from models.augmentation import UNCHANGED, Augmentation
-from models.device import choose, keep_memory, seed_everything
+from models.augmentation import Augmentation
+from models.device import choose, keep_memory, require_amp, seed_everything
 from models.fit import check
 from models.loop import Echo
 from models.network import Network, outputs
+from models.options import Options, resolve
 from models.parts import Part, keep_resident, open_part
 from models.predict import BATCH_SIZE, open_stores, vectoriser
 from models.recipes import Optimizer, Training
 from models.registry import System
 from models.runs import Run
 from models.selection import n_usable, select
+from models.settings import Loop
+from models.stream import Residency
 from pipeline.errors import ModelError, RunError, SpecError
-from pipeline.features import FeatureSpec
 from pipeline.slicing import Slicing
 from pipeline.store import Store
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may be chosen about a training; None leaves it to the recipe.
-
-    Attributes:
-        model: id of the system; None for the default of the store's feature.
-        epochs: at most.
-        batch_size: slices per update.
-        lr: learning rate of the first update.
-        seed: of initial weights, order, windows and dropout.
-        device: auto, cpu, cuda, cuda:1.
-        limit_tracks: tracks of each genre for training, and for validation, at most.
-        as_published: refuse to train where anything differs from the study.
-        as_sliced: cut tracks as the study did, however the store is cut.
-        weights: file that a network starts from instead of random weights; see `models.weights`.
-        variants: train on the variants of training tracks, too, where the store has some.
-        augmentation: what happens to the slices of the training split instead of what the recipe says.
-    """
-
-    model: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    device: str = "auto"
-    limit_tracks: int | None = None
-    as_published: bool = False
-    as_sliced: bool = False
-    weights: Path | None = None
-    variants: bool = True
-    augmentation: Augmentation | None = None
-
-    def __post_init__(self) -> None:
-        # Batch normalisation cannot learn from a single slice.
-        for name, least in {"epochs": 1, "batch_size": 2, "seed": 0, "limit_tracks": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise SpecError(f"--{name.replace('_', '-')} {value}", f"it must be at least {least}")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise SpecError(f"--lr {self.lr:g}", "it must be a positive number")
 
 
 def train(
@@ -107,7 +66,11 @@ def train(
     for one in stores:
         one.require_finished()
     system.require_trainable(len(stores))
-    recipe, seed, changes = _resolve(system, options, [one.spec for one in stores])
+    recipe, seed, changes = resolve(system, options, [one.spec for one in stores])
+    device = choose(options.device)
+    require_amp(recipe.loop.amp if recipe else "off", device)
+    if options.skip_damaged and further:
+        raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
     slicing = (system.recipe.slicing if options.as_sliced else store.slicing).fitted(store.spec)
     selection = select(store, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
     origin = None
@@ -143,7 +106,9 @@ def train(
         "variants": variants,
         "weights": origin,
         "seed": seed,
-        "device": str(choose(options.device)),
+        "device": str(device),
+        "residency": options.residency,
+        "skip_damaged": options.skip_damaged,
         "threads": torch.get_num_threads(),
         "differences": differences,
         "leaky": False,
@@ -152,7 +117,7 @@ def train(
     begun(run)
     for difference in differences:
         echo(f"differs from the study: {difference}")
-    _execute(run, stores, run.config["device"], echo)
+    _execute(run, stores, echo)
     return run
 
 
@@ -176,13 +141,22 @@ def _typical(lengths: np.ndarray) -> int:
     return int(np.sort(lengths)[(len(lengths) - 1) // 2])
 
 
-def resume(run: Run, device: str | None = None, echo: Echo = print) -> None:
+def resume(
+    run: Run,
+    device: str | None = None,
+    echo: Echo = print,
+    *,
+    residency: str | None = None,
+    skip_damaged: bool = False,
+) -> None:
     """Continue an interrupted run to the result it would have had.
 
     Args:
         run: the run; nothing happens where it is finished.
         device: another device than before, which rounds differently.
         echo: prints a line.
+        residency: another one than before, which changes nothing that is learnt.
+        skip_damaged: go on without shards that cannot be read, also where the run was to stop then.
 
     Raises:
         RunError: the store has changed since, or a checkpoint is damaged.
@@ -198,79 +172,16 @@ def resume(run: Run, device: str | None = None, echo: Echo = print) -> None:
             raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
         if store.manifest_digest != source.manifest:
             raise RunError(f"{store.path} has changed since the run began", "train a new run")
-    _execute(run, stores, device or run.config["device"], echo)
+    machine = {"device": device, "residency": residency, "skip_damaged": skip_damaged}
+    run = dataclasses.replace(run, config=run.config | {name: value for name, value in machine.items() if value})
+    _execute(run, stores, echo)
 
 
-def _resolve(system: System, options: Options, specs: Sequence[FeatureSpec]) -> tuple[Training | None, int, list[str]]:
-    """The recipe with what the user chose instead, the seed, and how the first differs from the study's."""
-    recipe = system.recipe.training
-    names = {"epochs": "epochs", "batch_size": "batch size", "lr": "learning rate"}
-    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if recipe is None:
-        foreign = {"weights": options.weights, "augment": options.augmentation}
-        for name in [*chosen, *(name for name, value in foreign.items() if value)]:
-            raise SpecError(f"--{name.replace('_', '-')}: {system.id} is fitted in one step", "leave the option out")
-        return None, options.seed or 0, []
-    study = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "lr": recipe.optimizer.lr}
-    changes = [f"{names[name]} {value:g} for {study[name]:g}" for name, value in chosen.items() if value != study[name]]
-    ours = study | chosen
-    augmentation = _augmentation(system, options.augmentation, recipe.augmentation, specs)
-    if augmentation != recipe.augmentation:
-        changes.append(f"augmentation {augmentation} for {recipe.augmentation}")
-    resolved = dataclasses.replace(
-        recipe,
-        epochs=ours["epochs"],
-        batch_size=ours["batch_size"],
-        seed=recipe.seed if options.seed is None else options.seed,
-        optimizer=dataclasses.replace(recipe.optimizer, lr=ours["lr"]),
-        augmentation=augmentation,
-    )
-    return resolved, resolved.seed, changes
-
-
-def _augmentation(
-    system: System, chosen: Augmentation | None, study: Augmentation, specs: Sequence[FeatureSpec]
-) -> Augmentation:
-    """What was chosen, else the study's as far as it can be done: not on features made of what it changes."""
-    if len(specs) > 1:
-        if chosen:
-            raise SpecError(f"--augment: {system.id} reads several stores", "leave the option out")
-        return UNCHANGED
-    if chosen is not None:
-        chosen.check(specs[0])
-        return chosen
-    try:
-        study.check(specs[0])
-    except SpecError:
-        return UNCHANGED
-    return study
-
-
-def _execute(run: Run, stores: Sequence[Store], device: str, echo: Echo) -> None:
+def _execute(run: Run, stores: Sequence[Store], echo: Echo) -> None:
     """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
-    # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
-    torch.set_num_threads(run.config["threads"])
-    keep_memory()
-    seed_everything(run.config["seed"])
     began = time.monotonic()
-    system, where = registry.get(run.model), choose(device)
-    recipe = run.config["training"]
-    training, validation = parts = [
-        open_part(
-            run.selection,
-            stores,
-            run.slicing,
-            split,
-            frames=[source.frames for source in run.sources],
-            batch_size=recipe["batch_size"] if recipe else BATCH_SIZE,
-            device=where,
-            seed=run.config["seed"] if recipe and split == "training" else None,
-            variants=bool(run.config.get("variants")) and split == "training",
-        )
-        for split in ("training", "validation")
-    ]
-    kept = keep_resident(parts, where)
-    for text in _describe(run, stores, parts, where, kept):
+    system, (training, validation), kept = open_run(run, stores)
+    for text in _describe(run, stores, (training, validation), kept):
         echo(text)
     if system.kind == "classical":
         ended = _fit_classical(run, system, training, validation)
@@ -280,12 +191,64 @@ def _execute(run: Run, stores: Sequence[Store], device: str, echo: Echo) -> None
     which = f"best epoch {best['epoch']} of {ended['epochs']}: " if "epoch" in best else ""
     accuracies = best["validation_accuracy"], best["validation_track_accuracy"]
     echo("{}validation accuracy {:.1%} by slice, {:.1%} by track".format(which, *accuracies))
-    residency = ["resident" if stays else "streamed" for _, stays in kept]
-    run.finish(ended | {"residency": " + ".join(residency), "seconds": time.monotonic() - began})
+    residency = " + ".join(where for _, where in kept)
+    run.finish(ended | {"residency": residency, "seconds": time.monotonic() - began})
+
+
+def open_run(run: Run, stores: Sequence[Store]) -> tuple[System, tuple[Part, Part], list[tuple[int, Residency]]]:
+    """What a run trains: its system, its training and validation split, and where their frames stay.
+
+    PyTorch's random numbers start at the run's seed, and its threads are as many as when the run began.
+
+    Raises:
+        RunError: a store no longer holds one of the tracks as it was.
+        MgcError: there is no such device.
+    """
+    # Sums are split among threads, and rounded accordingly: another number of them gives other weights.
+    torch.set_num_threads(run.config["threads"])
+    keep_memory()
+    seed_everything(run.config["seed"])
+    system, device, recipe = registry.get(run.model), choose(run.config["device"]), training_of(run)
+    require_amp(recipe.loop.amp if recipe else "off", device)
+    training, validation = (
+        open_part(
+            run.selection,
+            stores,
+            run.slicing,
+            split,
+            frames=[source.frames for source in run.sources],
+            batch_size=recipe.batch_size if recipe else BATCH_SIZE,
+            device=device,
+            seed=run.config["seed"] if recipe and split == "training" else None,
+            variants=bool(run.config.get("variants")) and split == "training",
+            balance=recipe.loop.balance if recipe and split == "training" else "none",
+            crop=bool(recipe and recipe.loop.crop) and split == "training",
+        )
+        for split in ("training", "validation")
+    )
+    for stream in (*training.streams, *validation.streams):
+        stream.skip_damaged = run.config.get("skip_damaged", False)
+    kept = keep_resident((training, validation), device, run.config.get("residency", "auto"))
+    return system, (training, validation), kept
+
+
+def training_of(run: Run) -> Training | None:
+    """How a run is trained; None where its system is fitted in one step."""
+    values = run.config["training"]
+    if values is None:
+        return None
+    betas = values["optimizer"]["betas"]
+    optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(betas) if betas else None})
+    augmentation, loop = Augmentation(**values.get("augmentation", {})), Loop(**values.get("loop", {}))
+    return Training(**values | {"optimizer": optimizer, "augmentation": augmentation, "loop": loop})
+
+
+#: What is said of frames that stay there.
+_STAY = {"device": "kept on the device", "host": "kept in memory", "stream": "streamed from disk"}
 
 
 def _describe(
-    run: Run, stores: Sequence[Store], parts: Sequence[Part], device: torch.device, kept: Sequence[tuple[int, bool]]
+    run: Run, stores: Sequence[Store], parts: Sequence[Part], kept: Sequence[tuple[int, Residency]]
 ) -> Iterator[str]:
     training, validation = (f"{len(part.slices)} slices of {part.tracks.max() + 1} tracks" for part in parts)
     params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""
@@ -294,10 +257,11 @@ def _describe(
     if run.config.get("variants"):
         count = parts[0].slices["variant"].length() - parts[0].slices["variant"].null_count
         yield f"{count} of the slices to train on are of variants: {', '.join(run.config['variants'])}"
+    device = parts[0].stream.device
     where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
     frames = (
         f"{nbytes / 1e6:.0f} MB of {f'{store.spec.name} ' if len(stores) > 1 else ''}frames "
-        f"{'kept in memory' if stays else 'streamed from disk'}"
+        f"{_STAY[stays]} (--residency {stays})"
         for store, (nbytes, stays) in zip(stores, kept, strict=True)
     )
     yield f"on {where}; {', '.join(frames)}"
@@ -306,20 +270,29 @@ def _describe(
 
 
 def _fit_network(run: Run, system: System, training: Part, validation: Part, echo: Echo) -> dict[str, Any]:
-    values = run.config["training"]
-    betas = values["optimizer"]["betas"]
-    optimizer = Optimizer(**values["optimizer"] | {"betas": tuple(betas) if betas else None})
-    augmentation = Augmentation(**values.get("augmentation", {}))
-    recipe = Training(**values | {"optimizer": optimizer, "augmentation": augmentation})
-    augmenter = Augmenter(augmentation, run.spec, run.config["seed"]) if augmentation else None
+    network, recipe, augmenter = build(run, system, training, echo)
+    at = loop.fit(run, network, recipe, training, validation, augmenter, echo)
+    ended = {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
+    return ended | ({"damaged": at.damaged} if at.damaged else {})
+
+
+def build(run: Run, system: System, training: Part, echo: Echo = print) -> tuple[Network, Training, Augmenter | None]:
+    """The network that a run begins with, how it is trained, and what changes the slices.
+
+    Raises:
+        RunError: the weights that it starts from have changed.
+    """
+    recipe = training_of(run)
+    assert recipe is not None
     specs = [source.spec for source in run.sources]
-    network = Network(system, specs, len(run.classes)).to(training.stream.device)
-    if (origin := run.config.get("weights")) and not (run.path / "last.pt").exists():
-        _load_weights(network, system, run, origin, echo)
-    if not (run.path / "last.pt").exists():
+    last = recipe.loop.channels_last
+    network = Network(system, specs, len(run.classes), channels_last=last).to(training.stream.device)
+    if not (run.path / "last.pt").exists():  # else all of it comes from there
+        if origin := run.config.get("weights"):
+            _load_weights(network, system, run, origin, echo)
         network.measure(training.stream)
-    at = loop.fit(run, network, recipe, training.stream, validation.stream, validation.tracks, augmenter, echo)
-    return {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
+    augmenter = Augmenter(recipe.augmentation, run.spec, run.config["seed"]) if recipe.augmentation else None
+    return network, recipe, augmenter
 
 
 def _load_weights(network: Network, system: System, run: Run, origin: dict[str, Any], echo: Echo) -> None:

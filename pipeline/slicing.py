@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,6 +213,54 @@ def cut_alike(
         schema=SLICE_SCHEMA,
     )
     return table.filter(inside), kept[inside]
+
+
+def widened(joined: Sequence[pa.Table], manifests: Sequence[pa.Table]) -> list[pa.Table]:
+    """Slices that take in all of their tracks, for windows to be drawn from.
+
+    Those of tracks with gaps stay as they are: they lie between them.
+
+    Args:
+        joined: rows of `SLICE_SCHEMA` in one store or several, row i the same moment of the same track.
+        manifests: of the stores.
+
+    Returns:
+        Tables of as many rows: only `start_s`, `first_frame` and `n_frames` are others.
+    """
+    spans = [_spans(slices, tracks) for slices, tracks in zip(joined, manifests, strict=True)]
+    whole = np.logical_and.reduce([whole for _, _, whole in spans])
+    made = []
+    for slices, (first, n_frames, _) in zip(joined, spans, strict=True):
+        columns = {"start_s": np.zeros(len(slices)), "first_frame": first, "n_frames": n_frames.astype(np.int32)}
+        for name, values in columns.items():
+            at = SLICE_SCHEMA.get_field_index(name)
+            column = pa.array(np.where(whole, values, slices[name].to_numpy()), SLICE_SCHEMA.field(at).type)
+            slices = slices.set_column(at, SLICE_SCHEMA.field(at), column)
+        made.append(slices)
+    return made
+
+
+def _spans(slices: pa.Table, tracks: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the track or variant of each slice: first frame in its shard, frames, and whether it is without gaps."""
+    tracks = tracks.filter(pc.greater(tracks["n_frames"], 0))
+    owners = (tracks.append_column("variant", pa.nulls(len(tracks), pa.string())), _variants(tracks))
+    keys = [_keys(table) for table in (slices, *owners)]
+    row = pc.index_in(keys[0], value_set=pa.chunked_array(keys[1:]).combine_chunks()).to_numpy()
+    first, n_frames, gaps = (
+        np.concatenate([column.to_numpy() for column in columns])[row]
+        for columns in (
+            [table["first_frame"] for table in owners],
+            [table["n_frames"] for table in owners],
+            [pc.fill_null(pc.list_value_length(table["gaps"]), 0) for table in owners],
+        )
+    )
+    return first, n_frames, gaps == 0
+
+
+def _keys(table: pa.Table) -> pa.Array:
+    """Which track or variant a row belongs to, as one text."""
+    variant = pc.fill_null(table["variant"].cast(pa.string()), "")
+    return pc.binary_join_element_wise(variant, table["track_id"], "\n").combine_chunks()
 
 
 def _gaps(tracks: pa.Table) -> dict[int, np.ndarray]:

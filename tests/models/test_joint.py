@@ -42,7 +42,7 @@ def make_pair(root: Path, slicing: Slicing | None = None, seconds: tuple[float, 
 
 
 def open_joint(
-    stores: list[Store], slicing: Slicing | None = None, *, seed: int | None = 5, resident: bool = True
+    stores: list[Store], slicing: Slicing | None = None, *, seed: int | None = 5, residency: stream.Residency = "device"
 ) -> Part:
     slicing = slicing or stores[0].slicing
     selection = select(stores[0], stores[1:], slicing=slicing)
@@ -50,7 +50,7 @@ def open_joint(
         selection, stores, slicing, "training", frames=WINDOWS[: len(stores)], batch_size=7, device=CPU, seed=seed
     )
     for one in part.streams:
-        one.resident = resident
+        one.residency = residency
     return part
 
 
@@ -101,8 +101,8 @@ def test_windows_lie_inside_the_slices_of_all_stores(stores: list[Store]) -> Non
 
 
 def test_residency_changes_no_batch(stores: list[Store], small_groups: None) -> None:
-    resident, streamed, mixed = (open_joint(stores, resident=resident) for resident in (True, False, True))
-    mixed.streams[0].resident = False
+    resident, streamed, mixed = (open_joint(stores, residency=where) for where in ("device", "stream", "device"))
+    mixed.streams[0].residency = "host"
     assert len(resident.streams[0].order(0).groups) > 2
     for epoch in range(2):
         whole = list(resident.stream.batches(epoch))
@@ -117,10 +117,10 @@ def test_what_fits_in_memory_is_decided_for_each_store(stores: list[Store], monk
     audio, mel = (stream.nbytes for stream in part.streams)
     assert mel < audio
     monkeypatch.setattr("models.parts.fits", lambda nbytes, device: nbytes < audio)
-    assert keep_resident([part], CPU) == [(audio, False), (mel, True)]
-    assert [stream.resident for stream in part.streams] == [False, True]
+    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
+    assert [stream.residency for stream in part.streams] == ["stream", "device"]
     monkeypatch.setattr("models.parts.fits", lambda nbytes, device: nbytes < audio + mel)
-    assert keep_resident([part], CPU) == [(audio, False), (mel, True)]
+    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
 
 
 def test_slices_in_frames_of_the_first_store(stores: list[Store]) -> None:

@@ -177,7 +177,7 @@ def test_weights_load_without_running_code(id: str, tmp_path: Path) -> None:
 def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
     training = registry.get(id).recipe.training
     assert training is not None
-    optimizer, _ = build_optimizer(training.optimizer, [nn.Parameter(torch.zeros(1))])
+    optimizer = build_optimizer(training.optimizer, [nn.Parameter(torch.zeros(1))])
     assert optimizer.param_groups[0]["lr"] == training.optimizer.lr
     assert training.loss in LOSSES
 

@@ -20,6 +20,7 @@ from pipeline.slicing import Slicing
 from pipeline.store import Store
 
 CPU = torch.device("cpu")
+RESIDENCIES: tuple[stream.Residency, ...] = ("device", "host", "stream")
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,12 @@ def open_stream(
     frames: int = 60,
     batch_size: int = 10,
     seed: int | None = 5,
-    resident: bool = True,
+    residency: stream.Residency = "device",
     device: torch.device = CPU,
 ) -> Stream:
     slices, labels = select(store).slices(store, store.slicing, split)
     made = Stream(store, slices, labels, frames=frames, batch_size=batch_size, device=device, seed=seed)
-    made.resident = resident
+    made.residency = residency
     return made
 
 
@@ -72,9 +73,10 @@ def test_order_is_a_function_of_seed_and_epoch(store: Store, small_groups: None)
 
 
 def test_order_does_not_depend_on_what_is_kept_in_memory(store: Store, small_groups: None) -> None:
-    resident, streamed = open_stream(store), open_stream(store, resident=False)
+    resident, *others = (open_stream(store, residency=residency) for residency in RESIDENCIES)
     for epoch in range(3):
-        assert_same(list(resident.batches(epoch)), list(streamed.batches(epoch)))
+        for other in others:
+            assert_same(list(resident.batches(epoch)), list(other.batches(epoch)))
 
 
 def test_an_epoch_has_each_slice_once(store: Store, small_groups: None) -> None:
@@ -99,9 +101,9 @@ def test_slices_of_the_shards_of_a_group_are_mixed(store: Store, small_groups: N
     assert {tuple(everything.order(epoch).groups[0]) for epoch in range(8)} != {tuple(order.groups[0])}
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_an_epoch_continues_from_any_batch(store: Store, small_groups: None, resident: bool) -> None:
-    part = open_stream(store, resident=resident)
+@pytest.mark.parametrize("residency", RESIDENCIES)
+def test_an_epoch_continues_from_any_batch(store: Store, small_groups: None, residency: stream.Residency) -> None:
+    part = open_stream(store, residency=residency)
     whole = list(part.batches(2))
     for start in range(len(part) + 1):
         assert_same(whole[start:], list(part.batches(2, start)))
@@ -184,14 +186,14 @@ def test_a_short_track_is_repeated_to_fill_the_window(tmp_path: Path) -> None:
 # -- shards -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("residency", RESIDENCIES)
 def test_shards_of_other_splits_are_never_read(
-    store: Store, small_groups: None, resident: bool, monkeypatch: pytest.MonkeyPatch
+    store: Store, small_groups: None, residency: stream.Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
     monkeypatch.setattr(Store, "read", lambda *args, read=read, whole=Store.read: read.append(args[1]) or whole(*args))
     for split in ("training", "validation"):
-        list(open_stream(store, split, resident=resident).batches())
+        list(open_stream(store, split, residency=residency).batches())
     rows = store.tracks.to_pylist()
     assert set(read) == {row["shard"] for row in rows if row["split"] != "test"}
     assert not set(read) & {row["shard"] for row in rows if row["split"] == "test"}
@@ -202,9 +204,9 @@ def test_resident_shards_are_read_once_and_streamed_ones_each_epoch(
 ) -> None:
     read: list[int] = []
     monkeypatch.setattr(Store, "read", lambda *args, read=read, whole=Store.read: read.append(args[1]) or whole(*args))
-    for resident, times in ((True, 1), (False, 3)):
+    for residency, times in zip(RESIDENCIES, (1, 1, 3), strict=True):
         read.clear()
-        part = open_stream(store, resident=resident)
+        part = open_stream(store, residency=residency)
         for epoch in range(3):
             list(part.batches(epoch))
         assert set(Counter(read).values()) == {times}
@@ -224,7 +226,7 @@ def test_the_next_group_is_read_while_this_one_is_used(
         return frames
 
     monkeypatch.setattr(Store, "read", note)
-    part = open_stream(store, resident=False)
+    part = open_stream(store, residency="stream")
     groups = part.order(0).groups
     batches = part.batches(0)
     next(batches)  # of the first group, while the consumer is busy here:
@@ -235,27 +237,27 @@ def test_the_next_group_is_read_while_this_one_is_used(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("shards")]
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_a_damaged_shard_is_named(tmp_path: Path, resident: bool, small_groups: None) -> None:
+@pytest.mark.parametrize("residency", RESIDENCIES)
+def test_a_damaged_shard_is_named(tmp_path: Path, residency: stream.Residency, small_groups: None) -> None:
     store = make_store(tmp_path / "store")
     file = max((store.shard_path(2)).rglob("c/*/*"), key=lambda path: path.stat().st_size)
     data = bytearray(file.read_bytes())
     data[len(data) // 3] ^= 0xFF
     file.write_bytes(data)
     with pytest.raises(StoreError, match=r"00002.zarr.*damaged"):
-        list(open_stream(store, resident=resident).batches())
+        list(open_stream(store, residency=residency).batches())
     file.unlink()
     with pytest.raises(StoreError, match=r"00002.zarr.*No such file"):
-        list(open_stream(store, resident=resident).batches())
+        list(open_stream(store, residency=residency).batches())
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("resident", [True, False])
-def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, resident: bool) -> None:
-    on_gpu = open_stream(store, resident=resident, device=torch.device("cuda"))
+@pytest.mark.parametrize("residency", RESIDENCIES)
+def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, residency: stream.Residency) -> None:
+    on_gpu = open_stream(store, residency=residency, device=torch.device("cuda"))
     for epoch in range(3):
         for ours, theirs in zip(on_gpu.batches(epoch), open_stream(store).batches(epoch), strict=True):
             assert ours.frames.is_cuda

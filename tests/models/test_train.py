@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import math
 import os
 import shutil
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +21,13 @@ from stores import GENRES, make_store
 from tiny import TINY
 from torch import Tensor
 
-from models import loop, parts, registry
+from models import loop, parts, progress, registry
 from models.augmentation import Augmentation
 from models.optim import LOSSES
 from models.predict import predict
 from models.runs import Run
-from models.train import Options, resume, train
+from models.settings import Loop
+from models.train import Options, open_run, resume, train
 from pipeline.errors import ModelError, RunError, SpecError, StoreError
 from pipeline.features import Mel
 from pipeline.manifest import publish
@@ -167,9 +171,9 @@ def test_a_run_is_told_of_before_it_is_trained(store: Store, tmp_path: Path) -> 
 def test_how_long_it_will_take() -> None:
     recipe = dataclasses.replace(TINY.recipe.training, epochs=10)
     at = loop.Progress(epoch=4, batch=20)
-    text = loop.remaining([9.0, 1.0, 1.0], at, recipe, n_training=100, n_validation=30)
+    text = progress.remaining([9.0, 1.0, 1.0], at, recipe, n_training=100, n_validation=30)
     assert text.startswith("about 11 min for at most 6 more epochs")  # 580 updates and 180 thirds of one
-    assert [loop.duration(seconds) for seconds in (0.2, 89, 100, 7260)] == ["1 s", "89 s", "2 min", "2 h 1 min"]
+    assert [progress.duration(seconds) for seconds in (0.2, 89, 100, 7260)] == ["1 s", "89 s", "2 min", "2 h 1 min"]
 
 
 # -- twice the same ---------------------------------------------------------------------------------------------------
@@ -186,8 +190,8 @@ def test_streamed_or_resident_gives_the_same_weights(
 ) -> None:
     monkeypatch.setattr(parts, "fits", lambda *_: False)
     run = quiet(store, tmp_path)
-    assert run.summary["residency"] == "streamed"
-    assert reference.summary["residency"] == "resident"
+    assert run.summary["residency"] == "stream"
+    assert reference.summary["residency"] == "host"
     assert_same_weights(run, reference)
 
 
@@ -209,7 +213,7 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 {how}
-train(Store.open(Path({store!r})), Options(model=TINY.id), Path({runs!r}), echo=lambda text: None)
+train(Store.open(Path({store!r})), Options(model=TINY.id, loop={loop!r}), Path({runs!r}), echo=lambda text: None)
 """
 
 DEATHS = {
@@ -239,17 +243,33 @@ os.fsync = lambda file: (whole(file), written.append(file), len(written) == 15 a
 
 #: The others take a quarter of a minute each, too.
 QUICK_DEATHS = ("steps after a checkpoint",)
+#: Whatever of the loop has a state or draws numbers.
+EVERYTHING = {
+    "schedule": "cosine", "warmup": 12, "label_smoothing": 0.1, "class_weights": True, "clip": 0.5, "ema": 0.9,
+    "amp": "bf16", "balance": "class", "crop": True,
+}  # fmt: skip
+PLATEAU = {"schedule": "plateau", "plateau_patience": 0, "ema": 0.5, "balance": "track"}
+
+
+@pytest.fixture(scope="module")
+def whole(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with everything on that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._systems, TINY.id, TINY)
+        torch.set_num_threads(1)
+        return quiet(store, tmp_path_factory.mktemp("runs"), loop=EVERYTHING)
 
 
 @pytest.mark.parametrize(
     "death",
     [pytest.param(death, marks=() if death in QUICK_DEATHS else pytest.mark.slow) for death in DEATHS],
 )
-def test_a_killed_run_continues_to_the_same_weights(store: Store, reference: Run, tmp_path: Path, death: str) -> None:
+def test_a_killed_run_continues_to_the_same_weights(store: Store, whole: Run, tmp_path: Path, death: str) -> None:
     here = str(Path(__file__).parent)
-    script = KILLED.format(here=here, how=DEATHS[death], store=str(store.path), runs=str(tmp_path))
+    names = {"here": here, "how": DEATHS[death], "store": str(store.path), "runs": str(tmp_path), "loop": EVERYTHING}
     root = str(Path(__file__).parents[2])
-    killed = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": root}, check=False)
+    command = [sys.executable, "-c", KILLED.format(**names)]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, check=False)
     assert killed.returncode == -signal.SIGKILL
     (path,) = tmp_path.iterdir()
     run = Run.open(path)
@@ -258,8 +278,16 @@ def test_a_killed_run_continues_to_the_same_weights(store: Store, reference: Run
         assert run.load("last.pt")["progress"]["batch"] == 3
     resume(run, echo=lambda text: None)
     assert run.finished
-    assert_same_weights(run, reference)
+    assert_same_weights(run, whole)
     assert run.history[-1]["epoch"] == len(run.history) == 6
+
+
+def test_everything_is_in_the_configuration_and_told(whole: Run) -> None:
+    assert whole.config["training"]["loop"] == dataclasses.asdict(Loop(**EVERYTHING))
+    assert whole.config["differences"] == [
+        "schedule cosine for constant", "warmup 12 for 0", "label smoothing 0.1 for 0", "class weights yes for no",
+        "clip 0.5 for 0", "ema 0.9 for 0", "amp bf16 for off", "balance class for none", "crop yes for no",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("step", [1, 3, 9, 12])
@@ -275,14 +303,32 @@ def test_ctrl_c_saves_the_last_whole_step(
     assert_same_weights(run, reference)
 
 
+@pytest.mark.parametrize(
+    "loop", [PLATEAU, pytest.param(EVERYTHING | {"compile": True}, marks=pytest.mark.slow)], ids=["plateau", "compiled"]
+)
+def test_schedule_average_and_graphs_continue_within_an_epoch(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: dict[str, object]
+) -> None:
+    whole = quiet(store, tmp_path / "whole", loop=loop, batch_size=15)  # 144 slices: batches of 14 and of 15
+    run = interrupted(store, tmp_path / "parts", monkeypatch, 24, loop=loop, batch_size=15)
+    monkeypatch.undo()
+    monkeypatch.setitem(registry._systems, TINY.id, TINY)
+    resume(run, echo=lambda text: None)
+    assert_same_weights(run, whole)
+    averaged = [each.load("last.pt")["averaged"] for each in (run, whole)]
+    assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in averaged), strict=True))
+    if loop is PLATEAU:
+        assert run.history[-1]["lr"] < run.history[0]["lr"] / 1.5
+
+
 def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, **options: object) -> Run:
     """A run with Ctrl-C in the middle of an update."""
     steps = iter(range(1, 1000))
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
         if logits.requires_grad and next(steps) == step:
             signal.raise_signal(signal.SIGINT)
-        return torch.nn.functional.cross_entropy(logits, labels)
+        return torch.nn.functional.cross_entropy(logits, labels, **settings)
 
     monkeypatch.setitem(LOSSES, "cross-entropy", loss)
     before = signal.getsignal(signal.SIGINT)
@@ -343,10 +389,17 @@ def test_a_loss_that_is_no_number(store: Store, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(
         LOSSES, "cross-entropy", lambda logits, labels: logits.sum() * (math.nan if next(steps) == 4 else 1)
     )
-    with pytest.raises(RunError, match=r"the loss became nan in epoch 1, step 5; .*--lr"):
+    with pytest.raises(RunError, match=r"the loss became nan in epoch 1, step 5, on the slices in .*--lr"):
         quiet(store, tmp_path)
     (path,) = tmp_path.iterdir()
-    assert not Run.open(path).finished
+    run = Run.open(path)
+    assert not run.finished
+    found = json.loads((path / "not-finite.json").read_text())
+    assert (found["epoch"], found["step"], found["loss"]) == (1, 5, "nan")
+    _, (training, _), _ = open_run(run, [store])
+    *_, fifth = itertools.islice(training.stream.batches(), 5)
+    table = training.slices.select(["track_id", "variant", "start_s"])
+    assert found["slices"] == [table.slice(row, 1).to_pylist()[0] for row in fifth.rows]
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,14 @@ def test_statistics_are_those_of_the_training_split(tmp_path: Path) -> None:
         assert float(found[f"{number}.1.std"]) == pytest.approx(values.std(), rel=0.02)
 
 
-@pytest.mark.parametrize(("room", "residency"), [(0, "streamed + streamed"), (100_000, "streamed + resident")])
+@pytest.mark.parametrize(("room", "residency"), [(0, "stream + stream"), (100_000, "stream + host")])
 def test_a_seed_gives_the_same_weights_streamed_or_resident(
     stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, residency: str
 ) -> None:
     monkeypatch.setattr(parts, "fits", lambda nbytes, device: nbytes < room)
     run = quiet(stores, tmp_path)
     assert run.summary["residency"] == residency
-    assert reference.summary["residency"] == "resident + resident"
+    assert reference.summary["residency"] == "host + host"
     assert_same_weights(run, reference)
 
 
