@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -461,6 +462,8 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--member", "members", type=FOLDER, multiple=True, help="Of an ensemble: a run to take as it is.")
 @training_options
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
+@click.option("--seeds", help="Several runs, such as 0,1,2, and how much their accuracies differ.")
+@click.option("--find-lr", is_flag=True, help="Train nothing: say at which learning rate the loss falls fastest.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
 @click.option("--variants/--no-variants", default=True, help="Train on the variants in the store, too.  [default: yes]")
@@ -504,7 +507,11 @@ def train(
         where = None if device == "auto" else device
         training.resume(continued, where, echo=click.echo, residency=residency, skip_damaged=skip_damaged)
         return _say_trained(workspace, continued)
-    recipe, members, named = (options.pop(name) for name in ("recipe", "members", "stores"))
+    recipe, members, named, seeds, find_lr = (
+        options.pop(name) for name in ("recipe", "members", "stores", "seeds", "find_lr")
+    )
+    if seeds is not None and (find_lr or options["seed"] is not None):
+        raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
     if recipe is not None and options["model"] is not None:
         raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
     from models import registry, sources
@@ -516,7 +523,9 @@ def train(
     offer = sources.offer(workspace, named, studied=recipe is not None)
     if system is None:
         system = registry.get(registry.default_model(offer.stores[0].spec.name))
-    from models import ensemble
+    if system.kind == "ensemble" and (seeds is not None or find_lr):
+        raise SpecError(f"--seeds and --find-lr: {system.id} has members", "name one of them with --model")
+    from models import ensemble, repeats
     from models import train as training
     from models.augmentation import Augmentation
 
@@ -529,18 +538,37 @@ def train(
     if system.kind == "ensemble":
         taken = [_run(workspace, path) for path in members]
         made = ensemble.train_members(system, offer, chosen, workspace.runs, taken, click.echo, begun)
-    else:
-        first, *further = stores = offer.choose(system)
-        offer.require_all_used(stores, system.id)
-        for store in () if offer.named else stores:
-            click.echo(f"store: {store.path}", err=True)
-        workspace.remember("store", first.path)
-        made = training.train(first, chosen, workspace.runs, echo=click.echo, begun=begun, further=further)
-    return _say_trained(workspace, made)
+        return _say_trained(workspace, made)
+    first, *further = stores = offer.choose(system)
+    offer.require_all_used(stores, system.id)
+    for store in () if offer.named else stores:
+        click.echo(f"store: {store.path}", err=True)
+    workspace.remember("store", first.path)
+    if find_lr:
+        from models import rate_finder
+
+        click.echo("\n".join(rate_finder.advise(first, chosen, further)))
+        return 0
+
+    def train_one(seed: int | None) -> Any:
+        options = dataclasses.replace(chosen, seed=seed)
+        return training.train(first, options, workspace.runs, echo=click.echo, begun=begun, further=further)
+
+    if seeds is None:
+        return _say_trained(workspace, train_one(chosen.seed))
+    runs = repeats.train_seeds(train_one, repeats.parse(seeds), click.echo)
+    for made in runs:
+        _say_trained(workspace, made)
+    click.echo("\n".join(repeats.spread(runs)))
+    return 0
 
 
 def _say_trained(workspace: Workspace, run: Any) -> int:
     workspace.remember("run", run.path)
+    if run.history:
+        from models import curves
+
+        click.echo(f"curves: {curves.draw(run)}")
     click.echo(f"run: {run.path}; `mgc evaluate --by-genre` tests it")
     return 0
 

@@ -76,6 +76,11 @@ class Learner:
         """Learning rate of the next update."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
     def update(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """Learn from a batch.
 

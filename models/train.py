@@ -61,6 +61,16 @@ def train(
         RunError: the loss is no longer a number.
         MgcError: there is no such device, or the run cannot be written.
     """
+    run = prepare(store, options, folder, echo, further)
+    begun(run)
+    for difference in run.config["differences"]:
+        echo(f"differs from the study: {difference}")
+    _execute(run, [store, *further], echo)
+    return run
+
+
+def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, further: Sequence[Store] = ()) -> Run:
+    """A run that is not trained yet; see `train`."""
     system = registry.get(options.model or registry.default_model(store.spec.name))
     stores = [store, *further]
     for one in stores:
@@ -113,12 +123,7 @@ def train(
         "differences": differences,
         "leaky": False,
     }
-    run = Run.create(folder, system.id, config, selection)
-    begun(run)
-    for difference in differences:
-        echo(f"differs from the study: {difference}")
-    _execute(run, stores, echo)
-    return run
+    return Run.create(folder, system.id, config, selection)
 
 
 def _described(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:

@@ -42,12 +42,25 @@ def make_pair(root: Path, slicing: Slicing | None = None, seconds: tuple[float, 
 
 
 def open_joint(
-    stores: list[Store], slicing: Slicing | None = None, *, seed: int | None = 5, residency: stream.Residency = "device"
+    stores: list[Store],
+    slicing: Slicing | None = None,
+    *,
+    seed: int | None = 5,
+    residency: stream.Residency = "device",
+    crop: bool = False,
 ) -> Part:
     slicing = slicing or stores[0].slicing
     selection = select(stores[0], stores[1:], slicing=slicing)
     part = open_part(
-        selection, stores, slicing, "training", frames=WINDOWS[: len(stores)], batch_size=7, device=CPU, seed=seed
+        selection,
+        stores,
+        slicing,
+        "training",
+        frames=WINDOWS[: len(stores)],
+        batch_size=7,
+        device=CPU,
+        seed=seed,
+        crop=crop,
     )
     for one in part.streams:
         one.residency = residency
@@ -69,11 +82,11 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 
 @pytest.mark.parametrize("slicing", [Slicing(seconds=2.0), Slicing(seconds=None, whole=True)], ids=str)
-@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize(("seed", "crop"), [(None, False), (5, False), (5, True)])
 def test_inputs_show_the_same_moment(
-    stores: list[Store], slicing: Slicing, seed: int | None, small_groups: None
+    stores: list[Store], slicing: Slicing, seed: int | None, crop: bool, small_groups: None
 ) -> None:
-    part = open_joint(stores, slicing, seed=seed)
+    part = open_joint(stores, slicing, seed=seed, crop=crop)
     slices = part.slices.to_pylist()
     begins = {row["track_id"]: row["first_frame"] for row in stores[0].tracks.to_pylist()}
     seen = []

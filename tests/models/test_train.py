@@ -303,22 +303,18 @@ def test_ctrl_c_saves_the_last_whole_step(
     assert_same_weights(run, reference)
 
 
-@pytest.mark.parametrize(
-    "loop", [PLATEAU, pytest.param(EVERYTHING | {"compile": True}, marks=pytest.mark.slow)], ids=["plateau", "compiled"]
-)
-def test_schedule_average_and_graphs_continue_within_an_epoch(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: dict[str, object]
+def test_plateau_and_average_continue_within_an_epoch(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = quiet(store, tmp_path / "whole", loop=loop, batch_size=15)  # 144 slices: batches of 14 and of 15
-    run = interrupted(store, tmp_path / "parts", monkeypatch, 24, loop=loop, batch_size=15)
+    whole = quiet(store, tmp_path / "whole", loop=PLATEAU)
+    run = interrupted(store, tmp_path / "parts", monkeypatch, 24, loop=PLATEAU)
     monkeypatch.undo()
     monkeypatch.setitem(registry._systems, TINY.id, TINY)
     resume(run, echo=lambda text: None)
     assert_same_weights(run, whole)
     averaged = [each.load("last.pt")["averaged"] for each in (run, whole)]
     assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in averaged), strict=True))
-    if loop is PLATEAU:
-        assert run.history[-1]["lr"] < run.history[0]["lr"] / 1.5
+    assert run.history[-1]["lr"] < run.history[0]["lr"] / 1.5
 
 
 def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, **options: object) -> Run:

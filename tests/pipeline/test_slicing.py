@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
 from pipeline.features import FeatureSpec, Mel, Stats, Stft, Waveform
-from pipeline.slicing import PLACES, SLICE_SCHEMA, Slicing, cut
+from pipeline.slicing import PLACES, SLICE_SCHEMA, Slicing, cut, widened
 from pipeline.tracks import MANIFEST_SCHEMA
 
 SPECS = [Stft(), Mel(), Mel(hop_length=604), Stft(sr=16000, n_fft=512, hop_length=160)]
@@ -409,3 +409,21 @@ class TestParameters:
 def test_whole_tracks_take_no_part_of_a_track(other: dict):
     with pytest.raises(SpecError, match="--whole"):
         Slicing(seconds=None, whole=True, **other)
+
+
+class TestWidened:
+    def test_slices_take_in_their_tracks_unless_these_have_gaps(self):
+        spec, seconds = Mel(), (9.5, 6.2, 8.0)
+        tracks = manifest(spec, *seconds, gaps={1: [[200, 210]]})
+        slices = cut(Slicing(seconds=2.0), spec, tracks)
+        (wide,) = widened([slices], [tracks])
+        assert wide.schema == SLICE_SCHEMA
+        assert wide["track_id"] == slices["track_id"]
+        of = {row["track_id"]: row for row in tracks.to_pylist()}
+        for before, after in zip(slices.to_pylist(), wide.to_pylist(), strict=True):
+            track = of[before["track_id"]]
+            if track["gaps"]:
+                assert after == before
+            else:
+                whole = {"start_s": 0.0, "first_frame": track["first_frame"], "n_frames": track["n_frames"]}
+                assert after == before | whole
