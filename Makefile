@@ -14,7 +14,7 @@ help:
 	@echo "make test-all     all tests, the slow ones too"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
-	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s)"
+	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s), then training"
 	@echo "make clean        remove the environment and build products; data/ stays"
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -45,6 +45,7 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/train.py
 
 bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py --smoke

@@ -153,3 +153,17 @@ def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
     (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
     assert list(rows) == systems
     assert [row["tracks"] for row in rows.values()] == ["6"] * 4
+
+
+@pytest.mark.slow
+def test_train_prints_finite_ratios_of_steps_and_loaders(tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    out = run(BENCHMARKS / "train.py", "--smoke", "--systems", "kth2020/cnn", "--json", record)
+    steps, loaders = tables(out)
+    assert list(steps) == ["kth2020/cnn"]
+    assert list(loaders) == ["uint8", "float32"]
+    for row in (*steps.values(), *loaders.values()):
+        figures = [float(cell.split(" ")[0]) for cell in row.values() if cell != "not installed"]
+        assert len(figures) >= 3
+        assert all(math.isfinite(figure) and figure > 0 for figure in figures)
+    assert f"command: {json.loads(record.read_text())['command']}" in out
