@@ -15,10 +15,35 @@ from typing import Any
 
 import click
 
+from pipeline import remote
 from pipeline.errors import MgcError, SpecError
+from pipeline.remote import Place
 from pipeline.workspace import Workspace
 
-FOLDER = click.Path(path_type=Path)
+
+class _Place(click.Path):
+    """A path on this machine, or a URL.
+
+    Args:
+        remote: whether it may be a URL.
+    """
+
+    def __init__(self, *, remote: bool) -> None:
+        super().__init__(path_type=Path)
+        self._remote = remote
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        url = remote.parse(value) if isinstance(value, str) else None
+        if url is None:
+            return super().convert(value, param, ctx)
+        if not self._remote:
+            raise SpecError(f"{url}: a URL", "name a path on this machine here")
+        return url
+
+
+FOLDER = _Place(remote=False)
+PLACE = _Place(remote=True)
 
 
 class _Interrupted(Exception):
@@ -58,12 +83,23 @@ class Group(click.Group):
             return _fail(error.problem, error.remedy, 2)
         except MgcError as error:
             return _fail(error.problem, error.remedy, 1)
+        except OSError as error:
+            if not remote.is_url(error.filename):
+                return _fault(error)
+            from pipeline.files import explain_remote
+
+            explained = explain_remote(error)
+            return _fail(explained.problem, explained.remedy, 1)
         except BrokenPipeError:
             sys.stderr.close()  # or Python complains about it at exit
             return 1
         except Exception as error:
-            problem = f"{type(error).__name__}: {_one_line(str(error))}"
-            return _fail(problem, "this is a fault in mgc; `--debug` shows where", 1)
+            return _fault(error)
+
+
+def _fault(error: Exception) -> int:
+    problem = f"{type(error).__name__}: {_one_line(str(error))}"
+    return _fail(problem, "this is a fault in mgc; `--debug` shows where", 1)
 
 
 def _fail(problem: str, remedy: str, code: int) -> int:
@@ -100,12 +136,12 @@ def dataset_options(command: Callable) -> Callable:
     """Where the music and its labels are."""
     for option in reversed(
         [
-            click.option("--dataset", type=FOLDER, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
-            click.option("--metadata", type=FOLDER, help="FMA: tracks.csv or its folder."),
+            click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
+            click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
             click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
             click.option("--subset", help="FMA: small, medium, large or full."),
             click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
-            click.option("--audio-root", type=FOLDER, help="Lists: the folder that paths are relative to."),
+            click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
         ]
     ):
         command = option(command)
@@ -207,7 +243,7 @@ def main() -> None:
 @click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
 @click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16, float32; waveform: int16.")
 @click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
-@click.option("--out", type=FOLDER, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@click.option("--out", type=PLACE, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
 @click.option(
     "--augment", help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas."
 )
@@ -309,6 +345,7 @@ def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
     if source is None:
         source = workspace.only_dataset()
         click.echo(f"dataset: {source}", err=True)
+    out = options.get("out")
     return open_dataset(
         source,
         format=options["layout"],
@@ -316,17 +353,17 @@ def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
         subset=options["subset"],
         genre_column=options["genre_column"],
         audio_root=options["audio_root"],
-        copies=options.get("out") or workspace.root / "features",
+        copies=out if isinstance(out, Path) else workspace.root / "features",
     )
 
 
 @main.command("slice")
-@click.argument("store", type=FOLDER, required=False)
+@click.argument("store", type=PLACE, required=False)
 @slicing_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random places.")
 @json_option
 @common
-def slice_(store: Path | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
+def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
     """Cut the tracks of a store anew, without decoding."""
     from pipeline import extract as extraction
     from pipeline import summary
@@ -344,7 +381,7 @@ def slice_(store: Path | None, data_dir: Path, as_json: bool, seed: int, **optio
 
 
 @main.command()
-@click.argument("store", type=FOLDER, required=False)
+@click.argument("store", type=PLACE, required=False)
 @click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split.")
 @click.option("--redo", is_flag=True, help="Draw the splits anew.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the new splits.")
@@ -352,7 +389,7 @@ def slice_(store: Path | None, data_dir: Path, as_json: bool, seed: int, **optio
 @json_option
 @common
 def split(
-    store: Path | None, splits: Path | None, redo: bool, seed: int, data_dir: Path, as_json: bool, **options: Any
+    store: Place | None, splits: Path | None, redo: bool, seed: int, data_dir: Path, as_json: bool, **options: Any
 ) -> int:
     """Show the splits of a store, or reassign them without decoding."""
     from pipeline import extract as extraction
@@ -363,7 +400,7 @@ def split(
     opened = _store(workspace, store)
     echo = _echo(as_json)
     if redo or splits:
-        options["dataset"] = options["dataset"] or Path(opened.dataset["source"])
+        options["dataset"] = options["dataset"] or remote.place(opened.dataset["source"])
         dataset = _open_dataset(workspace, options)
         override = read_splits(splits) if splits else {}
         moved, notes = extraction.resplit(opened, dataset, seed, override, keep=not redo)
@@ -380,15 +417,15 @@ def split(
 
 
 @main.command()
-@click.argument("path", type=FOLDER, required=False, metavar="[STORE|RUN]")
+@click.argument("path", type=PLACE, required=False, metavar="[STORE|RUN]")
 @json_option
 @common
-def info(path: Path | None, data_dir: Path, as_json: bool) -> int:
+def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
     from pipeline import summary
 
     workspace = Workspace(data_dir)
-    if path is not None and (path / "config.json").exists():
+    if isinstance(path, Path) and (path / "config.json").exists():
         from models import overview
 
         run = _run(workspace, path)
@@ -407,10 +444,10 @@ def info(path: Path | None, data_dir: Path, as_json: bool) -> int:
 
 
 @main.command()
-@click.argument("store", type=FOLDER, required=False)
+@click.argument("store", type=PLACE, required=False)
 @json_option
 @common
-def verify(store: Path | None, data_dir: Path, as_json: bool) -> int:
+def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
     """Check every byte of a store against its checksums."""
     from pipeline.verify import verify as check
 
@@ -455,7 +492,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option(
     "--store",
     "stores",
-    type=FOLDER,
+    type=PLACE,
     multiple=True,
     help="Feature store; once for each that the system reads.  [default: the latest that fit]",
 )
@@ -643,7 +680,7 @@ def _run(workspace: Workspace, path: Path | None) -> Any:
     return opened
 
 
-def _store(workspace: Workspace, path: Path | None) -> Any:
+def _store(workspace: Workspace, path: Place | None) -> Any:
     """The store named, or the latest one, said aloud; remembered as the latest."""
     _spare_pandas()
     from pipeline.store import Store

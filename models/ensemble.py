@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from models import registry
 from models.loop import Echo
 from models.registry import System
-from models.runs import Run
+from models.runs import Run, from_runs
 from models.sources import Offer
 from models.train import Options, train
 from pipeline.errors import RunError, SpecError
@@ -93,7 +93,7 @@ def join(system: System, members: Sequence[Run], folder: Path) -> Run:
     config = {
         "kind": system.kind,
         "params": sum(run.config["params"] or 0 for run in members),
-        "store": store | {"from_runs": os.path.relpath(first.store_path.resolve(), folder.resolve())},
+        "store": store | {"from_runs": from_runs(first.store_path, folder)},
         "frames": first.frames,
         "training": None,
         "seed": first.config["seed"],

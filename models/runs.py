@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from models.selection import Selection
 from pipeline import files
 from pipeline.errors import MgcError, RunError
 from pipeline.features import FeatureSpec, from_dict
+from pipeline.remote import Place, RemotePath, place
 from pipeline.slicing import Slicing
 
 FORMAT = 1
@@ -36,19 +38,24 @@ FORMAT = 1
 LIBRARIES = ("mgc", "torch", "numpy", "scikit-learn", "zarr", "zarrs")
 
 
+def from_runs(store: Place, folder: Path) -> str | None:
+    """The way from a folder of runs to a store, by which it is found where both have moved; None to a URL."""
+    return None if isinstance(store, RemotePath) else os.path.relpath(store.resolve(), folder.resolve())
+
+
 @dataclass(frozen=True)
 class Source:
     """A store that a run reads, and how.
 
     Attributes:
-        path: its folder.
+        path: its folder or URL.
         spec: the feature it holds.
         frames: frames of a slice that the model sees.
         manifest: digest of its manifest when the run began.
         sliced: how it was cut then.
     """
 
-    path: Path
+    path: Place
     spec: FeatureSpec
     frames: int
     manifest: str
@@ -146,14 +153,15 @@ class Run:
 
     def _source(self, store: dict[str, Any]) -> Source:
         # Also where both have been moved or copied together.
-        beside = self.path.parent / store["from_runs"]
-        path = beside if beside.is_dir() else Path(store["path"])
+        path = place(store["path"])
+        if store["from_runs"] is not None and (beside := self.path.parent / store["from_runs"]).is_dir():
+            path = beside
         sliced = Slicing.from_dict(store.get("sliced") or store["slicing"])
         return Source(path, from_dict(store["spec"]), int(store["frames"]), store.get("manifest", ""), sliced)
 
     @property
-    def store_path(self) -> Path:
-        """Folder of the first store it was trained on."""
+    def store_path(self) -> Place:
+        """Folder or URL of the first store it was trained on."""
         return self.sources[0].path
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from models.fit import as_studied, require_bands
 from models.registry import InputSpec, System
 from pipeline.errors import ModelError, StoreError
+from pipeline.remote import Place, RemotePath
 from pipeline.store import Store
 from pipeline.workspace import Workspace
 
@@ -69,12 +70,12 @@ class Offer:
         return True
 
 
-def offer(workspace: Workspace, named: Sequence[Path], *, studied: bool = False) -> Offer:
+def offer(workspace: Workspace, named: Sequence[Place], *, studied: bool = False) -> Offer:
     """The stores that the user named, else those of the dataset of the latest one, the newest first.
 
     Args:
         workspace: where to look.
-        named: folders of stores; may be empty.
+        named: folders or URLs of stores; may be empty.
         studied: see `Offer`.
 
     Raises:
@@ -83,6 +84,8 @@ def offer(workspace: Workspace, named: Sequence[Path], *, studied: bool = False)
     if named:
         return Offer(tuple(Store.open(path) for path in named), True, studied)
     latest = Store.open(workspace.latest_store())
+    if isinstance(latest.path, RemotePath):
+        return Offer((latest,), False, studied)
     heads = latest.path.parent.glob("*/store.json")
     newest = sorted(heads, key=lambda head: head.stat().st_mtime_ns, reverse=True)
     others = [store for head in newest if head.parent != latest.path for store in _readable(head.parent)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from models.parts import Part, keep_resident, open_part
 from models.predict import BATCH_SIZE, open_stores, vectoriser
 from models.recipes import Optimizer, Training
 from models.registry import System
-from models.runs import Run
+from models.runs import Run, from_runs
 from models.selection import n_usable, select
 from models.settings import Loop
 from models.stream import Residency
@@ -130,7 +129,7 @@ def _described(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:
     """What a run in `folder` records of a store."""
     return {
         "path": str(store.path.resolve()),
-        "from_runs": os.path.relpath(store.path.resolve(), folder.resolve()),
+        "from_runs": from_runs(store.path, folder),
         "manifest": store.manifest_digest,
         "dataset": store.dataset,
         "spec": store.spec.as_dict(),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipeline.errors import MgcError
+from pipeline.remote import RemotePath
 from pipeline.worker import Task
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ DEATHS_ALLOWED = 1
 WORKER_WAIT_S = 60
 #: A cluster of our own that lacks workers is asked to replace them every so many seconds.
 REPLACE_S = 3
+#: Seconds between two looks at what workers are doing where each look is a request to an object store.
+LOOK_S = 5
 #: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
 MOST_ATTEMPTS = 150
 
@@ -143,6 +146,7 @@ class Dispatch:
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._attempts: Counter[int] = Counter()
         self._manned = time.monotonic()  # when there was a worker last
+        self._looked = self._manned  # when it was seen last what workers are doing
         self._replaced = self._manned  # when the cluster was asked last to replace those that are lost
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
@@ -223,6 +227,10 @@ class Dispatch:
     def _watch(self) -> None:
         """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""
         now = time.monotonic()
+        far = any(isinstance(task.beacon, RemotePath) for _, task in self._running.values())
+        if far and now - self._looked < LOOK_S:
+            return
+        self._looked = now
         workers = {key: address for address, keys in self._client.processing().items() for key in keys}
         for future, (number, task) in list(self._running.items()):
             at_work = _at_work(task)
@@ -250,7 +258,7 @@ class Dispatch:
 def _at_work(task: Task) -> tuple[int, str] | None:
     """The row that is being decoded, or was when its worker died, and the worker's address."""
     try:
-        row, worker = task.beacon.read_text().split()
+        row, worker = task.beacon.read_bytes().decode().split()
         return int(row), worker
     except (OSError, ValueError):
         return None

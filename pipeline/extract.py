@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.datasets import Dataset
 from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish
+from pipeline.remote import Place, RemotePath, in_one_process, require_writable
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
@@ -88,7 +90,7 @@ class Extraction:
 def extract(
     dataset: Dataset,
     specs: list[FeatureSpec],
-    out: Path,
+    out: Place,
     options: Options,
     *,
     echo: Callable[[str], None] = lambda line: None,
@@ -107,29 +109,38 @@ def extract(
     Raises:
         MgcError: the stores belong to another dataset, are held by another process, cannot be written, ...
     """
+    require_writable(out)
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.output_errors(out))
         stores = []
+        locks = []
         for spec in specs:
             store = open_or_create(out, spec, dataset, options.seed, options.variants)
-            stack.enter_context(store.lock())
+            locks.append(stack.enter_context(store.lock()))
             stores.append(store)
         for store in stores if options.rebuild else ():
             _retire(store)
         plans = [_plan(store, dataset, options, echo) for store in stores]
         if deals := _pooled(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in deals)) as advance:
-                _dispatch(deals, dataset, options, advance, echo)
+
+                def done_with(tracks: int) -> None:
+                    for require_lock in locks:
+                        require_lock()
+                    advance(tracks)
+
+                _dispatch(deals, dataset, options, done_with, echo)
         done = []
-        for store, plan in zip(stores, plans, strict=True):
+        for store, plan, require_lock in zip(stores, plans, locks, strict=True):
+            require_lock()
             done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
             for folder in _retired(store):
-                shutil.rmtree(folder, ignore_errors=True)
+                files.remove(folder)
     return done
 
 
 def open_or_create(
-    out: Path, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
+    out: Place, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
 ) -> Store:
     """The store of a spec, a dataset and variants in a folder; one made for another dataset is refused."""
     parts = [spec.name, spec.digest, *([augment.digest(variants)] if variants else [])]
@@ -159,7 +170,7 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
-def _retired(store: Store) -> tuple[Path, Path]:
+def _retired(store: Store) -> tuple[Place, Place]:
     """Where a store's manifest is kept while the store is rebuilt, and where it is copied to before that."""
     retired = store.path.with_name(f"{store.path.name}.old")
     return retired, retired.with_name(f"{files.TEMPORARY}{retired.name}")
@@ -168,14 +179,27 @@ def _retired(store: Store) -> tuple[Path, Path]:
 def _retire(store: Store) -> None:
     """Empty a store. A copy of its manifest beside it still keeps every split where it is, also after a kill."""
     retired, copy = _retired(store)
-    if not retired.exists():
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(store.path, copy, ignore=shutil.ignore_patterns("*.zarr", ".*"))
-        copy.rename(retired)
-    shutil.rmtree(store.path / "shards")
-    (store.path / "shards").mkdir()
+    if isinstance(store.path, RemotePath):
+        _retire_objects(store.path, retired)
+        (store.path / "shards").remove()
+    else:
+        if not retired.exists():
+            shutil.rmtree(str(copy), ignore_errors=True)
+            shutil.copytree(store.path, str(copy), ignore=shutil.ignore_patterns("*.zarr", ".*"))
+            Path(str(copy)).rename(str(retired))
+        shutil.rmtree(store.path / "shards")
+        (store.path / "shards").mkdir()
     for name in (*PUBLISHED, "published.json", "plan.parquet"):
         (store.path / name).unlink(missing_ok=True)
+
+
+def _retire_objects(store: RemotePath, retired: Place) -> None:
+    """Copy the manifest and what else is small. The head goes last: without it the copy is no store."""
+    if (retired / "store.json").exists():
+        return
+    names = [name for name in store.below() if ".zarr/" not in name and name not in ("lock.json", "store.json")]
+    for name in (*names, "store.json"):
+        files.write_bytes(retired / name, (store / name).read_bytes())
 
 
 def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
@@ -210,7 +234,8 @@ def known_splits(store: Store, past: pa.Table) -> pa.Table:
     """
     columns = ["track_id", "split"]
     tables = [past.select(columns)]
-    for path in sorted(store.path.parent.iterdir()):
+    beside: list[Place] = [*store.path.parent.iterdir()]
+    for path in sorted(beside, key=str):
         with contextlib.suppress(MgcError):
             if path != store.path and (other := Store.open(path)).dataset["root"] == store.dataset["root"]:
                 tables.append(planning.history(other, columns))
@@ -224,15 +249,12 @@ def _clean(store: Store) -> None:
     _remove_temporaries(store.path)
     _remove_temporaries(store.path / "shards")
     for shard in set(store.shards()) - set(store.fragments()):
-        shutil.rmtree(store.shard_path(shard), ignore_errors=True)
+        files.remove(store.shard_path(shard))
 
 
-def _remove_temporaries(folder: Path) -> None:
+def _remove_temporaries(folder: Place) -> None:
     for leftover in folder.glob(f"{files.TEMPORARY}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        files.remove(leftover)
 
 
 def _pooled(stores: list[Store], plans: list[planning.Plan]) -> list[Deal]:
@@ -258,10 +280,21 @@ def _dispatch(
     from pipeline.worker import extract as work
 
     workers = min(options.workers or processors(), len(deals))
+    tasks = make_tasks(deals, dataset, options)
+    if in_one_process([dataset.root, *(target.store.path for _, targets in deals for target in targets)]):
+        # No other process sees this memory: a file that kills its worker would be the end of this one.
+        if options.scheduler is not None:
+            raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
+        for task in tasks:
+            work(task)
+            advance(len(task.tracks))
+        return
     # Arrow's pool keeps what planning has let go of; after 250 MB of tracks.csv that is a lot.
     pa.default_memory_pool().release_unused()
-    with connect(workers, options.scheduler, echo) as client:
-        for task, _ in Dispatch(client, work, options.file_timeout).run(make_tasks(deals, dataset, options)):
+    with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as here:
+        if options.scheduler is None:
+            tasks = (dataclasses.replace(task, beacons=here) for task in tasks)
+        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
             advance(len(task.tracks))
 
 

@@ -1,4 +1,4 @@
-"""Files that exist wholly or not at all: temporary name, fsync, rename."""
+"""Files that exist wholly or not at all: temporary name, fsync, rename. At a URL, objects are so by themselves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import remote
 from pipeline.errors import MgcError
+from pipeline.remote import Place, RemotePath
 
 if TYPE_CHECKING:  # `mgc --help` comes by here, and must not wait for it
     import pyarrow as pa
@@ -26,8 +29,11 @@ TEMPORARY = ".tmp-"
 CHANGED = "its bytes are not those that were written"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Place, data: bytes) -> None:
     """Replace `path` atomically."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
@@ -50,17 +56,17 @@ def install(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     """Replace `path` atomically by indented JSON."""
     write_bytes(path, _json_bytes(value))
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
+def write_sealed(path: Place, value: dict[str, Any]) -> None:
     """Replace `path` atomically by a JSON object that ends in a digest of the rest."""
     write_bytes(path, _sealed(value))
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Place) -> dict[str, Any]:
     """An object that `write_sealed` wrote.
 
     Raises:
@@ -86,7 +92,7 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Place, table: pa.Table) -> None:
     """Replace `path` atomically by `table_bytes` of the table."""
     write_bytes(path, table_bytes(table))
 
@@ -111,11 +117,17 @@ class TableWriter:
         schema: of the tables.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Place, schema: pa.Schema) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._path, self._temporary = path, _temporary(path)
+        self._path = path
+        if isinstance(path, RemotePath):
+            handle, name = tempfile.mkstemp(prefix="mgc-", suffix=path.name)
+            os.close(handle)
+            self._temporary = Path(name)
+        else:
+            self._temporary = _temporary(path)
         try:
             self._file = pa.OSFile(str(self._temporary), "wb")
         except OSError as error:
@@ -145,7 +157,10 @@ class TableWriter:
 
     def install(self) -> None:
         """Give the finished file its name."""
-        install(self._temporary, self._path)
+        if isinstance(self._path, RemotePath):
+            self._path.upload(self._temporary)
+        else:
+            install(self._temporary, self._path)
 
     def __enter__(self) -> TableWriter:
         return self
@@ -158,7 +173,7 @@ class TableWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
     """A table that `write_table` wrote, its pages checked.
 
     Raises:
@@ -169,8 +184,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         return parse_table(file, path, columns)
 
 
-def open_native(path: Path) -> pa.NativeFile:
-    """A file that Arrow reads by itself. What replaces it meanwhile stays unseen: writers here rename.
+def open_native(path: Place) -> pa.NativeFile:
+    """A file that Arrow reads by itself, an object as a copy of it. What replaces it meanwhile stays unseen.
 
     Arrow's threads let go of what they read when they like. Where that is Python's, a file or bytes, and the
     interpreter is about to end, the process aborts instead: "terminate called without an active exception".
@@ -180,6 +195,9 @@ def open_native(path: Path) -> pa.NativeFile:
     """
     import pyarrow as pa
 
+    if isinstance(path, RemotePath):
+        with path.fetched() as copy:
+            return pa.OSFile(str(copy), "rb")  # open, it needs its name no more
     try:
         return pa.OSFile(str(path), "rb")
     except OSError as error:
@@ -194,7 +212,7 @@ def _whose(error: OSError, path: Path) -> OSError:
 
 def parse_table(
     file: pa.NativeFile,
-    path: Path,
+    path: Place,
     columns: list[str] | None = None,
 ) -> pa.Table:
     """The table in an open Parquet file, its pages checked.
@@ -213,7 +231,7 @@ def parse_table(
 
 
 def parse_groups(
-    file: pa.NativeFile, path: Path, columns: list[str] | None, within: str, values: Sequence[int]
+    file: pa.NativeFile, path: Place, columns: list[str] | None, within: str, values: Sequence[int]
 ) -> Iterator[pa.Table]:
     """The row groups of an open Parquet file that may hold one of some values in a column of whole numbers.
 
@@ -239,7 +257,7 @@ def parse_groups(
 
 
 @contextlib.contextmanager
-def _parquet(file: pa.NativeFile, path: Path) -> Iterator[pq.ParquetFile]:
+def _parquet(file: pa.NativeFile, path: Place) -> Iterator[pq.ParquetFile]:
     """An open Parquet file, its pages checked as they are read; what is wrong with it as an `OSError`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -252,8 +270,19 @@ def _parquet(file: pa.NativeFile, path: Path) -> Iterator[pq.ParquetFile]:
         raise OSError(errno.EIO, f"not a readable Parquet file ({first_line})", str(path)) from None
 
 
-def write_folder(temporary: Path, final: Path) -> None:
-    """Give a finished folder its name, replacing an older one; its files are on disk before it has the name."""
+def write_folder(temporary: Path, final: Place) -> None:
+    """Give a finished folder its name, replacing an older one; its files are on disk before it has the name.
+
+    At a URL it comes object by object: who must not see half of it needs to be told when it is there.
+    """
+    if isinstance(final, RemotePath):
+        made = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
+        for name in made:
+            (final / name).upload(temporary / name)
+        for name in set(final.below()) - set(made):
+            (final / name).unlink(missing_ok=True)
+        shutil.rmtree(temporary)
+        return
     for folder, _, names in os.walk(temporary):
         for name in names:
             with (Path(folder) / name).open("rb") as file:
@@ -265,8 +294,20 @@ def write_folder(temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def remove(path: Place) -> None:
+    """Remove a file, or a folder with all that is in it, as far as there is one and it can be removed."""
+    if isinstance(path, RemotePath):
+        path.remove()
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Place) -> None:
     """Make renames in `folder` durable, where the file system can."""
+    if isinstance(folder, RemotePath):
+        return
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -285,8 +326,11 @@ def digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Place) -> str:
     """BLAKE2b-128 of a file's bytes, in hexadecimal; memory does not grow with the file."""
+    if isinstance(path, RemotePath):
+        with path.fetched() as copy:
+            return file_digest(copy)
     with path.open("rb") as file:
         return stream_digest(file)
 
@@ -303,7 +347,7 @@ def folder_files(folder: Path, name: str) -> dict[str, list]:
 
 
 @contextlib.contextmanager
-def output_errors(what: Path) -> Iterator[None]:
+def output_errors(what: Place) -> Iterator[None]:
     """Turn the operating system's refusals to write below `what` into one line with a remedy."""
     try:
         yield
@@ -311,13 +355,15 @@ def output_errors(what: Path) -> Iterator[None]:
         raise explain_output(error, what) from error
 
 
-def explain_output(error: OSError, what: Path) -> MgcError:
-    """One line with a remedy for what the operating system says while writing below `what`."""
+def explain_output(error: OSError, what: Place) -> MgcError:
+    """One line with a remedy for what the operating system, or a server, says while writing below `what`."""
     place = error.filename or what
     if isinstance(place, bytes):
         place = os.fsdecode(place)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MgcError(f"{what}: the disk is full", "free some space and run the same command again: it continues")
+    if remote.is_url(place):
+        return explain_remote(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MgcError(
             f"{place}: cannot be written ({os.strerror(error.errno)})", "choose another folder or its rights"
@@ -325,3 +371,14 @@ def explain_output(error: OSError, what: Path) -> MgcError:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return MgcError(f"{place}: a file stands where a folder is needed", "move it away or choose another folder")
     return MgcError(f"{place}: {error.strerror or error}", "check the disk and run the same command again")
+
+
+def explain_remote(error: OSError) -> MgcError:
+    """One line with a remedy for what `remote.attempt` says."""
+    remedies = {
+        errno.ENOENT: "check the URL; mgc makes no buckets",
+        errno.EACCES: "check the credentials in the environment, and what they allow",
+        errno.EHOSTUNREACH: "check the network and the address of the service; the same command continues",
+    }
+    remedy = remedies.get(error.errno or 0, "run the same command again: it continues")
+    return MgcError(f"{error.filename}: {error.strerror}", remedy)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline import files
 from pipeline.errors import StoreError
+from pipeline.remote import RemotePath, ServerError
 from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
 from pipeline.store import FILES_KEY, Store
 from pipeline.tracks import MANIFEST_SCHEMA, completed, stored
@@ -37,6 +38,8 @@ def read_fragment(store: Store, shard: int) -> pa.Table | None:
         fragment = completed(files.read_table(store.fragment_path(shard)), MANIFEST_SCHEMA)
         fragment_files(fragment)
         return fragment if set(MANIFEST_SCHEMA.names) <= set(fragment.schema.names) else None
+    except ServerError:  # there may be one
+        raise
     except (OSError, KeyError, TypeError, ValueError):  # a damaged footer can be read as anything
         return None
 
@@ -59,9 +62,17 @@ def fragment_files(fragment: pa.Table) -> dict[str, list]:
     return json.loads(fragment.schema.metadata[FILES_KEY])
 
 
-def intact(store: Store, shard_files: Mapping[str, list]) -> bool:
-    """Whether all files of a shard are there at their full size: what a look without reading can tell."""
-    folder = os.fspath(store.path / "shards")
+def intact(store: Store, shard_files: Mapping[str, list], sizes: Mapping[str, int] | None = None) -> bool:
+    """Whether all files of a shard are there at their full size: what a look without reading can tell.
+
+    Args:
+        store: the store.
+        shard_files: `{file: [size, digest]}`.
+        sizes: of every file among the shards, where they have been listed; by default the file system is asked.
+    """
+    if sizes is not None:
+        return bool(shard_files) and all(sizes.get(name) == size for name, (size, _) in shard_files.items())
+    folder = f"{store.path}/shards"
     for name, (size, _) in shard_files.items():
         try:
             if os.stat(f"{folder}/{name}").st_size != size:  # noqa: PTH116  three times as fast as Path.stat
@@ -149,11 +160,15 @@ def _gathered(store: Store) -> Iterator[tuple[pa.Table, dict[str, dict[str, list
 
 
 def known_shards(store: Store) -> list[int]:
-    """Shards with a fragment, and those that should have one: in the manifest so far, or with frames on disk."""
+    """Shards with a fragment, and those that should have one: in the manifest so far, or with frames on disk.
+
+    At a URL, frames without a fragment are what an interrupted upload left, and mean nothing.
+    """
     recorded: set[int] = set()
     with contextlib.suppress(StoreError):
         recorded = {int(shard) for shard in store.shard_files()}
-    return sorted({*store.fragments(), *store.shards(), *recorded})
+    framed = [] if isinstance(store.path, RemotePath) else store.shards()
+    return sorted({*store.fragments(), *framed, *recorded})
 
 
 def _with_fragment(store: Store, shard: int, fragment: pa.Table) -> dict[str, list]:

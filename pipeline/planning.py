@@ -8,7 +8,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline import audio, augment, files, manifest, verify
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
+from pipeline.remote import Place, RemotePath, ServerError, below, statuses
 from pipeline.store import Store
 from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, completed, unescape
 
@@ -257,8 +257,7 @@ def _changed_tracks(
         rows = suspects[first : first + _BATCH]
         found = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist(), now["path"].take(rows).to_pylist())
         for i, row, size, mtime, name in zip(rows, known.select(columns).take(rows).to_pylist(), *found, strict=True):
-            path = os.path.join(os.fsencode(dataset.root), unescape(name))  # noqa: PTH118  need not be text
-            values = _moved(path, row, size, mtime, retried=bool(retried[i] and not moved[i]))
+            values = _moved(dataset.root, unescape(name), row, size, mtime, retried=bool(retried[i] and not moved[i]))
             if values is None:
                 redo.add(row["shard"])
             elif values:
@@ -278,10 +277,10 @@ _GONE = {"status": "dropped", "reason": "missing"}
 _GONE_UNKNOWN = _GONE | {"detail": None}
 
 
-def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, *, retried: bool) -> dict | None:
+def _moved(root: Place, path: bytes, row: dict, size: int | None, mtime: int | None, *, retried: bool) -> dict | None:
     """New values of a track whose file has another name, size or time; None where it must be decoded again."""
     if retried:
-        return None if os.access(path, os.R_OK) else {}
+        return None if _readable_audio(root, path) else {}
     if size is None:
         if row["reason"] == "missing":
             return {}
@@ -289,13 +288,28 @@ def _moved(path: bytes, row: dict, size: int | None, mtime: int | None, *, retri
     if row["reason"] == "missing" and not row["n_frames"]:
         return None
     try:
-        content_hash = audio.inspect(path).content_hash
-    except audio.Unusable:
+        content_hash = _content_hash(root, path)
+    except (audio.Unusable, FileNotFoundError, PermissionError):
         return None
     if content_hash != row["content_hash"]:
         return None
     back = {"status": "ok", "reason": None} if row["reason"] == "missing" else {}
     return back | {"size": size, "mtime_ns": mtime}
+
+
+def _readable_audio(root: Place, path: bytes) -> bool:
+    """Whether the file at a path from the root can be read."""
+    if isinstance(root, RemotePath):
+        return below(root, path).readable()
+    return os.access(os.path.join(os.fsencode(root), path), os.R_OK)  # noqa: PTH118  need not be text
+
+
+def _content_hash(root: Place, path: bytes) -> str:
+    """The content hash of the file at a path from the root."""
+    if isinstance(root, RemotePath):
+        with below(root, path).fetched() as copy:
+            return audio.inspect(os.fsencode(copy)).content_hash
+    return audio.inspect(os.path.join(os.fsencode(root), path)).content_hash  # noqa: PTH118  need not be text
 
 
 def _relabelled(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
@@ -319,6 +333,9 @@ def _amended(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
 def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     """Shards without a fragment, or with files that are missing, cut short or (if `thorough`) changed."""
     fragments = set(store.fragments())
+    sizes = None
+    if isinstance(store.path, RemotePath):  # one listing instead of a request for each file
+        sizes = {name: status.st_size for name, status in (store.path / "shards").below().items()}
     recorded = {}
     if not store.unfinished:
         with contextlib.suppress(StoreError):
@@ -329,7 +346,7 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
         if shard_files is None:
             fragment = manifest.read_fragment(store, shard)
             shard_files = manifest.fragment_files(fragment) if fragment is not None else {}
-        intact = shard in fragments and manifest.intact(store, shard_files)
+        intact = shard in fragments and manifest.intact(store, shard_files, sizes)
         if not intact or (thorough and any(verify.shard_problems(store, shard, shard_files))):
             broken.add(shard)
     return broken
@@ -358,8 +375,15 @@ def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) ->
 
 def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
     """Size and modification time of each track's file, int64; null where there is no regular file."""
-    root = os.fsencode(dataset.root) + b"/"
     found = np.full((2, len(tracks)), -1)
+    if isinstance(dataset.root, RemotePath):
+        seen = statuses(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
+        for i, object_status in enumerate(seen):
+            if object_status is not None:
+                found[:, i] = object_status.st_size, object_status.st_mtime_ns
+        absent = found[0] < 0
+        return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)
+    root = os.fsencode(dataset.root) + b"/"
     for rows, paths in _batches(tracks["path"]):
         for i, path in enumerate(paths, rows.start):
             with contextlib.suppress(audio.Unusable):
@@ -381,10 +405,12 @@ def _equal(column: pa.ChunkedArray, word: str) -> np.ndarray:
     return pc.fill_null(pc.equal(column, word), False).to_numpy()
 
 
-def _readable(path: Path) -> pa.Table | None:
+def _readable(path: Place) -> pa.Table | None:
     """A table of manifest rows; None where there is none to be had."""
     try:
         table = files.read_table(path)
+    except ServerError:  # there may be one
+        raise
     except OSError:
         return None
     table = completed(table, MANIFEST_SCHEMA)

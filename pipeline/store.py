@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -29,6 +29,7 @@ from pipeline import augment, files
 from pipeline.augment import Variant
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec, from_dict
+from pipeline.remote import Place, RemotePath
 from pipeline.slicing import SLICE_SCHEMA, Slicing
 from pipeline.tracks import MANIFEST_SCHEMA, completed
 
@@ -51,14 +52,14 @@ class Store:
     """An existing store. Reading never changes it.
 
     Attributes:
-        path: its folder.
+        path: its folder, or its URL.
         spec: the feature it holds.
         dataset: name, root, source, format, metadata, subset and genre order of the dataset.
         versions: of the libraries that made it.
         variants: what it also holds of each training track.
     """
 
-    path: Path
+    path: Place
     spec: FeatureSpec
     dataset: dict[str, Any]
     versions: dict[str, str]
@@ -66,7 +67,7 @@ class Store:
 
     @classmethod
     def create(
-        cls, path: Path, spec: FeatureSpec, dataset: dict[str, Any], variants: tuple[Variant, ...] = ()
+        cls, path: Place, spec: FeatureSpec, dataset: dict[str, Any], variants: tuple[Variant, ...] = ()
     ) -> Store:
         """A new, empty store."""
         versions = {name: _version(name) for name in LIBRARIES}
@@ -80,7 +81,7 @@ class Store:
         return cls(path, spec, dataset, versions, variants)
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Place) -> Store:
         """The store in a folder.
 
         Raises:
@@ -116,15 +117,15 @@ class Store:
     # -- where things are -------------------------------------------------------------------------------------------
 
     @property
-    def plan_path(self) -> Path:
+    def plan_path(self) -> Place:
         """The journal of an unfinished extraction."""
         return self.path / "plan.parquet"
 
-    def shard_path(self, shard: int) -> Path:
+    def shard_path(self, shard: int) -> Place:
         """The Zarr group of a shard."""
         return self.path / "shards" / f"{shard:05d}.zarr"
 
-    def fragment_path(self, shard: int) -> Path:
+    def fragment_path(self, shard: int) -> Place:
         """The manifest rows of a shard."""
         return self.path / "shards" / f"{shard:05d}.parquet"
 
@@ -244,14 +245,16 @@ class Store:
         """
         from pipeline.shard import DamagedFrames, read_frames
 
-        for name, (size, digest) in self.shard_files().get(f"{shard:05d}", {}).items():
+        shard_files = self.shard_files().get(f"{shard:05d}", {})
+        folder = self._at_hand(shard_files)
+        for name, (size, digest) in shard_files.items():
             # zarr reads a missing data file as zeros, and believes whatever length its metadata say; no checksum covers
             # those.
-            problem = _damage(self.path / "shards" / name, size, digest if name.endswith("zarr.json") else None)
+            problem = _damage(folder / name, size, digest if name.endswith("zarr.json") else None)
             if problem:
                 raise StoreError(f"{self.path / 'shards' / name}: {problem}{self._tracks_at(shard)}", self._repair)
         try:
-            return read_frames(self.shard_path(shard), self.spec, first, stop)
+            return read_frames(folder / self.shard_path(shard).name, self.spec, first, stop)
         except DamagedFrames as damage:
             tracks = self._tracks_at(shard, damage.first, damage.stop)
             raise StoreError(f"{self.shard_path(shard)}: damaged ({damage}){tracks}", self._repair) from damage
@@ -259,6 +262,22 @@ class Store:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             problem = f"{self.shard_path(shard)}: damaged ({first_line}){self._tracks_at(shard)}"
             raise StoreError(problem, self._repair) from error
+
+    def _at_hand(self, shard_files: dict[str, list]) -> Path:
+        """The folder of the shards; of a store at a URL, one with copies of the files of a shard that are there.
+
+        Raises:
+            StoreError: the server cannot be reached, or refuses.
+        """
+        folder = self.path / "shards"
+        if not isinstance(folder, RemotePath):
+            return folder
+        from pipeline.copies import COPIES
+
+        try:
+            return COPIES.get(folder, shard_files)
+        except OSError as error:
+            raise files.explain_remote(error) from error
 
     def _tracks_at(self, shard: int, first: int = 0, stop: int = 2**62) -> str:
         """The tracks with frames in `[first, stop)` of a shard, for an error message."""
@@ -302,12 +321,23 @@ class Store:
     # -- one writer at a time ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Callable[[], None]]:
         """Keep other writers out; the operating system frees the lock when this process ends, however it ends.
+
+        At a URL it is a `pipeline.lease`, which outlives a process that is killed, and can be lost.
+
+        Yields:
+            What raises `StoreError` where the lock was lost.
 
         Raises:
             StoreError: another process holds it.
         """
+        if isinstance(self.path, RemotePath):
+            from pipeline import lease
+
+            with lease.held(self.path / "lock.json", str(self.path)) as held:
+                yield held.require
+            return
         import filelock
 
         holder = self.path / ".holder"
@@ -319,7 +349,7 @@ class Store:
             raise StoreError(f"{self.path}: {who} is writing to it", "wait for it to end") from None
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            yield
+            yield lambda: None
         finally:
             with contextlib.suppress(OSError):
                 holder.unlink(missing_ok=True)

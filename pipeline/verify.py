@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import files, manifest
 from pipeline.errors import StoreError
+from pipeline.remote import Place
 from pipeline.store import PUBLISHED, Store
 
 
@@ -25,7 +25,7 @@ class Problem:
         shard: the shard it belongs to; None for the store's own files.
     """
 
-    path: Path
+    path: Place
     what: str
     shard: int | None = None
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,7 @@ from pipeline.audio import AudioFile, Decoding, Unusable
 from pipeline.augment import Keeper, Variant
 from pipeline.features import FeatureSpec
 from pipeline.manifest import write_fragment
+from pipeline.remote import Place, RemotePath, Status, below, parse, scratch
 from pipeline.shard import ShardWriter
 from pipeline.store import Store
 from pipeline.tracks import MANIFEST_SCHEMA, unescape
@@ -42,11 +46,12 @@ class Task:
     """Tracks that one worker decodes, one after the other.
 
     Attributes:
-        root: folder that the paths are relative to.
+        root: folder or URL that the paths are relative to.
         tracks: rows of `DATASET_SCHEMA`.
         targets: the stores that get their frames.
         verdicts: reasons already known by row: tracks that killed or hung a worker are not tried again.
         max_duration: seconds beyond which a track is `too-long`.
+        beacons: of stores at a URL: a folder that all workers and the client share; None where they share none.
     """
 
     root: str
@@ -54,11 +59,15 @@ class Task:
     targets: list[Target]
     verdicts: dict[int, str] = field(default_factory=dict)
     max_duration: float | None = None
+    beacons: str | None = None
 
     @property
-    def beacon(self) -> Path:
+    def beacon(self) -> Place:
         """A file that tells which row is being decoded, by which worker: it outlives one that dies or hangs."""
         target = self.targets[0]
+        if isinstance(target.store.path, RemotePath) and self.beacons is not None:
+            store = files.digest(str(target.store.path).encode())
+            return Path(self.beacons) / f"{store}-{target.shards[0][0]:05d}.row"
         return target.store.path / "shards" / f"{files.TEMPORARY}{target.shards[0][0]:05d}.row"
 
 
@@ -69,7 +78,7 @@ def extract(task: Task) -> pa.Table:
         One row per track: status, reason, duration_s.
     """
     _warm_up(task)
-    root = os.fsencode(task.root)
+    root = parse(task.root) or os.fsencode(task.root)
     outputs = [_Output(target) for target in task.targets]
     results = []
     try:
@@ -103,9 +112,9 @@ def _warm_up(task: Task) -> None:
 
 
 class _Beacon:
-    """Keeps the row at work and the worker's address in a file, rewritten in place: 10 µs a track."""
+    """Keeps the row at work and the worker's address in a file, rewritten in place: 10 µs a track; in an object, a PUT."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         from distributed import get_worker
 
         self._path = path
@@ -115,14 +124,20 @@ class _Beacon:
             self._worker = "none"
 
     def __enter__(self) -> _Beacon:
-        self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        if not isinstance(self._path, RemotePath):
+            self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         return self
 
     def show(self, row: int) -> None:
-        os.pwrite(self._handle, f"{row:8d} {self._worker}\n".encode(), 0)
+        data = f"{row:8d} {self._worker}\n".encode()
+        if isinstance(self._path, RemotePath):
+            self._path.write_bytes(data)
+        else:
+            os.pwrite(self._handle, data, 0)
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._handle)
+        if not isinstance(self._path, RemotePath):
+            os.close(self._handle)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
@@ -148,7 +163,11 @@ class _Output:
         following = next(self._shards, None)
         if following is not None:
             self._shard, _, self._stop = following
-            self._temporary = self.store.path / "shards" / f"{files.TEMPORARY}{os.getpid()}-{self._shard:05d}.zarr"
+            folder = self.store.path / "shards"
+            if isinstance(folder, RemotePath):
+                self._temporary = Path(scratch()) / f"{files.TEMPORARY}{uuid.uuid4().hex}.zarr"
+            else:
+                self._temporary = folder / f"{files.TEMPORARY}{os.getpid()}-{self._shard:05d}.zarr"
             shutil.rmtree(self._temporary, ignore_errors=True)
             self.writer = ShardWriter(self._temporary, self.spec)
 
@@ -195,7 +214,11 @@ def commit(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]
 
 
 def _extract_track(
-    root: bytes, track: Mapping[str, Any], outputs: list[_Output], verdict: str | None, max_duration: float | None
+    root: bytes | RemotePath,
+    track: Mapping[str, Any],
+    outputs: list[_Output],
+    verdict: str | None,
+    max_duration: float | None,
 ) -> dict[str, Any]:
     """Append a track's frames and manifest row to every output; a track that is dropped leaves no frames.
 
@@ -213,11 +236,11 @@ def _extract_track(
     gaps: list[list[list[int]]] = [[] for _ in outputs]
     holding = []
     try:
-        path = os.path.join(root, unescape(track["path"]))  # noqa: PTH118  names need not be text
         if verdict is not None:
-            row |= _signature(audio.status(path))
+            row |= _signature(_status(root, unescape(track["path"])))
             raise Unusable(verdict, _VERDICTS[verdict])
-        decoding, saturated = _read(path, row, sinks, starts, max_duration)
+        with _at_hand(root, unescape(track["path"]), row) as path:
+            decoding, saturated = _read(path, row, sinks, starts, max_duration)
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
         gaps = [_frame_gaps(decoding.gaps, decoding.sample_rate, output.spec) for output in outputs]
     except Unusable as unusable:
@@ -327,7 +350,72 @@ def _read(
     raise Unusable("unreadable", "it changed while it was read")
 
 
-def _signature(found: os.stat_result) -> dict[str, int]:
+def _status(root: bytes | RemotePath, path: bytes) -> os.stat_result | Status:
+    """What the file system, or the server, says of an audio file.
+
+    Raises:
+        Unusable: `missing`, `not-a-file` or `unreadable`.
+    """
+    if not isinstance(root, RemotePath):
+        return audio.status(os.path.join(root, path))  # noqa: PTH118  names need not be text
+    with _refusals():
+        return below(root, path).stat()
+
+
+@contextlib.contextmanager
+def _at_hand(root: bytes | RemotePath, path: bytes, row: dict[str, Any]) -> Iterator[bytes]:
+    """The name of an audio file that can be opened.
+
+    Of an object it is that of a copy, one at a time; what the server says of its size and time enters the row.
+
+    Raises:
+        Unusable: there is no object, or it cannot be read.
+    """
+    if not isinstance(root, RemotePath):
+        yield os.path.join(root, path)  # noqa: PTH118  names need not be text
+        return
+    with tempfile.TemporaryDirectory(prefix="mgc-", dir=scratch()) as folder:
+        copy = Path(folder) / os.fsdecode(path.rpartition(b"/")[2][-200:])  # FFmpeg looks at names, too
+        found = _fetch(root, path, copy, row)
+        try:
+            yield os.fsencode(copy)
+        finally:
+            row |= _signature(found)
+
+
+def _fetch(root: RemotePath, path: bytes, copy: Path, row: dict[str, Any]) -> Status:
+    """Copy an object that keeps still meanwhile, and enter its size and time into the manifest row.
+
+    Raises:
+        Unusable: `missing` or `unreadable`.
+        OSError: no server can be reached, or the disk is full: that is no fault of the object's.
+    """
+    with _refusals():
+        place = below(root, path)
+        for _ in range(READINGS):
+            found = place.stat()
+            row |= _signature(found)
+            place.fetch(copy)
+            if place.stat() == found:
+                return found
+    row |= {"size": None, "mtime_ns": None}
+    raise Unusable("unreadable", "it changed while it was read")
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What a server says of one object as `Unusable`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Unusable("missing") from None
+    except OSError as error:
+        if error.errno in (errno.EHOSTUNREACH, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unusable("unreadable", error.strerror or "") from None
+
+
+def _signature(found: os.stat_result | Status) -> dict[str, int]:
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 

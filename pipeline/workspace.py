@@ -6,8 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
-from pipeline import files
+from pipeline import files, remote
 from pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
+from pipeline.remote import Place, RemotePath
 
 _NOT_DATASETS = ("features", "runs", "demo")
 
@@ -64,7 +65,7 @@ class Workspace:
             raise DatasetError(f"{len(found)} datasets in {self.root}: {names}", f"name one: --dataset {found[0]}")
         return found[0]
 
-    def latest_store(self) -> Path:
+    def latest_store(self) -> Place:
         """The store that a command made or named last.
 
         Raises:
@@ -82,22 +83,25 @@ class Workspace:
             RunError: there is none.
         """
         path = self._latest("run")
-        if path is None:
+        if path is None or isinstance(path, RemotePath):
             raise RunError(f"no run in {self.root}", "make one with `mgc train`, or name one")
         return path
 
-    def remember(self, kind: str, path: Path) -> None:
+    def remember(self, kind: str, path: Place) -> None:
         """Make `path` the latest `store` or `run`. A folder that cannot be written only forgets."""
         with contextlib.suppress(OSError, MgcError):
             self.root.mkdir(parents=True, exist_ok=True)
-            path, root = path.resolve(), self.root.resolve()
+            name, root = path.resolve(), self.root.resolve()
             # Relative where it can be: a workspace may be moved or copied.
-            name = path.relative_to(root) if path.is_relative_to(root) else path
+            if isinstance(name, Path) and name.is_relative_to(root):
+                name = name.relative_to(root)
             files.write_json(self.root / "latest.json", self._read() | {kind: str(name)})
 
-    def _latest(self, kind: str) -> Path | None:
+    def _latest(self, kind: str) -> Place | None:
         """The one remembered, else the newest one there."""
         remembered = self._read().get(kind)
+        if remembered is not None and (url := remote.parse(remembered)):
+            return url
         if remembered is not None and (self.root / remembered).is_dir():
             return self.root / remembered
         heads = self.root.glob("features/*/*/store.json" if kind == "store" else "runs/*/config.json")

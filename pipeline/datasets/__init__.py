@@ -15,6 +15,7 @@ from pipeline.datasets import fma, folder, gtzan, listing
 from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
 from pipeline.datasets.published import published
 from pipeline.errors import DatasetError
+from pipeline.remote import Place, RemotePath
 
 __all__ = ["FORMATS", "Dataset", "open_dataset"]
 
@@ -27,7 +28,7 @@ class Dataset:
 
     Attributes:
         name: what its stores are filed under: the name of its folder or list, in letters, digits, `_`, `.` and `-`.
-        root: absolute audio root; the paths in the table are relative to it.
+        root: absolute audio root, or its URL; the paths in the table are relative to it.
         source: the folder or list that was named.
         format: `fma`, `gtzan`, `folder` or `list`.
         genres: the classes, in their customary order for a published dataset, else sorted.
@@ -37,8 +38,8 @@ class Dataset:
     """
 
     name: str
-    root: Path
-    source: Path
+    root: Place
+    source: Place
     format: str
     genres: tuple[str, ...]
     tracks: pa.Table
@@ -46,19 +47,19 @@ class Dataset:
 
 
 def open_dataset(
-    source: Path,
+    source: Place,
     *,
     format: str = "auto",
-    metadata: Path | None = None,
+    metadata: Place | None = None,
     subset: str | None = None,
     genre_column: str | None = None,
-    audio_root: Path | None = None,
+    audio_root: Place | None = None,
     copies: Path | None = None,
 ) -> Dataset:
     """Read the dataset at `source`.
 
     Args:
-        source: an audio folder, or a list of tracks in CSV or Parquet.
+        source: an audio folder, or a list of tracks in CSV or Parquet; either may be a URL.
         format: one of FORMATS; `auto` recognises the others.
         metadata: FMA only: `tracks.csv` or its folder.
         subset: FMA only: `small`, `medium`, `large` or `full`.
@@ -89,7 +90,7 @@ def open_dataset(
         case "folder":
             found = folder.read(root)
         case _:
-            found = listing.read(source, audio_root=audio_root, genre_column=genre_column)
+            found = _read_list(source, audio_root, genre_column)
     genres, notes = _describe(found)
     # FMA's audio folder is called `fma_small`, GTZAN's just `genres`: there the folder around it says more.
     name = {"fma": root.name, "list": source.stem}.get(format, source.name)
@@ -104,18 +105,33 @@ def open_dataset(
     )
 
 
-def _absolute(path: Path) -> Path:
+def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:
+    """The tracks of a list; of one at a URL, whose paths begin there, by a copy."""
+    if not isinstance(source, RemotePath):
+        return listing.read(source, audio_root=audio_root, genre_column=genre_column)
+    with source.fetched() as copy:
+        try:
+            return listing.read(copy, audio_root=audio_root or source.parent, genre_column=genre_column)
+        except DatasetError as error:
+            raise DatasetError(error.problem.replace(str(copy), str(source)), error.remedy) from error
+
+
+def _absolute(path: Place) -> Place:
     """An absolute path without `..`; links are not followed, since the name of a link is the one the user chose."""
+    if isinstance(path, RemotePath):
+        return path
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _is_folder(source: Path) -> bool:
+def _is_folder(source: Place) -> bool:
     """Whether `source` is a folder (True) or a file that may be a list (False).
 
     Raises:
         DatasetError: it is neither, cannot be read, or is an empty folder or an audio file.
     """
     remedy = "name a folder of audio, or a CSV or Parquet list"
+    if isinstance(source, RemotePath):
+        return _is_remote_folder(source, remedy)
     try:
         mode = source.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -130,7 +146,20 @@ def _is_folder(source: Path) -> bool:
     return False
 
 
-def _recognise(source: Path, format: str) -> tuple[str, Path]:
+def _is_remote_folder(source: RemotePath, remedy: str) -> bool:
+    try:
+        if source.is_file():
+            if is_audio_name(source.name):
+                raise DatasetError(f"{source} is one audio file", remedy)
+            return False
+        if source.is_dir():
+            return True
+    except OSError as error:
+        raise DatasetError(f"cannot open dataset {source}: {error.strerror}", remedy) from error
+    raise DatasetError(f"cannot open dataset {source}: there is nothing below this name", remedy)
+
+
+def _recognise(source: Place, format: str) -> tuple[str, Place]:
     """The format of a folder and where in it the audio is; the first of FMA, GTZAN and plain folders that fits."""
     for name, layout in (("fma", fma), ("gtzan", gtzan)):
         if format in ("auto", name) and (root := layout.find_root(source)):

@@ -17,6 +17,7 @@ from pipeline.datasets.parsed import kept
 from pipeline.datasets.tabular import SPLIT_WORDS
 from pipeline.datasets.walk import Walker
 from pipeline.errors import DatasetError
+from pipeline.remote import Place, RemotePath
 
 LAYOUT = "NNN/NNNNNN.mp3"
 METADATA = Path("fma_metadata", "tracks.csv")
@@ -35,7 +36,7 @@ _PARSER = 1
 _BLOCK_BYTES = 4 << 20
 
 
-def find_root(folder: Path) -> Path | None:
+def find_root(folder: Place) -> Place | None:
     """The audio folder: this one, else the one that lies beside `fma_metadata` in it, else None.
 
     Raises:
@@ -52,9 +53,9 @@ def find_root(folder: Path) -> Path | None:
 
 
 def read(
-    root: Path,
+    root: Place,
     *,
-    metadata: Path | None = None,
+    metadata: Place | None = None,
     subset: str | None = None,
     genre_column: str | None = None,
     copies: Path | None = None,
@@ -101,7 +102,7 @@ def read(
     return Catalogue(track_table(columns), notes, published=f"fma_{edition}")
 
 
-def _has_clips(folder: Path) -> bool:
+def _has_clips(folder: Place) -> bool:
     walker = Walker(folder)
     return any(
         _CLIP.fullmatch(path)
@@ -117,7 +118,7 @@ def _entries(walker: Walker, folder: str) -> list[str]:
     return [*clips, *filter(is_audio_name, folders)]
 
 
-def _find_clips(root: Path) -> tuple[pa.Table, tuple[str, ...]]:
+def _find_clips(root: Place) -> tuple[pa.Table, tuple[str, ...]]:
     """`track_id` and `path` of the clips in a folder, in the order of its folders, and notes on what else is there.
 
     Raises:
@@ -150,12 +151,16 @@ def _find_clips(root: Path) -> tuple[pa.Table, tuple[str, ...]]:
     return found, notes
 
 
-def _find_metadata(root: Path, metadata: Path | None) -> Path:
+def _find_metadata(root: Place, metadata: Place | None) -> Path:
+    place = root if metadata is None else metadata
+    if isinstance(place, RemotePath):
+        problem = f"{place}: metadata is not read from URLs"
+        raise DatasetError(problem, "give --metadata a copy of FMA's tracks.csv on this machine")
     if metadata is None:
-        candidates = [root.parent / METADATA, root / METADATA]
+        candidates = [place.parent / METADATA, place / METADATA]
         problem = f"no {METADATA} beside {root}"
     else:
-        candidates = [metadata, metadata / METADATA.name, metadata / METADATA]
+        candidates = [place, place / METADATA.name, place / METADATA]
         problem = f"no {METADATA.name} at {metadata}"
     for candidate in candidates:
         if candidate.is_file():

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
 from pipeline.datasets.walk import Walker
 from pipeline.errors import DatasetError
+from pipeline.remote import Place
 from pipeline.tracks import escape
 
 LAYOUT = "genre/…/file"
 
 
-def read(root: Path) -> Catalogue:
+def read(root: Place) -> Catalogue:
     """The tracks of a folder of genre folders, at any depth.
 
     Raises:

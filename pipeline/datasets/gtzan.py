@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from pipeline.datasets.catalogue import Catalogue, track_table
 from pipeline.datasets.walk import Walker
 from pipeline.errors import DatasetError
+from pipeline.remote import Place
 from pipeline.tracks import escape
 
 LAYOUT = "genre/genre.00000.wav"
@@ -16,7 +16,7 @@ LAYOUT = "genre/genre.00000.wav"
 _CLIP = re.compile(r"(?P<genre>[^/]+)/(?P<id>(?P=genre)\.[0-9]{5})\.[^./]+")
 
 
-def find_root(folder: Path) -> Path | None:
+def find_root(folder: Place) -> Place | None:
     """The folder in GTZAN layout: this one, else its only subfolder that is (`genres` in the archive), else None."""
     if _is_gtzan(folder):
         return folder
@@ -24,7 +24,7 @@ def find_root(folder: Path) -> Path | None:
     return inner[0] if len(inner) == 1 else None
 
 
-def read(root: Path) -> Catalogue:
+def read(root: Place) -> Catalogue:
     """The tracks of a folder in GTZAN layout; of one clip in several formats, the first by name.
 
     Raises:
@@ -51,7 +51,7 @@ def read(root: Path) -> Catalogue:
     return Catalogue(track_table({"track_id": list(rows), "path": paths, "genre": labels}), notes, published="gtzan")
 
 
-def _is_gtzan(folder: Path) -> bool:
+def _is_gtzan(folder: Place) -> bool:
     """Whether each subfolder that holds audio holds some that is named the GTZAN way, and there is such a one."""
     walker = Walker(folder)
     found = False

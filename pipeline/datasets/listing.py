@@ -6,21 +6,23 @@ import os
 import posixpath
 from pathlib import Path
 
+from pipeline import remote
 from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
 from pipeline.datasets.tabular import Row, read_rows
 from pipeline.errors import DatasetError
+from pipeline.remote import Place, RemotePath
 from pipeline.tracks import escape, unescape
 
 _OPTIONAL = ("track_id", "split", "artist", "artist_id", "album", "album_id", "title")
 
 
-def read(source: Path, *, audio_root: Path | None = None, genre_column: str | None = None) -> Catalogue:
+def read(source: Path, *, audio_root: Place | None = None, genre_column: str | None = None) -> Catalogue:
     """The tracks of a list, whether their files exist or not.
 
     Args:
         source: the list, an absolute path.
-        audio_root: the folder, absolute, that the paths are relative to and may not leave; by default that of the list.
-            Where it is given, paths may be absolute, too.
+        audio_root: the folder, absolute, or the URL that the paths are relative to and may not leave; by default the
+            folder of the list. Where it is given, paths may be absolute, too.
         genre_column: the column that holds the genre, `genre` by default.
 
     Raises:
@@ -31,8 +33,11 @@ def read(source: Path, *, audio_root: Path | None = None, genre_column: str | No
     rows = read_rows(source, required=("path", genre_column), optional=_OPTIONAL)
     if not rows:
         raise DatasetError(f"{source} has no rows", "write one row per track")
-    places = _Places(audio_root or source.parent, absolute=audio_root is not None)
-    paths = [places.locate(row) for row in rows]
+    if isinstance(audio_root, RemotePath):
+        paths = [_locate_object(row, audio_root) for row in rows]
+    else:
+        places = _Places(audio_root or source.parent, absolute=audio_root is not None)
+        paths = [places.locate(row) for row in rows]
     _refuse_twice(rows, paths, "path")
     ids = _track_ids(rows, paths)
     _refuse_twice(rows, ids, "track_id")
@@ -53,6 +58,24 @@ def read(source: Path, *, audio_root: Path | None = None, genre_column: str | No
         raise DatasetError(f"{source}: no row has a genre", f"fill in the column {genre_column}")
     notes = (f"rows without a genre, left out: {unlabelled:,}",) if unlabelled else ()
     return Catalogue(labelled, notes)
+
+
+def _locate_object(row: Row, root: RemotePath) -> str:
+    """The path of a row, relative to the URL of the audio root, normalised and escaped.
+
+    Raises:
+        DatasetError: there is none, it leads out of the root, or cannot be part of a URL.
+    """
+    text = row.cells.get("path", "")
+    if not text.strip():
+        raise row.error("it has no path")
+    inside = text.removeprefix(f"{root}/")
+    path = posixpath.normpath(inside)
+    if remote.is_url(inside) or path.startswith(("/", "../")) or path in (".", ".."):
+        raise row.error(f"path {text!r} leads out of {root}", "give --audio-root the URL that all paths begin with")
+    if not path.isprintable():
+        raise row.error(f"path {text!a} holds what no URL can hold")
+    return escape(path)
 
 
 class _Places:
@@ -77,6 +100,8 @@ class _Places:
         raw = self._raw(text)
         if b"\0" in raw:
             raise row.error(f"path {text!a} holds a null character")
+        if remote.is_url(text):
+            raise row.error(f"path {text!r} is a URL", "give --audio-root the URL that all paths begin with")
         if raw.startswith(b"/") and not self.absolute:
             raise row.error(f"path {text!r} is absolute", "give --audio-root the folder that holds all the files")
         path = posixpath.normpath(posixpath.join(self.root, raw))

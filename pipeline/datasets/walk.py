@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.datasets.catalogue import is_audio_name, listed
+from pipeline.remote import Place, RemotePath
 from pipeline.tracks import escape
 
 
@@ -17,8 +18,9 @@ class Walker:
     is listed among the files: it becomes a track that is dropped with a reason, instead of vanishing.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = os.fspath(root)
+    def __init__(self, root: Place) -> None:
+        self.root = str(root)
+        self._remote = root if isinstance(root, RemotePath) else None
         self.strays: list[str] = []  # audio that does not fit the layout; filled by the adapters
         self._links: list[str] = []
         self._hidden: list[str] = []
@@ -29,6 +31,11 @@ class Walker:
         folders: list[str] = []
         clips: list[str] = []
         prefix = f"{folder}/" if folder else ""
+        if self._remote is not None:
+            for name, is_folder in (self._remote / folder if folder else self._remote).scan():
+                if is_folder or is_audio_name(name):
+                    (self._hidden if name.startswith(".") else folders if is_folder else clips).append(prefix + name)
+            return sorted(folders), sorted(clips)
         try:
             with os.scandir(f"{self.root}/{folder}") as entries:
                 for entry in entries:
