@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import tree
 from stores import GENRES, make_store
 from tiny import TINY
 from torch import Tensor
@@ -31,6 +32,7 @@ from models.train import Options, open_run, resume, train
 from pipeline.errors import ModelError, RunError, SpecError, StoreError
 from pipeline.features import Mel
 from pipeline.manifest import publish
+from pipeline.remote import RemotePath
 from pipeline.slicing import Slicing
 from pipeline.store import Store
 
@@ -177,6 +179,16 @@ def test_how_long_it_will_take() -> None:
 
 
 # -- twice the same ---------------------------------------------------------------------------------------------------
+
+
+def test_a_store_at_a_url_gives_the_same_weights(store: Store, reference: Run, tmp_path: Path) -> None:
+    there = RemotePath("memory://shelf/mel")
+    for name, data in tree(Path(str(store.path))).items():
+        (there / name).write_bytes(data)
+    run = Run.open(quiet(Store.open(there), tmp_path).path)
+    assert [source.path for source in run.sources] == [there]
+    assert_same_weights(run, reference)
+    assert predict(run).equals(predict(reference))
 
 
 def test_a_seed_gives_the_same_weights_twice(store: Store, reference: Run, tmp_path: Path) -> None:
