@@ -112,7 +112,7 @@ def _warm_up(task: Task) -> None:
 
 
 class _Beacon:
-    """Keeps the row at work and the worker's address in a file: rewritten in place, 10 µs a track; in an object, a PUT."""
+    """Keeps the row at work and the worker's address in a file, rewritten in place (10 µs a track), or in an object."""
 
     def __init__(self, path: Place) -> None:
         from distributed import get_worker
