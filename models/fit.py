@@ -57,9 +57,10 @@ def check(
     for needs, window, seen, store in zip(system.inputs, frames, typical, stores, strict=True):
         least = needs.least_frames or needs.frames or 1
         if (seen if window is None else window) < least:
+            longer = f"cut longer ones: `mgc slice {shlex.quote(stores[0])} --frames {system.input.frames}`"
             raise ModelError(
                 f"{system.id} needs slices of at least {least} frames, those of {store} have {seen}",
-                f"cut longer ones: `mgc slice {shlex.quote(stores[0])} --frames {system.input.frames}`",
+                "extract longer tracks: these are whole" if slicing.whole else longer,
             )
     differences = [
         f"{spec.name}: {line}" if len(specs) > 1 else line

@@ -64,6 +64,7 @@ def open_part(
     variants: bool = False,
     balance: str = "none",
     crop: bool = False,
+    squeeze: bool = False,
 ) -> Part:
     """A split of the tracks of a run.
 
@@ -75,7 +76,7 @@ def open_part(
         frames: frames of a window in each store.
         batch_size: slices per batch at most.
         device: where batches are wanted.
-        seed: see `Stream`.
+        seed, squeeze: see `Stream`.
         variants: see `Selection.slices`; of one store only.
         balance: see `models.settings.Loop`; of a stream with a seed.
         crop: whether windows are drawn from the whole track instead of from each slice.
@@ -89,7 +90,17 @@ def open_part(
     tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     strata = {"none": None, "class": labels, "track": tracks}[balance]
     streams = tuple(
-        Stream(store, table, labels, frames=window, batch_size=batch_size, device=device, seed=seed, strata=strata)
+        Stream(
+            store,
+            table,
+            labels,
+            frames=window,
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            strata=strata,
+            squeeze=squeeze,
+        )
         for store, table, window in zip(stores, tables, frames, strict=True)
     )
     stream = streams[0] if len(streams) == 1 else Joint(streams, [store.spec.frame_rate for store in stores])

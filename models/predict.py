@@ -66,6 +66,7 @@ def predict(
         frames=[source.frames for source in run.sources],
         batch_size=batch_size or training.get("batch_size", BATCH_SIZE),
         device=where,
+        squeeze=registry.get(run.model).squeezes(run.slicing),
     )
     slices, labels = part.slices, part.stream.labels
     if not len(slices):

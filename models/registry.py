@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from models import recipes
 from pipeline.errors import ModelError
+from pipeline.slicing import Slicing
 
 Kind = Literal["neural", "classical", "ensemble"]
 Builder = Callable[[int], Any]
@@ -100,6 +101,10 @@ class System:
     def inputs(self) -> tuple[InputSpec, ...]:
         """What it needs of each store."""
         return (self.input, *self.further)
+
+    def squeezes(self, slicing: Slicing) -> bool:
+        """Whether slices of any length are fitted into windows of one: whole tracks, each shown as one picture."""
+        return slicing.whole and all(needs.adapter == "picture" for needs in self.inputs)
 
     @property
     def study(self) -> str:

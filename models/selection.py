@@ -157,6 +157,9 @@ def select(
     present = set(tracks["genre"].to_pylist())
     known = [genre for genre in store.dataset["genres"] if genre in present]
     classes = (*known, *sorted(present.difference(known)))
+    if not len(tracks) and len(_with_frames(store)):
+        cut_how = (slicing or store.slicing).fitted(store.spec)
+        raise StoreError(f"{store.path}: no track holds {cut_how}", "cut shorter ones: `mgc slice`")
     _require_classes(store, tracks, classes)
     return Selection(classes, tracks.combine_chunks())
 

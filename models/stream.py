@@ -96,7 +96,8 @@ class Stream:
     """The slices of a table, batch by batch.
 
     Batches differ by one slice in size at most: none is left with a lone slice, which batch normalisation cannot take.
-    A slice shorter than a window is repeated until it fills it; with `--whole`, tracks are of any length.
+    A slice shorter than a window is repeated until it fills it, one that is longer gives a part; or all of it is
+    squeezed into the window. With `--whole`, slices are of any length.
 
     Args:
         store: where the frames are.
@@ -109,6 +110,7 @@ class Stream:
             windows from the centre of each slice.
         strata: what an epoch has as much of as of anything else, such as the class of each slice, as indices from 0,
             int64 `(slices,)`; None for each slice once.
+        squeeze: show all of each slice, frames left out or repeated evenly.
 
     Attributes:
         residency: where frames stay once they are read; changes no batch.
@@ -131,6 +133,7 @@ class Stream:
         device: torch.device,
         seed: int | None = None,
         strata: np.ndarray | None = None,
+        squeeze: bool = False,
     ) -> None:
         self.labels, self.frames, self.device = labels, frames, device
         self.residency: Residency = "device"
@@ -138,11 +141,11 @@ class Stream:
         self.damaged: dict[int, StoreError] = {}
         self._host: dict[int, np.ndarray] = {}
         self._strata = strata
-        self._store, self._spec, self._seed = store, store.spec, seed
+        self._store, self._spec, self._seed, self._squeeze = store, store.spec, seed, squeeze
         self.shards, self.shard_of = np.unique(slices["shard"].to_numpy(), return_inverse=True)
         self._first = slices["first_frame"].to_numpy()
         self._length = slices["n_frames"].to_numpy().astype(np.int64)
-        self.spare = np.maximum(self._length - frames, 0)
+        self.spare = np.zeros_like(self._length) if squeeze else np.maximum(self._length - frames, 0)
         self._stop = np.zeros(len(self.shards), np.int64)  # what is needed of each shard ends here
         np.maximum.at(self._stop, self.shard_of, self._first + self._length)
         n_batches = -(-len(slices) // batch_size)
@@ -167,8 +170,8 @@ class Stream:
 
     @property
     def n_repeated(self) -> int:
-        """Slices that are shorter than a window."""
-        return int(np.count_nonzero(self._length < self.frames))
+        """Slices that are shorter than a window and repeated."""
+        return 0 if self._squeeze else int(np.count_nonzero(self._length < self.frames))
 
     def order(self, epoch: int) -> Order:
         """What an epoch reads: a pure function of the seed and `epoch`."""
@@ -314,7 +317,8 @@ class Stream:
         begins = pool.base[self.shard_of[rows]] + self._first[rows]
         columns = np.stack([begins, crops, self._length[rows]])[..., None]
         begin, crop, length = torch.from_numpy(columns).to(self.device)
-        index = begin + (crop + self._ramp) % length
+        within = self._ramp * length // self.frames if self._squeeze else (crop + self._ramp) % length
+        index = begin + within
         # On the CPU this is 4 times faster than frames[index].
         return pool.frames.index_select(0, index.flatten()).view(len(rows), self.frames, self._spec.bins)
 

@@ -227,6 +227,7 @@ def open_run(run: Run, stores: Sequence[Store]) -> tuple[System, tuple[Part, Par
             variants=bool(run.config.get("variants")) and split == "training",
             balance=recipe.loop.balance if recipe and split == "training" else "none",
             crop=bool(recipe and recipe.loop.crop) and split == "training",
+            squeeze=system.squeezes(run.slicing),
         )
         for split in ("training", "validation")
     )
