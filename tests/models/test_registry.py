@@ -1,5 +1,6 @@
 """The registry, and what holds for every system in it."""
 
+import math
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -42,7 +43,7 @@ IDS = [system.id for system in registry.systems() if system.kind == "neural"]
 #: `make test-slow` trains, saves and repeats them like the others.
 LARGE = {id for id in IDS if registry.get(id).params(8) > 10_000_000}
 NEURAL = marked(IDS, HEAVY | LARGE)
-#: A hundred steps take minutes each; shallow networks of the same blocks learn in test_resnet.py and test_attention.py.
+#: A step takes half a second or more; shallow networks of the same blocks learn in test_resnet.py, too.
 DEEP = {id for id in LARGE if "res" in id}
 PICTURE = (3, 64, 64)  # smaller than the study's, to be quick
 
@@ -103,8 +104,16 @@ def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
     assert registry.get(id).params(n_classes) == params
 
 
-@pytest.mark.parametrize("n_classes", [8, 10])
-@pytest.mark.parametrize("id", NEURAL)
+# With 8 classes the deep ones do so in test_deep_networks_overfit_two_pictures.
+@pytest.mark.parametrize(
+    ("id", "n_classes"),
+    [
+        pytest.param(id, n, marks=pytest.mark.slow) if id in HEAVY | LARGE else (id, n)
+        for id in IDS
+        for n in (8, 10)
+        if not (id in DEEP and n == 8)
+    ],
+)
 def test_forward_and_backward(id: str, n_classes: int) -> None:
     system = registry.get(id)
     model = build(system, n_classes)
@@ -151,6 +160,27 @@ def test_overfits_one_batch(id: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] <= losses[0] / 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", sorted(DEEP))
+def test_deep_networks_overfit_two_pictures(id: str) -> None:
+    """In a few steps, for each takes as long as a whole test of another network: until they are told apart."""
+    model = build(registry.get(id), 8)
+    x, target = torch.randn(2, *PICTURE, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 6])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses: list[float] = []
+    while len(losses) < 12 and (not losses or losses[-1] > math.log(2) / 2):
+        loss = nn.functional.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        for name, parameter in model.named_parameters() if not losses else ():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+        optimizer.step()
+        losses.append(loss.item())
+    # Who knows which two classes there are, and not which picture is which, is left with log 2.
+    assert losses[-1] <= math.log(2) / 2, losses
 
 
 @pytest.mark.parametrize("id", NEURAL)
