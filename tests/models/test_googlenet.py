@@ -77,6 +77,12 @@ def test_auxiliary_heads_are_not_counted(model: GoogLeNet) -> None:
     assert n_params(skeleton(GoogLeNet, 1000), "") == 13_004_888
 
 
+@pytest.mark.parametrize(("name", "channels"), [("aux1", 512), ("aux2", 528)])
+def test_every_layer_of_the_auxiliary_heads(model: GoogLeNet, name: str, channels: int) -> None:
+    shapes = output_shapes(model.get_submodule(name), ["conv", "fc1", "fc2"], channels, 14, 14)
+    assert shapes == {"conv": (128, 4, 4), "fc1": (1024,), "fc2": (8,)}
+
+
 def test_pools_round_up(model: GoogLeNet) -> None:
     pools = [(m.kernel_size, m.stride, m.ceil_mode) for m in model.children() if isinstance(m, nn.MaxPool2d)]
     assert pools == [(3, 2, True), (3, 2, True), (3, 2, True), (2, 2, True)]

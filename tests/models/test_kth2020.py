@@ -95,10 +95,12 @@ BLOCK_SIZES = [(32, 32), (32, 32), (16, 16), (16, 16), (8, 8), (8, 8)]
 def test_every_layer_of_the_released_cnn() -> None:
     model = ResidualCNN(8, released=True)
     blocks = [f"trunk.blocks.{i}" for i in range(6)]
-    names = [*(f"{block}.norm" for block in blocks), "head.0.1", "head.0", "head.1", "head.4", "head"]
+    paths = [f"{block}.{path}" for block in blocks for path in ("norm", "shortcut")]
+    names = ["trunk.stem", *paths, "head.0.1", "head.0", "head.1", "head.4", "head"]
     sizes = [(filters, *size) for filters, size in zip((64, 128, 256, 128, 64, 128), BLOCK_SIZES, strict=True)]
     assert list(output_shapes(model, names, 1, 128, 128).values()) == [
-        *sizes,
+        (32, 64, 64),
+        *(size for size in sizes for _ in range(2)),
         (64, 8, 8),
         (64, 4, 4),
         (1024,),
@@ -113,12 +115,13 @@ def test_every_layer_of_the_released_cnn() -> None:
 def test_every_layer_of_the_cnn_beside_a_gru() -> None:
     model = CNNRNN(8)
     blocks = [f"trunk.blocks.{i}" for i in range(6)]
-    names = ["trunk.stem", *(f"{block}.norm" for block in blocks), "tail.2", "flatten", "pool", "gru", "classify"]
+    paths = [f"{block}.{path}" for block in blocks for path in ("norm", "shortcut")]
+    names = ["trunk.stem", *paths, "tail.2", "flatten", "pool", "gru", "classify"]
     widths = (128, 256, 512, 512, 512, 128)
     shapes = output_shapes(model, names, 1, 128, 128)
     assert [shapes[name] for name in names] == [
         (32, 64, 64),
-        *((filters, *size) for filters, size in zip(widths, BLOCK_SIZES, strict=True)),
+        *((filters, *size) for filters, size in zip(widths, BLOCK_SIZES, strict=True) for _ in range(2)),
         (64, 8, 8),
         (1024,),
         (1, 128, 64),

@@ -45,6 +45,44 @@ def test_every_layer(model: MobileNetV3) -> None:
     assert n_params(model, "classifier") == 1_240_328
 
 
+# Kernel, width between the convolutions and of the squeeze gate, and stride of each block.
+INSIDE = [
+    (3, 16, None, 1),
+    (3, 64, None, 2),
+    (3, 72, None, 1),
+    (5, 72, 24, 2),
+    (5, 120, 32, 1),
+    (5, 120, 32, 1),
+    (3, 240, None, 2),
+    (3, 200, None, 1),
+    (3, 184, None, 1),
+    (3, 184, None, 1),
+    (3, 480, 120, 1),
+    (3, 672, 168, 1),
+    (5, 672, 168, 2),
+    (5, 960, 240, 1),
+    (5, 960, 240, 1),
+]
+
+
+def test_every_layer_of_the_blocks(model: MobileNetV3) -> None:
+    """Widening (but for the first block), depth-wise, gated where the paper has a gate, and the dense layers."""
+    names = [f"features.{i}.block.{j}" for i in range(1, 16) for j in range(len(model.features[i].block))]
+    shapes = output_shapes(model, [*names, "classifier.0", "classifier.3"], 3, 224, 224)
+    side = 112
+    for i, ((kernel, width, squeeze, stride), (channels, out, _)) in enumerate(zip(INSIDE, BLOCKS, strict=True), 1):
+        block = model.features[i].block
+        expected = [] if i == 1 else [(width, side, side)]
+        expected += [(width, out, out)] * (1 if squeeze is None else 2) + [(channels, out, out)]
+        assert [shapes[f"features.{i}.block.{j}"] for j in range(len(block))] == expected
+        depthwise = block[0 if i == 1 else 1][0]
+        assert (depthwise.kernel_size, depthwise.stride, depthwise.groups) == ((kernel,) * 2, (stride,) * 2, width)
+        if squeeze is not None:
+            assert block[2].fc1.out_channels == squeeze
+        side = out
+    assert (shapes["classifier.0"], shapes["classifier.3"]) == ((1280,), (8,))
+
+
 def test_keys_and_shapes_are_the_reference_ones(model: MobileNetV3) -> None:
     weights = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert len(weights) == 312
@@ -119,6 +157,13 @@ def test_every_layer_of_v2() -> None:
     assert [n_params(model, name) for name in names] == [3 * 9 * 32 + 64, *params, 320 * 1280 + 2560]
     assert n_params(model, "") == 2_234_120
     assert n_params(skeleton(MobileNetV2, 1000), "") == 3_504_872
+    inside = output_shapes(model, [f"features.{i}.conv.{j}" for i in range(1, 18) for j in (0, 1)], 3, 224, 224)
+    sides = [112, *(side for _, side, _ in V2)]
+    assert inside["features.1.conv.0"] == (32, 112, 112)  # depth-wise: it does not widen
+    for i in range(1, 17):
+        width = 6 * inputs[i]
+        assert inside[f"features.{i + 1}.conv.0"] == (width, sides[i], sides[i])
+        assert inside[f"features.{i + 1}.conv.1"] == (width, sides[i + 1], sides[i + 1])
     residual = [model.features[i + 1].residual for i in range(17)]
     assert residual == [stride == 1 and inputs[i] == inputs[i + 1] for i, (*_, stride) in enumerate(V2)]
 
@@ -159,6 +204,8 @@ def test_every_layer_of_v1() -> None:
     shapes = output_shapes(model, [*names, "classifier"], 3, 224, 224)
     assert list(shapes.values()) == [(32, 112, 112), *((channels, side, side) for channels, side in V1), (8,)]
     inputs = [32, *(channels for channels, _ in V1)]
+    depthwise = output_shapes(model, [f"features.{i}.0" for i in range(1, 14)], 3, 224, 224)
+    assert list(depthwise.values()) == [(inputs[i], side, side) for i, (_, side) in enumerate(V1)]
     # Depth-wise 3×3 and 1×1 convolutions, two parameters of batch norm a channel of each.
     params = [9 * inputs[i] + 2 * inputs[i] + inputs[i] * inputs[i + 1] + 2 * inputs[i + 1] for i in range(13)]
     assert [n_params(model, name) for name in names] == [3 * 9 * 32 + 64, *params]

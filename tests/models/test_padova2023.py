@@ -93,6 +93,13 @@ def test_head_reads_maxima_then_means(build: Builder, shape: tuple[int, ...]) ->
     assert torch.equal(seen[0], torch.cat([maps.flatten(2).max(dim=2).values, maps.flatten(2).mean(dim=2)], dim=1))
 
 
+@pytest.mark.parametrize(("build", "shape"), [(cnn1d, (131_072,)), (cnn2d_mel, (128, 512)), (cnn2d_mfcc, (20, 512))])
+def test_every_layer_of_the_head(build: Builder, shape: tuple[int, ...]) -> None:
+    shapes = output_shapes(build(8), ["normalise", "features", *(f"head.{i}" for i in (0, 3, 6))], 1, *shape)
+    last = {1: (128, 64), 128: (128, 2, 2), 20: (128, 1, 64)}[shape[0] if len(shape) == 2 else 1]
+    assert list(shapes.values()) == [(1, *shape), last, (128,), (64,), (8,)]
+
+
 @pytest.mark.parametrize(("build", "shape"), [(cnn1d, (4 * 512,)), (cnn2d_mel, (128, 256)), (cnn2d_mfcc, (20, 8))])
 def test_least_frames_is_what_the_pools_need(build: Builder, shape: tuple[int, ...]) -> None:
     model = build(8).eval()

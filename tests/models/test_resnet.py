@@ -58,15 +58,22 @@ def test_every_layer(blocks: tuple[int, int, int, int], groups: int) -> None:
         (width * groups * 8 // 64 if groups == 32 else width, side)
         for width, side in zip((64, 128, 256, 512), (56, 28, 14, 7), strict=True)
     ]
-    shapes = output_shapes(model, [*names, *(f"{name}.bn2" for stage in stages for name in stage)], 3, 224, 224)
+    inside = [f"{name}.{layer}" for stage in stages for name in stage for layer in ("bn1", "bn2", "bn3")]
+    shortcuts = [f"{stage[0]}.downsample" for stage in stages]
+    shapes = output_shapes(model, [*names, *inside, *shortcuts], 3, 224, 224)
     assert (shapes["conv1"], shapes["maxpool"], shapes["fc"]) == ((64, 112, 112), (64, 56, 56), (8,))
     assert n_params(model, "conv1") + n_params(model, "bn1") == 9_536
     assert n_params(model, "fc") == 16_392
-    for stage, (channels, side), (width, inside), (first, other) in zip(
-        stages, outer, inner, BLOCKS[groups], strict=True
-    ):
+    before = 56  # of the maps that a stage reads
+    for stage, (channels, side), (width, _), (first, other) in zip(stages, outer, inner, BLOCKS[groups], strict=True):
         assert {shapes[name] for name in stage} == {(channels, side, side)}
-        assert {shapes[f"{name}.bn2"] for name in stage} == {(width, inside, inside)}
+        assert {shapes[f"{name}.bn3"] for name in stage} == {(channels, side, side)}
+        assert {shapes[f"{name}.bn2"] for name in stage} == {(width, side, side)}
+        assert [shapes[f"{name}.bn1"] for name in stage] == [(width, before, before)] + [(width, side, side)] * (
+            len(stage) - 1
+        )
+        assert shapes[f"{stage[0]}.downsample"] == (channels, side, side)
+        before = side
         assert [n_params(model, name) for name in stage] == [first, *[other] * (len(stage) - 1)]
 
 

@@ -85,6 +85,37 @@ def test_every_layer_of_the_parallel_networks(name: str, features: int, gru: int
     assert n_params(model, "classify") == 8 * features + 8
 
 
+GRU_64 = {"pool": (1, 320, 128), "gru": (128,)}
+GRU_128 = {"pool": (1, 320, 128), "gru": (256,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "branches", "rest"),
+    [
+        ("prcnn", {"branches.0": {"": (256,)}, "branches.1": GRU_64}, {"classify": (8,)}),
+        ("ablation-cnn-rnn1", {"branches.0": {"": (256,)}, "branches.1": GRU_64}, {"classify": (8,)}),
+        ("ablation-cnn-rnn2", {"branches.0": {"": (256,)}, "branches.1": GRU_64}, {"classify": (8,)}),
+        ("ablation-rnn", {"branches.0": GRU_64}, {"classify": (8,)}),
+        ("ablation-cnn5", {"branches.0": {"14": (64, 4, 1), "": (256,)}}, {"classify": (8,)}),
+        (
+            "ablation-cnn3",
+            {"branches.0": {"2": (16, 319, 64), "5": (32, 158, 32), "8": (64, 78, 16), "": (79_872,)}},
+            {"classify": (8,)},
+        ),
+        ("prcnn-attention", {"convolutions": {"": (256,)}, "recurrent": GRU_128}, {"classify": (8,)}),
+        ("ablation-cnn-rnn2-attention", {"convolutions": {"": (256,)}, "recurrent": GRU_128}, {"classify": (8,)}),
+        (
+            "prcnn-attention-temporal",
+            {"convolutions": {"": (256,)}, "recurrent": {"pool": (1, 320, 128)}},
+            {"score": (320,), "classify": (8,)},
+        ),
+    ],
+)
+def test_both_branches_and_what_joins_them(name: str, branches: dict, rest: dict) -> None:
+    expected = {f"{part}.{layer}".rstrip("."): shape for part, of in branches.items() for layer, shape in of.items()}
+    assert output_shapes(build(name), [*expected, *rest], *CLIP) == expected | rest
+
+
 def test_the_printed_attention_is_the_state_of_the_gru() -> None:
     model, x = build("prcnn-attention"), torch.randn(2, *CLIP)
     assert isinstance(model, PrintedAttention)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shapes import n_params, output_shapes
 from torch import nn
 
 from models import registry
@@ -68,6 +69,13 @@ def test_attention_in_every_block(id: str, kind: type[nn.Module], groups: int) -
     assert len(blocks) == 33
     assert {type(block.attention) for block in blocks} == {kind}
     assert {block.conv2.groups for block in blocks} == {groups}
+    stages = [[f"layer{k}.{i}.attention" for i in range(count)] for k, count in enumerate((3, 4, 23, 3), 1)]
+    shapes = output_shapes(model, [*(name for stage in stages for name in stage), "fc"], 3, 224, 224)
+    for stage, channels, side in zip(stages, (256, 512, 1024, 2048), (56, 28, 14, 7), strict=True):
+        assert {shapes[name] for name in stage} == {(channels, side, side)}
+        more = channels // 16 + channels if kind is SqueezeExcitation else 98
+        assert {n_params(model, name) for name in stage} == {channels**2 // 8 + more}
+    assert shapes["fc"] == (8,)
 
 
 def test_adam_with_the_printed_weight_decay() -> None:
