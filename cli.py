@@ -245,7 +245,8 @@ def main() -> None:
 @click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
 @click.option("--out", type=PLACE, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
 @click.option(
-    "--augment", help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas."
+    "--augment",
+    help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas; or none.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
@@ -271,16 +272,20 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     limit = summary.parse_limit(options["max_dropped"])
     names = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
     defaults = {name: options[name] for name in names if options[name] is not None}
-    specs = [parse_feature(text, defaults) for text in options["features"]]
+    variants = augment.parse(options["augment"]) if options["augment"] is not None else None
+    asked = [(parse_feature(text, defaults), variants or ()) for text in options["features"]]
     slicing = _slicing(options)
     if options["system"]:
         from models import overview
 
-        asked, cut = overview.extraction_for(options["system"])
-        specs, slicing = [*specs, *asked], slicing or cut
-    if not specs:
+        studied, cut = overview.extraction_for(options["system"])
+        asked += [(spec, made if variants is None else variants) for spec, made in studied]
+        slicing = slicing or cut
+    if not asked:
         raise SpecError("no feature asked for", "add --feature stft, --feature mel or --feature mfcc")
-    specs = list(dict.fromkeys(specs))
+    groups: dict[Any, list[Any]] = {}  # a file is decoded once for all features with the same variants
+    for spec, made in dict.fromkeys(asked):
+        groups.setdefault(made, []).append(spec)
     workspace = Workspace(data_dir)
     dataset = _open_dataset(workspace, options)
     out = options["out"] or workspace.features(options["name"] or dataset.name)
@@ -297,9 +302,13 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         file_timeout=options["timeout"],
         rebuild=options["rebuild"],
         verify=options["verify"],
-        variants=augment.parse(options["augment"]) if options["augment"] is not None else (),
     )
-    done = extraction.extract(dataset, specs, out, how, echo=echo, progress=_bar("extract", "track"))
+    done = []
+    for made, specs in groups.items():
+        if made and variants is None:
+            echo(f"training tracks also as {', '.join(map(str, made))}, as studied; --augment none leaves that out")
+        how = dataclasses.replace(how, variants=made)
+        done += extraction.extract(dataset, specs, out, how, echo=echo, progress=_bar("extract", "track"))
     reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in done]
     workspace.remember("store", done[-1].store.path)
     if as_json:

@@ -120,7 +120,15 @@ def _recipe(system: System) -> tuple[str, ...]:
         f"{optimizer.name}{marks['training.optimizer.name']} "
         + marked("training.optimizer", dataclasses.asdict(optimizer), "name")
         + (f"; {loop}" if (loop := marked("training.loop", dataclasses.asdict(training.loop))) else ""),
-        marked("training.augmentation", dataclasses.asdict(training.augmentation)),
+        ", ".join(
+            filter(
+                None,
+                (
+                    marked("training", {"variants": training.variants}),
+                    marked("training.augmentation", dataclasses.asdict(training.augmentation)),
+                ),
+            )
+        ),
     )
 
 

@@ -27,8 +27,8 @@ class Options:
         seed: of initial weights, order, windows and dropout.
         device: auto, cpu, cuda, cuda:1.
         limit_tracks: tracks of each genre for training, and for validation, at most.
-        as_published: refuse to train where anything differs from the study.
-        as_sliced: cut tracks as the study did, however the store is cut.
+        as_published: refuse to train where anything differs from the study, its dataset and split included.
+        as_sliced: cut tracks as the study did, however the store is cut; and no variants where it used none.
         weights: file that a network starts from instead of random weights; see `models.weights`.
         variants: train on the variants of training tracks, too, where the store has some.
         augmentation: what happens to the slices of the training split instead of what the recipe says.

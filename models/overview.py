@@ -8,6 +8,7 @@ from typing import Any
 from models import registry
 from models.registry import System
 from models.runs import Run
+from pipeline.augment import Variant
 from pipeline.errors import ModelError
 from pipeline.features import FeatureSpec
 from pipeline.slicing import Slicing
@@ -56,19 +57,22 @@ def shape_text(sizes: Iterable[int | None]) -> str:
     return "×".join("any" if size is None else str(size) for size in sizes)
 
 
-def extraction_for(which: str) -> tuple[list[FeatureSpec], Slicing | None]:
-    """Features that the recipe of a system, of all systems of a study, or of `all` asks for; and its slicing.
+def extraction_for(which: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
+    """What the recipe of a system, of all systems of a study, or of `all` asks for.
 
     Returns:
-        The features, each once; the slicing, None where the systems cut their tracks differently.
+        Features and the variants of training tracks that go with them, each pair once: a system that wants none reads
+        them of a store that has some. And the slicing, None where the systems cut their tracks differently.
 
     Raises:
         ModelError: there is no such system or study.
     """
-    systems = _chosen(which)
-    features = dict.fromkeys(spec for system in systems for spec in (system.recipe.features, *system.recipe.further))
-    slicings = {system.recipe.slicing for system in systems}
-    return list(features), slicings.pop() if len(slicings) == 1 else None
+    recipes = [system.recipe for system in _chosen(which)]
+    pairs = dict.fromkeys((spec, recipe.variants) for recipe in recipes for spec in (recipe.features, *recipe.further))
+    varied = {spec for spec, variants in pairs if variants}
+    slicings = {recipe.slicing for recipe in recipes}
+    asked = [(spec, variants) for spec, variants in pairs if variants or spec not in varied]
+    return asked, slicings.pop() if len(slicings) == 1 else None
 
 
 def _chosen(which: str) -> list[System]:

@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeVar
 
 from models.augmentation import UNCHANGED, Augmentation
 from models.settings import PLAIN, Loop
+from pipeline import augment
+from pipeline.augment import Variant
 from pipeline.errors import SpecError
 from pipeline.features import FEATURES, FeatureSpec
 from pipeline.slicing import Slicing
@@ -103,6 +105,8 @@ class Training:
         optimizer: what an update does.
         augmentation: what happens to the slices of the training split.
         loop: everything else.
+        variants: what each training track is also learnt from as, made when it is extracted; as `mgc extract --augment`
+            takes them.
     """
 
     loss: Literal["cross-entropy", "binary-on-softmax"]
@@ -114,6 +118,10 @@ class Training:
     optimizer: Optimizer
     augmentation: Augmentation = UNCHANGED
     loop: Loop = PLAIN
+    variants: str = "none"
+
+    def __post_init__(self) -> None:
+        augment.parse(self.variants)
 
     @property
     def mode(self) -> Literal["max", "min"]:
@@ -173,6 +181,11 @@ class Recipe:
     sources: Mapping[str, Source]
     training: Training | None = None
     further: tuple[FeatureSpec, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What it also learns from, of each training track."""
+        return augment.parse(self.training.variants) if self.training else ()
 
 
 @cache

@@ -43,6 +43,7 @@ class Offer:
             fitting = [store for store in self.stores if self._fits(system, needs, store)]
             if self.studied and not self.named:
                 fitting = [store for store in fitting if as_studied(needs, store.spec, study)]
+                fitting.sort(key=lambda store: store.variants != system.recipe.variants)
             if not fitting:
                 what = str(study) if self.studied else " or ".join(needs.features)
                 raise ModelError(f"{system.id} needs {what}, which {self._where} holds", _remedy(system, self.stores))

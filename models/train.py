@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import baselines, classical, loop, registry, weights
+from models import baselines, classical, loop, origin, registry, weights
 from models.augment import Augmenter
 from models.augmentation import Augmentation
 from models.device import choose, keep_memory, require_amp, seed_everything
@@ -82,21 +82,22 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
     slicing = (system.recipe.slicing if options.as_sliced else store.slicing).fitted(store.spec)
     selection = select(store, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
-    origin = None
+    start = None
     if options.weights is not None:
-        origin = weights.read(options.weights, system, len(selection.classes)).origin
+        start = weights.read(options.weights, system, len(selection.classes)).origin
         changes.append(f"initial weights of {options.weights.name}")
     if options.limit_tracks is not None:
         changes.append(f"at most {options.limit_tracks} training tracks of each genre")
     elif left_out := n_usable(store, slicing) - len(selection.tracks):
         echo(f"{left_out} tracks of {store.path} are not in use in the other stores, and left out")
-    # Of a joined slice every input would have to be a variant of the same kind: such systems train on tracks alone.
-    variants = [str(variant) for variant in store.variants] if options.variants and not further else []
-    if variants:
-        changes.append(f"training tracks also as {', '.join(variants)}")
+    variants = _variants(store, system, options)
+    changes += _differing_variants(variants, list(map(str, system.recipe.variants)))
     typical = [_typical(table["n_frames"].to_numpy()) for table in selection.joined(stores, slicing, "training")[0]]
     fit = check(system, [one.spec for one in stores], slicing, typical, [str(one.path) for one in stores])
     differences = [*fit.differences, *changes]
+    if options.as_published:
+        limited = options.limit_tracks is not None
+        differences = [*origin.differences(system.recipe.dataset, store, selection, limited=limited), *differences]
     if options.as_published and differences:
         remedy = f"extract as the study did, `mgc extract --for {system.id}`, and change no setting"
         raise ModelError(f"{system.id} would not be as published: {'; '.join(differences)}", remedy)
@@ -113,7 +114,7 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         "training": dataclasses.asdict(recipe) if recipe else None,
         "limit_tracks": options.limit_tracks,
         "variants": variants,
-        "weights": origin,
+        "weights": start,
         "seed": seed,
         "device": str(device),
         "residency": options.residency,
@@ -123,6 +124,22 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         "leaky": False,
     }
     return Run.create(folder, system.id, config, selection)
+
+
+def _variants(store: Store, system: System, options: Options) -> list[str]:
+    """The variants that training tracks are also learnt from as: those of the store, where they are wanted."""
+    # Of a joined slice every input would have to be a variant of the same kind: such systems train on tracks alone.
+    # A recipe without variants leaves those of a store out, as it is cut like the study's however the store is cut.
+    unwanted = not options.variants or system.further or (options.as_sliced and not system.recipe.variants)
+    return [] if unwanted else list(map(str, store.variants))
+
+
+def _differing_variants(ours: list[str], study: list[str]) -> list[str]:
+    if ours == study:
+        return []
+    if not ours:
+        return [f"training tracks without {', '.join(study)}"]
+    return [f"training tracks also as {', '.join(ours)}" + (f" for {', '.join(study)}" if study else "")]
 
 
 def _described(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:
@@ -293,16 +310,16 @@ def build(run: Run, system: System, training: Part, echo: Echo = print) -> tuple
     last = recipe.loop.channels_last
     network = Network(system, specs, len(run.classes), channels_last=last).to(training.stream.device)
     if not (run.path / "last.pt").exists():  # else all of it comes from there
-        if origin := run.config.get("weights"):
-            _load_weights(network, system, run, origin, echo)
+        if start := run.config.get("weights"):
+            _load_weights(network, system, run, start, echo)
         network.measure(training.stream)
     augmenter = Augmenter(recipe.augmentation, run.spec, run.config["seed"]) if recipe.augmentation else None
     return network, recipe, augmenter
 
 
-def _load_weights(network: Network, system: System, run: Run, origin: dict[str, Any], echo: Echo) -> None:
-    start = weights.read(Path(origin["file"]), system, len(run.classes))
-    if start.sha256 != origin["sha256"]:
+def _load_weights(network: Network, system: System, run: Run, recorded: dict[str, Any], echo: Echo) -> None:
+    start = weights.read(Path(recorded["file"]), system, len(run.classes))
+    if start.sha256 != recorded["sha256"]:
         raise RunError(f"{start.file} has changed since the run began", "train a new run")
     network.model.load_state_dict(dict(start.tensors), strict=False)
     echo(str(start))

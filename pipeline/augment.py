@@ -154,7 +154,7 @@ _EXAMPLE = "write for instance --augment pitch:+2,stretch:0.9,noise:20"
 
 
 def parse(text: str) -> tuple[Variant, ...]:
-    """The variants of `pitch:SEMITONES`, `stretch:SPEED` and `noise[:SNR_DB]`, separated by commas.
+    """The variants of `pitch:SEMITONES`, `stretch:SPEED` and `noise[:SNR_DB]`, separated by commas; none of `none`.
 
     Returns:
         Each once, in an order of their own: the same for the same variants in whatever order.
@@ -162,7 +162,7 @@ def parse(text: str) -> tuple[Variant, ...]:
     Raises:
         SpecError: one of them is not understood, out of its range, or would change nothing.
     """
-    found = {_parse_one(part.strip()) for part in text.split(",")}
+    found = {_parse_one(part.strip()) for part in text.split(",")} if text != "none" else set()
     return tuple(sorted(found, key=lambda variant: (variant.name, variant.amount)))
 
 

@@ -167,6 +167,7 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
         "format": dataset.format,
         "genres": list(dataset.genres),
         "seed": seed,
+        **({"options": dict(dataset.options)} if dataset.options else {}),
     }
 
 

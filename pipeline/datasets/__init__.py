@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets import fma, folder, gtzan, listing
 from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
-from pipeline.datasets.published import published
+from pipeline.datasets.published import Published, published
 from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath
+from pipeline.remote import Place, RemotePath, place
 
-__all__ = ["FORMATS", "Dataset", "open_dataset"]
+__all__ = ["FORMATS", "Dataset", "open_dataset", "reopen"]
 
 FORMATS = ("auto", "fma", "gtzan", "folder", "list")
 
@@ -35,6 +37,8 @@ class Dataset:
         tracks: table of DATASET_SCHEMA, sorted by `track_id`, ids and paths unique, every genre one of `genres`.
             Files may be absent. `split` is what the dataset itself says.
         notes: what was left out or looks odd, for the user to read.
+        published: name of the published dataset that it is a copy of, as layout and genres suggest.
+        options: what else was said about it, by the names that `open_dataset` has for it.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Dataset:
     genres: tuple[str, ...]
     tracks: pa.Table
     notes: tuple[str, ...]
+    published: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_dataset(
@@ -92,6 +98,8 @@ def open_dataset(
         case _:
             found = _read_list(source, audio_root, genre_column)
     genres, notes = _describe(found)
+    given = {"metadata": metadata and _absolute(metadata), "subset": subset, "genre_column": genre_column}
+    options = given | {"audio_root": audio_root}
     # FMA's audio folder is called `fma_small`, GTZAN's just `genres`: there the folder around it says more.
     name = {"fma": root.name, "list": source.stem}.get(format, source.name)
     return Dataset(
@@ -102,7 +110,25 @@ def open_dataset(
         genres=genres,
         tracks=found.tracks,
         notes=notes,
+        published=found.published if _known(found, genres) else None,
+        options={name: str(value) for name, value in options.items() if value is not None},
     )
+
+
+def reopen(described: Mapping[str, Any]) -> Dataset:
+    """The dataset that a store was made of, as it is now.
+
+    Args:
+        described: what the store says of it.
+
+    Raises:
+        DatasetError: it is no longer there, or cannot be read.
+    """
+    options: dict[str, Any] = {
+        name: place(value) if name in ("metadata", "audio_root") else value
+        for name, value in described.get("options", {}).items()
+    }
+    return open_dataset(place(described["source"]), format=described["format"], **options)
 
 
 def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:
@@ -175,11 +201,17 @@ def _refuse_foreign_options(format: str, options: dict[str, object]) -> None:
         raise DatasetError(f"{' and '.join(foreign)} cannot be used with a dataset in {format} format", "leave it out")
 
 
+def _known(found: Catalogue, genres: tuple[str, ...]) -> Published | None:
+    """The published dataset of the same layout and genres."""
+    known = published(found.published) if found.published else None
+    return known if known is not None and set(genres) == set(known.genres) else None
+
+
 def _describe(found: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The genres in order, and the notes; a dataset with the genres of a published one is taken for a copy of it."""
     genres = tuple(sorted(found.tracks["genre"].unique().to_pylist()))
-    known = published(found.published) if found.published else None
-    if known is None or set(genres) != set(known.genres):
+    known = _known(found, genres)
+    if known is None:
         return genres, found.notes
     here = pc.is_in(found.tracks["path"], pa.array(known.faulty, pa.string()))
     faulty = [f"{path}: {known.faulty[path]}" for path in found.tracks["path"].filter(here).to_pylist()]

@@ -35,7 +35,8 @@ def test_rows_say_what_the_recipe_says_and_where_it_is_from(page: str) -> None:
     assert "| seconds 3.5ᶜ, overlap 0ᶜ, offset 15.5ᶜ, max_slices 1ᶜ |" in recipe
     assert recipe.endswith(
         "| binary-on-softmaxᶜ | 16ᶜ | 30ᶜ | accuracyᶜ, patience 7ᶜ |"
-        " adamᶜ lr 0.0002ᶜ, eps 1e-07ᶜ, betas 0.9 and 0.999ᶜ, decay 6.667e-06ᶜ |  |"
+        " adamᶜ lr 0.0002ᶜ, eps 1e-07ᶜ, betas 0.9 and 0.999ᶜ, decay 6.667e-06ᶜ |"
+        " variants pitch:-2,pitch:+2,stretch:0.9,stretch:1.1ᵖ |"
     )
 
 

@@ -113,22 +113,23 @@ def test_a_store_of_no_use_is_told(workspace: Path) -> None:
 
 
 def test_a_recipe_takes_its_features_and_slicing_however_the_stores_are_cut(tmp_path: Path) -> None:
-    data = tmp_path
+    data, folder = tmp_path, tmp_path / "features" / "fma_small"
+    tracks = {"training": 16, "validation": 8, "test": 8}
     for name, spec in (("a", Waveform()), ("b", Mel(n_mels=8, n_fft=512, hop_length=256)), ("c", Mel(n_mels=8))):
-        make_store(data / "features" / "synthetic" / name, spec, Slicing(seconds=3.7), seconds=(4.0,), root=data)
+        make_store(folder / name, spec, Slicing(seconds=3.7), seconds=(4.0,), tracks=tracks, fma=data)
     done = mgc("train", "--recipe", TWOFOLD.id, "--as-published", "--data-dir", data)
     assert done.code == 0, done.err
     run = runs_of(data)[TWOFOLD.id]
     assert [source.path.name for source in run.sources] == ["a", "b"]
     assert run.slicing == TWOFOLD.recipe.slicing
     assert run.config["differences"] == []
-    assert mgc("evaluate", "--json", "--data-dir", data).json["n_tracks"] == 6
+    assert mgc("evaluate", "--json", "--data-dir", data).json["n_tracks"] == 8
     shorter = mgc("train", "--recipe", TWOFOLD.id, "--as-published", "--epochs", 1, "--data-dir", data)
     assert "test/twofold would not be as published: epochs 1 for 4" in shorter.error
-    shutil.rmtree(data / "features" / "synthetic" / "b")
+    shutil.rmtree(folder / "b")
     missing = mgc("train", "--recipe", TWOFOLD.id, "--data-dir", data)
     assert "needs mel sr=22050 n_fft=512 hop_length=256" in missing.error
-    assert "`mgc extract --for test/twofold`" in missing.error
+    assert missing.error.endswith(f"extract it: `mgc extract --dataset {data / 'fma_small'} --for test/twofold`")
 
 
 # -- ensembles --------------------------------------------------------------------------------------------------------

@@ -4,35 +4,48 @@ import pytest
 
 from models import overview
 from models.registry import InputSpec
+from pipeline import augment
 from pipeline.errors import ModelError
 from pipeline.features import Mel, Waveform
 from pipeline.slicing import Slicing
 
 PADOVA = Mel(sr=44100, n_fft=1024)
+KTH = augment.parse("pitch:+2,pitch:-2,stretch:1.1,stretch:0.9")
 
 
 def test_extraction_for_a_system_has_its_features_and_slicing() -> None:
     first = Slicing(seconds=None, frames=640, overlap=0.0, max_slices=1)
-    assert overview.extraction_for("ubc2020/prcnn") == ([Mel()], first)
+    assert overview.extraction_for("ubc2020/prcnn") == ([(Mel(), ())], first)
     excerpt = Slicing(seconds=3.5, offset=15.5, overlap=0.0, max_slices=1)
-    assert overview.extraction_for("kth2020/crnn") == ([Mel(hop_length=604)], excerpt)
+    assert overview.extraction_for("kth2020/knn") == ([(Mel(hop_length=604), ())], excerpt)
+    assert overview.extraction_for("kth2020/crnn") == ([(Mel(hop_length=604), KTH)], excerpt)
     segments = Slicing(seconds=3.0, overlap=0.0, max_slices=10)
-    assert overview.extraction_for("vit2021/lstm") == ([Mel()], segments)
+    assert overview.extraction_for("vit2021/lstm") == ([(Mel(), ())], segments)
 
 
 @pytest.mark.parametrize("name", ["late-fusion", "ensemble-1", "ensemble-2"])
 def test_extraction_for_a_system_of_several_inputs_has_them_all(name: str) -> None:
     features, slicing = overview.extraction_for(f"padova2023/{name}")
-    assert features == [Waveform(), PADOVA]
+    assert features == [(Waveform(), ()), (PADOVA, ())]
     assert slicing == Slicing(seconds=None, whole=True)
 
 
 def test_extraction_for_a_study() -> None:
     features, slicing = overview.extraction_for("padova2023")
-    assert features == [Waveform(), PADOVA]
+    assert features == [(Waveform(), ()), (PADOVA, ())]
     assert slicing is not None
     with pytest.raises(ModelError, match=r"no such study.*padova2023"):
         overview.extraction_for("padova2024")
+
+
+def test_systems_without_variants_read_the_store_that_has_them() -> None:
+    features, _ = overview.extraction_for("kth2020")
+    assert features == [(Mel(hop_length=604), KTH)]
+    everything, slicing = overview.extraction_for("all")
+    assert [spec for spec, variants in everything if variants] == [Mel(hop_length=604)]
+    assert (Mel(), ()) in everything
+    assert len(dict(everything)) == len(everything)
+    assert slicing is None
 
 
 def test_a_system_of_several_inputs_is_listed_with_all_of_them() -> None:

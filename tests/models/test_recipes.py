@@ -21,7 +21,8 @@ def test_every_recipe_reads(id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("id", "frames"), [(CNN, 128), ("vit2021/cnn", 130), ("xu2022/mobilenet", 345), ("ubc2020/prcnn", 640)]
+    ("id", "frames"),
+    [(CNN, 128), ("vit2021/cnn", 130), ("xu2022/mobilenet", 345), ("ubc2020/prcnn", 640), ("ref/crnn-choi2017", 1440)],
 )
 def test_slices_have_the_frames_of_the_study(id: str, frames: int) -> None:
     recipe = recipes.read(recipes.published()[id])
@@ -87,6 +88,7 @@ def test_classical_systems_are_not_trained_by_gradient() -> None:
         ("[0.9, 0.999]", '["a", 0.999]', "training.optimizer.betas is 'a'"),
         ("batch_size = [16,", "batch_size = [16.0,", "training.batch_size is 16.0.*of type int"),
         ("batch_size = [16,", "batch_size = [true,", "training.batch_size is True.*of type int"),
+        ("stretch:0.9,", "stretch:9,", "training: --augment stretch:9; it must be 0.5 to 2"),
         ("binary-on-softmax", "hinge", "training.loss is 'hinge'; choose from cross-entropy, binary-on-softmax"),
         ('name = ["mel",', 'name = ["mle",', "features.name is 'mle'; choose from stft, mel, mfcc"),
         ('name = ["mel", "printed"]', "", "features.name"),
@@ -120,6 +122,15 @@ def test_slices_may_be_given_in_frames(tmp_path: Path) -> None:
     file.write_text(text.replace("seconds = [3.5,", "frames = [128,"), encoding="utf-8")
     slicing = recipes.read(file).slicing
     assert (slicing.frames, slicing.seconds) == (128, None)
+
+
+@pytest.mark.parametrize("id", [id for id in recipes.published() if id.startswith("kth2020/")])
+def test_networks_of_kth_are_trained_on_variants_too(id: str) -> None:
+    recipe = recipes.read(recipes.published()[id])
+    classical = recipe.training is None
+    assert classical == (id in ("kth2020/knn", "kth2020/svm"))
+    expected = [] if classical else ["pitch:-2", "pitch:+2", "stretch:0.9", "stretch:1.1"]
+    assert [str(variant) for variant in recipe.variants] == expected
 
 
 def test_missing_file_is_one_line(tmp_path: Path) -> None:

@@ -467,10 +467,17 @@ def test_too_little_to_train_on(tmp_path: Path) -> None:
 
 
 def test_as_published_refuses_any_difference(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"epochs 2 for 6"):
-        quiet(store, tmp_path, epochs=2, as_published=True)
-    assert not any(tmp_path.iterdir())
-    assert quiet(store, tmp_path, as_published=True).config["differences"] == []
+    runs = tmp_path / "runs"
+    for other, options, said in (
+        (store, {}, "dataset synthetic for fma_small"),
+        (make_store(tmp_path / "a", fma=tmp_path), {"epochs": 2}, "epochs 2 for 6"),
+        (make_store(tmp_path / "b", Mel(n_mels=8, n_fft=512, hop_length=256), fma=tmp_path), {}, "hop 256 for 512"),
+        (make_store(tmp_path / "c", slicing=Slicing(seconds=3.0), fma=tmp_path), {}, "slices of 3 s, 50% overlap for"),
+    ):
+        with pytest.raises(ModelError, match=f"test/tiny would not be as published: .*{said}"):
+            quiet(other, runs, as_published=True, **options)
+    assert not runs.exists()
+    assert quiet(Store.open(tmp_path / "a"), runs, as_published=True).config["differences"] == []
 
 
 def test_fewer_tracks_on_request(store: Store, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from tiny import TINY
 from models import registry
 from models.evaluate import evaluate
 from models.predict import predict
+from models.registry import System
 from models.runs import Run
 from models.selection import Selection, select
+from models.sources import Offer
 from models.stream import Stream
 from models.train import Options, train
 from pipeline import augment, planning
@@ -74,6 +76,31 @@ def test_a_run_may_leave_them_out(store, tmp_path):
     assert "144 slices of 18 tracks to train on" in said
     assert "variants" not in said
     assert run.config["variants"] == []
+
+
+def test_a_recipe_without_them_leaves_them_out(store, tmp_path):
+    run, said = quiet(store, tmp_path / "runs", as_sliced=True)
+    assert "144 slices of 18 tracks to train on" in said
+    assert run.config["variants"] == []
+    assert run.config["differences"] == ["epochs 1 for 6"]
+
+
+def test_a_recipe_with_them_is_not_followed_without_them(store, tmp_path, monkeypatch):
+    recipe = tmp_path / "varied.toml"
+    seed = 'seed = [0, "chosen"]\n'
+    recipe.write_text(TINY.recipe_file.read_text().replace(seed, f'{seed}variants = ["pitch:+2,noise", "chosen"]\n'))
+    varied = System("test/varied", TINY.kind, TINY.input, TINY.build, recipe)
+    monkeypatch.setitem(registry._systems, varied.id, varied)
+    followed, _ = quiet(store, tmp_path / "runs", model=varied.id, as_sliced=True)
+    assert followed.config["variants"] == ["noise:20", "pitch:+2"]
+    assert followed.config["differences"] == ["epochs 1 for 6"]
+    alone, said = quiet(store, tmp_path / "runs", model=varied.id, variants=False)
+    assert "differs from the study: training tracks without noise:20, pitch:+2" in said
+    assert alone.config["variants"] == []
+    # Of two stores of its features the one that has them is taken.
+    plain = make_store(tmp_path / "plain")
+    assert Offer((plain, store), named=False, studied=True).choose(varied) == [store]
+    assert Offer((store, plain), named=False, studied=True).choose(TINY) == [plain]
 
 
 def test_no_study_used_them(store, tmp_path):
