@@ -80,7 +80,7 @@ class Undecoded(Stream):
     """A stream that delivers values as they are stored."""
 
     def _values(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def open_stream(

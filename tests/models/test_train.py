@@ -318,15 +318,16 @@ def test_ctrl_c_saves_the_last_whole_step(
 def test_plateau_and_average_continue_within_an_epoch(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = quiet(store, tmp_path / "whole", loop=PLATEAU)
-    run = interrupted(store, tmp_path / "parts", monkeypatch, 24, loop=PLATEAU)
+    options = {"loop": PLATEAU, "monitor": "track_accuracy"}  # of six tracks: it cannot get better each time
+    whole = quiet(store, tmp_path / "whole", **options)
+    run = interrupted(store, tmp_path / "parts", monkeypatch, 24, **options)
     monkeypatch.undo()
     monkeypatch.setitem(registry._systems, TINY.id, TINY)
     resume(run, echo=lambda text: None)
     assert_same_weights(run, whole)
     averaged = [each.load("last.pt")["averaged"] for each in (run, whole)]
     assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in averaged), strict=True))
-    assert run.history[-1]["lr"] < run.history[0]["lr"] / 1.5
+    assert run.history[-1]["lr"] < 0.6 * 0.01 / (1 + 0.01 * 54)  # what the decay alone leaves of it
 
 
 def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, **options: object) -> Run:
