@@ -149,7 +149,7 @@ def few_tracks(corpus: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
     """One of every study but xu2022, of which test_end_to_end.py trains one. Without names it runs them all."""
-    systems = ["kth2020/crnn", "ubc2020/prcnn", "vit2021/lstm", "padova2023/late-fusion"]
+    systems = ["kth2020/cnn", "ubc2020/prcnn", "vit2021/lstm", "padova2023/late-fusion"]
     (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
     assert list(rows) == systems
     assert [row["tracks"] for row in rows.values()] == ["6"] * 4

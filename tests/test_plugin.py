@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from commands import mgc_process
 from music import write_genres
 
@@ -21,6 +22,7 @@ def test_it_takes_less_than_25_lines() -> None:
     assert sum(len(block.splitlines()) for block in blocks()) < 25
 
 
+@pytest.mark.slow
 def test_once_installed_it_is_listed_trained_and_evaluated(scheduler: str, tmp_path: Path) -> None:
     """Installed as pip would: a module and the metadata that names its entry point."""
     entry_point, module, recipe = blocks()

@@ -34,13 +34,13 @@ def mutations(fuzz: ModuleType) -> ModuleType:
 
 def test_damaged_files_end_as_rows_with_finite_frames(fuzz, mutations):
     """No exception, no hang, no more memory than a healthy file takes, and no reason that nobody knows."""
-    outcomes = [outcome for batch in fuzz.fuzz(mutations.seeds(), range(120)) for outcome in batch]
-    assert len({outcome.name for outcome in outcomes}) == 120
+    outcomes = [outcome for batch in fuzz.fuzz(mutations.seeds(), range(60)) for outcome in batch]
+    assert len({outcome.name for outcome in outcomes}) == 60
     assert [outcome for outcome in outcomes if outcome.fault] == []
     ends = Counter(outcome.end for outcome in outcomes)
-    assert ends["ok"] > 60
-    assert ends["unsupported"] > 20
-    assert ends["not-audio"] > 10
+    assert ends["ok"] > 20
+    assert ends["unsupported"] > 5
+    assert ends["not-audio"] > 2
 
 
 class TestMutations:

@@ -169,17 +169,6 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return files
 
 
-def test_killed_in_the_middle_it_ends_with_the_same_bytes(dataset, undisturbed, tmp_path):
-    """Two kills of one extraction; the slow test below has many, in every stage."""
-    extraction = Extraction(dataset, tmp_path)
-    assert extraction.kill_at(2, ("worker", "pipeline.worker:write_fragment", False), 2)
-    assert RENAMED in stages(extraction.stores, undisturbed)
-    assert extraction.kill_at(1, ("client", "pipeline.extract:publish", False), 1)
-    assert UNPUBLISHED in stages(extraction.stores, undisturbed)
-    extraction.finish(workers=2)
-    assert tree(extraction.stores) == undisturbed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undisturbed, tmp_path):
@@ -350,12 +339,13 @@ class TestWithoutDecoding:
         assert tree(store) == tree(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hold",
     [
-        pytest.param(("worker", "pipeline.audio:inspect", False), marks=pytest.mark.slow),
-        pytest.param(("worker", "pipeline.worker:write_fragment", False), marks=pytest.mark.slow),
-        pytest.param(("client", "pipeline.cluster:connect", False), marks=pytest.mark.slow),
+        ("worker", "pipeline.audio:inspect", False),
+        ("worker", "pipeline.worker:write_fragment", False),
+        ("client", "pipeline.cluster:connect", False),
         ("client", "pipeline.files:install", True),
     ],
 )

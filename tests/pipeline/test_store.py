@@ -210,10 +210,10 @@ def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(made, datas
     run = in_namespace(
         """
         mount -t tmpfs -o size=12k none $DISK
-        $EXTRACT; echo $?
+        $EXTRACT > /dev/null; echo $?
         find $DISK/out -name '*.parquet' | wc -l
         mount -o remount,size=60k $DISK
-        $EXTRACT; echo $?
+        $EXTRACT > /dev/null; echo $?
         find $DISK/out -name '0*.parquet' | wc -l
         find $DISK/out -name '.tmp*' | wc -l
         mount -o remount,size=16m $DISK
@@ -267,7 +267,7 @@ def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_
     run = in_namespace(
         """
         mount -t tmpfs -o size=64m,ro none $OUT
-        $EXTRACT; echo $?
+        $EXTRACT > /dev/null; echo $?
         mount -o remount,rw $OUT
         $EXTRACT > /dev/null; echo $?
         cp -r $OUT $COPY
