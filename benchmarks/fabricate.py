@@ -23,14 +23,15 @@ import pyarrow as pa
 
 import cli
 from pipeline import extract as extraction
-from pipeline import files, worker
+from pipeline import files, output, worker
 from pipeline.shard import ShardWriter
+from pipeline.task import Task
 from pipeline.tracks import MANIFEST_SCHEMA, unescape
 
 SECONDS = 30.0
 
 
-def fabricate(task: worker.Task) -> pa.Table:
+def fabricate(task: Task) -> pa.Table:
     """What `pipeline.worker.extract` does, without decoding."""
     tracks = task.tracks.to_pylist()
     for target in task.targets:
@@ -59,7 +60,7 @@ def fabricate(task: worker.Task) -> pa.Table:
                 }
                 rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | track | fabricated)
             writer.close()
-            worker.commit(store, shard, temporary, rows)
+            output.commit(store, shard, temporary, rows)
     n = len(tracks)
     return pa.table({"status": ["ok"] * n, "reason": pa.nulls(n, pa.string()), "duration_s": [SECONDS] * n})
 

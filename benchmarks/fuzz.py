@@ -118,8 +118,8 @@ def extract(folder: Path, name: str, specs: Sequence[Any]) -> tuple[dict[str, An
     from pipeline.datasets.catalogue import track_table
     from pipeline.manifest import read_fragment
     from pipeline.store import Store
+    from pipeline.task import Target, Task
     from pipeline.tracks import escape
-    from pipeline.worker import Target, Task
     from pipeline.worker import extract as extract_task
 
     with tempfile.TemporaryDirectory() as scratch:

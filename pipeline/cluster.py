@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import MgcError
 from pipeline.remote import RemotePath
-from pipeline.worker import Task
+from pipeline.task import Task
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -30,7 +30,7 @@ from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
 
 if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
-    from pipeline.worker import Target, Task
+    from pipeline.task import Target, Task
 
 #: Tracks to decode together, and the shards of each store that get their frames.
 Deal: TypeAlias = "tuple[pa.Table, list[Target]]"
@@ -262,7 +262,7 @@ def _pooled(stores: list[Store], plans: list[planning.Plan]) -> list[Deal]:
     """The deals of all stores; stores that are to hold the same tracks share one, and its decoding."""
     if not any(plan.deals for plan in plans):
         return []
-    from pipeline.worker import Target
+    from pipeline.task import Target
 
     deals: dict[bytes, Deal] = {}
     for store, plan in zip(stores, plans, strict=True):
@@ -301,7 +301,7 @@ def _dispatch(
 
 def make_tasks(deals: list[Deal], dataset: Dataset, options: Options) -> Iterator[Task]:
     """What the workers get, made when it is sent; of copies, since a slice of a table would travel with all of it."""
-    from pipeline.worker import Task
+    from pipeline.task import Task
 
     for tracks, targets in deals:
         copy = tracks.take(np.arange(len(tracks)))

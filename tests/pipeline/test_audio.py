@@ -26,10 +26,12 @@ from pipeline.audio import Decoding, Unusable
 from pipeline.datasets.catalogue import track_table
 from pipeline.features import FeatureSpec, Mel
 from pipeline.manifest import read_fragment
+from pipeline.originals import READINGS
 from pipeline.shard import read_frames
 from pipeline.store import Store
+from pipeline.task import Target, Task
 from pipeline.tracks import escape
-from pipeline.worker import READINGS, Target, Task, extract
+from pipeline.worker import extract
 
 RANDOM = np.random.default_rng(0).bytes(200_000)
 HTML = b"<!DOCTYPE html><html><body>" + b"<p>404 not found</p>" * 300 + b"</body></html>"

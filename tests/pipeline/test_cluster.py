@@ -22,8 +22,9 @@ from clusters import end, foreign_cluster, networked_cluster
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
-from pipeline import cluster, worker
+from pipeline import cluster
 from pipeline.store import Store
+from pipeline.task import Target, Task
 from pipeline.tracks import MANIFEST_SCHEMA
 
 HAZARDS = {"DASK_DISTRIBUTED__WORKER__PRELOAD": hazards.__file__}
@@ -78,10 +79,10 @@ def occupied(port: int) -> Iterator[None]:
 
 def test_tasks_are_made_as_they_are_sent(harmless, scheduler):
     """Of a library of any size, so many exist at once as the workers have in hand."""
-    task = worker.Task("", MANIFEST_SCHEMA.empty_table(), [worker.Target(Store.open(harmless), [(0, 0, 0)])])
+    task = Task("", MANIFEST_SCHEMA.empty_table(), [Target(Store.open(harmless), [(0, 0, 0)])])
     made = 0
 
-    def tasks() -> Iterator[worker.Task]:
+    def tasks() -> Iterator[Task]:
         nonlocal made
         for _ in range(40):
             made += 1

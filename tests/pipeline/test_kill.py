@@ -192,8 +192,8 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
     for hold in (
         ("worker", "pipeline.audio:inspect", False),
         ("worker", "pipeline.files:write_folder", False),
-        ("worker", "pipeline.worker:write_fragment", False),
-        ("worker", "pipeline.worker:write_fragment", True),
+        ("worker", "pipeline.output:write_fragment", False),
+        ("worker", "pipeline.output:write_fragment", True),
     ):
         count(extraction.kill_at(workers, hold, rng.choice((1, 2))))
         count(extraction.kill_after(workers, seconds=rng.uniform(0, 0.2)))
@@ -244,7 +244,7 @@ def test_killed_while_it_is_extended_it_ends_with_the_same_bytes(finished, tmp_p
         (1, ("client", "pipeline.manifest:write_fragment", False), 2),
         # Between the removal of the old shard and the arrival of the new one.
         (2, ("worker", "shutil:rmtree", True), 3),
-        (2, ("worker", "pipeline.worker:write_fragment", False), 1),
+        (2, ("worker", "pipeline.output:write_fragment", False), 1),
         (1, ("client", "pipeline.files:install", True), 1),
     ):
         assert extraction.kill_at(workers, hold, call)
@@ -265,7 +265,7 @@ def test_killed_while_it_is_rebuilt_it_keeps_every_split(finished, tmp_path):
 
     extraction = Extraction(songs, shutil.copytree(songs.parent / "after", tmp_path / "data"))
     assert extraction.kill_at(1, ("client", "shutil:copystat", False), 2, "--rebuild")
-    assert extraction.kill_at(1, ("worker", "pipeline.worker:write_fragment", True), 2, "--rebuild")
+    assert extraction.kill_at(1, ("worker", "pipeline.output:write_fragment", True), 2, "--rebuild")
     extraction.finish(2)
     assert tree(extraction.stores) == rebuilt
 
@@ -344,7 +344,7 @@ class TestWithoutDecoding:
     "hold",
     [
         ("worker", "pipeline.audio:inspect", False),
-        ("worker", "pipeline.worker:write_fragment", False),
+        ("worker", "pipeline.output:write_fragment", False),
         ("client", "pipeline.cluster:connect", False),
         ("client", "pipeline.files:install", True),
     ],
