@@ -1,8 +1,8 @@
-"""What the scikit-learn systems share: fitting, and probabilities from decision values."""
+"""What the scikit-learn systems share: fitting out of core, and probabilities from decision values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
+#: Rows of the slice table, int64 `(n,)`, and their vectors, float32 `(n, values)`.
+Batch = tuple[np.ndarray, np.ndarray]
+Vectors = Callable[[], Iterable[Batch]]
+
+#: Slices that are fitted, or predicted, at a time.
+BLOCK = 512
 
 
 def calibrated(classifier: ClassifierMixin) -> CalibratedClassifierCV:
@@ -28,12 +34,14 @@ def calibrated(classifier: ClassifierMixin) -> CalibratedClassifierCV:
     return CalibratedClassifierCV(classifier, method="temperature", ensemble=False)
 
 
-def fit(model: Pipeline, x: np.ndarray, y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | None]) -> None:
-    """Fit a classical system in place.
+def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | None]) -> None:
+    """Fit a classical system in place: each step but the last block by block, the last on what they leave of a slice.
+
+    So what is held in memory is `BLOCK` slices, and of all others what the classifier is given: principal components.
 
     Args:
-        model: as its builder made it.
-        x: float32 `(slices, values)`.
+        model: as its builder made it; its first steps have `partial_fit`.
+        vectors: of all slices, each time it is called.
         y: class indices `(slices,)`.
         tracks: each slice's track.
         artists: each slice's artist; None where unknown.
@@ -45,19 +53,56 @@ def fit(model: Pipeline, x: np.ndarray, y: np.ndarray, tracks: Sequence[str], ar
 
     classifier = model[-1]
     neighbours = getattr(classifier, "n_neighbors", 0)
-    if neighbours > len(x):
-        raise ModelError(f"asks {neighbours} neighbours, and {len(x)} slices are all there are", "train on more tracks")
+    if neighbours > len(y):
+        raise ModelError(f"asks {neighbours} neighbours, and {len(y)} slices are all there are", "train on more tracks")
     calibrates = isinstance(classifier, CalibratedClassifierCV)
     if calibrates:
         classifier.set_params(cv=grouped_folds(y, tracks, artists))
     try:
-        model.fit(x, y)
+        for i in range(len(model) - 1):
+            for _, x in _blocks(vectors()):
+                model[i].partial_fit(model[:i].transform(x) if i else x)
+        classifier.fit(_in_blocks(model[:-1].transform, vectors(), len(y)), y)
     except ValueError as error:
-        raise ModelError(f"cannot be fitted on {len(x)} slices: {error}", "train on more tracks") from error
+        raise ModelError(f"cannot be fitted on {len(y)} slices: {error}", "train on more tracks") from error
     if calibrates:
         classifier.set_params(cv=None)  # row numbers of the training set are no part of the model
     # Nor are an optimiser's moments, which are also of a type that a saved model may not hold.
     vars(classifier).pop("_optimizer", None)
+
+
+def probabilities(model: Pipeline, vectors: Vectors, n: int) -> np.ndarray:
+    """What a fitted system makes of `n` slices: `(n, classes)`."""
+    return _in_blocks(model.predict_proba, vectors(), n)
+
+
+def _in_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch], n: int) -> np.ndarray:
+    """`(n, ...)`: the values of a function of the vectors, each in its row."""
+    made = np.empty(0)
+    for rows, x in _blocks(batches):
+        values = function(x)
+        if not len(made):
+            made = np.empty((n, *values.shape[1:]), values.dtype)
+        made[rows] = values
+    return made
+
+
+def _blocks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, joined to `BLOCK` rows; what would be left of them goes with the last, as components want enough."""
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(len(rows) for rows, _ in held) >= 2 * BLOCK:
+            rows, x = _joined(held)
+            yield rows[:BLOCK], x[:BLOCK]
+            held = [(rows[BLOCK:], x[BLOCK:])]
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    rows, x = zip(*batches, strict=True)
+    return np.concatenate(rows), np.concatenate(x)
 
 
 def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | None], n_folds: int = 5) -> Folds:

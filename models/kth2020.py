@@ -250,10 +250,9 @@ def svm(n_classes: int) -> Pipeline:
 
 def _on_components(classifier: ClassifierMixin) -> Pipeline:
     """The classifier on 15 principal components of a slice's standardised pixels."""
-    from sklearn.decomposition import PCA
+    from sklearn.decomposition import IncrementalPCA
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # The seed is of PCA's randomised solver, whose result would otherwise change from run to run.
-    pca = PCA(15, random_state=0)
-    return Pipeline([("standardise", StandardScaler()), ("pca", pca), ("classify", classifier)])
+    # Fitted block by block: a slice is 64 kB of pixels, and all of them together may be more than the memory holds.
+    return Pipeline([("standardise", StandardScaler()), ("pca", IncrementalPCA(15)), ("classify", classifier)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -92,12 +93,17 @@ def outputs(module: nn.Module, stream: Stream | Joint, what: str) -> Tensor:
         stream: the slices; rows come in the order of its table, NaN where one could not be read.
         what: label of the progress bar.
     """
-    module.eval()
     made = torch.empty(0)
+    for rows, values in outputs_by_batch(module, stream, what):
+        if not len(made):
+            made = values.new_full((len(stream.labels), *values.shape[1:]), math.nan)
+        made[rows] = values
+    return made
+
+
+def outputs_by_batch(module: nn.Module, stream: Stream | Joint, what: str) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """What `outputs` returns, batch by batch: rows of the slice table, and their values."""
+    module.eval()
     with torch.inference_mode():
         for batch in tqdm(stream.batches(), what, len(stream), leave=False, disable=None):
-            values = module(batch.frames).float().cpu()
-            if not len(made):
-                made = values.new_full((len(stream.labels), *values.shape[1:]), math.nan)
-            made[batch.rows] = values
-    return made
+            yield batch.rows, module(batch.frames).float().cpu()

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import nn
 
-from models import baselines, inputs, registry
+from models import baselines, classical, inputs, registry
 from models.device import choose
 from models.joint import Joint
-from models.network import Network, outputs
+from models.network import Network, outputs, outputs_by_batch
 from models.parts import keep_resident, open_part
 from models.runs import Run
 from models.stream import Stream
@@ -120,9 +120,10 @@ def refuse_trained(run: Run, split: str) -> None:
         )
 
 
-def vectoriser(run_input: registry.InputSpec, spec: FeatureSpec) -> nn.Module:
+def vectors(system: registry.System, spec: FeatureSpec, stream: Stream | Joint, what: str) -> classical.Vectors:
     """What a classical system is given of each slice: the adapter's tensor, flat."""
-    return nn.Sequential(inputs.adapter(run_input, spec), nn.Flatten())
+    module = nn.Sequential(inputs.adapter(system.input, spec), nn.Flatten())
+    return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
 
 
 def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Joint) -> np.ndarray:
@@ -130,7 +131,7 @@ def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Join
     system = registry.get(run.model)
     if system.kind == "classical":
         estimator = baselines.load(run.path / "model.skops")
-        return estimator.predict_proba(outputs(vectoriser(system.input, specs[0]), stream, "features").numpy())
+        return classical.probabilities(estimator, vectors(system, specs[0], stream, "features"), len(stream.labels))
     network = Network(system, specs, len(run.classes)).to(stream.device)
     weights = run.load("best.pt")
     try:

@@ -17,10 +17,10 @@ from models.augmentation import Augmentation
 from models.device import choose, keep_memory, require_amp, seed_everything
 from models.fit import check
 from models.loop import Echo
-from models.network import Network, outputs
+from models.network import Network
 from models.options import Options, resolve
 from models.parts import Part, keep_resident, open_part
-from models.predict import BATCH_SIZE, open_stores, vectoriser
+from models.predict import BATCH_SIZE, open_stores, vectors
 from models.recipes import Optimizer, Training
 from models.registry import System
 from models.runs import Run, from_runs
@@ -326,14 +326,13 @@ def _load_weights(network: Network, system: System, run: Run, recorded: dict[str
 
 
 def _fit_classical(run: Run, system: System, training: Part, validation: Part) -> dict[str, Any]:
-    vectors = vectoriser(system.input, run.spec)
     estimator = system.build(len(run.classes))
-    tracks = training.slices["track_id"]
+    tracks, labels = training.slices["track_id"].to_pylist(), training.stream.labels
     of_track = dict(zip(*run.selection.tracks.select(["track_id", "artist_id"]).to_pydict().values(), strict=True))
-    artists = [of_track[track] for track in tracks.to_pylist()]
-    x = outputs(vectors, training.stream, "features").numpy()
-    classical.fit(estimator, x, training.stream.labels, tracks.to_pylist(), artists)
+    artists = [of_track[track] for track in tracks]
+    classical.fit(estimator, vectors(system, run.spec, training.stream, "features"), labels, tracks, artists)
     baselines.save(estimator, run.path / "model.skops")
-    probabilities = estimator.predict_proba(outputs(vectors, validation.stream, "validation").numpy())
-    scores = loop.accuracies(probabilities, validation.stream.labels, validation.tracks)
+    labels = validation.stream.labels
+    held_out = vectors(system, run.spec, validation.stream, "validation")
+    scores = loop.accuracies(classical.probabilities(estimator, held_out, len(labels)), labels, validation.tracks)
     return {"best": {f"validation_{name}": value for name, value in scores.items()}}
