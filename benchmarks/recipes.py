@@ -3,6 +3,7 @@
     python benchmarks/recipes.py                              every system, on the test corpus
     python benchmarks/recipes.py kth2020/cnn --folder FMA     some, on another dataset
     python benchmarks/recipes.py --tracks 1 --genres 2        on so few tracks of so few genres only
+    python benchmarks/recipes.py xu2022/knn --copies 3        it asks 200 neighbours, which the corpus has not
 
 What it shows is that each recipe works as it is, and what an epoch takes; accuracies of so short runs mean nothing.
 """
@@ -14,6 +15,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -44,22 +46,31 @@ def mgc(workspace: Path, *arguments: object) -> str:
     return out.getvalue()
 
 
-def few(folder: Path, workspace: Path, n_tracks: int | None, n_genres: int | None) -> list[object]:
-    """Options of `mgc extract` that name a dataset, or a list of the first of its tracks in each genre and split."""
-    if n_tracks is None and n_genres is None:
+def chosen_tracks(folder: Path, workspace: Path, n_tracks: int | None, n_genres: int | None, copies: int) -> list[Any]:
+    """Options of `mgc extract` that name a dataset, or a list of the first of its tracks in each genre and split.
+
+    Training tracks may be listed several times, under other names.
+    """
+    if n_tracks is None and n_genres is None and copies == 1:
         return ["--dataset", folder]
     found = open_dataset(folder)
     taken: Counter[tuple[str, str]] = Counter()
-    chosen = workspace / "few.csv"
+    root = workspace / "tracks"
+    root.mkdir(parents=True, exist_ok=True)
+    chosen = root / "chosen.csv"
     with chosen.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "track_id", "genre", "split", "artist"))
         for track in found.tracks.to_pylist():
             taken[track["genre"], track["split"]] += 1
             in_genre = track["genre"] in found.genres[: n_genres or None]
-            if in_genre and taken[track["genre"], track["split"]] <= (n_tracks or len(found.tracks)):
-                rows.writerow([track[name] for name in ("path", "track_id", "genre", "split", "artist_id")])
-    return ["--dataset", chosen, "--audio-root", found.root]
+            if not in_genre or taken[track["genre"], track["split"]] > (n_tracks or len(found.tracks)):
+                continue
+            for i in range(copies if track["split"] == "training" else 1):
+                name = f"{track['track_id']}-{i}{Path(track['path']).suffix}"
+                shutil.copyfile(Path(found.root, track["path"]), root / name)
+                rows.writerow([name, f"{track['track_id']}-{i}", track["genre"], track["split"], track["artist_id"]])
+    return ["--dataset", chosen]
 
 
 def run_recipe(system: dict[str, Any], dataset: list[object], workspace: Path, limit: int) -> tuple[object, ...]:
@@ -87,12 +98,13 @@ def main() -> None:
     parser.add_argument("--limit-tracks", type=int, default=2, help="of each genre, that networks see")
     parser.add_argument("--tracks", type=int, help="tracks of each genre and split that are extracted; else all")
     parser.add_argument("--genres", type=int, help="genres; else all")
+    parser.add_argument("--copies", type=int, default=1, help="times that each training track is there")
     parser.add_argument("--workspace", type=Path, help="where stores and runs are kept; else a temporary folder")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = chosen.workspace or Path(scratch)
         known = {system["id"]: system for system in json.loads(mgc(workspace, "models", "--json"))}
-        dataset = few(chosen.folder, workspace, chosen.tracks, chosen.genres)
+        dataset = chosen_tracks(chosen.folder, workspace, chosen.tracks, chosen.genres, chosen.copies)
         rows = []
         for id in chosen.systems or known:
             rows.append(run_recipe(known[id], dataset, workspace, chosen.limit_tracks))
