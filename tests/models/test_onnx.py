@@ -20,7 +20,9 @@ def test_onnx_agrees(id: str, tmp_path: Path) -> None:
     model = build(system, system.recipe.dataset.n_classes)
     x = random_batch(system, 2)
     with torch.no_grad():
-        model(*x)  # moves the running statistics away from their initial values
+        # Moves the running statistics away from their initial values; of two examples some deviations would be so small
+        # that rounding alone makes more than 1e-4.
+        model(*random_batch(system, 8))
     model.eval()
     torch.onnx.export(model, tuple(x), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
