@@ -62,6 +62,9 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
         for i in range(len(model) - 1):
             for _, x in _blocks(vectors()):
                 model[i].partial_fit(model[:i].transform(x) if i else x)
+            # As a file gives them back: arrays in another order are multiplied in another one, and rounded accordingly.
+            arrays = {name: value for name, value in vars(model[i]).items() if isinstance(value, np.ndarray)}
+            vars(model[i]).update({name: np.array(value, order="C") for name, value in arrays.items()})
         classifier.fit(_in_blocks(model[:-1].transform, vectors(), len(y)), y)
     except ValueError as error:
         raise ModelError(f"cannot be fitted on {len(y)} slices: {error}", "train on more tracks") from error
