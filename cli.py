@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -150,6 +150,7 @@ def dataset_options(command: Callable) -> Callable:
 
 def training_options(command: Callable) -> Callable:
     """How a network is trained, where that is not left to the recipe: `loop` gets the settings of `models.settings`."""
+    from models.settings import Metric, OptimizerName
     from models.settings import options as settings
 
     @functools.wraps(command)
@@ -158,7 +159,7 @@ def training_options(command: Callable) -> Callable:
         given = {name: value for name, value in chosen.items() if value is not None}
         return command(**options, loop=given)
 
-    optimizers, metrics = ["adam", "adamw", "rmsprop", "sgd"], ["accuracy", "track_accuracy", "loss"]
+    optimizers, metrics = get_args(OptimizerName), get_args(Metric)
     made = [
         click.option("--epochs", type=int, help="Epochs at most."),
         click.option("--batch-size", type=int, help="Slices per update."),

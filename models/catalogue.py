@@ -111,6 +111,10 @@ def _recipe(system: System) -> tuple[str, ...]:
     if recipe.training is None:
         return (*row, *[""] * 6)
     training, optimizer = recipe.training, recipe.training.optimizer
+    changes = (
+        marked("training", {"variants": training.variants}),
+        marked("training.augmentation", dataclasses.asdict(training.augmentation)),
+    )
     return (
         *row,
         f"{training.loss}{marks['training.loss']}",
@@ -120,15 +124,7 @@ def _recipe(system: System) -> tuple[str, ...]:
         f"{optimizer.name}{marks['training.optimizer.name']} "
         + marked("training.optimizer", dataclasses.asdict(optimizer), "name")
         + (f"; {loop}" if (loop := marked("training.loop", dataclasses.asdict(training.loop))) else ""),
-        ", ".join(
-            filter(
-                None,
-                (
-                    marked("training", {"variants": training.variants}),
-                    marked("training.augmentation", dataclasses.asdict(training.augmentation)),
-                ),
-            )
-        ),
+        ", ".join(filter(None, changes)),
     )
 
 

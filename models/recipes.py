@@ -22,7 +22,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
 
 from models.augmentation import UNCHANGED, Augmentation
-from models.settings import PLAIN, Loop
+from models.settings import PLAIN, Loop, Metric, OptimizerName
 from pipeline import augment
 from pipeline.augment import Variant
 from pipeline.errors import SpecError
@@ -74,7 +74,7 @@ class Optimizer:
         weight_decay: L2 term.
     """
 
-    name: Literal["adam", "adamw", "rmsprop", "sgd"]
+    name: OptimizerName
     lr: float
     eps: float | None = None
     betas: tuple[float, float] | None = None
@@ -112,7 +112,7 @@ class Training:
     loss: Literal["cross-entropy", "binary-on-softmax"]
     batch_size: int
     epochs: int
-    monitor: Literal["accuracy", "track_accuracy", "loss"]
+    monitor: Metric
     patience: int
     seed: int
     optimizer: Optimizer

@@ -10,6 +10,10 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 
 from pipeline.errors import SpecError
 
+#: What makes an update, and what an epoch is judged by.
+OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
+Metric = Literal["accuracy", "track_accuracy", "loss"]
+
 
 @dataclass(frozen=True)
 class Loop:

@@ -231,17 +231,19 @@ class Dispatch:
         if far and now - self._looked < LOOK_S:
             return
         self._looked = now
-        workers = {key: address for address, keys in self._client.processing().items() for key in keys}
         for future, (number, task) in list(self._running.items()):
             at_work = _at_work(task)
-            # A foreign scheduler sends a task of a dead worker to another by itself, which has not begun with it yet.
-            if at_work is None or at_work[1] != workers.get(future.key):
+            if at_work is None:
                 continue
             stage, since = self._seen.get(number, (None, now))
             if stage != at_work:
                 self._seen[number] = at_work, now
             elif now - since > self._timeout_s:
                 row, worker = at_work
+                # A dead one has not: a foreign scheduler sends its task to another, which has not begun with it yet.
+                if future.key not in self._client.processing().get(worker, ()):
+                    self._seen[number] = at_work, now
+                    continue
                 del self._running[future]
                 self._seen.pop(number)
                 self._client.cancel([future], force=True)

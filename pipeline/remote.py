@@ -8,7 +8,6 @@ no part of a URL here, since URLs are stored and printed.
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import errno
 import functools
 import hashlib
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -350,6 +348,8 @@ def statuses(root: RemotePath, paths: list[bytes]) -> list[Status | None]:
     if len(paths) > FEW and root.protocol not in ("http", "https"):
         found = root.below()
         return [found.get(path.decode(errors="surrogateescape")) for path in paths]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(one, paths))
 
@@ -459,8 +459,10 @@ def _system(protocol: str) -> Any:
 def _status(info: dict[str, Any]) -> Status:
     when: Any = info.get("LastModified") or info.get("Last-Modified") or info.get("mtime") or info.get("created")
     if isinstance(when, str):
+        from email.utils import parsedate_to_datetime
+
         with contextlib.suppress(ValueError):
-            when = email.utils.parsedate_to_datetime(when)
+            when = parsedate_to_datetime(when)
     seconds = int(when.timestamp()) if hasattr(when, "timestamp") else 0
     etag = str(info.get("ETag") or info.get("etag") or when or "").strip('"')
     below_second = int.from_bytes(hashlib.blake2b(etag.encode(), digest_size=8).digest()) % 1_000_000_000
