@@ -30,6 +30,8 @@ WORKER_WAIT_S = 60
 REPLACE_S = 3
 #: Seconds between two looks at what workers are doing where each look is a request to an object store.
 LOOK_S = 5
+#: Seconds to wait for the result of a task that is done: a small table.
+RESULT_WAIT_S = 10
 #: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
 MOST_ATTEMPTS = 150
 
@@ -166,12 +168,17 @@ class Dispatch:
                 with contextlib.suppress(TimeoutError):
                     distributed.wait(list(self._running), timeout=0.5, return_when="FIRST_COMPLETED")
                 for future in [future for future in self._running if future.done()]:
-                    number, task = self._running.pop(future)
-                    self._seen.pop(number, None)
-                    error = future.exception() if future.status != "cancelled" else None
+                    number, task = self._running[future]
+                    error = future.exception() if future.status == "error" else None
                     if future.status == "finished":
-                        yield task, future.result()
+                        try:
+                            made = future.result(timeout=RESULT_WAIT_S)
+                        except TimeoutError:  # its worker died with it: the scheduler has it made again by the next one
+                            continue
+                        self._forget(future, number)
+                        yield task, made
                     elif error is None or isinstance(error, distributed.scheduler.KilledWorker):
+                        self._forget(future, number)
                         self._bury(number, task)
                     else:
                         raise error
@@ -182,6 +189,10 @@ class Dispatch:
         finally:
             with contextlib.suppress(*lost):
                 self._client.cancel(list(self._running), force=True)
+
+    def _forget(self, future: Future, number: int) -> None:
+        del self._running[future]
+        self._seen.pop(number, None)
 
     def _fill(self) -> None:
         workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
@@ -244,8 +255,7 @@ class Dispatch:
                 if future.key not in self._client.processing().get(worker, ()):
                     self._seen[number] = at_work, now
                     continue
-                del self._running[future]
-                self._seen.pop(number)
+                self._forget(future, number)
                 self._client.cancel([future], force=True)
                 # A worker that holds the GIL hears nothing: only ending its process helps.
                 try:

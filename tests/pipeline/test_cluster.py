@@ -23,6 +23,7 @@ from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
 from pipeline import cluster
+from pipeline.errors import MgcError
 from pipeline.store import Store
 from pipeline.task import Target, Task
 from pipeline.tracks import MANIFEST_SCHEMA
@@ -197,6 +198,26 @@ class TestForeignCluster:
         assert outcome.err.splitlines()[-1] == (
             "error: all workers of the cluster are gone; start new ones; the same command continues"
         )
+
+    @pytest.mark.slow
+    def test_a_result_that_dies_with_its_worker_is_not_waited_for(self, harmless, tmp_path, monkeypatch):
+        monkeypatch.setattr(cluster, "WORKER_WAIT_S", 3)
+        monkeypatch.setattr(cluster, "RESULT_WAIT_S", 1)
+        wait = distributed.wait
+
+        task = Task("", MANIFEST_SCHEMA.empty_table(), [Target(Store.open(harmless), [(0, 0, 0)])])
+        with foreign_cluster(tmp_path, workers=1, nannies=False) as address, distributed.Client(address) as client:
+            (worker,) = client.run(os.getpid).values()
+
+            def wait_and_kill(futures: list[distributed.Future], **how: Any) -> Any:
+                done = wait(futures, **how)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+                return done
+
+            monkeypatch.setattr(distributed, "wait", wait_and_kill)
+            with pytest.raises(MgcError, match="all workers of the cluster are gone"):
+                list(cluster.Dispatch(client, str, 10).run([task]))
 
     @pytest.mark.slow
     def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):
