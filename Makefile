@@ -6,12 +6,13 @@ PYTEST := $(BIN)/python -m pytest
 # One process per processor, each with one thread; a file's tests stay together and share what they set up.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-all lint format bench bench-smoke clean
+.PHONY: help demo test test-slow test-long test-all lint format bench bench-smoke clean
 
 help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
 	@echo "make test         the tests that take seconds"
 	@echo "make test-all     all tests, the slow ones too"
+	@echo "make test-long    every network through ONNX Runtime"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
 	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s), then training"
@@ -27,10 +28,13 @@ demo: $(VENV)/installed
 	$(BIN)/mgc demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(PARALLEL)
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not long" $(PARALLEL)
 
 test-slow: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow $(PARALLEL)
+
+test-long: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(PYTEST) -m long $(PARALLEL)
 
 test-all: test test-slow
 

@@ -1,15 +1,19 @@
 """What the stream costs a training step, and how fast it is alone, against what others would read with.
 
-    python benchmarks/train.py                    both systems, all loaders
+    python benchmarks/train.py                    both systems, all loaders, an epoch of a tiny network, memory
     python benchmarks/train.py --smoke            smallest sizes; the figures mean nothing
-    python benchmarks/train.py --device cuda      steps and resident reads on a GPU
+    python benchmarks/train.py --device cuda      steps, epoch and resident reads on a GPU
 
-Stores are made up: tracks of 30 s of noise, which compresses less than music. Steps are updates by `models.learner` of
+Stores are made up: tracks of 30 s of noise, which compresses less than music; shards of large ones are links to a few.
+Steps are updates by `models.learner` of
 batches that come from the stream, by its residency, or that are the same random tensors each time, already on the
 device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader with two
 worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by WebDataset
 (where it is installed) from tar files; and, in memory, a plain gather of the same windows by the device. Start-up of
 workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least and most.
+The epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it have the same
+random tensors each time: what is between them is the stream and Python. Memory is the peak of a process that reads an
+epoch, less what it has before it opens the store.
 """
 
 from __future__ import annotations
@@ -21,7 +25,10 @@ import importlib.util
 import io
 import itertools
 import json
+import multiprocessing
 import os
+import resource
+import shutil
 import tarfile
 import tempfile
 import time
@@ -39,8 +46,10 @@ from models import registry
 from models.device import choose, keep_memory
 from models.learner import Learner
 from models.network import Network
+from models.options import Options
 from models.recipes import Training
 from models.stream import Batch, Residency, Stream
+from models.train import train
 from pipeline import files
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish, write_fragment
@@ -50,30 +59,47 @@ from pipeline.store import Store
 from pipeline.tracks import MANIFEST_SCHEMA
 
 SYSTEMS = ("kth2020/cnn", "xu2022/resnet-3-4-23-3")
+TINY = "vit2021/cnn"
 SECONDS, CLASSES, TRACKS_PER_SHARD, WORKERS = 30.0, 8, 48, 2
+DISTINCT_SHARDS = 4
+FMA_SMALL_TRAINING = 6400
 SLICES_PER_TAR = 100
+PARTS = ("steps", "loaders", "epoch", "memory")
 LOADED = Slicing(seconds=4.0, overlap=0.5)
 
 
-def make_store(folder: Path, spec: FeatureSpec, slicing: Slicing, n_tracks: int) -> Store:
-    """A store of noise."""
+def make_store(folder: Path, spec: FeatureSpec, slicing: Slicing, n_tracks: int, n_validation: int = 0) -> Store:
+    """A store of noise: training tracks, and some to validate with in a shard of their own."""
     dataset = {"name": "noise", "root": str(folder), "genres": [str(genre) for genre in range(CLASSES)]}
     store = Store.create(folder, spec, dataset)
-    rng = np.random.default_rng(0)
-    for shard, first in enumerate(range(0, n_tracks, TRACKS_PER_SHARD)):
-        writer, rows = ShardWriter(store.shard_path(shard), spec), []
-        for number in range(first, min(first + TRACKS_PER_SHARD, n_tracks)):
-            levels = rng.normal(-30, 8, (spec.frames(SECONDS), spec.bins)).astype(np.float32)
-            row = {"track_id": f"{number:06d}", "path": f"{number}", "genre": str(number % CLASSES)}
-            row |= {"split": "training", "content_hash": str(number), "duration_s": SECONDS, "status": "ok"}
-            row |= {"shard": shard, "first_frame": writer.n_frames, "n_frames": len(levels)}
-            rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | row)
-            writer.append(levels)
-        writer.close()
-        described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
-        write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)
+    n_shards = -(-n_tracks // TRACKS_PER_SHARD)
+    for shard in range(n_shards):
+        first = shard * TRACKS_PER_SHARD
+        write_shard(store, shard, range(first, min(first + TRACKS_PER_SHARD, n_tracks)), "training")
+    if n_validation:
+        write_shard(store, n_shards, range(n_tracks, n_tracks + n_validation), "validation")
     publish(store, slicing)
     return Store.open(folder)
+
+
+def write_shard(store: Store, shard: int, tracks: range, split: str) -> None:
+    """A shard of noise: of its own, or the same as an earlier one that has as many tracks."""
+    spec, path = store.spec, store.shard_path(shard)
+    n_frames = spec.frames(SECONDS)
+    if shard >= DISTINCT_SHARDS and len(tracks) == TRACKS_PER_SHARD:
+        shutil.copytree(store.shard_path(shard % DISTINCT_SHARDS), path, copy_function=os.link)
+    else:
+        rng, writer = np.random.default_rng(shard), ShardWriter(path, spec)
+        for _ in tracks:
+            writer.append(rng.normal(-30, 8, (n_frames, spec.bins)).astype(np.float32))
+        writer.close()
+    rows = []
+    for place, number in enumerate(tracks):
+        row = {"track_id": f"{number:06d}", "path": f"{number}", "genre": str(number % CLASSES)}
+        row |= {"split": split, "content_hash": str(number), "duration_s": SECONDS, "status": "ok"}
+        row |= {"shard": shard, "first_frame": place * n_frames, "n_frames": n_frames}
+        rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | row)
+    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), files.folder_files(path, path.name))
 
 
 class Undecoded(Stream):
@@ -92,6 +118,11 @@ def open_stream(
     return stream
 
 
+def endlessly(stream: Stream) -> Iterator[Batch]:
+    for epoch in itertools.count():
+        yield from stream.batches(epoch)
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -108,14 +139,7 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
     batch_size = min(chosen.batch_size, system.recipe.training.batch_size)
     store = make_store(folder / id.replace("/", "-"), spec, slicing, chosen.tracks)
     frames = system.input.frames or int(store.slices["n_frames"][0].as_py())
-    recipe: Training = dataclasses.replace(system.recipe.training, batch_size=batch_size)
-    torch.manual_seed(0)
-    network = Network(system, [spec], CLASSES).to(device).train()
-    learner = Learner(network, recipe, np.arange(CLASSES), CLASSES, 10**6, device)
-    fixed = Batch(
-        torch.rand((batch_size, frames, spec.bins), device=device) * 60 - 60,
-        torch.arange(batch_size, device=device) % CLASSES, np.arange(batch_size), np.arange(batch_size), 0,
-    )  # fmt: skip
+    learner, fixed = learner_of(id, batch_size, frames, device)
     sources: dict[str, Iterator[Batch]] = {"random": itertools.repeat(fixed)}
     for residency in ("device", "stream"):
         stream = open_stream(store, device, residency, batch_size, frames, Stream)
@@ -138,9 +162,19 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
     return id, batch_size, Spread.of(rounds["random"]).median, *ratios
 
 
-def endlessly(stream: Stream) -> Iterator[Batch]:
-    for epoch in itertools.count():
-        yield from stream.batches(epoch)
+def learner_of(id: str, batch_size: int, frames: int, device: torch.device) -> tuple[Learner, Batch]:
+    """A system to be trained as its recipe says, but for the size of batches; and one of random tensors."""
+    system = registry.get(id)
+    assert system.recipe.training is not None
+    spec = system.recipe.features
+    recipe: Training = dataclasses.replace(system.recipe.training, batch_size=batch_size)
+    torch.manual_seed(0)
+    network = Network(system, [spec], CLASSES).to(device).train()
+    fixed = Batch(
+        torch.rand((batch_size, frames, spec.bins), device=device) * 60 - 60,
+        torch.arange(batch_size, device=device) % CLASSES, np.arange(batch_size), np.arange(batch_size), 0,
+    )  # fmt: skip
+    return Learner(network, recipe, np.arange(CLASSES), CLASSES, 10**6, device), fixed
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread:
@@ -249,6 +283,63 @@ def loaded(folder: Path, chosen: argparse.Namespace) -> list[tuple[object, ...]]
     return rows
 
 
+# -- an epoch, and memory ---------------------------------------------------------------------------------------------
+
+
+def epoch_of(folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
+    """A row: what an update of an epoch takes, all told, and how much more that is than one of random tensors."""
+    system, device = registry.get(TINY), choose(chosen.device)
+    assert system.recipe.training is not None
+    n_tracks = FMA_SMALL_TRAINING if not chosen.smoke else CLASSES
+    store = make_store(folder / "epoch", system.recipe.features, system.recipe.slicing, n_tracks, CLASSES)
+    options = Options(model=TINY, epochs=1, seed=0, device=chosen.device, residency="device")
+    run = train(store, options, folder / "runs", echo=lambda line: None)
+    batch_size = system.recipe.training.batch_size
+    updates = -(-run.selection.slices(store, run.slicing, "training")[0].num_rows // batch_size)
+    learner, fixed = learner_of(TINY, batch_size, run.frames, device)
+    seconds = []
+    for _ in range(chosen.rounds + 1):
+        start = time.perf_counter()
+        for _ in range(20 * chosen.steps):
+            learner.update(fixed, 0)
+        synchronise(device)
+        seconds.append((time.perf_counter() - start) / 20 / chosen.steps)
+    pure, all_told = Spread.of(seconds[1:]).median, run.history[0]["seconds"] / updates
+    return TINY, batch_size, updates, f"{1000 * pure:.2f}", f"{1000 * all_told:.2f}", all_told / pure
+
+
+def memory_of(folder: Path, chosen: argparse.Namespace) -> Iterator[tuple[object, ...]]:
+    """Rows: the size of a store, and what reading an epoch of it takes, by residency."""
+    spec = registry.get(SYSTEMS[1]).recipe.features
+    for n_shards in (1,) if chosen.smoke else (4, 16, 64):
+        store = make_store(folder / f"memory-{n_shards}", spec, LOADED, n_shards * TRACKS_PER_SHARD)
+        for residency in ("stream", "device") if n_shards <= 4 else ("stream",):
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                held, peak = process.apply(read_epoch, (store.path, residency, chosen.batch_size))
+            yield n_shards * TRACKS_PER_SHARD, residency, f"{held / 1e6:.0f}", f"{peak / 1e6:.0f}"
+
+
+def read_epoch(path: Path, residency: Residency, batch_size: int) -> tuple[int, int]:
+    """Bytes of a store's frames; and how many a process has held when it has read them, less those before."""
+    keep_memory()
+    before, store = _peak(), Store.open(path)
+    stream = open_stream(
+        store, torch.device("cpu"), residency, batch_size, int(store.slices["n_frames"][0].as_py()), Stream
+    )
+    for _ in stream.batches():
+        pass
+    return stream.nbytes, _peak() - before
+
+
+def _peak() -> int:
+    """Bytes that this process has held at most."""
+    try:  # on Linux `ru_maxrss` is also that of the process which started this one
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, help="ids")
@@ -257,7 +348,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="at most; ratios hardly depend on it")
     parser.add_argument("--steps", type=int, default=10, help="of each round")
     parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
-    parser.add_argument("--parts", nargs="+", default=["steps", "loaders"], choices=["steps", "loaders"])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--smoke", action="store_true", help="smallest sizes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to a file")
     chosen = parser.parse_args()
@@ -291,6 +382,14 @@ def main() -> None:
                 "resident / gather",
             )
             print(f"\nTime of an epoch, no model\n\n{table(header, results['loaders'])}", flush=True)
+        if "epoch" in chosen.parts:
+            results["epoch"] = [epoch_of(Path(scratch), chosen)]
+            header = ("system", "batch", "updates", "random tensors, ms", "an update, all told, ms", "ratio")
+            print(f"\nAn epoch on {chosen.device}\n\n{table(header, results['epoch'])}", flush=True)
+        if "memory" in chosen.parts:
+            results["memory"] = list(memory_of(Path(scratch), chosen))
+            header = ("tracks", "residency", "frames, MB", "memory, MB")
+            print(f"\nMemory of a process that reads an epoch\n\n{table(header, results['memory'])}", flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps(facts | results, indent=2) + "\n")
 

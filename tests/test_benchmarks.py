@@ -156,14 +156,17 @@ def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
 
 
 @pytest.mark.slow
-def test_train_prints_finite_ratios_of_steps_and_loaders(tmp_path: Path) -> None:
+def test_train_prints_finite_figures_of_every_part(tmp_path: Path) -> None:
     record = tmp_path / "figures.json"
     out = run(BENCHMARKS / "train.py", "--smoke", "--systems", "kth2020/cnn", "--json", record)
-    steps, loaders = tables(out)
+    steps, loaders, epoch, memory = tables(out)
     assert list(steps) == ["kth2020/cnn"]
     assert list(loaders) == ["uint8", "float32"]
-    for row in (*steps.values(), *loaders.values()):
-        figures = [float(cell.split(" ")[0]) for cell in row.values() if cell != "not installed"]
-        assert len(figures) >= 3
+    assert list(epoch) == ["vit2021/cnn"]
+    assert list(memory) == ["48"]
+    for row in (*steps.values(), *loaders.values(), *epoch.values(), *memory.values()):
+        words = [cell.split(" ")[0] for cell in row.values() if cell not in ("not installed", "device")]
+        figures = [float(word) for word in words]
+        assert len(figures) >= 2
         assert all(math.isfinite(figure) and figure > 0 for figure in figures)
     assert f"command: {json.loads(record.read_text())['command']}" in out

@@ -1,4 +1,8 @@
-"""Every network as ONNX, run by ONNX Runtime, against PyTorch. Needs onnx, onnxscript and onnxruntime."""
+"""Every network as ONNX, run by ONNX Runtime, against PyTorch. Needs onnx, onnxscript and onnxruntime.
+
+`python -m pytest -m "slow or long" tests/models/test_onnx.py` takes a quarter of an hour; the slow ones are those that
+have every kind of layer between them.
+"""
 
 from pathlib import Path
 
@@ -12,9 +16,22 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")
 
+TYPICAL = (
+    "kth2020/cnn",
+    "kth2020/crnn",
+    "padova2023/late-fusion",
+    "ref/crnn-choi2017",
+    "ubc2020/prcnn-attention",
+    "vit2021/lstm",
+    "xu2022/googlenet",
+    "xu2022/mobilenet",
+    "xu2022/mobilenet-v1",
+)
 
-@pytest.mark.slow
-@pytest.mark.parametrize("id", IDS)
+
+@pytest.mark.parametrize(
+    "id", [pytest.param(id, marks=getattr(pytest.mark, "slow" if id in TYPICAL else "long")) for id in IDS]
+)
 def test_onnx_agrees(id: str, tmp_path: Path) -> None:
     system = registry.get(id)
     model = build(system, system.recipe.dataset.n_classes)
