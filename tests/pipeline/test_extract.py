@@ -105,6 +105,7 @@ class TestSameBytes:
         assert library.extract()["ok"] == 12
         return tree(library.path)
 
+    @pytest.mark.slow
     def test_whatever_the_number_of_workers(self, library, expected, tmp_path):
         """Three here; the tests of kills compare one and two."""
         options = ("--dataset", library.source, "--data-dir", tmp_path / "own", "--workers", 3)

@@ -281,6 +281,7 @@ def splits(stores: dict[str, bytes]) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_workers_of_a_killed_client_end_and_its_store_is_free_at_once(dataset, undisturbed, tmp_path):
     extraction = Extraction(dataset, tmp_path)
     client = extraction.start(2, hold=("worker", "pipeline.files:write_folder", False))
