@@ -8,6 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import tree
+
+from pipeline import remote
+from pipeline.remote import RemotePath
 
 BUCKET = "s3://music-bucket"
 
@@ -42,3 +49,22 @@ def object_store() -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[dict[str, str]]:
+    """The environment in which `BUCKET` exists; this process and its children have it."""
+    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        remote._system.cache_clear()
+        remote._system("s3").call_s3("create_bucket", Bucket=BUCKET.removeprefix("s3://"))
+        yield environment
+    remote._system.cache_clear()
+
+
+def put(folder: Path, url: str) -> RemotePath:
+    """Put a folder's files at a URL."""
+    for name, data in tree(folder).items():
+        (RemotePath(url) / name).write_bytes(data)
+    return RemotePath(url)

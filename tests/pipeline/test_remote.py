@@ -23,7 +23,7 @@ import pytest
 from clusters import foreign_cluster
 from commands import mgc, tree
 from music import write_genres, write_list
-from objects import BUCKET, free_port, object_store
+from objects import BUCKET, bucket, free_port, put
 
 from pipeline import lease, remote
 from pipeline.errors import MgcError, SpecError
@@ -39,14 +39,8 @@ HOST = socket.gethostname()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[dict[str, str]]:
-    """The environment in which `BUCKET` exists; this process and its children have it."""
-    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        remote._system.cache_clear()
-        remote._system("s3").call_s3("create_bucket", Bucket=BUCKET.removeprefix("s3://"))
+    with bucket() as environment:
         yield environment
-    remote._system.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +74,6 @@ def local(music: Path, workers: str, tmp_path_factory: pytest.TempPathFactory) -
 def store(objects: RemotePath, workers: str) -> RemotePath:
     """A store of objects, made from objects."""
     return extracted(objects, f"{BUCKET}/features", workers)
-
-
-def put(folder: Path, url: str) -> RemotePath:
-    for name, data in tree(folder).items():
-        (RemotePath(url) / name).write_bytes(data)
-    return RemotePath(url)
 
 
 def extract(dataset: object, out: object, scheduler: str | None, *options: object):
