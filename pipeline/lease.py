@@ -26,7 +26,8 @@ class Lease:
     """A lock object, held: its holder renews it from a thread until `free`.
 
     Making it is a conditional PUT (`If-None-Match: *`); renewing it, and taking over one that has expired, a PUT on
-    condition that the object is still the one that was read (`If-Match`). Of several writers one succeeds.
+    condition that the object is still the one that was read (`If-Match`). Of several writers one succeeds. On `gs` both
+    conditions are `ifGenerationMatch`, with 0 or the generation that was read.
 
     Args:
         path: the object.
@@ -86,9 +87,6 @@ class Lease:
                         f"{self._what}: {held['holder']} is writing to it",
                         f"wait for it to end; what was killed holds its lock until {held['until']}",
                     )
-                if self._path.protocol == "gs":  # see `_replace`
-                    problem = f"{self._what}: the lock of {held['holder']} expired at {held['until']}"
-                    raise StoreError(problem, f"delete {self._path}, where that has ended")
                 expires = time.time() + EXPIRY_S
                 _replace(self._path, self._body(expires), etag)
                 return expires
@@ -134,18 +132,18 @@ def held(path: RemotePath, what: str) -> Iterator[Lease]:
 
 
 def _etag(path: RemotePath) -> str:
+    """What the server calls this state of the object: its ETag, on `gs` its generation."""
     info = attempt(path, lambda system, name: system.info(name))
-    return str(info.get("ETag") or info.get("etag") or "")
+    return str(info.get("generation") or info.get("ETag") or info.get("etag") or "")
 
 
 def _replace(path: RemotePath, data: bytes, etag: str) -> None:
-    """Put an object in place of the one with an ETag.
+    """Put an object in place of the one in a state.
 
     Raises:
         FileExistsError: it is another one by now, or none.
     """
-    if path.protocol != "s3":
-        # Nothing of fsspec's makes this one request: on gs this serves for renewing only.
+    if path.protocol not in _PUTS:  # in memory, of one process
         if _etag(path) != etag:
             raise FileExistsError(errno.EEXIST, "another object by now", path.url)
         path.write_bytes(data)
@@ -154,8 +152,20 @@ def _replace(path: RemotePath, data: bytes, etag: str) -> None:
     def put(system: Any, name: str) -> None:
         bucket, key, _ = system.split_path(name)
         try:
-            system.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=etag)
+            _PUTS[path.protocol](system, bucket, key, data, etag)
         except FileNotFoundError:
             raise FileExistsError(errno.EEXIST, "none by now", path.url) from None
 
     attempt(path, put)
+
+
+def _put_s3(system: Any, bucket: str, key: str, data: bytes, etag: str) -> None:
+    system.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=etag)
+
+
+def _put_gs(system: Any, bucket: str, key: str, data: bytes, generation: str) -> None:
+    url = f"{system.base.replace('/storage/', '/upload/storage/')}b/{bucket}/o"
+    system.call("POST", url, uploadType="media", name=key, ifGenerationMatch=generation, data=data)
+
+
+_PUTS = {"s3": _put_s3, "gs": _put_gs}

@@ -47,12 +47,16 @@ _PLAIN = "/%:[]!$&'()*+,;=@-._~"
 _INSTALL = {"s3": "mgc[s3]", "gs": "mgc[gs]", "http": "mgc[http]", "https": "mgc[http]"}
 _LIBRARY = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
-#: Names of exceptions (botocore, aiohttp, fsspec, the standard library), which are imported with their libraries only.
-_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
-_UNREACHABLE = {"ConnectionError", "ClientConnectionError", "ProxyConnectionError", "gaierror"}
+#: Names of exceptions (botocore, aiohttp, gcsfs, google.auth, fsspec, the standard library), which are imported with
+#: their libraries only.
+_NO_CREDENTIALS = {
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
+    "DefaultCredentialsError", "RefreshError", "NonRetryableError",
+}  # fmt: skip
+_UNREACHABLE = {"ConnectionError", "ClientConnectionError", "ProxyConnectionError", "gaierror", "TransportError"}
 _PASSING = {
     "TimeoutError", "FSTimeoutError", "IncompleteRead", "IncompleteReadError", "HTTPClientError",
-    "ResponseStreamingError", "ResponseParserError", "ClientPayloadError",
+    "ResponseStreamingError", "ResponseParserError", "ClientPayloadError", "ChecksumError",
 }  # fmt: skip
 _PASSING_ERRNO = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.ETIMEDOUT)
 
@@ -374,7 +378,7 @@ def attempt(place: RemotePath, request: Callable[[Any, str], T]) -> T:
             where it is that.
     """
     system = _system(place.protocol)
-    for left in reversed(range(ATTEMPTS)):
+    for left in reversed(range(1 if place.protocol == "gs" else ATTEMPTS)):  # gcsfs itself makes six
         try:
             return request(system, system._strip_protocol(place.url))
         except Exception as error:
@@ -386,18 +390,25 @@ def attempt(place: RemotePath, request: Callable[[Any, str], T]) -> T:
 
 
 def _explained(error: Exception, url: str) -> tuple[OSError, bool]:
-    """An error of any library as one of the operating system's, and whether it may pass."""
+    """An error of any library as one of the operating system's, and whether it may pass.
+
+    gcsfs gives status codes as numbers or as text, and tells of a refusal by the words of a plain OSError.
+    """
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception) and _told(error.__cause__):
         error = error.__cause__  # fsspec calls whatever happened to a web server a missing file
     kinds = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(error, "status", None) or getattr(error, "code", None)
     text = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    if type(error) is OSError and text.startswith("Forbidden: "):  # gcsfs
+        status, text = 403, str(error).splitlines()[-1][:200]
     code = None
     for told in (error.__cause__, error):  # botocore's error, which s3fs translates, or lets through
         if isinstance(response := getattr(told, "response", None), dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             code = response.get("Error", {}).get("Code")
             text = response.get("Error", {}).get("Message") or text
+    if isinstance(status, str) and status.isdigit():
+        status = int(status)
     number = getattr(error, "errno", None)
     if kinds & _NO_CREDENTIALS:
         return RefusedError(errno.EACCES, "no credentials in the environment", url), False
@@ -444,6 +455,18 @@ def _system(protocol: str) -> Any:
             # Paths are quoted here. `trust_env`: proxies, and ~/.netrc for credentials.
             patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
             settings = {"encoded": True, "client_kwargs": {"timeout": patience, "trust_env": True}}
+        elif protocol == "gs":
+            import logging
+
+            import aiohttp
+            from gcsfs.core import GCSFileSystem
+
+            # What is said here is said in one line, and not before it counts.
+            logging.getLogger("gcsfs").addHandler(logging.NullHandler())
+            patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+            # Not `gcsfs.GCSFileSystem`, which asks over another channel what kind of bucket it is: where nobody
+            # answers, as with an emulator, a minute before each request.
+            return GCSFileSystem(requests_timeout=patience, use_listings_cache=False)
         elif protocol != "memory":
             settings = {"use_listings_cache": False}
         system = fsspec.filesystem(protocol, **settings)

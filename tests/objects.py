@@ -1,4 +1,4 @@
-"""An object store for tests: a server of its own process that speaks S3, with credentials that mean nothing."""
+"""Object stores for tests: servers that speak S3 or Google's JSON API, each a process of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline import remote
 from pipeline.remote import RemotePath
 
 BUCKET = "s3://music-bucket"
+GS_BUCKET = "gs://music-bucket"
 
 
 def free_port() -> int:
@@ -27,11 +28,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def object_store() -> Iterator[dict[str, str]]:
-    """What the environment must say for `BUCKET` to be on a new server, which ends with the context."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _process(command: list[str], port: int) -> Iterator[None]:
+    """A server, once it listens; it ends with the context."""
+    server = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -40,27 +39,51 @@ def object_store() -> Iterator[dict[str, str]]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.05)
-        yield {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "nobody",
-            "AWS_SECRET_ACCESS_KEY": "never-to-be-printed",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        yield
     finally:
         server.kill()
         server.wait()
 
 
 @contextlib.contextmanager
-def bucket() -> Iterator[dict[str, str]]:
-    """The environment in which `BUCKET` exists; this process and its children have it."""
-    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+def _environment(values: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Variables that this process and its children have."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
             patch.setenv(name, value)
         remote._system.cache_clear()
+        yield values
+    remote._system.cache_clear()
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[dict[str, str]]:
+    """The environment in which `BUCKET` exists; this process and its children have it."""
+    port = free_port()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "never-to-be-printed",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    moto = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _process(moto, port), _environment(values) as environment:
         remote._system("s3").call_s3("create_bucket", Bucket=BUCKET.removeprefix("s3://"))
         yield environment
-    remote._system.cache_clear()
+
+
+@contextlib.contextmanager
+def gs_bucket() -> Iterator[dict[str, str]]:
+    """The same for `GS_BUCKET`."""
+    port = free_port()
+    values = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "FSSPEC_GS_TOKEN": "anon"}
+    emulator = [str(Path(__file__).with_name("gs_server.py")), str(port), GS_BUCKET.removeprefix("gs://")]
+    with _process(emulator, port), _environment(values) as environment:
+        import fsspec
+
+        fsspec.config.set_conf_env(fsspec.config.conf)  # read when fsspec was imported
+        yield environment
+        fsspec.config.conf.pop("gs", None)
 
 
 def put(folder: Path, url: str) -> RemotePath:
@@ -68,3 +91,8 @@ def put(folder: Path, url: str) -> RemotePath:
     for name, data in tree(folder).items():
         (RemotePath(url) / name).write_bytes(data)
     return RemotePath(url)
+
+
+def content(url: RemotePath) -> dict[str, bytes]:
+    """What `tree` says of a folder, of the objects below a URL."""
+    return {name: (url / name).read_bytes() for name in url.below()}

@@ -23,7 +23,7 @@ import pytest
 from clusters import foreign_cluster
 from commands import mgc, tree
 from music import write_genres, write_list
-from objects import BUCKET, bucket, free_port, put
+from objects import BUCKET, bucket, content, free_port, put
 
 from pipeline import lease, remote
 from pipeline.errors import MgcError, SpecError
@@ -87,10 +87,6 @@ def extracted(dataset: object, out: object, scheduler: str | None, *options: obj
     outcome = extract(dataset, out, scheduler, "--json", *options)
     assert outcome.code == 0, outcome.err
     return remote.place(outcome.json["stores"][0]["store"])
-
-
-def content(url: RemotePath) -> dict[str, bytes]:
-    return {name: (url / name).read_bytes() for name in url.below()}
 
 
 def frames(files: dict[str, bytes]) -> dict[str, bytes]:
