@@ -24,7 +24,7 @@ from pipeline.datasets import Dataset
 from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish
-from pipeline.remote import Place, RemotePath, in_one_process, require_writable
+from pipeline.remote import Place, RemotePath, in_one_process, require_writable, several
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
@@ -199,8 +199,13 @@ def _retire_objects(store: RemotePath, retired: Place) -> None:
     if (retired / "store.json").exists():
         return
     names = [name for name in store.below() if ".zarr/" not in name and name not in ("lock.json", "store.json")]
-    for name in (*names, "store.json"):
+
+    def copy(name: str) -> None:
         files.write_bytes(retired / name, (store / name).read_bytes())
+
+    for _ in several(copy, names, store):
+        pass
+    copy("store.json")
 
 
 def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:

@@ -184,6 +184,24 @@ def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
         return parse_table(file, path, columns)
 
 
+def read_table_bytes(data: bytes, path: Place) -> pa.Table:
+    """The table in the bytes of a file that `write_table` wrote, its pages checked.
+
+    Args:
+        data: all of them.
+        path: of the file, for the error message.
+
+    Raises:
+        OSError: they are damaged.
+    """
+    import pyarrow as pa
+
+    own = pa.allocate_buffer(len(data))  # Arrow's: see `open_native`
+    memoryview(own).cast("B")[:] = data
+    with pa.BufferReader(own) as file:
+        return parse_table(file, path)
+
+
 def open_native(path: Place) -> pa.NativeFile:
     """A file that Arrow reads by itself, an object as a copy of it. What replaces it meanwhile stays unseen.
 

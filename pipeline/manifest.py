@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import files
+from pipeline import files, remote
 from pipeline.errors import StoreError
 from pipeline.remote import RemotePath, ServerError
 from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
@@ -34,27 +34,47 @@ def _columns(store: Store, schema: pa.Schema) -> pa.Schema:
 
 def read_fragment(store: Store, shard: int) -> pa.Table | None:
     """Manifest rows of a shard, its files in the schema metadata; None where the fragment is missing or damaged."""
+    return _read(store, shard)[0]
+
+
+def read_fragments(store: Store, shards: Iterable[int]) -> Iterator[pa.Table | None]:
+    """What `read_fragment` returns for each of some shards."""
+    return remote.several(lambda shard: _read(store, shard)[0], shards, store.path)
+
+
+def require_fragments(store: Store, shards: Iterable[int]) -> Iterator[tuple[pa.Table, list]]:
+    """What `read_fragment` returns for each of some shards, and `[size, digest]` of the fragment itself.
+
+    Raises:
+        StoreError: a fragment is missing or damaged.
+    """
+
+    def require(shard: int) -> tuple[pa.Table, list]:
+        fragment, described = _read(store, shard)
+        if fragment is None:
+            problem = "damaged" if store.fragment_path(shard).exists() else "missing"
+            raise StoreError(f"{store.fragment_path(shard)}: {problem}", "run `mgc extract --verify`: it repairs it")
+        return fragment, described
+
+    return remote.several(require, shards, store.path)
+
+
+def _read(store: Store, shard: int) -> tuple[pa.Table | None, list]:
+    """A fragment, None where it is missing or damaged; `[size, digest]` of its bytes, empty where there are none.
+
+    One request: of a store at a URL there are as many as fragments.
+    """
+    path, described = store.fragment_path(shard), []
     try:
-        fragment = completed(files.read_table(store.fragment_path(shard)), MANIFEST_SCHEMA)
+        data = path.read_bytes()
+        described = [len(data), files.digest(data)]
+        fragment = completed(files.read_table_bytes(data, path), MANIFEST_SCHEMA)
         fragment_files(fragment)
-        return fragment if set(MANIFEST_SCHEMA.names) <= set(fragment.schema.names) else None
+        return fragment if set(MANIFEST_SCHEMA.names) <= set(fragment.schema.names) else None, described
     except ServerError:  # there may be one
         raise
     except (OSError, KeyError, TypeError, ValueError):  # a damaged footer can be read as anything
-        return None
-
-
-def require_fragment(store: Store, shard: int) -> pa.Table:
-    """What `read_fragment` returns.
-
-    Raises:
-        StoreError: the fragment is missing or damaged.
-    """
-    fragment = read_fragment(store, shard)
-    if fragment is None:
-        problem = "damaged" if store.fragment_path(shard).exists() else "missing"
-        raise StoreError(f"{store.fragment_path(shard)}: {problem}", "run `mgc extract --verify`: it repairs it")
-    return fragment
+        return None, described
 
 
 def fragment_files(fragment: pa.Table) -> dict[str, list]:
@@ -147,10 +167,10 @@ def _gathered(store: Store) -> Iterator[tuple[pa.Table, dict[str, dict[str, list
     tables: list[pa.Table] = []
     shard_files = {}
     waiting = 0
-    for shard in known_shards(store):
-        fragment = require_fragment(store, shard)
+    shards = known_shards(store)
+    for shard, (fragment, described) in zip(shards, require_fragments(store, shards), strict=True):
         tables.append(fragment.replace_schema_metadata())
-        shard_files[f"{shard:05d}"] = _with_fragment(store, shard, fragment)
+        shard_files[f"{shard:05d}"] = fragment_files(fragment) | {store.fragment_path(shard).name: described}
         waiting += len(fragment)
         if waiting >= GROUP_TRACKS:
             yield pa.concat_tables(tables).combine_chunks(), shard_files
@@ -169,11 +189,6 @@ def known_shards(store: Store) -> list[int]:
         recorded = {int(shard) for shard in store.shard_files()}
     framed = [] if isinstance(store.path, RemotePath) else store.shards()
     return sorted({*store.fragments(), *framed, *recorded})
-
-
-def _with_fragment(store: Store, shard: int, fragment: pa.Table) -> dict[str, list]:
-    path = store.fragment_path(shard)
-    return fragment_files(fragment) | {path.name: [path.stat().st_size, files.file_digest(path)]}
 
 
 def _drop_uncut(tracks: pa.Table, slices: pa.Table, slicing: Slicing, store: Store) -> pa.Table:

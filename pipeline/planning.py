@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import audio, augment, files, manifest, verify
+from pipeline import audio, augment, files, manifest, remote, verify
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
@@ -71,7 +71,7 @@ def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Tabl
     if not store.unfinished:
         with contextlib.suppress(StoreError):
             return store.read_tracks(columns).replace_schema_metadata()
-    known = [manifest.read_fragment(store, shard) for shard in store.fragments()]
+    known = list(manifest.read_fragments(store, store.fragments()))
     known += [_readable(store.plan_path), _readable(store.path / "tracks.parquet")]
     tables = [table.select(columns).replace_schema_metadata() for table in known if table is not None]
     rows = pa.concat_tables([MANIFEST_SCHEMA.empty_table().select(columns), *tables]).combine_chunks()
@@ -139,16 +139,20 @@ def write_journal(store: Store, plan: Plan) -> None:
     files.write_table(
         store.plan_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
     )
-    for shard in pending:
-        store.fragment_path(shard).unlink(missing_ok=True)
+    for _ in remote.several(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path):
+        pass
 
 
 def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
     """Give shards their new manifest rows; their frames stay."""
-    for shard, rows in fragments.items():
+
+    def rewrite(shard: int) -> None:
         old = manifest.read_fragment(store, shard)
         if old is not None:
-            manifest.write_fragment(store, shard, rows, manifest.fragment_files(old))
+            manifest.write_fragment(store, shard, fragments[shard], manifest.fragment_files(old))
+
+    for _ in remote.several(rewrite, fragments, store.path):
+        pass
 
 
 def finish_rewrites(store: Store) -> None:
@@ -340,16 +344,17 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     if not store.unfinished:
         with contextlib.suppress(StoreError):
             recorded = store.shard_files()
-    broken = set()
-    for shard in pc.unique(past["shard"]).to_pylist():
+
+    def is_broken(shard: int) -> bool:
         shard_files = recorded.get(f"{shard:05d}")
         if shard_files is None:
             fragment = manifest.read_fragment(store, shard)
             shard_files = manifest.fragment_files(fragment) if fragment is not None else {}
         intact = shard in fragments and manifest.intact(store, shard_files, sizes)
-        if not intact or (thorough and any(verify.shard_problems(store, shard, shard_files))):
-            broken.add(shard)
-    return broken
+        return not intact or (thorough and any(verify.shard_problems(store, shard, shard_files)))
+
+    shards = pc.unique(past["shard"]).to_pylist()
+    return {shard for shard, bad in zip(shards, remote.several(is_broken, shards, store.path), strict=True) if bad}
 
 
 def _lacking_variants(tracks: pa.Table, past: pa.Table, at: pa.Array) -> pa.Table:
@@ -424,8 +429,8 @@ def relabel(store: Store, tracks: pa.Table) -> Plan:
         StoreError: a fragment is missing or damaged.
     """
     plan = Plan()
-    for shard in manifest.known_shards(store):
-        old = manifest.require_fragment(store, shard)
+    shards = manifest.known_shards(store)
+    for shard, (old, _) in zip(shards, manifest.require_fragments(store, shards), strict=True):
         new = _relabelled(old, tracks)
         if any(differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
             plan.fragments[shard] = new

@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from urllib.parse import quote
 from pipeline.errors import MgcError, SpecError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 #: Times that a request is made before a failure that may pass counts, and seconds before the first repetition.
 ATTEMPTS = 4
@@ -262,8 +264,8 @@ class RemotePath:
     def remove(self) -> None:
         """Remove the object of this name, and all below it."""
         self.unlink(missing_ok=True)
-        for name in self.below():
-            (self / name).unlink(missing_ok=True)
+        for _ in several(lambda name: (self / name).unlink(missing_ok=True), self.below(), self):
+            pass
 
 
 #: Where something is: on this machine, or at a URL.
@@ -352,10 +354,36 @@ def statuses(root: RemotePath, paths: list[bytes]) -> list[Status | None]:
     if len(paths) > FEW and root.protocol not in ("http", "https"):
         found = root.below()
         return [found.get(path.decode(errors="surrogateescape")) for path in paths]
-    from concurrent.futures import ThreadPoolExecutor
+    return list(several(one, paths, root))
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(one, paths))
+
+def several(function: Callable[[U], T], items: Iterable[U], where: Place) -> Iterator[T]:
+    """What a function returns for each of some items, in their order.
+
+    Args:
+        function: makes a request or a few; at a URL `AT_ONCE` calls of it run at a time, in threads.
+        items: taken as they are needed: twice as many results wait at most.
+        where: what the requests are about.
+
+    Raises:
+        Exception: the first that a call raises; those not begun then are left out.
+    """
+    if not isinstance(where, RemotePath):
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    threads = ThreadPoolExecutor(AT_ONCE)
+    waiting: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) == 2 * AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def scratch() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import files, manifest
+from pipeline import files, manifest, remote
 from pipeline.errors import StoreError
 from pipeline.remote import Place
 from pipeline.store import PUBLISHED, Store
@@ -46,9 +46,13 @@ def verify(store: Store, progress: Callable[[int], Any] | None = None) -> list[P
     except StoreError:
         recorded = {}
     shards = sorted({*store.fragments(), *(int(shard) for shard in recorded)})
+
+    def check(shard: int) -> list[Problem]:
+        return list(shard_problems(store, shard, recorded.get(f"{shard:05d}")))
+
     with (progress or _silent)(len(shards)) as advance:
-        for shard in shards:
-            problems += shard_problems(store, shard, recorded.get(f"{shard:05d}"))
+        for found in remote.several(check, shards, store.path):
+            problems += found
             advance(1)
     if not problems:
         problems += _manifest_problems(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -26,7 +27,7 @@ from music import write_genres, write_list
 from objects import BUCKET, bucket, content, free_port, put
 
 from pipeline import lease, remote
-from pipeline.errors import MgcError, SpecError
+from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.remote import RemotePath
 from pipeline.store import Store
 
@@ -131,6 +132,30 @@ class TestAStoreOfObjects:
         for shard in here.fragments():
             np.testing.assert_array_equal(there.read(shard), here.read(shard))
 
+    def test_publishing_asks_once_for_each_fragment_and_for_several_at_a_time(
+        self, store: RemotePath, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system, asked, under_way, most = remote._system("s3"), [], [0], [0]
+        call = system._call_s3
+
+        async def counting(method: str, *arguments: object, **options: object) -> object:
+            asked.append((options.get("Key") or "", method))
+            under_way[0] += 1
+            most[0] = max(most[0], *under_way)
+            await asyncio.sleep(0.05)  # or one may end before the next begins
+            try:
+                return await call(method, *arguments, **options)
+            finally:
+                under_way[0] -= 1
+
+        monkeypatch.setattr(system, "_call_s3", counting)
+        assert mgc("slice", store, "--slice", 0.3, "--overlap", 0).code == 0
+        fragments = [Store.open(store).fragment_path(shard).name for shard in Store.open(store).fragments()]
+        assert len(fragments) >= 3
+        for name in fragments:
+            assert [method for key, method in asked if key.endswith(f"/shards/{name}")] == ["get_object"]
+        assert len(fragments) <= most[0] <= remote.AT_ONCE
+
     def test_objects_without_a_fragment_are_nothing(self, store: RemotePath) -> None:
         for name in ("00077.zarr/zarr.json", "00077.zarr/stft/c/0/0"):
             (store / "shards" / name).write_bytes(b"half an upload")
@@ -171,6 +196,41 @@ class TestAStoreOfObjects:
         again = extracted(dataset, out, workers, "--rebuild")
         assert len(rows(again)) == 11
         assert not list(again.parent.glob("*.old"))
+
+
+class TestSeveral:
+    """`remote.several`: in order, in threads, some at a time."""
+
+    def test_results_come_in_order_and_few_wait(self) -> None:
+        begun: list[int] = []
+
+        def work(number: int) -> int:
+            begun.append(number)
+            time.sleep(0.001 * (number % 3))
+            return number * number
+
+        results = remote.several(work, range(100), RemotePath("memory://x"))
+        assert next(results) == 0
+        assert len(begun) <= 2 * remote.AT_ONCE
+        assert [0, *results] == [number * number for number in range(100)]
+
+    def test_an_error_ends_it(self) -> None:
+        begun: list[int] = []
+
+        def work(number: int) -> int:
+            begun.append(number)
+            if number == 3:
+                raise StoreError("x", "y")
+            time.sleep(0.01)
+            return number
+
+        with pytest.raises(StoreError):
+            list(remote.several(work, range(1000), RemotePath("memory://x")))
+        assert len(begun) <= 3 * remote.AT_ONCE
+
+    def test_on_this_machine_it_is_a_map(self, tmp_path: Path) -> None:
+        here = threading.get_ident()
+        assert set(remote.several(lambda _: threading.get_ident(), range(4), tmp_path)) == {here}
 
 
 class TestTheLock:
