@@ -521,6 +521,13 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     help="Changes to training slices, such as time-masks=2,time-width=20,mixup=0.2; or none.  [default: the recipe's]",
 )
 @click.option(
+    "--frontend",
+    type=click.Choice(["store", "device"]),
+    default="store",
+    show_default=True,
+    help="Where spectrograms come from: the store, or the device, which computes them of a store of samples.",
+)
+@click.option(
     "--residency",
     type=click.Choice(["auto", "device", "host", "stream"]),
     help="Where frames stay between epochs.  [default: auto]",
@@ -554,8 +561,8 @@ def train(
         where = None if device == "auto" else device
         training.resume(continued, where, echo=click.echo, residency=residency, skip_damaged=skip_damaged)
         return _say_trained(workspace, continued)
-    recipe, members, named, seeds, find_lr = (
-        options.pop(name) for name in ("recipe", "members", "stores", "seeds", "find_lr")
+    recipe, members, named, seeds, find_lr, frontend = (
+        options.pop(name) for name in ("recipe", "members", "stores", "seeds", "find_lr", "frontend")
     )
     if seeds is not None and (find_lr or options["seed"] is not None):
         raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
@@ -567,7 +574,7 @@ def train(
     system = registry.get(id) if id else None  # a typo is told at once
     if members and (system is None or system.kind != "ensemble"):
         raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
-    offer = sources.offer(workspace, named, studied=recipe is not None)
+    offer = sources.offer(workspace, named, studied=recipe is not None, frontend=frontend == "device")
     if system is None:
         system = registry.get(registry.default_model(offer.stores[0].spec.name))
     if system.kind == "ensemble" and (seeds is not None or find_lr):

@@ -29,11 +29,13 @@ class Augmenter:
         how: which changes.
         spec: what a frame is.
         seed: the run's.
+        computed: whether frames are computed of samples, which `sound` changes before.
     """
 
     how: Augmentation
     spec: FeatureSpec
     seed: int
+    computed: bool = False
 
     def __call__(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, float]:
         """What the network is shown of a batch in an epoch.
@@ -55,11 +57,12 @@ class Augmenter:
             rows: the slices' rows of the slice table, int64 `(batch,)`.
         """
         draw = Draws(self.seed, epoch, rows)
-        samples = self.spec.name == "waveform"
-        changed = self._sound(frames, draw) if samples else frames
-        if self.how.gain:
-            gain = draw.between(-self.how.gain, self.how.gain, "gain", frames.device)[:, None, None]
-            changed = changed * 10 ** (gain / 20) if samples else changed + gain
+        if self.spec.name == "waveform":
+            changed = self.sound(frames.flatten(1), epoch, rows).view_as(frames)
+        elif self.how.gain and not self.computed:
+            changed = frames + self._gain(draw, frames.device)[:, None, None]
+        else:
+            changed = frames
         if self.how.shift:
             steps = draw.integers(2 * self.how.shift + 1, "shift") - self.how.shift
             at = np.arange(frames.shape[1])[None] + steps[:, None]
@@ -84,8 +87,15 @@ class Augmenter:
         others = torch.from_numpy(np.argsort(draw.uniform("mixup"))).to(frames.device)
         return share * frames + (1 - share) * frames[others], labels[others], share
 
-    def _sound(self, frames: Tensor, draw: Draws) -> Tensor:
-        signal = frames.flatten(1).clone()
+    def sound(self, signal: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+        """What is done to samples: everything that is not done to frames.
+
+        Args:
+            signal: float32 `(batch, samples)`; left as it is.
+            epoch, rows: see `changed`.
+        """
+        draw = Draws(self.seed, epoch, rows)
+        signal = signal.clone()
         for row in range(len(signal)):
             if self.how.stretch and draw.uniform("stretched")[row] < self.how.probability:
                 rate = 1 / self.how.stretch + draw.uniform("stretch")[row] * (self.how.stretch - 1 / self.how.stretch)
@@ -101,7 +111,13 @@ class Augmenter:
         if self.how.polarity:
             flipped = torch.from_numpy(draw.uniform("polarity") < self.how.polarity).to(signal.device)
             signal = torch.where(flipped[:, None], -signal, signal)
-        return signal.view_as(frames)
+        if self.how.gain:
+            signal *= 10 ** (self._gain(draw, signal.device)[:, None] / 20)
+        return signal
+
+    def _gain(self, draw: Draws, device: torch.device) -> Tensor:
+        """dB, float32 `(batch,)`."""
+        return draw.between(-self.how.gain, self.how.gain, "gain", device)
 
     def _masked(self, frames: Tensor, axis: int, width: int, draw: Draws, name: str) -> Tensor:
         """One block along an axis replaced by the mean."""

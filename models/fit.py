@@ -37,7 +37,13 @@ class Fit:
 
 
 def check(
-    system: System, specs: Sequence[FeatureSpec], slicing: Slicing, typical: Sequence[int], stores: Sequence[str]
+    system: System,
+    specs: Sequence[FeatureSpec],
+    slicing: Slicing,
+    typical: Sequence[int],
+    stores: Sequence[str],
+    *,
+    computed: bool = False,
 ) -> Fit:
     """What `system` makes of its stores, one for each of its inputs.
 
@@ -47,6 +53,7 @@ def check(
         slicing: how they are sliced.
         typical: frames of the slices of each, or of a typical one where they are whole tracks.
         stores: their paths, for the commands in remedies.
+        computed: whether the device computes the features: a store counts other frames then.
 
     Raises:
         ModelError: the model cannot be trained on them at all; the remedy is a command.
@@ -57,7 +64,11 @@ def check(
     for needs, window, seen, store in zip(system.inputs, frames, typical, stores, strict=True):
         least = needs.least_frames or needs.frames or 1
         if (seen if window is None else window) < least:
-            longer = f"cut longer ones: `mgc slice {shlex.quote(stores[0])} --frames {system.input.frames}`"
+            length = f"--frames {system.input.frames}"
+            if computed:
+                seconds = ((system.input.frames or least) - 1) / specs[0].frame_rate
+                length = f"--slice {math.ceil(seconds * 100) / 100:g}"
+            longer = f"cut longer ones: `mgc slice {shlex.quote(stores[0])} {length}`"
             raise ModelError(
                 f"{system.id} needs slices of at least {least} frames, those of {store} have {seen}",
                 "extract longer tracks: these are whole" if slicing.whole else longer,

@@ -85,6 +85,16 @@ class Coefficients(nn.Module):
         return mfcc[..., : self.n_mfcc]
 
 
+def cosines(n_mels: int, n_mfcc: int) -> Tensor:
+    """The orthonormal DCT-II along the last axis as a matrix, float32 `(n_mels, n_mfcc)`."""
+    band, order = torch.meshgrid(
+        torch.arange(n_mels, dtype=torch.float64), torch.arange(n_mfcc, dtype=torch.float64), indexing="ij"
+    )
+    basis = torch.cos(math.pi / n_mels * (band + 0.5) * order) * math.sqrt(2 / n_mels)
+    basis[:, 0] /= math.sqrt(2)
+    return basis.float()
+
+
 class Cepstrum(nn.Module):
     """MFCCs of log-mel slices: a floor 80 dB below the slice's maximum, then the orthonormal DCT-II along the bands.
 
@@ -95,12 +105,7 @@ class Cepstrum(nn.Module):
 
     def __init__(self, n_mels: int, n_mfcc: int) -> None:
         super().__init__()
-        band, order = torch.meshgrid(
-            torch.arange(n_mels, dtype=torch.float64), torch.arange(n_mfcc, dtype=torch.float64), indexing="ij"
-        )
-        basis = torch.cos(math.pi / n_mels * (band + 0.5) * order) * math.sqrt(2 / n_mels)
-        basis[:, 0] /= math.sqrt(2)
-        self.register_buffer("basis", basis.float(), persistent=False)
+        self.register_buffer("basis", cosines(n_mels, n_mfcc), persistent=False)
 
     def forward(self, db: Tensor) -> Tensor:
         """`(batch, frames, n_mels)`, dB, to `(batch, frames, n_mfcc)`."""

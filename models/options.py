@@ -73,8 +73,17 @@ class Options:
             raise SpecError(f"--weight-decay {self.weight_decay:g}", "it must be 0 or a positive number")
 
 
-def resolve(system: System, options: Options, specs: Sequence[FeatureSpec]) -> tuple[Training | None, int, list[str]]:
-    """The recipe with what the user chose instead, the seed, and how the first differs from the study's."""
+def resolve(
+    system: System, options: Options, specs: Sequence[FeatureSpec], *, computed: bool = False
+) -> tuple[Training | None, int, list[str]]:
+    """The recipe with what the user chose instead, the seed, and how the first differs from the study's.
+
+    Args:
+        system: the system.
+        options: what the user chose.
+        specs: what the system is shown of each store.
+        computed: whether the device computes that of samples, to which augmentation can be applied.
+    """
     study = system.recipe.training
     if study is None:
         _require_one_step(system, options)
@@ -89,7 +98,7 @@ def resolve(system: System, options: Options, specs: Sequence[FeatureSpec]) -> t
         study,
         **_given(options, "epochs", "batch_size", "monitor", "patience", "seed"),
         optimizer=optimizer,
-        augmentation=_augmentation(system, options.augmentation, study.augmentation, specs),
+        augmentation=_augmentation(system, options.augmentation, study.augmentation, specs, computed),
         loop=study.loop.changed(options.loop),
     )
     pairs = {
@@ -134,13 +143,15 @@ def _require_one_step(system: System, options: Options) -> None:
 
 
 def _augmentation(
-    system: System, chosen: Augmentation | None, study: Augmentation, specs: Sequence[FeatureSpec]
+    system: System, chosen: Augmentation | None, study: Augmentation, specs: Sequence[FeatureSpec], computed: bool
 ) -> Augmentation:
     """What was chosen, else the study's as far as it can be done: not on features made of what it changes."""
     if len(specs) > 1:
         if chosen:
             raise SpecError(f"--augment: {system.id} reads several stores", "leave the option out")
         return UNCHANGED
+    if computed:
+        return study if chosen is None else chosen
     if chosen is not None:
         chosen.check(specs[0])
         return chosen

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from models.computed import open_stream
 from models.joint import Joint
 from models.selection import Selection
 from models.stream import Residency, Stream, fits
@@ -90,7 +91,7 @@ def open_part(
     tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     strata = {"none": None, "class": labels, "track": tracks}[balance]
     streams = tuple(
-        Stream(
+        open_stream(
             store,
             table,
             labels,

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from torch import nn
 
 from models import baselines, classical, inputs, registry
+from models.computed import Computed
 from models.device import choose
 from models.joint import Joint
 from models.network import Network, outputs, outputs_by_batch
@@ -100,11 +101,10 @@ def open_stores(run: Run, first: Path | None = None) -> list[Store]:
     for source in run.sources:
         store = Store.open(source.path if stores or first is None else first)
         store.require_finished()
-        if _identity(store.spec) != _identity(source.spec):
-            raise RunError(
-                f"{store.path} holds {store.spec}, the run was trained on {source.spec}", "name another store"
-            )
-        stores.append(store)
+        held = source.waveform or source.spec
+        if _identity(store.spec) != _identity(held):
+            raise RunError(f"{store.path} holds {store.spec}, the run was trained on {held}", "name another store")
+        stores.append(store if source.waveform is None else Computed.of(store, source.spec))
     return stores
 
 

@@ -49,10 +49,11 @@ class Source:
 
     Attributes:
         path: its folder or URL.
-        spec: the feature it holds.
+        spec: the feature it holds, or that the device computes of the samples in it.
         frames: frames of a slice that the model sees.
         manifest: digest of its manifest when the run began.
         sliced: how it was cut then.
+        waveform: what it holds where the feature is computed; else None.
     """
 
     path: Place
@@ -60,6 +61,7 @@ class Source:
     frames: int
     manifest: str
     sliced: Slicing
+    waveform: FeatureSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Run:
         if store["from_runs"] is not None and (beside := self.path.parent / store["from_runs"]).is_dir():
             path = beside
         sliced = Slicing.from_dict(store.get("sliced") or store["slicing"])
-        return Source(path, from_dict(store["spec"]), int(store["frames"]), store.get("manifest", ""), sliced)
+        waveform = from_dict(store["waveform"]) if "waveform" in store else None
+        return Source(path, from_dict(store["spec"]), int(store["frames"]), store.get("manifest", ""), sliced, waveform)
 
     @property
     def store_path(self) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from models.fit import as_studied, require_bands
 from models.registry import InputSpec, System
-from pipeline.errors import ModelError, StoreError
+from pipeline.errors import ModelError, SpecError, StoreError
+from pipeline.features import FeatureSpec, Waveform
 from pipeline.remote import Place, RemotePath
 from pipeline.store import Store
 from pipeline.workspace import Workspace
@@ -23,11 +25,13 @@ class Offer:
         stores: the preferred ones first.
         named: whether the user named them, so that each should be of use.
         studied: whether only what a study used will do.
+        frontend: whether the device computes spectrograms of samples, which the stores hold then.
     """
 
     stores: tuple[Store, ...]
     named: bool
     studied: bool = False
+    frontend: bool = False
 
     def choose(self, system: System) -> list[Store]:
         """The stores that `system` reads, in the order of its inputs: for each the first one that it can be made from.
@@ -35,6 +39,9 @@ class Offer:
         Raises:
             ModelError: an input has none; the remedy is the command that makes it.
         """
+        if self.frontend:
+            pairs = zip(system.inputs, (system.recipe.features, *system.recipe.further), strict=False)
+            return [self._computed(system, needs, study) for needs, study in pairs]
         if self.named and len(self.stores) == len(system.inputs) == 1:
             return [self.stores[0]]  # what is wrong with it is said in detail where it is opened
         chosen = []
@@ -49,6 +56,35 @@ class Offer:
                 raise ModelError(f"{system.id} needs {what}, which {self._where} holds", _remedy(system, self.stores))
             chosen.append(fitting[0])
         return chosen
+
+    def _computed(self, system: System, needs: InputSpec, study: FeatureSpec) -> Store:
+        """A store of samples for an input: as it is where they are what the system reads, else behind a front end.
+
+        The front end is the study's, at the store's sample rate; stores of the study's rate come first.
+        """
+        from models.computed import Computed  # here because it brings in PyTorch
+        from models.frontend import makes
+
+        if "waveform" not in needs.features and not makes(study):
+            made = f"--frontend device: {system.id} reads {study.name}, which only `mgc extract` makes"
+            raise ModelError(made, "leave the option out")
+        held = [store for store in self.stores if isinstance(store.spec, Waveform)]
+        held = [store for store in held if store.spec.sr == study.sr or not self.studied]
+        if "waveform" in needs.features:
+            held = [store for store in held if self._fits(system, needs, store)]
+        held.sort(key=lambda store: (store.spec.sr != study.sr, store.variants != system.recipe.variants))
+        extract = f"`mgc extract {_dataset(self.stores)}--feature waveform:sr={study.sr}`"
+        if not held:
+            at = f" at {study.sr} Hz" if self.studied else ""
+            problem = f"--frontend device: {system.id} needs samples{at}, which {self._where} holds"
+            raise ModelError(problem, f"extract them: {extract}")
+        if "waveform" in needs.features:
+            return held[0]
+        try:
+            return Computed.of(held[0], dataclasses.replace(study, sr=held[0].spec.sr, dtype="float32"))
+        except SpecError as error:
+            problem = f"--frontend device: {system.id} cannot be shown {held[0].path}, {error.problem}"
+            raise ModelError(problem, f"extract it at the study's rate: {extract}") from error
 
     def require_all_used(self, chosen: Sequence[Store], who: str) -> None:
         """Raise `ModelError` where a store was named that nothing is made from."""
@@ -71,27 +107,27 @@ class Offer:
         return True
 
 
-def offer(workspace: Workspace, named: Sequence[Place], *, studied: bool = False) -> Offer:
+def offer(workspace: Workspace, named: Sequence[Place], *, studied: bool = False, frontend: bool = False) -> Offer:
     """The stores that the user named, else those of the dataset of the latest one, the newest first.
 
     Args:
         workspace: where to look.
         named: folders or URLs of stores; may be empty.
-        studied: see `Offer`.
+        studied, frontend: see `Offer`.
 
     Raises:
         StoreError: a named store cannot be opened, or there is none at all.
     """
     if named:
-        return Offer(tuple(Store.open(path) for path in named), True, studied)
+        return Offer(tuple(Store.open(path) for path in named), True, studied, frontend)
     latest = Store.open(workspace.latest_store())
     if isinstance(latest.path, RemotePath):
-        return Offer((latest,), False, studied)
+        return Offer((latest,), False, studied, frontend)
     heads = latest.path.parent.glob("*/store.json")
     newest = sorted(heads, key=lambda head: head.stat().st_mtime_ns, reverse=True)
     others = [store for head in newest if head.parent != latest.path for store in _readable(head.parent)]
     same = [store for store in others if store.dataset.get("root") == latest.dataset.get("root")]
-    return Offer((latest, *same), False, studied)
+    return Offer((latest, *same), False, studied, frontend)
 
 
 def _readable(path: Path) -> list[Store]:
@@ -102,6 +138,9 @@ def _readable(path: Path) -> list[Store]:
 
 
 def _remedy(system: System, stores: Sequence[Store]) -> str:
+    return f"extract it: `mgc extract {_dataset(stores)}--for {system.id}`"
+
+
+def _dataset(stores: Sequence[Store]) -> str:
     source = stores[0].dataset.get("source")
-    dataset = f"--dataset {shlex.quote(str(source))} " if source else ""
-    return f"extract it: `mgc extract {dataset}--for {system.id}`"
+    return f"--dataset {shlex.quote(str(source))} " if source else ""

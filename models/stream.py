@@ -224,7 +224,8 @@ class Stream:
                     continue
                 rows = order.rows[left]
                 labels = torch.from_numpy(self.labels[rows]).to(self.device)
-                yield Batch(self._values(parts), labels, rows, order.draws[left], number)
+                shown = self._shown(self._values(parts), epoch, rows, order.draws[left])
+                yield Batch(shown, labels, rows, order.draws[left], number)
 
     def _deal(self, drawn: np.ndarray) -> list[np.ndarray]:
         """The shards in groups of at most `GROUP_BYTES`, in the order they were drawn."""
@@ -326,6 +327,10 @@ class Stream:
         """What `FeatureSpec.decode` makes of stored values, on the device."""
         values = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
         return values.mul_(self._spec.scale).add_(self._spec.offset) if self._spec.quantised else values
+
+    def _shown(self, values: Tensor, epoch: int, rows: np.ndarray, draws: np.ndarray) -> Tensor:
+        """What a batch shows of the values of its rows and draws in an epoch: all of them, where they are frames."""
+        return values
 
     @property
     def _frame_bytes(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from models import baselines, classical, loop, origin, registry, weights
 from models.augment import Augmenter
 from models.augmentation import Augmentation
+from models.computed import Computed, streams_of_samples
 from models.device import choose, keep_memory, require_amp, seed_everything
 from models.fit import check
 from models.loop import Echo
@@ -75,7 +76,8 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
     for one in stores:
         one.require_finished()
     system.require_trainable(len(stores))
-    recipe, seed, changes = resolve(system, options, [one.spec for one in stores])
+    computed = any(isinstance(one, Computed) for one in stores)
+    recipe, seed, changes = resolve(system, options, [one.spec for one in stores], computed=computed)
     device = choose(options.device)
     require_amp(recipe.loop.amp if recipe else "off", device)
     if options.skip_damaged and further:
@@ -91,9 +93,12 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
     elif left_out := n_usable(store, slicing) - len(selection.tracks):
         echo(f"{left_out} tracks of {store.path} are not in use in the other stores, and left out")
     variants = _variants(store, system, options)
+    changes += [f"{one.spec.name} computed of int16 samples" for one in stores if _rounded(one)]
     changes += _differing_variants(variants, list(map(str, system.recipe.variants)))
     typical = [_typical(table["n_frames"].to_numpy()) for table in selection.joined(stores, slicing, "training")[0]]
-    fit = check(system, [one.spec for one in stores], slicing, typical, [str(one.path) for one in stores])
+    fit = check(
+        system, [one.spec for one in stores], slicing, typical, [str(one.path) for one in stores], computed=computed
+    )
     differences = [*fit.differences, *changes]
     if options.as_published:
         limited = options.limit_tracks is not None
@@ -126,6 +131,11 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
     return Run.create(folder, system.id, config, selection)
 
 
+def _rounded(store: Store) -> bool:
+    """Whether frames are computed of samples that are rounded more than the frames may differ from stored ones."""
+    return isinstance(store, Computed) and store.source.spec.quantised
+
+
 def _variants(store: Store, system: System, options: Options) -> list[str]:
     """The variants that training tracks are also learnt from as: those of the store, where they are wanted."""
     # Of a joined slice every input would have to be a variant of the same kind: such systems train on tracks alone.
@@ -152,6 +162,7 @@ def _described(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:
         "spec": store.spec.as_dict(),
         "slicing": slicing.as_dict(),
         "sliced": store.slicing.as_dict(),
+        **({"waveform": store.source.spec.as_dict()} if isinstance(store, Computed) else {}),
     }
 
 
@@ -287,6 +298,9 @@ def _describe(
         for store, (nbytes, stays) in zip(stores, kept, strict=True)
     )
     yield f"on {where}; {', '.join(frames)}"
+    for source in run.sources:
+        if source.waveform is not None:
+            yield f"{source.spec} is computed of {source.waveform} (--frontend device)"
     if repeated := sum(part.stream.n_repeated for part in parts):
         yield f"{repeated} slices are shorter than {run.frames} frames and repeated to fill them"
 
@@ -313,7 +327,11 @@ def build(run: Run, system: System, training: Part, echo: Echo = print) -> tuple
         if start := run.config.get("weights"):
             _load_weights(network, system, run, start, echo)
         network.measure(training.stream)
-    augmenter = Augmenter(recipe.augmentation, run.spec, run.config["seed"]) if recipe.augmentation else None
+    if not recipe.augmentation:
+        return network, recipe, None
+    augmenter = Augmenter(recipe.augmentation, run.spec, run.config["seed"], run.sources[0].waveform is not None)
+    for stream in streams_of_samples(training.streams):
+        stream.change = augmenter.sound
     return network, recipe, augmenter
 
 
