@@ -135,7 +135,7 @@ def _differences(needs: InputSpec, spec: FeatureSpec, study: FeatureSpec, frames
         for values in (published, ours):
             values["fmax"] = values["fmax"] or values["sr"] / 2
     found = []
-    if spec.name == "mfcc" and needs.adapter == "mfcc":
+    if spec.name == "mfcc" and needs.adapter in ("mfcc", "moments"):
         # A floor cannot be applied to the bands once they have been through a truncated DCT.
         found.append("MFCCs without a floor 80 dB below each slice's maximum")
     elif spec.name != study.name:

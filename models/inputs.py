@@ -15,9 +15,12 @@ from torch.nn import functional as F
 
 from models.registry import PICTURE_SIZE, InputSpec
 from pipeline.features import FeatureSpec
+from pipeline.features.stats import MOMENTS
 
 #: dB below a slice's maximum at which its levels are cut off (librosa's `top_db`).
 TOP_DB = 80.0
+#: MFCCs whose moments are taken, as in the FMA baseline.
+N_MFCC = 20
 
 
 def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
@@ -40,14 +43,20 @@ def _adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
             return nn.Flatten()  # the one row there is
         case "waveform":
             return Samples()
+        case "moments":
+            values = nn.Identity() if spec.name == "chroma" else _cepstra(spec, min(N_MFCC, spec.bins))
+            return nn.Sequential(values, Moments())
         case "relative":
             values = Relative()
         case "absolute":
             values = nn.Identity()
         case "mfcc":
-            n_mfcc = input.bands or spec.bins
-            values = Coefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
+            values = _cepstra(spec, input.bands or spec.bins)
     return nn.Sequential(values, Plane(input.time_first))
+
+
+def _cepstra(spec: FeatureSpec, n_mfcc: int) -> nn.Module:
+    return Coefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
 
 
 def _levels(spec: FeatureSpec) -> nn.Module:
@@ -112,6 +121,35 @@ class Cepstrum(nn.Module):
         floored = db.clamp_min(db.amax(dim=(1, 2), keepdim=True) - TOP_DB)
         with torch.autocast(db.device.type, enabled=False):  # in bfloat16 the first coefficient would be off by units
             return floored @ self.basis
+
+
+class Moments(nn.Module):
+    """Seven moments over the time of a slice, those of `pipeline.features.stats` and in their order.
+
+    Of the population; kurtosis is excess kurtosis. A bin that does not move has skew and kurtosis 0 rather than those
+    of its rounding errors: its deviation is below a millionth of the slice's largest value, float32's precision.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, frames, bins)` to `(batch, 7 * bins)`, moment by moment."""
+        values = x.double()
+        ordered = values.sort(dim=1).values
+        n = x.shape[1]
+        mean = values.mean(dim=1)
+        deviation = values - mean.unsqueeze(1)
+        std = deviation.square().mean(dim=1).sqrt()
+        still = std <= 1e-6 * values.abs().amax(dim=(1, 2)).unsqueeze(1)
+        scaled = deviation / torch.where(still, 1.0, std).unsqueeze(1)
+        found = {
+            "kurtosis": torch.where(still, 0.0, scaled.pow(4).mean(dim=1) - 3),
+            "max": ordered[:, -1],
+            "mean": mean,
+            "median": (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2,
+            "min": ordered[:, 0],
+            "skew": torch.where(still, 0.0, scaled.pow(3).mean(dim=1)),
+            "std": std,
+        }
+        return torch.cat([found[moment] for moment in MOMENTS], dim=1).float()
 
 
 class Plane(nn.Module):

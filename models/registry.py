@@ -7,9 +7,10 @@ choosing a default need no PyTorch.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import entry_points
@@ -52,7 +53,7 @@ class InputSpec:
         standardise: whether the tensor has mean 0 and deviation 1 over the training split, all of its values together.
     """
 
-    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "waveform"]
+    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "moments", "waveform"]
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None
@@ -67,6 +68,8 @@ class InputSpec:
             return (3, PICTURE_SIZE, PICTURE_SIZE)
         if self.adapter == "statistics":
             return (self.bands,)
+        if self.adapter == "moments":
+            return (None,)
         if self.adapter == "waveform":
             return (1, self.frames * self.bands if self.frames and self.bands else None)
         return (1, self.frames, self.bands) if self.time_first else (1, self.bands, self.frames)
@@ -86,6 +89,7 @@ class System:
         size: parameters of a classical system by the number of classes, where they do not depend on the data.
         further: what it needs besides, of further stores; the module takes one more argument for each.
         members: ids of an ensemble's members.
+        grid: values that `--search` tries for parameters of a classical system's classifier, by name.
     """
 
     id: str
@@ -96,6 +100,7 @@ class System:
     size: Callable[[int], int] | None = None
     further: tuple[InputSpec, ...] = ()
     members: tuple[str, ...] = ()
+    grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -151,6 +156,7 @@ def system(
     size: Callable[[int], int] | None = None,
     further: tuple[InputSpec, ...] = (),
     members: tuple[str, ...] = (),
+    grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register the decorated builder, a function of the number of classes.
 
@@ -162,6 +168,7 @@ def system(
         size: see `System`.
         further: what it needs of further stores.
         members: of an ensemble, for which `ensemble` is shorter.
+        grid: see `System`.
 
     Raises:
         ModelError: the id is taken, or there is no recipe.
@@ -173,7 +180,7 @@ def system(
         file = recipe or recipes.published().get(id)
         if file is None:
             raise ModelError(f"{id} has no recipe", "give `system` the path of one")
-        _systems[id] = System(id, kind, input, build, file, size, further, members)
+        _systems[id] = System(id, kind, input, build, file, size, further, members, grid or {})
         return build
 
     return register

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from models import registry
-from models.inputs import Cepstrum, Coefficients, Picture, Relative, Samples, adapter
+from models.inputs import Cepstrum, Coefficients, Moments, Picture, Relative, Samples, adapter
 from pipeline.features import FEATURES, FeatureSpec
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -42,7 +43,9 @@ def spec_for(needs: registry.InputSpec, feature: str) -> FeatureSpec:
 def test_every_system_gets_the_shape_it_declares(needs: registry.InputSpec, feature: str) -> None:
     spec = spec_for(needs, feature)
     db = torch.randn(2, needs.frames or 345, spec.bins)
-    assert adapter(needs, spec)(db).shape == (2, *needs.shape)
+    _, *sizes = adapter(needs, spec)(db).shape
+    assert len(sizes) == len(needs.shape)
+    assert all(declared in (None, size) for declared, size in zip(needs.shape, sizes, strict=True))
 
 
 @pytest.mark.parametrize(("needs", "feature"), PAIRS)
@@ -81,6 +84,38 @@ def test_stored_mfccs_lack_only_the_floor(slices: np.ndarray) -> None:
     noise = log_mel(slices[:1])  # nothing in it is 80 dB below its maximum
     stored = torch.from_numpy(librosa.feature.mfcc(S=noise[0].T.numpy(), n_mfcc=20)).T[None]
     torch.testing.assert_close(Coefficients(13)(stored), Cepstrum(128, 13)(noise), atol=1e-3, rtol=0)
+
+
+def moments_by_scipy(x: np.ndarray) -> np.ndarray:
+    """`(frames, bins)`, in the order of FMA's features.csv."""
+    x = x.astype(np.float64)
+    functions = (stats.kurtosis, np.max, np.mean, np.median, np.min, stats.skew, np.std)
+    return np.concatenate([function(x, axis=0) for function in functions])
+
+
+@pytest.mark.parametrize("n", [1, 3, 172, 173])
+def test_moments_are_scipys(n: int) -> None:
+    rng = np.random.default_rng(n)
+    x = (rng.gamma(2.0, 9.0, (2, n, 5)) - [0, 80, 300, 0, 0]).astype(np.float32)
+    x[:, :, 4] = -412.7  # does not move
+    found = Moments()(torch.from_numpy(x)).numpy().reshape(2, 7, 5)
+    expected = np.nan_to_num([moments_by_scipy(each) for each in x[:, :, :4]])  # of a single frame SciPy makes NaN
+    np.testing.assert_allclose(found[:, :, :4], expected.reshape(2, 7, 4), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found[:, :, 4], [[0, -412.7, -412.7, -412.7, -412.7, 0, 0]] * 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(("feature", "width"), [("mel", 20), ("mfcc", 20), ("chroma", 12)])
+def test_moments_are_of_20_mfccs_or_of_the_pitch_classes(feature: str, width: int, slices: np.ndarray) -> None:
+    spec = FEATURES[feature]()
+    if feature == "mel":
+        given = log_mel(slices)
+        series = librosa.feature.mfcc(y=slices[0], sr=22050, n_fft=2048, hop_length=512, n_mfcc=20).T
+    else:
+        given = torch.from_numpy(np.random.default_rng(0).random((3, 50, spec.bins), np.float32))
+        series = given[0, :, :width].numpy()
+    found = adapter(registry.get("moments/knn").input, spec)(given)
+    assert found.shape == (3, 7 * width)
+    np.testing.assert_allclose(found[0].numpy(), moments_by_scipy(series), rtol=1e-3, atol=1e-3)
 
 
 def test_samples_are_in_the_order_of_time() -> None:
@@ -135,5 +170,5 @@ def test_picture_of_silence_is_black() -> None:
 
 def test_slices_of_a_batch_do_not_touch_each_other(slices: np.ndarray) -> None:
     db = log_mel(slices)
-    for module in (Relative(), Cepstrum(128, 13), Picture(64)):
+    for module in (Relative(), Cepstrum(128, 13), Moments(), Picture(64)):
         torch.testing.assert_close(module(db)[1:2], module(db[1:2]))
