@@ -510,6 +510,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @training_options
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--seeds", help="Several runs, such as 0,1,2, and how much their accuracies differ.")
+@click.option("--search", is_flag=True, help="Hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train nothing: say at which learning rate the loss falls fastest.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,28 +59,40 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
     calibrates = isinstance(classifier, CalibratedClassifierCV)
     if calibrates:
         classifier.set_params(cv=grouped_folds(y, tracks, artists))
-    try:
-        for i in range(len(model) - 1):
-            for _, x in _blocks(vectors()):
-                model[i].partial_fit(model[:i].transform(x) if i else x)
-            # As a file gives them back: arrays in another order are multiplied in another one, and rounded accordingly.
-            arrays = {name: value for name, value in vars(model[i]).items() if isinstance(value, np.ndarray)}
-            vars(model[i]).update({name: np.array(value, order="C") for name, value in arrays.items()})
-        classifier.fit(_in_blocks(model[:-1].transform, vectors(), len(y)), y)
-    except ValueError as error:
-        raise ModelError(f"cannot be fitted on {len(y)} slices: {error}", "train on more tracks") from error
+    with fitting(len(y)):
+        fit_steps(model, vectors)
+        classifier.fit(in_blocks(model[:-1].transform, vectors(), len(y)), y)
     if calibrates:
         classifier.set_params(cv=None)  # row numbers of the training set are no part of the model
     # Nor are an optimiser's moments, which are also of a type that a saved model may not hold.
     vars(classifier).pop("_optimizer", None)
 
 
+@contextmanager
+def fitting(n: int) -> Iterator[None]:
+    """Raise `ModelError` where scikit-learn cannot fit something on `n` slices."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(f"cannot be fitted on {n} slices: {error}", "train on more tracks") from error
+
+
+def fit_steps(model: Pipeline, vectors: Vectors) -> None:
+    """Fit each step but the last in place, block by block."""
+    for i in range(len(model) - 1):
+        for _, x in _blocks(vectors()):
+            model[i].partial_fit(model[:i].transform(x) if i else x)
+        # As a file gives them back: arrays in another order are multiplied in another one, and rounded accordingly.
+        arrays = {name: value for name, value in vars(model[i]).items() if isinstance(value, np.ndarray)}
+        vars(model[i]).update({name: np.array(value, order="C") for name, value in arrays.items()})
+
+
 def probabilities(model: Pipeline, vectors: Vectors, n: int) -> np.ndarray:
     """What a fitted system makes of `n` slices: `(n, classes)`."""
-    return _in_blocks(model.predict_proba, vectors(), n)
+    return in_blocks(model.predict_proba, vectors(), n)
 
 
-def _in_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch], n: int) -> np.ndarray:
+def in_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch], n: int) -> np.ndarray:
     """`(n, ...)`: the values of a function of the vectors, each in its row."""
     made = np.empty(0)
     for rows, x in _blocks(batches):
@@ -134,5 +147,6 @@ def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | 
             if all(len(np.unique(y[training])) == len(classes) for training, _ in folds):
                 return folds
     raise ModelError(
-        "probabilities cannot be calibrated: a genre has a single training track", "add tracks of every genre"
+        "nothing can be held out to calibrate or to choose by: a genre has a single training track",
+        "add tracks of every genre",
     )

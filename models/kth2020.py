@@ -228,7 +228,7 @@ def cnn_rnn_fig(n_classes: int) -> nn.Module:
     return CNNRNN(n_classes, as_drawn=True)
 
 
-@system("kth2020/knn", input=_LOG_MEL, kind="classical")
+@system("kth2020/knn", input=_LOG_MEL, kind="classical", grid={"n_neighbors": (4, 8, 16, 32, 64)})
 def knn(n_classes: int) -> Pipeline:
     """The 8 nearest neighbours, weighted by inverse distance."""
     from sklearn.neighbors import KNeighborsClassifier
@@ -237,7 +237,7 @@ def knn(n_classes: int) -> Pipeline:
     return _on_components(KNeighborsClassifier(n_neighbors=8, weights="distance", algorithm="brute"))
 
 
-@system("kth2020/svm", input=_LOG_MEL, kind="classical")
+@system("kth2020/svm", input=_LOG_MEL, kind="classical", grid={"C": (0.1, 1.0, 10.0, 100.0)})
 def svm(n_classes: int) -> Pipeline:
     """A support vector machine with a radial kernel, its decision values calibrated into probabilities."""
     from sklearn.svm import SVC

@@ -39,6 +39,7 @@ class Options:
         loop: values of fields of `models.settings.Loop`.
         residency: where frames stay between epochs, see `models.parts.keep_resident`; no choice of the recipe's.
         skip_damaged: go on without shards that cannot be read.
+        search: choose hyper-parameters of a classical system by cross-validation of the training split.
     """
 
     model: str | None = None
@@ -60,6 +61,7 @@ class Options:
     loop: Mapping[str, Any] = field(default_factory=dict)
     residency: str = "auto"
     skip_damaged: bool = False
+    search: bool = False
 
     def __post_init__(self) -> None:
         # Batch normalisation cannot learn from a single slice.
@@ -87,7 +89,10 @@ def resolve(
     study = system.recipe.training
     if study is None:
         _require_one_step(system, options)
-        return None, options.seed or 0, []
+        return None, options.seed or 0, ["hyper-parameters by cross-validation"] * options.search
+    if options.search:
+        remedy = "leave it out: it is for kNN, SVM, logistic regression and scikit-learn's MLP"
+        raise SpecError(f"--search: {system.id} is a network", remedy)
     optimizer, name = study.optimizer, options.optimizer or study.optimizer.name
     if name != optimizer.name:
         usual = dict.fromkeys(("eps", "betas", "rho", "momentum")) | dict(OPTIMIZERS[name])
@@ -140,6 +145,8 @@ def _require_one_step(system: System, options: Options) -> None:
     for name in foreign + ["skip_damaged"] * options.skip_damaged:
         option = {"augmentation": "augment"}.get(name, name).replace("_", "-")
         raise SpecError(f"--{option}: {system.id} is fitted in one step", "leave the option out")
+    if options.search and not system.grid:
+        raise SpecError(f"--search: {system.id} has no grid of hyper-parameters", "leave the option out")
 
 
 def _augmentation(

@@ -25,6 +25,7 @@ from models.predict import BATCH_SIZE, open_stores, vectors
 from models.recipes import Optimizer, Training
 from models.registry import System
 from models.runs import Run, from_runs
+from models.search import decider, search
 from models.selection import n_usable, select
 from models.settings import Loop
 from models.stream import Residency
@@ -124,6 +125,7 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         "device": str(device),
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
+        "search": options.search,
         "threads": torch.get_num_threads(),
         "differences": differences,
         "leaky": False,
@@ -216,7 +218,7 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo) -> None:
     for text in _describe(run, stores, (training, validation), kept):
         echo(text)
     if system.kind == "classical":
-        ended = _fit_classical(run, system, training, validation)
+        ended = _fit_classical(run, system, training, validation, echo)
     else:
         ended = _fit_network(run, system, training, validation, echo)
     best = ended["best"]
@@ -343,14 +345,19 @@ def _load_weights(network: Network, system: System, run: Run, recorded: dict[str
     echo(str(start))
 
 
-def _fit_classical(run: Run, system: System, training: Part, validation: Part) -> dict[str, Any]:
+def _fit_classical(run: Run, system: System, training: Part, validation: Part, echo: Echo) -> dict[str, Any]:
     estimator = system.build(len(run.classes))
     tracks, labels = training.slices["track_id"].to_pylist(), training.stream.labels
     of_track = dict(zip(*run.selection.tracks.select(["track_id", "artist_id"]).to_pydict().values(), strict=True))
     artists = [of_track[track] for track in tracks]
-    classical.fit(estimator, vectors(system, run.spec, training.stream, "features"), labels, tracks, artists)
+    given = vectors(system, run.spec, training.stream, "features")
+    found = search(estimator, system.grid, given, labels, tracks, artists, echo) if run.config.get("search") else None
+    if found:
+        decider(estimator).set_params(**found.chosen.values)
+    classical.fit(estimator, given, labels, tracks, artists)
     baselines.save(estimator, run.path / "model.skops")
     labels = validation.stream.labels
     held_out = vectors(system, run.spec, validation.stream, "validation")
     scores = loop.accuracies(classical.probabilities(estimator, held_out, len(labels)), labels, validation.tracks)
-    return {"best": {f"validation_{name}": value for name, value in scores.items()}}
+    ended = {"best": {f"validation_{name}": value for name, value in scores.items()}}
+    return ended | ({"search": found.as_dict()} if found else {})

@@ -115,7 +115,7 @@ def _mlp_size(n_classes: int) -> int:
     return (518 + 1) * _HIDDEN + (_HIDDEN + 1) * outputs
 
 
-@system("xu2022/knn", input=_STATISTICS, kind="classical")
+@system("xu2022/knn", input=_STATISTICS, kind="classical", grid={"n_neighbors": (10, 20, 50, 100, 200)})
 def knn(n_classes: int) -> Pipeline:
     """The 200 nearest neighbours, all of one weight."""
     from sklearn.neighbors import KNeighborsClassifier
@@ -124,7 +124,7 @@ def knn(n_classes: int) -> Pipeline:
     return _standardised(KNeighborsClassifier(n_neighbors=200, algorithm="brute"))
 
 
-@system("xu2022/logreg", input=_STATISTICS, kind="classical")
+@system("xu2022/logreg", input=_STATISTICS, kind="classical", grid={"C": (0.001, 0.01, 0.1, 1.0, 10.0)})
 def logreg(n_classes: int) -> Pipeline:
     """Multinomial logistic regression, C = 1."""
     from sklearn.linear_model import LogisticRegression
@@ -132,7 +132,7 @@ def logreg(n_classes: int) -> Pipeline:
     return _standardised(LogisticRegression(C=1.0, max_iter=1000))
 
 
-@system("xu2022/mlp", input=_STATISTICS, kind="classical", size=_mlp_size)
+@system("xu2022/mlp", input=_STATISTICS, kind="classical", size=_mlp_size, grid={"alpha": (1e-4, 1e-2, 1.0)})
 def mlp(n_classes: int) -> Pipeline:
     """One hidden layer of 100; 52,708 parameters at 8 classes."""
     from sklearn.neural_network import MLPClassifier
@@ -140,7 +140,12 @@ def mlp(n_classes: int) -> Pipeline:
     return _standardised(MLPClassifier((_HIDDEN,), max_iter=2000, random_state=0))
 
 
-@system("xu2022/svm", input=_STATISTICS, kind="classical")
+@system(
+    "xu2022/svm",
+    input=_STATISTICS,
+    kind="classical",
+    grid={"C": (0.1, 1.0, 10.0), "gamma": ("scale", 0.0003, 0.01)},
+)
 def svm(n_classes: int) -> Pipeline:
     """A support vector machine with a radial kernel, its decision values calibrated into probabilities."""
     from sklearn.svm import SVC
