@@ -510,6 +510,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @training_options
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--seeds", help="Several runs, such as 0,1,2, and how much their accuracies differ.")
+@click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
 @click.option("--search", is_flag=True, help="Hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train nothing: say at which learning rate the loss falls fastest.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -562,11 +563,13 @@ def train(
         where = None if device == "auto" else device
         training.resume(continued, where, echo=click.echo, residency=residency, skip_damaged=skip_damaged)
         return _say_trained(workspace, continued)
-    recipe, members, named, seeds, find_lr, frontend = (
-        options.pop(name) for name in ("recipe", "members", "stores", "seeds", "find_lr", "frontend")
+    recipe, members, named, seeds, folds, find_lr, frontend = (
+        options.pop(name) for name in ("recipe", "members", "stores", "seeds", "folds", "find_lr", "frontend")
     )
     if seeds is not None and (find_lr or options["seed"] is not None):
         raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
+    if folds is not None and (find_lr or seeds is not None):
+        raise SpecError("--folds trains a run for each fold", "leave out --seeds and --find-lr")
     if recipe is not None and options["model"] is not None:
         raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
     from models import registry, sources
@@ -578,9 +581,10 @@ def train(
     offer = sources.offer(workspace, named, studied=recipe is not None, frontend=frontend == "device")
     if system is None:
         system = registry.get(registry.default_model(offer.stores[0].spec.name))
-    if system.kind == "ensemble" and (seeds is not None or find_lr):
-        raise SpecError(f"--seeds and --find-lr: {system.id} has members", "name one of them with --model")
+    if system.kind == "ensemble" and (seeds is not None or folds is not None or find_lr):
+        raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
     from models import ensemble, repeats
+    from models import folds as folding
     from models import train as training
     from models.augmentation import Augmentation
 
@@ -605,16 +609,22 @@ def train(
         click.echo("\n".join(rate_finder.advise(first, chosen, further)))
         return 0
 
-    def train_one(seed: int | None) -> Any:
-        options = dataclasses.replace(chosen, seed=seed)
+    def train_one(**changes: Any) -> Any:
+        options = dataclasses.replace(chosen, **changes)
         return training.train(first, options, workspace.runs, echo=click.echo, begun=begun, further=further)
 
-    if seeds is None:
-        return _say_trained(workspace, train_one(chosen.seed))
-    runs = repeats.train_seeds(train_one, repeats.parse(seeds), click.echo)
+    if seeds is not None:
+        what = "seed"
+        runs = repeats.repeat(lambda seed: train_one(seed=seed), repeats.parse(seeds), click.echo)
+    elif folds is not None:
+        what, (count, wanted) = "fold", folding.parse(folds)
+        train_fold = lambda number: train_one(fold=(number, count))  # noqa: E731
+        runs = repeats.repeat(train_fold, wanted, click.echo, what=what, option=f"--folds {count}:")
+    else:
+        return _say_trained(workspace, train_one())
     for made in runs:
         _say_trained(workspace, made)
-    click.echo("\n".join(repeats.spread(runs)))
+    click.echo("\n".join(repeats.spread(runs, what)))
     return 0
 
 

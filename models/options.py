@@ -39,6 +39,7 @@ class Options:
         loop: values of fields of `models.settings.Loop`.
         residency: where frames stay between epochs, see `models.parts.keep_resident`; no choice of the recipe's.
         skip_damaged: go on without shards that cannot be read.
+        fold: of cross-validation, from 1 on, and how many there are; see `models.folds`.
         search: choose hyper-parameters of a classical system by cross-validation of the training split.
     """
 
@@ -61,6 +62,7 @@ class Options:
     loop: Mapping[str, Any] = field(default_factory=dict)
     residency: str = "auto"
     skip_damaged: bool = False
+    fold: tuple[int, int] | None = None
     search: bool = False
 
     def __post_init__(self) -> None:

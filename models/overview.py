@@ -119,6 +119,8 @@ def render_run(run: Run) -> str:
     ]
     if run.config["differences"]:
         lines.append(f"  study     differs from the study: {'; '.join(run.config['differences'])}")
+    if fold := run.config.get("fold"):
+        lines.append("  fold      validated on fold {} of {}".format(*fold))
     if chosen := run.summary.get("search", {}).get("chosen"):
         lines.append(f"  search    {', '.join(f'{name} {value}' for name, value in chosen.items())}")
     lines.append(f"  state     {'finished' if run.finished else 'unfinished: `mgc train --resume` continues it'}")

@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed alone: what the choice of a seed is worth."""
+"""Several runs that differ in their seed, or in the tracks they validate on: what the choice of either is worth."""
 
 from __future__ import annotations
 
@@ -26,32 +26,39 @@ def parse(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def train_seeds(train: Callable[[int], Run], seeds: Sequence[int], echo: Echo = print) -> list[Run]:
-    """A run of each seed, one after the other.
+def repeat(
+    train: Callable[[int], Run], numbers: Sequence[int], echo: Echo = print, *, what: str = "seed", option: str = ""
+) -> list[Run]:
+    """A run of each seed or fold, one after the other.
 
     Args:
-        train: makes the run of a seed.
-        seeds: at least one.
+        train: makes the run of a number.
+        numbers: at least one.
         echo: prints a line.
+        what: a number is.
+        option: what stands before the numbers of those that are left, to be typed again.
     """
     runs = []
-    for number, seed in enumerate(seeds):
-        echo(f"seed {seed}, run {number + 1} of {len(seeds)}")
+    for place, number in enumerate(numbers):
+        echo(f"{what} {number}, run {place + 1} of {len(numbers)}")
         try:
-            runs.append(train(seed))
+            runs.append(train(number))
         except KeyboardInterrupt:
-            if left := seeds[number + 1 :]:
-                echo(f"seeds that are left: {','.join(map(str, left))}")
+            if left := numbers[place + 1 :]:
+                echo(f"{what}s that are left: {option}{','.join(map(str, left))}")
             raise
     return runs
 
 
-def spread(runs: Sequence[Run]) -> list[str]:
-    """Mean, standard deviation (of a sample: n - 1), least and most of the validation accuracy, in lines."""
+def spread(runs: Sequence[Run], what: str = "seed") -> list[str]:
+    """Mean, standard deviation (of a sample: n - 1), least and most of the validation accuracy, and each, in lines."""
     lines = []
     for metric, label in METRICS.items():
         values = 100 * np.array([run.summary["best"][metric] for run in runs])
         deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
         span = f"{values.min():.1f} to {values.max():.1f}"
-        lines.append(f"validation accuracy {label} of {len(runs)} seeds: {values.mean():.1f} %{deviation} ({span})")
+        each = ", ".join(f"{value:.1f}" for value in values)
+        lines.append(
+            f"validation accuracy {label} of {len(runs)} {what}s: {values.mean():.1f} %{deviation} ({span}): {each}"
+        )
     return lines

@@ -17,6 +17,7 @@ from models.augmentation import Augmentation
 from models.computed import Computed, streams_of_samples
 from models.device import choose, keep_memory, require_amp, seed_everything
 from models.fit import check
+from models.folds import hold_out
 from models.loop import Echo
 from models.network import Network
 from models.options import Options, resolve
@@ -85,12 +86,17 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
     slicing = (system.recipe.slicing if options.as_sliced else store.slicing).fitted(store.spec)
     selection = select(store, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
+    if options.fold is not None:
+        # Whatever the recipe's seed: systems are compared on the same folds.
+        selection = hold_out(selection, *options.fold, seed=options.seed or 0)
+        changes.append("fold {} of {} for the validation split".format(*options.fold))
     start = None
     if options.weights is not None:
         start = weights.read(options.weights, system, len(selection.classes)).origin
         changes.append(f"initial weights of {options.weights.name}")
     if options.limit_tracks is not None:
-        changes.append(f"at most {options.limit_tracks} training tracks of each genre")
+        pooled = " and as many validation tracks" if options.fold else ""
+        changes.append(f"at most {options.limit_tracks} training tracks{pooled} of each genre")
     elif left_out := n_usable(store, slicing) - len(selection.tracks):
         echo(f"{left_out} tracks of {store.path} are not in use in the other stores, and left out")
     variants = _variants(store, system, options)
@@ -125,6 +131,7 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         "device": str(device),
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
+        "fold": options.fold,
         "search": options.search,
         "threads": torch.get_num_threads(),
         "differences": differences,

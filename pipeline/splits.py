@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -83,7 +83,7 @@ def assign_splits(
     group = labelled.group[free]
     split[free] = np.where(homes[group].any(axis=1), homes[group].argmax(axis=1), -1)
     homeless = free[split[free] < 0]
-    dealt = _deal(labelled, homeless, split, seed)
+    dealt = _deal(labelled, homeless, split, seed, [SHARES[name] for name in SPLITS])
     split[homeless] = dealt[labelled.group[homeless]]
 
     at = tracks.schema.get_field_index("split")
@@ -92,6 +92,22 @@ def assign_splits(
     kept = (remembered >= 0) & (overridden < 0)
     remarks = _remarks(labelled, split, len(free), kept, dealt)
     return tracks.set_column(at, tracks.schema.field(at), _words(filled)), (*notes, *remarks)
+
+
+def deal(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Deal tracks that all have a genre into parts, whatever their split, artists kept whole.
+
+    Args:
+        tracks: columns `track_id`, `genre`, `artist_id` and `split`, and any others.
+        shares: of each genre's tracks that each part aims at.
+        seed: decides among artists (or tracks) of equal size.
+
+    Returns:
+        Index of each track's part, int64 `(tracks,)`.
+    """
+    labelled = _Labelled.of(tracks)
+    nowhere = np.full(len(labelled.rows), -1)
+    return _deal(labelled, np.arange(len(labelled.rows)), nowhere, seed, shares)[labelled.group]
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,7 @@ def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str],
     return found, (f"splits given for tracks that are not in the dataset: {len(unused):,} ({listed(unused)})",)
 
 
-def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int) -> np.ndarray:
+def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int, shares: Sequence[float]) -> np.ndarray:
     """A split for each group of tracks without one, given the splits of all labelled tracks, -1 where there is none.
 
     Groups go, largest first, to the split that is then least full, relative to its share of the group's genres; half a
@@ -196,7 +212,7 @@ def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int)
     """
     n_genres = len(labelled.genres)
     total = np.bincount(labelled.genre, minlength=n_genres).tolist()
-    placed = [np.bincount(labelled.genre[split == at], minlength=n_genres).tolist() for at in range(len(SPLITS))]
+    placed = [np.bincount(labelled.genre[split == at], minlength=n_genres).tolist() for at in range(len(shares))]
     dealt = np.full(labelled.n_groups, -1)
     if not len(tracks):
         return dealt
@@ -216,18 +232,17 @@ def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int)
     sizes = np.add.reduceat(counts, starts)
 
     def missing(genre: int) -> list[int]:
-        return [at for at in range(len(SPLITS)) if not placed[at][genre]]
+        return [at for at in range(len(shares)) if not placed[at][genre]]
 
     def fullness(at: int, sizes: list[tuple[int, int]]) -> float:
-        share = SHARES[SPLITS[at]]
-        return sum(n * (placed[at][genre] + n - 0.5) / (share * total[genre]) for genre, n in sizes)
+        return sum(n * (placed[at][genre] + n - 0.5) / (shares[at] * total[genre]) for genre, n in sizes)
 
     for k in np.lexsort((low, high, -sizes)):
         here = slice(starts[k], stops[k])
         mine = list(zip(genre[here].tolist(), counts[here].tolist(), strict=True))
         urgent = {at for genre, _ in mine if waiting[genre] <= len(missing(genre)) for at in missing(genre)}
         # The first of equals gets the group, and without test tracks nothing can be said about a genre.
-        candidates = [at for at in reversed(range(len(SPLITS))) if not urgent or at in urgent]
+        candidates = [at for at in reversed(range(len(shares))) if not urgent or at in urgent]
         chosen = min(candidates, key=lambda at: fullness(at, mine))
         dealt[groups[k]] = chosen
         for genre_, n in mine:
