@@ -13,7 +13,7 @@ from pipeline.errors import SpecError
 pytest.importorskip("tensorboard")
 
 HISTORY = [
-    {"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": 2 / epoch, "validation_track_accuracy": 0.5, "lr": 0.01}
+    {"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": 2 / epoch, "validation_track_accuracy": 0.5, "lr": 0.1}
     for epoch in (1, 2, 3)
 ]
 
