@@ -66,6 +66,7 @@ def open_part(
     balance: str = "none",
     crop: bool = False,
     squeeze: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> Part:
     """A split of the tracks of a run.
 
@@ -77,7 +78,7 @@ def open_part(
         frames: frames of a window in each store.
         batch_size: slices per batch at most.
         device: where batches are wanted.
-        seed, squeeze: see `Stream`.
+        seed, squeeze, share: see `Stream`.
         variants: see `Selection.slices`; of one store only.
         balance: see `models.settings.Loop`; of a stream with a seed.
         crop: whether windows are drawn from the whole track instead of from each slice.
@@ -101,6 +102,7 @@ def open_part(
             seed=seed,
             strata=strata,
             squeeze=squeeze,
+            share=share,
         )
         for store, table, window in zip(stores, tables, frames, strict=True)
     )
@@ -109,7 +111,10 @@ def open_part(
 
 
 def keep_resident(
-    parts: Sequence[Part], device: torch.device, wanted: Residency | Literal["auto"] = "auto"
+    parts: Sequence[Part],
+    device: torch.device,
+    wanted: Residency | Literal["auto"] = "auto",
+    processes: int = 1,
 ) -> list[tuple[int, Residency]]:
     """Have the frames of every store stay where they fit, the smallest first: on the device, on the host, or on disk.
 
@@ -117,6 +122,7 @@ def keep_resident(
         parts: what is read at the same time.
         device: where batches are wanted. Where that is the CPU, its memory is the host's.
         wanted: `auto`, or where the frames of all stores stay, whatever fits.
+        processes: that do the same on this machine, each with a GPU of its own and frames of its own on the host.
 
     Returns:
         Bytes of the frames of each store, and where they stay.
@@ -129,10 +135,10 @@ def keep_resident(
     for which in sorted(range(len(sizes)), key=sizes.__getitem__):
         if wanted != "auto":
             stay[which] = wanted
-        elif fits(taken[device] + sizes[which], device):
+        elif fits((taken[device] + sizes[which]) * (processes if device == host else 1), device):
             stay[which] = "device"
             taken[device] += sizes[which]
-        elif device != host and fits(taken[host] + sizes[which], host):
+        elif device != host and fits((taken[host] + sizes[which]) * processes, host):
             stay[which] = "host"
             taken[host] += sizes[which]
         if device == host and stay[which] != "stream":

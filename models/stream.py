@@ -6,6 +6,10 @@ groups of shards ready, from the host's memory or from disk, while the batches o
 
 The order is a pure function of seed and epoch. Shards are drawn, dealt into groups, and the slices of a group shuffled:
 since tracks come to shards by a hash this equals a full shuffle for practical purposes, whatever is kept in memory.
+
+Of several processes each has a stretch of the epoch: its slices, laid out shard by shard in the order the shards are
+drawn, are cut evenly. So every slice comes once, all processes have as many, to within one, in as many batches, and
+read shards of their own but for those that a cut goes through, at most one fewer than there are processes.
 """
 
 from __future__ import annotations
@@ -61,10 +65,10 @@ class Order:
     """What an epoch reads.
 
     Attributes:
-        rows: rows of the slice table in the order of the epoch, int64 `(slices,)`.
-        draws: the draw that each of them is, int64 `(slices,)`; the row itself where every row is drawn once.
+        rows: rows of the slice table in the order of the epoch, int64 `(n,)`; all slices, or a process's stretch.
+        draws: the draw that each of them is, int64 `(n,)`; the row itself where every row is drawn once.
         crops: where in its slice the window of each draw begins, int64 `(slices,)`, by draw.
-        group: which group each row belongs to, int64 `(slices,)`, by row.
+        group: which group each row belongs to, int64 `(slices,)`, by row; -1 where its shard is not read.
         groups: the shards of each group, as indices of `Stream.shards`.
     """
 
@@ -111,6 +115,7 @@ class Stream:
         strata: what an epoch has as much of as of anything else, such as the class of each slice, as indices from 0,
             int64 `(slices,)`; None for each slice once.
         squeeze: show all of each slice, frames left out or repeated evenly.
+        share: number of this process and how many there are, which share each epoch; `batch_size` is that of all.
 
     Attributes:
         residency: where frames stay once they are read; changes no batch.
@@ -134,6 +139,7 @@ class Stream:
         seed: int | None = None,
         strata: np.ndarray | None = None,
         squeeze: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.labels, self.frames, self.device = labels, frames, device
         self.residency: Residency = "device"
@@ -149,7 +155,10 @@ class Stream:
         self._stop = np.zeros(len(self.shards), np.int64)  # what is needed of each shard ends here
         np.maximum.at(self._stop, self.shard_of, self._first + self._length)
         n_batches = -(-len(slices) // batch_size)
-        self._bounds = [len(slices) * batch // n_batches for batch in range(n_batches + 1)] if n_batches else [0]
+        rank, size = share
+        self._stretch = slice(len(slices) * rank // size, len(slices) * (rank + 1) // size)
+        n = self._stretch.stop - self._stretch.start
+        self._bounds = [n * batch // n_batches for batch in range(n_batches + 1)] if n_batches else [0]
         self._ramp = torch.arange(frames, device=device)
         # Copies run beside the computation on a CUDA stream of their own; elsewhere None, which changes nothing.
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -178,19 +187,22 @@ class Stream:
         n = len(self.shard_of)
         if self._seed is None:
             drawn = keys = np.arange(n)
-            groups, crops = self._deal(np.arange(len(self.shards))), self.spare // 2
+            shards, crops = np.arange(len(self.shards)), self.spare // 2
         else:
             # Only `random`, whose stream NumPy has never changed: `permutation` and `integers` make no such promise.
             generator = np.random.default_rng([self._seed, epoch])
-            groups = self._deal(np.argsort(generator.random(len(self.shards))))
+            shards = np.argsort(generator.random(len(self.shards)))
             drawn = np.arange(n) if self._strata is None else balanced(self._strata, generator)
             keys = np.argsort(generator.random(n))
             crops = (generator.random(n) * (self.spare[drawn] + 1)).astype(np.int64)
-        group_of = np.empty(len(self.shards), np.int64)
+        place = np.argsort(shards)[self.shard_of]
+        stretch = np.lexsort((keys, place[drawn]))[self._stretch]
+        groups = self._deal(shards[np.unique(place[drawn[stretch]])])
+        group_of = np.full(len(self.shards), -1)
         for number, members in enumerate(groups):
             group_of[members] = number
         group = group_of[self.shard_of]
-        draws = np.lexsort((keys, group[drawn]))
+        draws = stretch[np.lexsort((keys[stretch], group[drawn[stretch]]))]
         return Order(drawn[draws], draws, crops, group, groups)
 
     def batches(self, epoch: int = 0, start: int = 0, order: Order | None = None) -> Generator[Batch, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from pathlib import Path
@@ -37,9 +38,10 @@ def open_stream(
     seed: int | None = 5,
     residency: stream.Residency = "device",
     device: torch.device = CPU,
+    share: tuple[int, int] = (0, 1),
 ) -> Stream:
     slices, labels = select(store).slices(store, store.slicing, split)
-    made = Stream(store, slices, labels, frames=frames, batch_size=batch_size, device=device, seed=seed)
+    made = Stream(store, slices, labels, frames=frames, batch_size=batch_size, device=device, seed=seed, share=share)
     made.residency = residency
     return made
 
@@ -70,6 +72,48 @@ def test_order_is_a_function_of_seed_and_epoch(store: Store, small_groups: None)
     assert_same(list(ours.batches(3)), list(again.batches(3)))
     assert rows_of(list(ours.batches(3))) != rows_of(list(ours.batches(4)))
     assert rows_of(list(ours.batches(3))) != rows_of(list(other.batches(3)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("seed", [5, None])
+def test_processes_share_an_epoch(store: Store, small_groups: None, size: int, seed: int | None) -> None:
+    n = 144
+    shares = [open_stream(store, seed=seed, batch_size=28, share=(rank, size)) for rank in range(size)]
+    for epoch in range(4):
+        batches = [list(share.batches(epoch)) for share in shares]
+        rows = [rows_of(of_one) for of_one in batches]
+        assert sorted(itertools.chain(*rows)) == list(range(n))
+        assert {len(of_one) for of_one in rows} <= {n // size, -(-n // size)}
+        assert {len(of_one) for of_one in batches} == {6} == {len(share) for share in shares}
+        sizes = [[len(batch.rows) for batch in of_one] for of_one in batches]
+        assert min(map(min, sizes)) >= 28 * 5 // 6 // size - 1
+        assert max(map(sum, zip(*sizes, strict=True))) <= 28
+        read = Counter(shard for of_one in rows for shard in np.unique(shares[0].shard_of[of_one]).tolist())
+        assert sum(count - 1 for count in read.values()) <= size - 1  # what a cut goes through
+
+
+def test_a_process_reads_only_the_shards_of_its_share(
+    store: Store, small_groups: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    whole = Store.read
+    monkeypatch.setattr(
+        Store, "read", lambda self, shard, *within: (read.append(shard), whole(self, shard, *within))[1]
+    )
+    share = open_stream(store, residency="stream", share=(1, 3))
+    rows = rows_of(list(share.batches(2)))
+    assert sorted(read) == share.shards[np.unique(share.shard_of[rows])].tolist()
+    assert len(read) < len(share.shards)
+
+
+def test_balanced_draws_are_shared_too(store: Store) -> None:
+    slices, labels = select(store).slices(store, store.slicing, "training")
+    strata = (np.arange(len(labels)) > 100).astype(np.int64)
+    drawn = []
+    for share in ((0, 1), (0, 2), (1, 2)):
+        made = Stream(store, slices, labels, frames=60, batch_size=10, device=CPU, seed=5, strata=strata, share=share)
+        drawn.append(np.concatenate([batch.draws for batch in made.batches(1)]).tolist())
+    assert sorted(drawn[1] + drawn[2]) == sorted(drawn[0]) == list(range(144))
 
 
 def test_order_does_not_depend_on_what_is_kept_in_memory(store: Store, small_groups: None) -> None:
