@@ -53,6 +53,12 @@ class _Interrupted(Exception):
 class Group(click.Group):
     """A group whose errors are one line on stderr: what is wrong; what to do."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context, whose `obj` is the command line."""
+        return super().make_context(info_name, args, parent, **extra | {"obj": list(args)})
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -162,7 +168,7 @@ def training_options(command: Callable) -> Callable:
     optimizers, metrics = get_args(OptimizerName), get_args(Metric)
     made = [
         click.option("--epochs", type=int, help="Epochs at most."),
-        click.option("--batch-size", type=int, help="Slices per update."),
+        click.option("--batch-size", type=int, help="Slices per update, of all processes together."),
         click.option("--lr", type=float, help="Learning rate of the first update."),
         click.option("--optimizer", type=click.Choice(optimizers), help="What an update does."),
         click.option("--weight-decay", type=float, help="Of the optimiser."),
@@ -177,6 +183,45 @@ def training_options(command: Callable) -> Callable:
     for option in reversed(made):
         bundled = option(bundled)
     return bundled
+
+
+def several(command: Callable) -> Callable:
+    """`--nproc`: the command in several processes, as which torchrun may have started it, too.
+
+    The first one gets the others as `ranks`, which is None where there are none; they train along.
+    """
+
+    @functools.wraps(command)
+    def joined(nproc: int | None, **options: Any) -> Any:
+        from models import launcher
+
+        if launcher.joined():
+            from models import ranks
+            from models import train as training
+
+            with ranks.join(nproc) as processes:
+                if not processes.first:
+                    training.follow(processes)
+                    return 0
+                code = command(**options, ranks=processes)
+                training.dismiss(processes)
+                return code
+        more: list[str] = []
+        if options["resume"]:
+            continued = _run(Workspace(options["data_dir"]), options["run"])
+            options["run"], nproc = continued.path, nproc or continued.config.get("processes", 1)
+            more = ["--run", str(continued.path)]
+        if nproc in (None, 1):
+            return command(**options, ranks=None)
+        if options["find_lr"]:
+            raise SpecError(f"--nproc {nproc}: one process finds the learning rate", "leave out --nproc")
+        given = click.get_current_context().find_root().obj
+        return launcher.launch([sys.executable, str(Path(__file__).resolve()), *given, *more], nproc)
+
+    option = click.option(
+        "--nproc", type=click.IntRange(min=1), help="Processes that train together; on GPUs, one each.  [default: 1]"
+    )
+    return option(joined)
 
 
 def slicing_options(command: Callable) -> Callable:
@@ -539,6 +584,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
 @common
+@several
 def train(
     data_dir: Path,
     resume: bool,
@@ -546,6 +592,7 @@ def train(
     device: str,
     residency: str | None,
     skip_damaged: bool,
+    ranks: Any,
     **options: Any,
 ) -> int:
     """Train a system on its stores; the best epoch on the validation split is kept.
@@ -561,7 +608,8 @@ def train(
 
         continued = _run(workspace, run)
         where = None if device == "auto" else device
-        training.resume(continued, where, echo=click.echo, residency=residency, skip_damaged=skip_damaged)
+        together = ranks or training.ALONE
+        training.resume(continued, where, click.echo, residency=residency, skip_damaged=skip_damaged, ranks=together)
         return _say_trained(workspace, continued)
     recipe, members, named, seeds, folds, find_lr, frontend = (
         options.pop(name) for name in ("recipe", "members", "stores", "seeds", "folds", "find_lr", "frontend")
@@ -596,7 +644,8 @@ def train(
     begun = lambda started: workspace.remember("run", started.path)  # noqa: E731  so that --resume finds it after a kill
     if system.kind == "ensemble":
         taken = [_run(workspace, path) for path in members]
-        made = ensemble.train_members(system, offer, chosen, workspace.runs, taken, click.echo, begun)
+        together = ranks or training.ALONE
+        made = ensemble.train_members(system, offer, chosen, workspace.runs, taken, click.echo, begun, together)
         return _say_trained(workspace, made)
     first, *further = stores = offer.choose(system)
     offer.require_all_used(stores, system.id)
@@ -611,7 +660,8 @@ def train(
 
     def train_one(**changes: Any) -> Any:
         options = dataclasses.replace(chosen, **changes)
-        return training.train(first, options, workspace.runs, echo=click.echo, begun=begun, further=further)
+        together = ranks or training.ALONE
+        return training.train(first, options, workspace.runs, click.echo, begun, further, together)
 
     if seeds is not None:
         what = "seed"

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from models import registry
 from models.loop import Echo
+from models.ranks import ALONE, Ranks
 from models.registry import System
 from models.runs import Run, from_runs
 from models.sources import Offer
@@ -34,6 +35,7 @@ def train_members(
     members: Sequence[Run] = (),
     echo: Echo = print,
     begun: Callable[[Run], object] = lambda run: None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train the members of an ensemble one after the other, each as a run of its own, and write a run that joins them.
 
@@ -45,6 +47,7 @@ def train_members(
         members: finished runs to take instead of training these members.
         echo: prints a line.
         begun: told each run before it is trained.
+        ranks: see `models.train.train`.
 
     Returns:
         The run of the ensemble.
@@ -67,7 +70,7 @@ def train_members(
         echo(f"member {system.members.index(id) + 1} of {len(system.members)}: {_named(id, [first, *further])}")
         chosen = dataclasses.replace(options, model=id)
         try:
-            done[id] = train(first, chosen, folder, echo=echo, begun=begun, further=further)
+            done[id] = train(first, chosen, folder, echo=echo, begun=begun, further=further, ranks=ranks)
         except KeyboardInterrupt:
             given = "".join(f" --member {shlex.quote(str(run.path))}" for run in done.values())
             echo(f"then `mgc train --model {system.id}{given} --member RUN` trains what is left; RUN is the one above")

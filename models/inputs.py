@@ -8,6 +8,7 @@ the spec of the store say which one belongs to a run.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -184,10 +185,14 @@ class Standardised(nn.Module):
         # float64: the sum of squares of a million samples would lose what the deviation is made of.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
-    def finish(self) -> None:
-        """Use the statistics of what has passed. Where all of it was one value, the deviation is taken for 1."""
+    def finish(self, added: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+        """Use the statistics of what has passed. Where all of it was one value, the deviation is taken for 1.
+
+        Args:
+            added: makes of these sums, float64 `(3,)`, those of all processes.
+        """
         assert self._sums is not None
-        n, total, squares = self._sums.tolist()
+        n, total, squares = added(self._sums).tolist()
         self._sums = None
         variance = max(squares / n - (total / n) ** 2, 0.0)
         self.mean.fill_(total / n)

@@ -7,12 +7,22 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.augment import Augmenter
 from models.network import Network
-from models.optim import build_loss, build_optimizer, build_plateau, build_schedule, main_logits, total_loss
+from models.optim import (
+    build_loss,
+    build_optimizer,
+    build_plateau,
+    build_schedule,
+    build_weight,
+    main_logits,
+    total_loss,
+)
+from models.ranks import ALONE, Ranks
 from models.recipes import Training
 from models.stream import Batch
 
@@ -30,6 +40,7 @@ class Learner:
         batches: updates of an epoch.
         device: where batches are.
         augmenter: changes what is learnt from.
+        ranks: the processes that make an update together, of the gradient of all their batches as one.
 
     Attributes:
         parts: everything that has a state.
@@ -44,9 +55,12 @@ class Learner:
         batches: int,
         device: torch.device,
         augmenter: Augmenter | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._recipe, self._network, self._device, self._augmenter = recipe, network, device, augmenter
         self._loss = build_loss(recipe, labels, n_classes, device)
+        self._weight = build_weight(recipe, labels, n_classes, device)
         self.optimizer = build_optimizer(recipe.optimizer, network.model.parameters())
         self._schedule = build_schedule(self.optimizer, recipe, batches)
         self._plateau = build_plateau(self.optimizer, recipe)
@@ -54,7 +68,8 @@ class Learner:
         average = get_ema_multi_avg_fn(recipe.loop.ema)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if recipe.loop.ema else None
         # A graph for each size of batch: one for any size would depend on which comes first, hence on interruptions.
-        self._forward = torch.compile(network, dynamic=False) if recipe.loop.compile else network
+        forward = ranks.parallel(network)
+        self._forward = torch.compile(forward, dynamic=False) if recipe.loop.compile else forward
         parts = {
             "model": network.model,
             "inputs": network.inputs,
@@ -85,7 +100,8 @@ class Learner:
         """Learn from a batch.
 
         Returns:
-            The mean loss, which may be no number, and how many of the slices are recognised.
+            The mean loss, which may be no number, and how many of the slices are recognised. Of several processes, what
+            each adds to the mean loss of all their batches.
         """
         frames, others, share = batch.frames, batch.labels, 1.0
         if self._augmenter is not None:
@@ -96,8 +112,10 @@ class Learner:
         loss = total_loss(self._loss, output, batch.labels)
         if share < 1:
             loss = share * loss + (1 - share) * total_loss(self._loss, output, others)
+        loss = loss * self._part(batch.labels)
         self.optimizer.zero_grad()
-        self._scaler.scale(loss).backward()
+        # Gradients are means over the processes, where the sum is wanted.
+        self._scaler.scale(loss * self._ranks.size).backward()
         if self._recipe.loop.clip:
             self._scaler.unscale_(self.optimizer)
             clip_grad_norm_(self._network.model.parameters(), self._recipe.loop.clip)
@@ -107,6 +125,14 @@ class Learner:
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)
         return loss.item(), int((main_logits(output).argmax(dim=1) == batch.labels).sum())
+
+    def _part(self, labels: Tensor) -> float:
+        """What part of the slices of all processes these are, each slice weighing what its class does in the loss."""
+        if self._ranks.size == 1:
+            return 1.0
+        ours = len(labels) if self._weight is None else float(self._weight[labels].sum())
+        (whole,) = self._ranks.total(ours)
+        return ours / whole
 
     def rehearse(self, shapes: Sequence[tuple[int, int, int]]) -> None:
         """Use the memory of an update, without making one.
@@ -125,7 +151,9 @@ class Learner:
         labels = torch.zeros(shapes[0][0], dtype=torch.int64, device=self._device)
         amp = _AMP[self._recipe.loop.amp]
         with torch.autocast(self._device.type, amp, enabled=amp is not None):
-            output = self._forward(frames[0] if len(frames) == 1 else tuple(frames))
+            # Not with the other processes, which do not rehearse.
+            forward = self._forward if self._ranks.size == 1 else self._network
+            output = forward(frames[0] if len(frames) == 1 else tuple(frames))
         total_loss(self._loss, output, labels).backward()
         del moments
 

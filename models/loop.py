@@ -20,6 +20,7 @@ from models.network import Network, outputs
 from models.optim import LOSSES
 from models.parts import Part
 from models.progress import Progress, line, remaining, uninterrupted
+from models.ranks import ALONE, Ranks
 from models.recipes import Training
 from models.runs import Run
 from models.stream import Batch
@@ -41,6 +42,7 @@ def fit(
     validation: Part,
     augmenter: Augmenter | None = None,
     echo: Echo = print,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train until the recipe's end, from the run's last checkpoint where it has one.
 
@@ -52,6 +54,7 @@ def fit(
         validation: slices that the best epoch is chosen by.
         augmenter: changes what is learnt from.
         echo: prints a line.
+        ranks: the processes that train together, all of which call this.
 
     Raises:
         RunError: the loss is no longer a number, the device's memory is exhausted, or the checkpoint cannot be
@@ -60,10 +63,11 @@ def fit(
         MgcError: a checkpoint cannot be written; the one before is kept.
     """
     stream, device = training.stream, training.stream.device
-    learner = Learner(network, recipe, stream.labels, len(run.classes), len(stream), device, augmenter)
+    learner = Learner(network, recipe, stream.labels, len(run.classes), len(stream), device, augmenter, ranks)
     at = Progress()
-    if (run.path / "last.pt").exists():
-        at = restore(run, learner.parts, device)
+    ranks.diverge(run.config["seed"])
+    if ranks.told((run.path / "last.pt").exists()):
+        at = restore(run, learner.parts, device, ranks)
         echo(f"continues in epoch {at.epoch + 1}, after {at.batch} of {len(stream)} batches")
     timed: list[float] | None = []
     saved = time.monotonic()
@@ -74,16 +78,18 @@ def fit(
             label = f"epoch {at.epoch + 1}/{recipe.epochs}"
             with tqdm(None, label, len(stream), initial=at.batch, leave=False, disable=None) as bar:
                 started = time.monotonic()
-                for batch in stream.batches(at.epoch, at.batch):
+                for batch in ranks.steps(stream.batches(at.epoch, at.batch)):
                     size = len(batch.rows)
                     with uninterrupted():
                         at.batch = batch.number
-                        loss, correct = learner.update(batch, at.epoch)
-                        finite(run, loss, learner.lr, at, batch, training)
+                        ours, recognised = learner.update(batch, at.epoch)
+                        late = ranks.first and time.monotonic() - saved > CHECKPOINT_SECONDS
+                        loss, correct, slices, due = ranks.total(ours, recognised, size, late)
+                        finite(run, loss, learner.lr, at, batch, training, ranks)
                         seconds, started = time.monotonic() - started, time.monotonic()
-                        at.add(loss, correct, size, seconds)
-                        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                            save(run, learner.parts, device, at)
+                        at.add(loss, int(correct), int(slices), seconds)
+                        if due:
+                            save(run, learner.parts, device, at, ranks)
                             saved = time.monotonic()
                     bar.set_postfix({name: f"{value:.3f}" for name, value in at.means().items()}, refresh=False)
                     bar.update(at.batch - bar.n)
@@ -95,7 +101,8 @@ def fit(
                             timed = None
             if not at.slices:
                 raise StoreError("no shard to train on can be read", "run `mgc extract --verify`: it repairs them")
-            scores = validate(learner.network, recipe, validation)
+            ranks.align(learner.network)
+            scores = validate(learner.network, recipe, validation, ranks)
             for problem in {*training.damaged, *validation.damaged}.difference(at.damaged):
                 at.damaged.append(problem)
                 echo(f"goes on without {problem}")
@@ -103,41 +110,43 @@ def fit(
                 lr = learner.lr
                 learner.close(scores)
                 better = at.close(scores, lr, time.monotonic() - started, recipe)
-                if better:
+                if better and ranks.first:
                     run.save("best.pt", learner.network.weights() | {"epoch": at.epoch})
-                save(run, learner.parts, device, at)
+                save(run, learner.parts, device, at, ranks)
                 saved = time.monotonic()
             echo(line(at.history[-1], recipe) + ("  best so far" if better else ""))
         return at
     except (KeyboardInterrupt, StoreError):
-        save(run, learner.parts, device, at)
+        save(run, learner.parts, device, at, ranks)
         echo(f"saved in epoch {at.epoch + 1}, after {at.batch} of {len(stream)} batches")
         echo(f"`mgc train --resume --run {run.path}` goes on from there")
         raise
     except torch.OutOfMemoryError:
         pass  # until here the traceback holds on to what the update was made of
-    raise memory.exhausted(learner, (training, validation), size)
+    raise memory.exhausted(learner, (training, validation), size, ranks.size)
 
 
-def validate(network: Network, recipe: Training, validation: Part) -> dict[str, float]:
+def validate(network: Network, recipe: Training, validation: Part, ranks: Ranks = ALONE) -> dict[str, float]:
     """Loss and accuracy on slices, and accuracy on tracks by the mean of their slices' probabilities.
 
-    The loss is the recipe's without label smoothing and weights. What could not be read is left out.
+    The loss is the recipe's without label smoothing and weights. What could not be read is left out. Of several
+    processes each predicts its share, and all get the scores of the whole.
 
     Raises:
         RunError: the loss is not a number.
         StoreError: nothing could be read.
     """
-    logits = outputs(network, validation.stream, "validation")
+    logits = outputs(network, validation.stream, "validation", ranks)
     kept = np.flatnonzero(~validation.lost)
     if not len(kept):
         raise StoreError("no shard to validate with can be read", "run `mgc extract --verify`: it repairs them")
     logits, labels = logits[kept], validation.stream.labels[kept]
     loss = float(LOSSES[recipe.loss](logits, torch.from_numpy(labels)))
     if not math.isfinite(loss):
-        raise RunError(f"the validation loss is {loss}", "train with a lower learning rate: --lr")
+        raise ranks.known(RunError(f"the validation loss is {loss}", "train with a lower learning rate: --lr"))
     tracks = np.unique(validation.tracks[kept], return_inverse=True)[1]
-    return {"loss": loss} | accuracies(logits.softmax(dim=1).numpy(), labels, tracks)
+    # The first one's, as machines may differ in the last bit, by which one would stop and another go on.
+    return ranks.told({"loss": loss} | accuracies(logits.softmax(dim=1).numpy(), labels, tracks))
 
 
 def accuracies(probabilities: np.ndarray, labels: np.ndarray, tracks: np.ndarray) -> dict[str, float]:
@@ -162,14 +171,21 @@ def accuracies(probabilities: np.ndarray, labels: np.ndarray, tracks: np.ndarray
 _LATER = ("inputs", "scaler")
 
 
-def save(run: Run, parts: dict[str, Any], device: torch.device, at: Progress) -> None:
-    """Write the whole state after the last update: whatever happens next, `restore` gets it back."""
+def save(run: Run, parts: dict[str, Any], device: torch.device, at: Progress, ranks: Ranks = ALONE) -> None:
+    """Write the whole state after the last update: whatever happens next, `restore` gets it back.
+
+    The first process writes. But for random numbers, the others' state is the same wherever it matters.
+    """
+    random, *others = ranks.gather(random_state(device))
+    if not ranks.first:
+        return
     state = {name: part.state_dict() for name, part in parts.items()}
-    run.save("last.pt", state | {"random": random_state(device), "progress": dataclasses.asdict(at)})
+    state |= {"random": random, "progress": dataclasses.asdict(at)} | ({"others": others} if others else {})
+    run.save("last.pt", state)
     run.write_history(at.history)
 
 
-def restore(run: Run, parts: dict[str, Any], device: torch.device) -> Progress:
+def restore(run: Run, parts: dict[str, Any], device: torch.device, ranks: Ranks = ALONE) -> Progress:
     """Put everything back to where `save` found it.
 
     Raises:
@@ -179,14 +195,15 @@ def restore(run: Run, parts: dict[str, Any], device: torch.device) -> Progress:
     try:
         for name, part in parts.items():
             part.load_state_dict(state.get(name, {}) if name in _LATER else state[name])
-        restore_random_state(state["random"], device)
+        random = state["random"] if ranks.first else state["others"][ranks.rank - 1]
+        restore_random_state(random, device)
         return Progress(**state["progress"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(f"{run.path / 'last.pt'}: cannot be continued ({first_line})", "train a new run") from error
 
 
-def finite(run: Run, loss: float, lr: float, at: Progress, batch: Batch, training: Part) -> None:
+def finite(run: Run, loss: float, lr: float, at: Progress, batch: Batch, training: Part, ranks: Ranks = ALONE) -> None:
     """Let a loss pass that is a number; of another one keep what it was the loss of.
 
     Raises:
@@ -194,11 +211,13 @@ def finite(run: Run, loss: float, lr: float, at: Progress, batch: Batch, trainin
     """
     if math.isfinite(loss):
         return
-    slices = training.slices.select(["track_id", "variant", "start_s"]).take(batch.rows).to_pylist()
+    rows = np.concatenate(ranks.gather(batch.rows))
+    slices = training.slices.select(["track_id", "variant", "start_s"]).take(rows).to_pylist()
     found = {"epoch": at.epoch + 1, "step": at.batch + 1, "loss": str(loss), "next_lr": lr, "slices": slices}
-    run.record("not-finite.json", found)
-    raise RunError(
+    if ranks.first:
+        run.record("not-finite.json", found)
+    problem = (
         f"the loss became {loss} in epoch {at.epoch + 1}, step {at.batch + 1}, on the slices in "
-        f"{run.path / 'not-finite.json'}",
-        "train with a lower learning rate: --lr",
+        f"{run.path / 'not-finite.json'}"
     )
+    raise ranks.known(RunError(problem, "train with a lower learning rate: --lr"))

@@ -12,7 +12,7 @@ from models.parts import Part
 from pipeline.errors import RunError
 
 
-def exhausted(learner: Learner, parts: Sequence[Part], size: int) -> RunError:
+def exhausted(learner: Learner, parts: Sequence[Part], size: int, processes: int = 1) -> RunError:
     """The error that says which size of batch fits, and which one where frames do not stay on the device.
 
     The training is over: frames are forgotten on the way, and running statistics spoilt.
@@ -21,6 +21,7 @@ def exhausted(learner: Learner, parts: Sequence[Part], size: int) -> RunError:
         learner: of the training, nothing of whose last update is held any more.
         parts: training and validation split.
         size: slices of the last batch; 0 where there has been none.
+        processes: that make a batch together, this size being one's part of it.
     """
     device = parts[0].stream.device
     resident = [stream for part in parts for stream in part.streams if stream.residency == "device"]
@@ -30,14 +31,14 @@ def exhausted(learner: Learner, parts: Sequence[Part], size: int) -> RunError:
         return RunError(f"{device}: no memory for {held}", f"leave them elsewhere: --residency {elsewhere}")
     found = []
     if (fitting := _largest(learner, parts[0], size // 2)) is not None:
-        found.append(f"--batch-size {fitting}")
+        found.append(f"--batch-size {fitting * processes}")
     if resident:
         for stream in resident:
             stream.release()
         released = _largest(learner, parts[0], size)
         if released is not None and released != fitting:
             same = released == size
-            found.append(f"--residency {elsewhere}" + ("" if same else f" --batch-size {released}"))
+            found.append(f"--residency {elsewhere}" + ("" if same else f" --batch-size {released * processes}"))
     problem = f"{device}: no memory for batches of {size} slices" + (f" beside {held}" if resident else "")
     return RunError(problem, f"what fits: {', or '.join(found)}" if found else "no batch fits: choose a smaller system")
 

@@ -14,6 +14,7 @@ from models import inputs
 from models.inputs import Standardised
 from models.joint import Joint
 from models.optim import Outputs
+from models.ranks import ALONE, Ranks
 from models.registry import System
 from models.stream import Stream
 from pipeline.features import FeatureSpec
@@ -65,11 +66,12 @@ class Network(nn.Module):
         self.model.load_state_dict(weights["model"])
         self.inputs.load_state_dict(weights.get("inputs", {}))
 
-    def measure(self, stream: Stream | Joint) -> None:
+    def measure(self, stream: Stream | Joint, ranks: Ranks = ALONE) -> None:
         """Take the statistics that inputs are standardised by, where the system asks for that.
 
         Args:
             stream: the training split; its first epoch is read once.
+            ranks: the processes that read it together.
         """
         standards = [module for module in self.inputs.modules() if isinstance(module, Standardised)]
         if not standards:
@@ -77,33 +79,37 @@ class Network(nn.Module):
         with torch.inference_mode():
             for module in standards:
                 module.begin()
-            for batch in tqdm(stream.batches(), "statistics", len(stream), leave=False, disable=None):
+            for batch in tqdm(ranks.steps(stream.batches()), "statistics", len(stream), leave=False, disable=None):
                 parts = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
                 for adapt, part in zip(self.inputs, parts, strict=True):
                     adapt(part)
             for module in standards:
-                module.finish()
+                module.finish(ranks.added)
 
 
-def outputs(module: nn.Module, stream: Stream | Joint, what: str) -> Tensor:
+def outputs(module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE) -> Tensor:
     """What `module` makes of the frames of every slice, in evaluation mode: float32 `(slices, ...)` on the host.
 
     Args:
         module: from frames `(batch, frames, bins)`, or a tuple of them.
         stream: the slices; rows come in the order of its table, NaN where one could not be read.
         what: label of the progress bar.
+        ranks: the processes that do so together, each with its share of the slices, and all with the result.
     """
     made = torch.empty(0)
-    for rows, values in outputs_by_batch(module, stream, what):
+    for rows, values in outputs_by_batch(module, stream, what, ranks):
         if not len(made):
-            made = values.new_full((len(stream.labels), *values.shape[1:]), math.nan)
+            # What is another's is added to 0.
+            made = values.new_full((len(stream.labels), *values.shape[1:]), 0.0 if ranks.size > 1 else math.nan)
         made[rows] = values
-    return made
+    return ranks.added(made)
 
 
-def outputs_by_batch(module: nn.Module, stream: Stream | Joint, what: str) -> Iterator[tuple[np.ndarray, Tensor]]:
+def outputs_by_batch(
+    module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE
+) -> Iterator[tuple[np.ndarray, Tensor]]:
     """What `outputs` returns, batch by batch: rows of the slice table, and their values."""
     module.eval()
     with torch.inference_mode():
-        for batch in tqdm(stream.batches(), what, len(stream), leave=False, disable=None):
+        for batch in tqdm(ranks.steps(stream.batches()), what, len(stream), leave=False, disable=None):
             yield batch.rows, module(batch.frames).float().cpu()

@@ -67,23 +67,35 @@ def build_plateau(optimizer: TorchOptimizer, recipe: Training) -> ReduceLROnPlat
 
 
 def build_loss(recipe: Training, labels: np.ndarray, n_classes: int, device: torch.device) -> Loss:
-    """The loss that a recipe trains with.
+    """The loss that a recipe trains with: of a batch, the mean over its slices, weighted where classes weigh.
 
     Args:
-        recipe: its loss, its label smoothing, and whether classes weigh.
+        recipe: its loss and its label smoothing.
+        labels, n_classes, device: see `build_weight`.
+    """
+    settings: dict[str, Any] = {}
+    if recipe.loop.label_smoothing:
+        settings["label_smoothing"] = recipe.loop.label_smoothing
+    if (weight := build_weight(recipe, labels, n_classes, device)) is not None:
+        settings["weight"] = weight
+    return functools.partial(LOSSES[recipe.loss], **settings) if settings else LOSSES[recipe.loss]
+
+
+def build_weight(recipe: Training, labels: np.ndarray, n_classes: int, device: torch.device) -> Tensor | None:
+    """What each class weighs, float32 `(classes,)`; None where all weigh the same.
+
+    Args:
+        recipe: whether classes weigh.
         labels: class indices of the slices to train on, `(slices,)`: a class weighs as little as it has many of them,
             on average over the slices 1.
         n_classes: outputs of the network.
         device: where batches are.
     """
-    settings: dict[str, Any] = {}
-    if recipe.loop.label_smoothing:
-        settings["label_smoothing"] = recipe.loop.label_smoothing
-    if recipe.loop.class_weights:
-        counts = np.bincount(labels, minlength=n_classes)
-        weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        settings["weight"] = torch.tensor(weights, dtype=torch.float32, device=device)
-    return functools.partial(LOSSES[recipe.loss], **settings) if settings else LOSSES[recipe.loss]
+    if not recipe.loop.class_weights:
+        return None
+    counts = np.bincount(labels, minlength=n_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def main_logits(outputs: Outputs) -> Tensor:

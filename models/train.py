@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from models import baselines, classical, loop, origin, registry, weights
 from models.augment import Augmenter
 from models.augmentation import Augmentation
 from models.computed import Computed, streams_of_samples
-from models.device import choose, keep_memory, require_amp, seed_everything
+from models.device import keep_memory, require_amp, seed_everything
 from models.fit import check
 from models.folds import hold_out
 from models.loop import Echo
@@ -23,6 +24,7 @@ from models.network import Network
 from models.options import Options, resolve
 from models.parts import Part, keep_resident, open_part
 from models.predict import BATCH_SIZE, open_stores, vectors
+from models.ranks import ALONE, Ranks
 from models.recipes import Optimizer, Training
 from models.registry import System
 from models.runs import Run, from_runs
@@ -42,6 +44,7 @@ def train(
     echo: Echo = print,
     begun: Callable[[Run], object] = lambda run: None,
     further: Sequence[Store] = (),
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train a system on a store, or on several joined by track and time.
 
@@ -52,6 +55,7 @@ def train(
         echo: prints a line.
         begun: told the run before it is trained, so that it can be found if it is interrupted.
         further: a store for each further input of the system.
+        ranks: the processes that train together; this is the first one, and the others `follow`.
 
     Returns:
         The finished run.
@@ -63,15 +67,38 @@ def train(
         RunError: the loss is no longer a number.
         MgcError: there is no such device, or the run cannot be written.
     """
-    run = prepare(store, options, folder, echo, further)
+    run = prepare(store, options, folder, echo, further, ranks)
     begun(run)
     for difference in run.config["differences"]:
         echo(f"differs from the study: {difference}")
-    _execute(run, [store, *further], echo)
+    _execute(run, [store, *further], echo, ranks)
     return run
 
 
-def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, further: Sequence[Store] = ()) -> Run:
+def follow(ranks: Ranks) -> None:
+    """Train along with the first process, run by run, until it has no more; see `dismiss`.
+
+    Raises:
+        MgcError: what `train` raises.
+    """
+    while (begun := ranks.told(None)) is not None:
+        run = Run(Path(begun["path"]), begun["config"])
+        _execute(run, open_stores(run), lambda text: None, ranks)
+
+
+def dismiss(ranks: Ranks) -> None:
+    """Tell the processes that `follow` that there are no more runs."""
+    ranks.told(None)
+
+
+def prepare(
+    store: Store,
+    options: Options,
+    folder: Path,
+    echo: Echo = print,
+    further: Sequence[Store] = (),
+    ranks: Ranks = ALONE,
+) -> Run:
     """A run that is not trained yet; see `train`."""
     system = registry.get(options.model or registry.default_model(store.spec.name))
     stores = [store, *further]
@@ -80,7 +107,7 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
     system.require_trainable(len(stores))
     computed = any(isinstance(one, Computed) for one in stores)
     recipe, seed, changes = resolve(system, options, [one.spec for one in stores], computed=computed)
-    device = choose(options.device)
+    device = ranks.device(options.device)
     require_amp(recipe.loop.amp if recipe else "off", device)
     if options.skip_damaged and further:
         raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
@@ -90,6 +117,8 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         # Whatever the recipe's seed: systems are compared on the same folds.
         selection = hold_out(selection, *options.fold, seed=options.seed or 0)
         changes.append("fold {} of {} for the validation split".format(*options.fold))
+    if ranks.size > 1:
+        _require_work(ranks.size, system, recipe, options, selection.tracks)
     start = None
     if options.weights is not None:
         start = weights.read(options.weights, system, len(selection.classes)).origin
@@ -128,11 +157,12 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
         "variants": variants,
         "weights": start,
         "seed": seed,
-        "device": str(device),
+        "device": str(device) if ranks.size == 1 else device.type,
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
         "fold": options.fold,
         "search": options.search,
+        "processes": ranks.size,
         "threads": torch.get_num_threads(),
         "differences": differences,
         "leaky": False,
@@ -143,6 +173,25 @@ def prepare(store: Store, options: Options, folder: Path, echo: Echo = print, fu
 def _rounded(store: Store) -> bool:
     """Whether frames are computed of samples that are rounded more than the frames may differ from stored ones."""
     return isinstance(store, Computed) and store.source.spec.quantised
+
+
+def _require_work(processes: int, system: System, recipe: Training | None, options: Options, tracks: pa.Table) -> None:
+    """Raise `SpecError` where several processes cannot share a training."""
+    said = f"--nproc {processes}"
+    if recipe is None:
+        raise SpecError(f"{said}: {system.id} is fitted in one step", "leave the option out")
+    if options.skip_damaged:
+        # One would be left without a batch where the others have theirs.
+        raise SpecError(f"{said} does not go with --skip-damaged", "repair the store: `mgc extract --verify`")
+    # Then none is left with a lone slice, which batch normalisation cannot learn from: of kB + 1 slices the k + 1
+    # batches of a process have 4k // (k + 1) or more.
+    if recipe.batch_size < 4 * processes:
+        problem = f"{said}: {recipe.batch_size} slices per update are fewer than 4 for each process"
+        raise SpecError(problem, f"choose --batch-size {4 * processes} or more, or fewer processes")
+    splits = tracks["split"].to_pylist()
+    for split in ("training", "validation"):
+        if (n := splits.count(split)) < 2 * processes:
+            raise SpecError(f"{said}: {n} {split} tracks are fewer than 2 for each process", "start fewer processes")
 
 
 def _variants(store: Store, system: System, options: Options) -> list[str]:
@@ -189,6 +238,7 @@ def resume(
     *,
     residency: str | None = None,
     skip_damaged: bool = False,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Continue an interrupted run to the result it would have had.
 
@@ -198,14 +248,23 @@ def resume(
         echo: prints a line.
         residency: another one than before, which changes nothing that is learnt.
         skip_damaged: go on without shards that cannot be read, also where the run was to stop then.
+        ranks: the processes that train together, as many as the run began with; see `train`.
 
     Raises:
-        RunError: the store has changed since, or a checkpoint is damaged.
+        RunError: the store has changed since, a checkpoint is damaged, or these are more or fewer processes.
         MgcError: what `train` raises.
     """
     if run.finished:
         echo(f"{run.path} is finished: nothing is left to do")
         return
+    if ranks.size != (processes := run.config.get("processes", 1)):
+        # Which slices a batch has depends on it.
+        problem = f"{run.path} was begun by {processes} processes, and these are {ranks.size}"
+        raise RunError(problem, f"continue it with --nproc {processes}, or train a new run")
+    if ranks.size > 1 and skip_damaged:
+        raise SpecError(
+            f"--nproc {ranks.size} does not go with --skip-damaged", "repair the store: `mgc extract --verify`"
+        )
     stores = open_stores(run)
     for store, source in zip(stores, run.sources, strict=True):
         if store.slicing != source.sliced:
@@ -215,19 +274,23 @@ def resume(
             raise RunError(f"{store.path} has changed since the run began", "train a new run")
     machine = {"device": device, "residency": residency, "skip_damaged": skip_damaged}
     run = dataclasses.replace(run, config=run.config | {name: value for name, value in machine.items() if value})
-    _execute(run, stores, echo)
+    _execute(run, stores, echo, ranks)
 
 
-def _execute(run: Run, stores: Sequence[Store], echo: Echo) -> None:
+def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> None:
     """Train from the run's configuration and, where there is one, its last checkpoint; record how it ended."""
     began = time.monotonic()
-    system, (training, validation), kept = open_run(run, stores)
+    if ranks.first:
+        ranks.told({"path": str(run.path.resolve()), "config": run.config})
+    system, (training, validation), kept = open_run(run, stores, ranks)
     for text in _describe(run, stores, (training, validation), kept):
         echo(text)
     if system.kind == "classical":
         ended = _fit_classical(run, system, training, validation, echo)
     else:
-        ended = _fit_network(run, system, training, validation, echo)
+        ended = _fit_network(run, system, training, validation, echo, ranks)
+    if not ranks.first:
+        return
     best = ended["best"]
     which = f"best epoch {best['epoch']} of {ended['epochs']}: " if "epoch" in best else ""
     accuracies = best["validation_accuracy"], best["validation_track_accuracy"]
@@ -236,7 +299,9 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo) -> None:
     run.finish(ended | {"residency": residency, "seconds": time.monotonic() - began})
 
 
-def open_run(run: Run, stores: Sequence[Store]) -> tuple[System, tuple[Part, Part], list[tuple[int, Residency]]]:
+def open_run(
+    run: Run, stores: Sequence[Store], ranks: Ranks = ALONE
+) -> tuple[System, tuple[Part, Part], list[tuple[int, Residency]]]:
     """What a run trains: its system, its training and validation split, and where their frames stay.
 
     PyTorch's random numbers start at the run's seed, and its threads are as many as when the run began.
@@ -249,7 +314,7 @@ def open_run(run: Run, stores: Sequence[Store]) -> tuple[System, tuple[Part, Par
     torch.set_num_threads(run.config["threads"])
     keep_memory()
     seed_everything(run.config["seed"])
-    system, device, recipe = registry.get(run.model), choose(run.config["device"]), training_of(run)
+    system, device, recipe = registry.get(run.model), ranks.device(run.config["device"]), training_of(run)
     require_amp(recipe.loop.amp if recipe else "off", device)
     training, validation = (
         open_part(
@@ -265,12 +330,13 @@ def open_run(run: Run, stores: Sequence[Store]) -> tuple[System, tuple[Part, Par
             balance=recipe.loop.balance if recipe and split == "training" else "none",
             crop=bool(recipe and recipe.loop.crop) and split == "training",
             squeeze=system.squeezes(run.slicing),
+            share=ranks.share,
         )
         for split in ("training", "validation")
     )
     for stream in (*training.streams, *validation.streams):
         stream.skip_damaged = run.config.get("skip_damaged", False)
-    kept = keep_resident((training, validation), device, run.config.get("residency", "auto"))
+    kept = keep_resident((training, validation), device, run.config.get("residency", "auto"), ranks.local_size)
     return system, (training, validation), kept
 
 
@@ -300,13 +366,14 @@ def _describe(
         count = parts[0].slices["variant"].length() - parts[0].slices["variant"].null_count
         yield f"{count} of the slices to train on are of variants: {', '.join(run.config['variants'])}"
     device = parts[0].stream.device
-    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    where = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else run.config["device"]
     frames = (
         f"{nbytes / 1e6:.0f} MB of {f'{store.spec.name} ' if len(stores) > 1 else ''}frames "
         f"{_STAY[stays]} (--residency {stays})"
         for store, (nbytes, stays) in zip(stores, kept, strict=True)
     )
-    yield f"on {where}; {', '.join(frames)}"
+    processes = f"{n} processes, each " if (n := run.config.get("processes", 1)) > 1 else ""
+    yield f"{processes}on {where}; {', '.join(frames)}"
     for source in run.sources:
         if source.waveform is not None:
             yield f"{source.spec} is computed of {source.waveform} (--frontend device)"
@@ -314,14 +381,18 @@ def _describe(
         yield f"{repeated} slices are shorter than {run.frames} frames and repeated to fill them"
 
 
-def _fit_network(run: Run, system: System, training: Part, validation: Part, echo: Echo) -> dict[str, Any]:
-    network, recipe, augmenter = build(run, system, training, echo)
-    at = loop.fit(run, network, recipe, training, validation, augmenter, echo)
+def _fit_network(
+    run: Run, system: System, training: Part, validation: Part, echo: Echo, ranks: Ranks
+) -> dict[str, Any]:
+    network, recipe, augmenter = build(run, system, training, echo, ranks)
+    at = loop.fit(run, network, recipe, training, validation, augmenter, echo, ranks)
     ended = {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
     return ended | ({"damaged": at.damaged} if at.damaged else {})
 
 
-def build(run: Run, system: System, training: Part, echo: Echo = print) -> tuple[Network, Training, Augmenter | None]:
+def build(
+    run: Run, system: System, training: Part, echo: Echo = print, ranks: Ranks = ALONE
+) -> tuple[Network, Training, Augmenter | None]:
     """The network that a run begins with, how it is trained, and what changes the slices.
 
     Raises:
@@ -332,10 +403,10 @@ def build(run: Run, system: System, training: Part, echo: Echo = print) -> tuple
     specs = [source.spec for source in run.sources]
     last = recipe.loop.channels_last
     network = Network(system, specs, len(run.classes), channels_last=last).to(training.stream.device)
-    if not (run.path / "last.pt").exists():  # else all of it comes from there
+    if not ranks.told((run.path / "last.pt").exists()):  # else all of it comes from there
         if start := run.config.get("weights"):
             _load_weights(network, system, run, start, echo)
-        network.measure(training.stream)
+        network.measure(training.stream, ranks)
     if not recipe.augmentation:
         return network, recipe, None
     augmenter = Augmenter(recipe.augmentation, run.spec, run.config["seed"], run.sources[0].waveform is not None)
