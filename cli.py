@@ -580,6 +580,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     help="Where frames stay between epochs.  [default: auto]",
 )
 @click.option("--skip-damaged", is_flag=True, help="Go on without shards that cannot be read.")
+@click.option("--tensorboard", is_flag=True, help="Write the history as TensorBoard's event files, too.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")

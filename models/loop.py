@@ -43,6 +43,7 @@ def fit(
     augmenter: Augmenter | None = None,
     echo: Echo = print,
     ranks: Ranks = ALONE,
+    closed: Callable[[dict[str, Any]], object] = lambda entry: None,
 ) -> Progress:
     """Train until the recipe's end, from the run's last checkpoint where it has one.
 
@@ -55,6 +56,7 @@ def fit(
         augmenter: changes what is learnt from.
         echo: prints a line.
         ranks: the processes that train together, all of which call this.
+        closed: told the history's entry of each epoch, once that is saved.
 
     Raises:
         RunError: the loss is no longer a number, the device's memory is exhausted, or the checkpoint cannot be
@@ -114,6 +116,7 @@ def fit(
                     run.save("best.pt", learner.network.weights() | {"epoch": at.epoch})
                 save(run, learner.parts, device, at, ranks)
                 saved = time.monotonic()
+            closed(at.history[-1])
             echo(line(at.history[-1], recipe) + ("  best so far" if better else ""))
         return at
     except (KeyboardInterrupt, StoreError):

@@ -39,6 +39,7 @@ class Options:
         loop: values of fields of `models.settings.Loop`.
         residency: where frames stay between epochs, see `models.parts.keep_resident`; no choice of the recipe's.
         skip_damaged: go on without shards that cannot be read.
+        tensorboard: write event files, too; see `models.board`.
         fold: of cross-validation, from 1 on, and how many there are; see `models.folds`.
         search: choose hyper-parameters of a classical system by cross-validation of the training split.
     """
@@ -62,6 +63,7 @@ class Options:
     loop: Mapping[str, Any] = field(default_factory=dict)
     residency: str = "auto"
     skip_damaged: bool = False
+    tensorboard: bool = False
     fold: tuple[int, int] | None = None
     search: bool = False
 
@@ -142,6 +144,7 @@ def _require_one_step(system: System, options: Options) -> None:
         "weight_decay",
         "monitor",
         "patience",
+        "tensorboard",
     )
     foreign = [name for name in names if getattr(options, name)] + list(options.loop)
     for name in foreign + ["skip_damaged"] * options.skip_damaged:

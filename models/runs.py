@@ -4,6 +4,7 @@ config.json         what was trained on what, and with which versions; written o
 tracks.parquet      the tracks it used and their splits
 history.jsonl       one line per epoch
 curves.png          the same as a picture
+events/             the same for TensorBoard, where that was asked for
 not-finite.json     the slices whose loss was no number, which ended the training
 best.pt, last.pt    weights of the best epoch; the whole state after the last step, which `--resume` continues from
 model.skops         the fitted estimator, of a classical system

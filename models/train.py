@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from models import baselines, classical, loop, origin, registry, weights
 from models.augment import Augmenter
 from models.augmentation import Augmentation
+from models.board import Board, require_tensorboard
 from models.computed import Computed, streams_of_samples
 from models.device import keep_memory, require_amp, seed_everything
 from models.fit import check
@@ -107,6 +109,8 @@ def prepare(
     system.require_trainable(len(stores))
     computed = any(isinstance(one, Computed) for one in stores)
     recipe, seed, changes = resolve(system, options, [one.spec for one in stores], computed=computed)
+    if options.tensorboard:
+        require_tensorboard()
     device = ranks.device(options.device)
     require_amp(recipe.loop.amp if recipe else "off", device)
     if options.skip_damaged and further:
@@ -160,6 +164,7 @@ def prepare(
         "device": str(device) if ranks.size == 1 else device.type,
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
+        "tensorboard": options.tensorboard,
         "fold": options.fold,
         "search": options.search,
         "processes": ranks.size,
@@ -385,7 +390,10 @@ def _fit_network(
     run: Run, system: System, training: Part, validation: Part, echo: Echo, ranks: Ranks
 ) -> dict[str, Any]:
     network, recipe, augmenter = build(run, system, training, echo, ranks)
-    at = loop.fit(run, network, recipe, training, validation, augmenter, echo, ranks)
+    with contextlib.ExitStack() as stack:
+        board = stack.enter_context(Board(run)) if run.config.get("tensorboard") and ranks.first else None
+        closed = {"closed": board.add} if board else {}
+        at = loop.fit(run, network, recipe, training, validation, augmenter, echo, ranks, **closed)
     ended = {"epochs": at.epoch, "best_epoch": at.best_epoch, "best": at.history[at.best_epoch - 1]}
     return ended | ({"damaged": at.damaged} if at.damaged else {})
 

@@ -53,7 +53,7 @@ def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_p
     assert [setting.name for setting in options()] == [field.name for field in dataclasses.fields(Loop)]
     loop = [word for name, value in dataclasses.asdict(CHOSEN).items() for word in words(name, value)]
     own = ["--optimizer", "sgd", "--weight-decay", 0.01, "--monitor", "track_accuracy", "--patience", 1, "--epochs", 2]
-    outcome = train(store, tmp_path, *own, *loop, "--residency", "stream", "--skip-damaged")
+    outcome = train(store, tmp_path, *own, *loop, "--residency", "stream", "--skip-damaged", "--tensorboard")
     assert outcome.code == 0, outcome.err
     assert "streamed from disk (--residency stream)" in outcome.out
     (path,) = (tmp_path / "runs").glob("*-test-tiny")
@@ -68,6 +68,7 @@ def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_p
     assert {"optimiser sgd for adam", "monitored track_accuracy for loss"} < set(config["differences"])
     assert f"curves: {path / 'curves.png'}" in outcome.out
     assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(path.glob("events/events.out.tfevents.*"))) == 1
 
 
 @pytest.mark.parametrize(
