@@ -5,15 +5,15 @@
     python benchmarks/train.py --device cuda      steps, epoch and resident reads on a GPU
 
 Stores are made up: tracks of 30 s of noise, which compresses less than music; shards of large ones are links to a few.
-Steps are updates by `models.learner` of
-batches that come from the stream, by its residency, or that are the same random tensors each time, already on the
-device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader with two
-worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by WebDataset
+Steps are updates by `models.learner` of batches that come from the stream, by its residency, or whose frames are
+computed of a resident waveform store (`--frontend device`), or that are the same random tensors each time, already on
+the device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader with
+two worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by WebDataset
 (where it is installed) from tar files; and, in memory, a plain gather of the same windows by the device. Start-up of
-workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least and most.
-The epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it have the same
-random tensors each time: what is between them is the stream and Python. Memory is the peak of a process that reads an
-epoch, less what it has before it opens the store.
+workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least and most. The
+epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it have the same random
+tensors each time: what is between them is the stream and Python. Memory is the peak of a process that reads an epoch,
+less what it has before it opens the store.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ import torch
 from common import Spread, table
 
 from models import registry
+from models.computed import Computed, ComputedStream
 from models.device import choose, keep_memory
 from models.learner import Learner
 from models.network import Network
@@ -51,7 +52,7 @@ from models.recipes import Training
 from models.stream import Batch, Residency, Stream
 from models.train import train
 from pipeline import files
-from pipeline.features import FeatureSpec
+from pipeline.features import FeatureSpec, Waveform
 from pipeline.manifest import publish, write_fragment
 from pipeline.shard import ShardWriter, read_frames
 from pipeline.slicing import Slicing
@@ -91,7 +92,8 @@ def write_shard(store: Store, shard: int, tracks: range, split: str) -> None:
     else:
         rng, writer = np.random.default_rng(shard), ShardWriter(path, spec)
         for _ in tracks:
-            writer.append(rng.normal(-30, 8, (n_frames, spec.bins)).astype(np.float32))
+            levels = rng.normal(-30, 8, (n_frames, spec.bins)).astype(np.float32)
+            writer.append(levels / 300 if spec.name == "waveform" else levels)
         writer.close()
     rows = []
     for place, number in enumerate(tracks):
@@ -145,6 +147,9 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
         stream = open_stream(store, device, residency, batch_size, frames, Stream)
         endless = functools.partial(endlessly, stream)
         sources[residency] = endless()
+    samples = make_store(folder / f"{id.replace('/', '-')}-waveform", Waveform(sr=spec.sr), slicing, chosen.tracks)
+    view = Computed.of(samples, dataclasses.replace(spec, dtype="float32"))
+    sources["computed"] = endlessly(open_stream(view, device, "device", batch_size, frames, ComputedStream))
     for batches in sources.values():
         learner.update(next(batches), 0)  # what the first one costs is no step
     rounds: dict[str, list[float]] = {name: [] for name in sources}
@@ -158,7 +163,7 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
     for batches in sources.values():
         if hasattr(batches, "close"):
             batches.close()
-    ratios = (ratio(rounds[name], rounds["random"]) for name in ("device", "stream"))
+    ratios = (ratio(rounds[name], rounds["random"]) for name in ("device", "stream", "computed"))
     return id, batch_size, Spread.of(rounds["random"]).median, *ratios
 
 
@@ -370,7 +375,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mgc-train-") as scratch:
         if "steps" in chosen.parts:
             results["steps"] = [steps_of(id, Path(scratch), chosen) for id in chosen.systems]
-            header = ("system", "batch", "step s, random tensors", "resident / random", "streamed / random")
+            ratios = ("resident / random", "streamed / random", "computed / random")
+            header: tuple[str, ...] = ("system", "batch", "step s, random tensors", *ratios)
             print(f"\nSteps on {chosen.device}\n\n{table(header, results['steps'])}", flush=True)
         if "loaders" in chosen.parts:
             results["loaders"] = loaded(Path(scratch), chosen)

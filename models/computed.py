@@ -134,7 +134,7 @@ class Computed(Store):
 
     def read_slices(self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names) -> Iterator[pa.Table]:
         """The slices of some shards."""
-        wanted = pc.is_in(self.slices["shard"], value_set=pa.array(shards, pa.int32()))
+        wanted = pc.is_in(self.slices["shard"], value_set=pa.array(list(shards), pa.int32()))
         yield self.slices.filter(wanted).select(columns)
 
     def read(self, shard: int, first: int = 0, stop: int | None = None) -> np.ndarray:

@@ -103,9 +103,11 @@ def _published(system: System) -> tuple[FeatureSpec, ...]:
 def require_bands(system: System, needs: InputSpec, spec: FeatureSpec, store: str) -> None:
     """Raise `ModelError` where a store holds no feature that an input of `system` can be made from."""
     if spec.name not in needs.features:
+        extract = f"extract them: `mgc extract --feature {needs.features[0]}`"
+        if spec.name == "waveform" and needs.adapter != "statistics":
+            extract += ", or compute them: --frontend device"
         raise ModelError(
-            f"{system.id} needs {' or '.join(needs.features)} features, {store} holds {spec.name}",
-            f"extract them: `mgc extract --feature {needs.features[0]}`",
+            f"{system.id} needs {' or '.join(needs.features)} features, {store} holds {spec.name}", extract
         )
     if needs.bands is None:
         return

@@ -103,6 +103,7 @@ def _reads(run: Run) -> list[str]:
     frames = " + ".join(str(source.frames) for source in run.sources)
     return [
         *(f"  store     {source.path}" for source in run.sources),
+        *(f"  frames    {source.spec}, computed of {source.waveform}" for source in run.sources if source.waveform),
         f"  slices    {run.slicing}, {frames} frames each",
     ]
 
