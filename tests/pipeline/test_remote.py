@@ -198,6 +198,14 @@ class TestAStoreOfObjects:
         assert not list(again.parent.glob("*.old"))
 
 
+def test_an_empty_object_is_read(server: dict[str, str]) -> None:
+    path = RemotePath(f"{BUCKET}/empty")
+    path.write_bytes(b"")
+    assert path.read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        (path.parent / "gone").read_bytes()
+
+
 class TestSeveral:
     """`remote.several`: in order, in threads, some at a time."""
 
