@@ -439,26 +439,38 @@ def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **opti
 @click.argument("store", type=PLACE, required=False)
 @click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split.")
 @click.option("--redo", is_flag=True, help="Draw the splits anew.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the new splits.")
+@click.option("--seed", type=int, help="Of the new splits.  [default: the store's]")
 @dataset_options
 @json_option
 @common
 def split(
-    store: Place | None, splits: Path | None, redo: bool, seed: int, data_dir: Path, as_json: bool, **options: Any
+    store: Place | None,
+    splits: Path | None,
+    redo: bool,
+    seed: int | None,
+    data_dir: Path,
+    as_json: bool,
+    **options: Any,
 ) -> int:
-    """Show the splits of a store, or reassign them without decoding."""
-    from pipeline import extract as extraction
-    from pipeline import summary
+    """Show the splits of a store, or reassign those of all stores of its dataset, without decoding."""
+    from pipeline import siblings, summary
+    from pipeline.datasets import reopen
     from pipeline.splits import read_splits
 
     workspace = Workspace(data_dir)
     opened = _store(workspace, store)
     echo = _echo(as_json)
     if redo or splits:
-        options["dataset"] = options["dataset"] or remote.place(opened.dataset["source"])
-        dataset = _open_dataset(workspace, options)
+        if options["dataset"] is None:  # as it was described when the store was made, but for what is said here
+            told = {name: options[name] for name in ("metadata", "subset", "genre_column", "audio_root")}
+            described = {name: str(value) for name, value in told.items() if value is not None}
+            head = opened.dataset | {"options": opened.dataset.get("options", {}) | described}
+            dataset = reopen(head | ({"format": options["layout"]} if options["layout"] != "auto" else {}))
+        else:
+            dataset = _open_dataset(workspace, options)
         override = read_splits(splits) if splits else {}
-        moved, notes = extraction.resplit(opened, dataset, seed, override, keep=not redo)
+        seed = opened.dataset["seed"] if seed is None else seed
+        moved, notes = siblings.resplit(opened, dataset, seed, override, keep=not redo)
         for note in notes:
             echo(note)
         echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import augment, files, planning
 from pipeline.augment import Variant
 from pipeline.datasets import Dataset
-from pipeline.errors import MgcError, SpecError, StoreError
+from pipeline.errors import SpecError, StoreError
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish
 from pipeline.remote import Place, RemotePath, in_one_process, require_writable, several
+from pipeline.siblings import differing, known_splits, moved_tracks, require_same_root
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
 from pipeline.store import PUBLISHED, Store
@@ -136,6 +136,8 @@ def extract(
             done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
             for folder in _retired(store):
                 files.remove(folder)
+        for note in differing(stores) if options.splits else ():
+            echo(note)
     return done
 
 
@@ -150,13 +152,8 @@ def open_or_create(
             raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
         return Store.create(path, spec, _describe(dataset, seed), variants)
     store = Store.open(path)
-    _require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
+    require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
     return store
-
-
-def _require_same_root(store: Store, dataset: Dataset, remedy: str) -> None:
-    if store.dataset["root"] != str(dataset.root):
-        raise StoreError(f"{store.path}: was made from {store.dataset['root']}, not from {dataset.root}", remedy)
 
 
 def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
@@ -215,7 +212,7 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
     past = planning.history(store)
     known = known_splits(store, past)
     tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known, override=options.splits)
-    if moved := _moved_tracks(past, tracks):
+    if moved := moved_tracks(past, tracks):
         notes = (*notes, f"{moved} tracks changed their split")
     plan = planning.compare(store, dataset, tracks, past, thorough=options.verify)
     for note in (*notes, *plan.notes):
@@ -224,29 +221,6 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
         planning.write_journal(store, plan)
         planning.rewrite_fragments(store, plan.fragments)
     return plan
-
-
-def known_splits(store: Store, past: pa.Table) -> pa.Table:
-    """Splits already given: by this store, else by another store of the same dataset beside it.
-
-    So every feature of a dataset has the same splits, whenever it was extracted.
-
-    Args:
-        store: the store.
-        past: its `planning.history`.
-
-    Returns:
-        Columns `track_id` and `split`; of several rows for one track the first holds.
-    """
-    columns = ["track_id", "split"]
-    tables = [past.select(columns)]
-    beside: list[Place] = [*store.path.parent.iterdir()]
-    for path in sorted(beside, key=str):
-        with contextlib.suppress(MgcError):
-            if path != store.path and (other := Store.open(path)).dataset["root"] == store.dataset["root"]:
-                tables.append(planning.history(other, columns))
-    rows = pa.concat_tables(tables)
-    return rows.filter(rows["split"].is_valid())
 
 
 def _clean(store: Store) -> None:
@@ -330,44 +304,6 @@ def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Stor
     publish(store, wanted)
     _clean(store)
     return Store.open(store.path)
-
-
-def resplit(
-    store: Store, dataset: Dataset, seed: int, override: Mapping[str, str], *, keep: bool
-) -> tuple[int, tuple[str, ...]]:
-    """Reassign the splits of a store, without decoding.
-
-    Args:
-        store: the store.
-        dataset: the dataset it was made from, as it is now.
-        seed: of the new splits.
-        override: splits by track that come first.
-        keep: the other tracks stay where they are; else their splits are drawn anew.
-
-    Returns:
-        Tracks that changed their split, and notes for the user.
-    """
-    _require_same_root(store, dataset, "name the dataset that it was made from")
-    with files.output_errors(store.path), store.lock():
-        store.require_finished()
-        slicing = store.slicing
-        past = planning.history(store)
-        known = known_splits(store, past) if keep else {}
-        tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
-        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))
-        plan = planning.relabel(store, tracks)
-        planning.write_journal(store, plan)
-        planning.rewrite_fragments(store, plan.fragments)
-        publish(store, slicing)
-    return _moved_tracks(past, tracks), notes
-
-
-def _moved_tracks(before: pa.Table, after: pa.Table) -> int:
-    """Tracks that have another split than before."""
-    at = pc.index_in(before["track_id"], after["track_id"].combine_chunks())
-    here = pc.is_valid(at)
-    old, new = before["split"].filter(here), after["split"].take(at.drop_null())
-    return int(planning.differ(old, new).sum())
 
 
 def reslice(store: Store, slicing: Slicing) -> Store:

@@ -81,6 +81,10 @@ class Library:
         return {int(shard.stem): stamps(shard) for shard in shards}
 
 
+def splits_in(path: Path) -> dict[str, str]:
+    return {row["track_id"]: row["split"] for row in Store.open(path).tracks.to_pylist()}
+
+
 @pytest.fixture
 def library(tmp_path: Path, scheduler: str) -> Library:
     """Two genre folders of six clips, each by an unknown artist."""
@@ -433,6 +437,58 @@ class TestSplits:
         assert library.shard_stamps() == shards
         assert sorted(library.splits.values()) == sorted(splits.values())
         assert mgc("verify", library.path).code == 0
+
+    def test_stores_of_one_dataset_keep_the_same_ones(self, library, tmp_path):
+        library.extract()
+        other = "mel:n_mels=16,n_fft=512"
+        library.extract("--slice", "0.3", feature=other)
+        (mel,) = library.data.glob("features/songs/mel-*")
+        frames = {path: data for path, data in tree(mel).items() if ".zarr/" in path}
+        outcome = mgc("split", library.path, "--redo", "--seed", 1)
+        assert outcome.code == 0
+        assert f"{mel.name}: " in outcome.out
+        assert splits_in(mel) == library.splits
+        assert {path: data for path, data in tree(mel).items() if ".zarr/" in path} == frames
+        assert Store.open(mel).slicing.seconds == 0.3
+        assert mgc("verify", mel).code == 0
+        before = stamps(mel)
+        assert mgc("split", library.path, "--redo", "--seed", 1).code == 0
+        assert stamps(mel) == before
+        # Where a run of `extract` moves tracks in one of them, it says how the other gets the same.
+        track_id = next(iter(library.splits))
+        file = write_list(tmp_path / "one.csv", [{"track_id": track_id, "split": "test"}])
+        was = library.splits[track_id]
+        assert was == "training"
+        said = library.try_extract("--splits", file, scheduler=NOBODY).err
+        assert f"{mel.name}: 1 tracks have another split there; `mgc split {mel} --splits" in said
+        command = said.split("`")[1].split()
+        assert mgc(*command[1:]).code == 0
+        assert splits_in(mel) == library.splits
+        assert library.splits[track_id] == "test"
+
+    def test_none_is_changed_where_another_is_unfinished(self, library):
+        library.extract()
+        library.extract(feature="mel:n_mels=16,n_fft=512")
+        (mel,) = library.data.glob("features/songs/mel-*")
+        (mel / "published.json").unlink()
+        before = tree(library.path)
+        outcome = mgc("split", library.path, "--redo", "--seed", 1)
+        assert outcome.error.startswith(f"{mel}: its extraction is unfinished; ")
+        assert tree(library.path) == before
+
+    def test_redo_keeps_to_what_was_said_of_the_dataset(self, tmp_path, scheduler):
+        """`--audio-root` and `--genre-column` had to be repeated."""
+        audio = write_genres(tmp_path / "audio", tracks=4, seconds=0.5)
+        rows = [{"path": path.relative_to(audio), "style": path.parent.name} for path in sorted(audio.glob("*/*.wav"))]
+        listed = write_list(tmp_path / "songs.csv", rows)
+        said = ("--audio-root", audio, "--genre-column", "style")
+        where = ("--out", tmp_path / "out", "--scheduler", scheduler, "--seed", 5)
+        made = mgc("extract", "--dataset", listed, *said, *where, "--feature", FEATURE, "--slice", "0.4", "--json")
+        assert made.code == 0, made.err
+        store = made.json["stores"][0]["store"]
+        before = splits_in(Path(store))
+        assert mgc("split", store, "--redo").code == 0
+        assert splits_in(Path(store)) == before  # the seed is remembered, too
 
     def test_without_options_it_shows_them(self, library):
         library.extract()
