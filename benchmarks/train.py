@@ -4,16 +4,16 @@
     python benchmarks/train.py --smoke            smallest sizes; the figures mean nothing
     python benchmarks/train.py --device cuda      steps, epoch and resident reads on a GPU
 
-Stores are made up: tracks of 30 s of noise, which compresses less than music; shards of large ones are links to a few.
-Steps are updates by `models.learner` of batches that come from the stream, by its residency, or whose frames are
+Stores are made up: tracks of 30 s of noise, which compresses less than music; shards of large ones are links to a
+few. Steps are updates by `models.learner` of batches that come from the stream, by its residency, or whose frames are
 computed of a resident waveform store (`--frontend device`), or that are the same random tensors each time, already on
-the device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader with
-two worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by WebDataset
-(where it is installed) from tar files; and, in memory, a plain gather of the same windows by the device. Start-up of
-workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least and most. The
-epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it have the same random
-tensors each time: what is between them is the stream and Python. Memory is the peak of a process that reads an epoch,
-less what it has before it opens the store.
+the device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader
+with two worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by
+WebDataset (where it is installed) from tar files; and, in memory, a plain gather of the same windows by the device.
+Start-up of workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least
+and most. The epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it
+have the same random tensors each time: what is between them is the stream and Python. Memory is the peak of a process
+that reads an epoch, less what it has before it opens the store.
 """
 
 from __future__ import annotations
