@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline import audio
 from pipeline.audio import Unusable
@@ -17,21 +17,24 @@ from pipeline.remote import RemotePath, Status, below, scratch
 #: Times a file that changes while it is read is read before it is given up until the next run.
 READINGS = 2
 
+#: Where the paths of a dataset begin.
+Root: TypeAlias = bytes | Path | RemotePath
 
-def status(root: bytes | RemotePath, path: bytes) -> os.stat_result | Status:
+
+def status(root: Root, path: bytes) -> os.stat_result | Status:
     """What the file system, or the server, says of an audio file.
 
     Raises:
         Unusable: `missing`, `not-a-file` or `unreadable`.
     """
     if not isinstance(root, RemotePath):
-        return audio.status(os.path.join(root, path))  # noqa: PTH118  names need not be text
+        return audio.status(_joined(root, path))
     with _refusals():
         return below(root, path).stat()
 
 
 @contextlib.contextmanager
-def at_hand(root: bytes | RemotePath, path: bytes, row: dict[str, Any]) -> Iterator[bytes]:
+def at_hand(root: Root, path: bytes, row: dict[str, Any]) -> Iterator[bytes]:
     """The name of an audio file that can be opened.
 
     Of an object it is that of a copy, one at a time; what the server says of its size and time enters the row.
@@ -40,7 +43,7 @@ def at_hand(root: bytes | RemotePath, path: bytes, row: dict[str, Any]) -> Itera
         Unusable: there is no object, or it cannot be read.
     """
     if not isinstance(root, RemotePath):
-        yield os.path.join(root, path)  # noqa: PTH118  names need not be text
+        yield _joined(root, path)
         return
     with tempfile.TemporaryDirectory(prefix="mgc-", dir=scratch()) as folder:
         copy = Path(folder) / os.fsdecode(path.rpartition(b"/")[2][-200:])  # FFmpeg looks at names, too
@@ -49,6 +52,30 @@ def at_hand(root: bytes | RemotePath, path: bytes, row: dict[str, Any]) -> Itera
             yield os.fsencode(copy)
         finally:
             row |= signature(found)
+
+
+def readable(root: Root, path: bytes) -> bool:
+    """Whether an audio file can be read."""
+    if isinstance(root, RemotePath):
+        return below(root, path).readable()
+    return os.access(_joined(root, path), os.R_OK)
+
+
+def content_hash(root: Root, path: bytes) -> str:
+    """The content hash of an audio file.
+
+    Raises:
+        Unusable: it is no file that can be read.
+        OSError: there is no such object, or no server can be reached.
+    """
+    if isinstance(root, RemotePath):
+        with below(root, path).fetched() as copy:
+            return audio.inspect(os.fsencode(copy)).content_hash
+    return audio.inspect(_joined(root, path)).content_hash
+
+
+def _joined(root: bytes | Path, path: bytes) -> bytes:
+    return os.path.join(os.fsencode(root), path)  # noqa: PTH118  names need not be text
 
 
 def _fetch(root: RemotePath, path: bytes, copy: Path, row: dict[str, Any]) -> Status:

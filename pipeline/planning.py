@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import audio, augment, files, manifest, remote, verify
+from pipeline import audio, augment, files, manifest, originals, remote, verify
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
-from pipeline.remote import Place, RemotePath, ServerError, below, statuses
+from pipeline.remote import Place, RemotePath, ServerError, statuses
 from pipeline.store import Store
 from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, completed, unescape
 
@@ -284,7 +284,7 @@ _GONE_UNKNOWN = _GONE | {"detail": None}
 def _moved(root: Place, path: bytes, row: dict, size: int | None, mtime: int | None, *, retried: bool) -> dict | None:
     """New values of a track whose file has another name, size or time; None where it must be decoded again."""
     if retried:
-        return None if _readable_audio(root, path) else {}
+        return None if originals.readable(root, path) else {}
     if size is None:
         if row["reason"] == "missing":
             return {}
@@ -292,28 +292,13 @@ def _moved(root: Place, path: bytes, row: dict, size: int | None, mtime: int | N
     if row["reason"] == "missing" and not row["n_frames"]:
         return None
     try:
-        content_hash = _content_hash(root, path)
+        content_hash = originals.content_hash(root, path)
     except (audio.Unusable, FileNotFoundError, PermissionError):
         return None
     if content_hash != row["content_hash"]:
         return None
     back = {"status": "ok", "reason": None} if row["reason"] == "missing" else {}
     return back | {"size": size, "mtime_ns": mtime}
-
-
-def _readable_audio(root: Place, path: bytes) -> bool:
-    """Whether the file at a path from the root can be read."""
-    if isinstance(root, RemotePath):
-        return below(root, path).readable()
-    return os.access(os.path.join(os.fsencode(root), path), os.R_OK)  # noqa: PTH118  need not be text
-
-
-def _content_hash(root: Place, path: bytes) -> str:
-    """The content hash of the file at a path from the root."""
-    if isinstance(root, RemotePath):
-        with below(root, path).fetched() as copy:
-            return audio.inspect(os.fsencode(copy)).content_hash
-    return audio.inspect(os.path.join(os.fsencode(root), path)).content_hash  # noqa: PTH118  need not be text
 
 
 def _relabelled(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
