@@ -392,7 +392,7 @@ def explain_output(error: OSError, what: Place) -> MgcError:
 
 
 def explain_remote(error: OSError) -> MgcError:
-    """One line with a remedy for what `remote.attempt` says."""
+    """One line with a remedy for what `servers.attempt` says."""
     remedies = {
         errno.ENOENT: "check the URL; mgc makes no buckets",
         errno.EACCES: "check the credentials in the environment, and what they allow",

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.remote import RemotePath, attempt
+from pipeline.remote import RemotePath
+from pipeline.servers import attempt
 
 #: Seconds until a lock expires that is not renewed, and between renewals. Clocks may differ by less than the first.
 EXPIRY_S = 180
@@ -133,7 +134,7 @@ def held(path: RemotePath, what: str) -> Iterator[Lease]:
 
 def _etag(path: RemotePath) -> str:
     """What the server calls this state of the object: its ETag, on `gs` its generation."""
-    info = attempt(path, lambda system, name: system.info(name))
+    info = attempt(path.url, lambda system, name: system.info(name))
     return str(info.get("generation") or info.get("ETag") or info.get("etag") or "")
 
 
@@ -156,7 +157,7 @@ def _replace(path: RemotePath, data: bytes, etag: str) -> None:
         except FileNotFoundError:
             raise FileExistsError(errno.EEXIST, "none by now", path.url) from None
 
-    attempt(path, put)
+    attempt(path.url, put)
 
 
 def _put_s3(system: Any, bucket: str, key: str, data: bytes, etag: str) -> None:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from pipeline import files, remote
 from pipeline.errors import StoreError
-from pipeline.remote import RemotePath, ServerError
+from pipeline.remote import RemotePath
+from pipeline.servers import ServerError
 from pipeline.slicing import SLICE_SCHEMA, Slicing, cut
 from pipeline.store import FILES_KEY, Store
 from pipeline.tracks import MANIFEST_SCHEMA, completed, stored

@@ -18,7 +18,8 @@ from pipeline import audio, augment, files, manifest, originals, remote, verify
 from pipeline.datasets import Dataset
 from pipeline.errors import StoreError
 from pipeline.features import FeatureSpec
-from pipeline.remote import Place, RemotePath, ServerError, statuses
+from pipeline.remote import Place, RemotePath, statuses
+from pipeline.servers import ServerError
 from pipeline.store import Store
 from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, completed, unescape
 

@@ -1,23 +1,19 @@
 """Objects at URLs: what mgc does of paths, with object stores and web servers through fsspec.
 
 Objects appear whole or not at all, and folders are but beginnings of names: nothing is renamed, nothing is locked.
-Credentials come from where each library looks for them (environment, configuration files, the machine's role), and are
-no part of a URL here, since URLs are stored and printed.
+Credentials are no part of a URL here, since URLs are stored and printed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import os
 import posixpath
-import random
 import re
 import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,16 +22,11 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from pipeline.errors import MgcError, SpecError
+from pipeline.servers import ServerError, attempt, file_system
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-#: Times that a request is made before a failure that may pass counts, and seconds before the first repetition.
-ATTEMPTS = 4
-PAUSE_S = 0.5
-#: Seconds to reach a server, and to wait for its next bytes: with `ATTEMPTS`, nobody waits for a dead host for minutes.
-CONNECT_S = 5
-READ_S = 60
 #: Requests at a time where many objects are wanted.
 AT_ONCE = 16
 #: Objects beyond which listing all of a folder takes less time than to ask for each.
@@ -46,29 +37,6 @@ WRITABLE = ("s3", "gs", "memory")
 _URL = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 #: What may stand in the path of a web address as it is; among it what begins an escape.
 _PLAIN = "/%:[]!$&'()*+,;=@-._~"
-_INSTALL = {"s3": "mgc[s3]", "gs": "mgc[gs]", "http": "mgc[http]", "https": "mgc[http]"}
-_LIBRARY = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
-
-#: Names of exceptions (botocore, aiohttp, gcsfs, google.auth, fsspec, the standard library), which are imported with
-#: their libraries only.
-_NO_CREDENTIALS = {
-    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
-    "DefaultCredentialsError", "RefreshError", "NonRetryableError",
-}  # fmt: skip
-_UNREACHABLE = {"ConnectionError", "ClientConnectionError", "ProxyConnectionError", "gaierror", "TransportError"}
-_PASSING = {
-    "TimeoutError", "FSTimeoutError", "IncompleteRead", "IncompleteReadError", "HTTPClientError",
-    "ResponseStreamingError", "ResponseParserError", "ClientPayloadError", "ChecksumError",
-}  # fmt: skip
-_PASSING_ERRNO = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.ETIMEDOUT)
-
-
-class ServerError(OSError):
-    """A server cannot be reached, fails or refuses: nothing is known of the object."""
-
-
-class RefusedError(ServerError, PermissionError):
-    """A server refuses, or there are no credentials."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +57,7 @@ class Status:
 class RemotePath:
     """An object, or the common beginning of the names of some, with the methods of `pathlib.Path` that are used here.
 
-    What goes wrong is an `OSError` with the URL as its `filename`, after `ATTEMPTS` where it may pass.
+    What goes wrong is an `OSError` with the URL as its `filename`, after several attempts where it may pass.
 
     Attributes:
         url: without a slash at its end.
@@ -145,7 +113,7 @@ class RemotePath:
         Raises:
             FileNotFoundError: there is none of this name.
         """
-        info = attempt(self, lambda system, path: system.info(path))
+        info = attempt(self.url, lambda system, path: system.info(path))
         if info["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, "no object has this name", self.url)
         return _status(info)
@@ -182,7 +150,7 @@ class RemotePath:
     def _entries(self) -> list[tuple[str, bool]]:
         self._require_listing()
         try:
-            entries = attempt(self, lambda system, path: system.ls(path, detail=True))
+            entries = attempt(self.url, lambda system, path: system.ls(path, detail=True))
         except FileNotFoundError:
             return []
         own = self._inside().rstrip("/")
@@ -193,7 +161,7 @@ class RemotePath:
     def below(self) -> dict[str, Status]:
         """Every object below this name at any depth, by its path from here, sorted."""
         self._require_listing()
-        found = attempt(self, lambda system, path: system.find(path, detail=True))
+        found = attempt(self.url, lambda system, path: system.find(path, detail=True))
         own = self._inside().rstrip("/") + "/"
         return {
             name.removeprefix(own): _status(info)
@@ -206,7 +174,7 @@ class RemotePath:
             raise MgcError(f"{self.url}: web servers list no folders", "name a CSV or Parquet list of the tracks")
 
     def _inside(self) -> str:
-        return _system(self.protocol)._strip_protocol(self.url)
+        return file_system(self.protocol)._strip_protocol(self.url)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -217,10 +185,10 @@ class RemotePath:
             FileNotFoundError: there is none of this name.
         """
         if self.protocol != "s3":
-            return attempt(self, lambda system, path: system.cat_file(path))
+            return attempt(self.url, lambda system, path: system.cat_file(path))
         try:
             # A range: of a whole object s3fs asks for the size first, which doubles the requests.
-            return attempt(self, lambda system, path: system.cat_file(path, start=0))
+            return attempt(self.url, lambda system, path: system.cat_file(path, start=0))
         except (FileNotFoundError, ServerError):
             raise
         except OSError:  # an empty object has no range
@@ -230,7 +198,7 @@ class RemotePath:
 
     def fetch(self, file: Path) -> None:
         """Copy the object to a file on this machine."""
-        attempt(self, lambda system, path: system.get_file(path, str(file)))
+        attempt(self.url, lambda system, path: system.get_file(path, str(file)))
 
     @contextlib.contextmanager
     def fetched(self) -> Iterator[Path]:
@@ -243,7 +211,7 @@ class RemotePath:
     def readable(self) -> bool:
         """Whether the object can be read."""
         try:
-            attempt(self, lambda system, path: system.cat_file(path, start=0, end=1))
+            attempt(self.url, lambda system, path: system.cat_file(path, start=0, end=1))
             return True
         except OSError:
             return False
@@ -252,7 +220,7 @@ class RemotePath:
 
     def write_bytes(self, data: bytes) -> None:
         """Put an object in place of whatever has its name."""
-        attempt(self, lambda system, path: system.pipe_file(path, data))
+        attempt(self.url, lambda system, path: system.pipe_file(path, data))
 
     def create(self, data: bytes) -> None:
         """Put an object where there is none of its name.
@@ -260,16 +228,16 @@ class RemotePath:
         Raises:
             FileExistsError: there is one.
         """
-        attempt(self, lambda system, path: system.pipe_file(path, data, mode="create"))
+        attempt(self.url, lambda system, path: system.pipe_file(path, data, mode="create"))
 
     def upload(self, file: Path) -> None:
         """Put a file of this machine in place of whatever has this name."""
-        attempt(self, lambda system, path: system.put_file(str(file), path))
+        attempt(self.url, lambda system, path: system.put_file(str(file), path))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""
         with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
-            attempt(self, lambda system, path: system.rm_file(path))
+            attempt(self.url, lambda system, path: system.rm_file(path))
 
     def remove(self) -> None:
         """Remove the object of this name, and all below it."""
@@ -402,119 +370,6 @@ def scratch() -> str:
         with contextlib.suppress(ValueError):
             return distributed.get_worker().local_directory
     return tempfile.gettempdir()
-
-
-def attempt(place: RemotePath, request: Callable[[Any, str], T]) -> T:
-    """Make a request, and make it again after a pause where what went wrong may pass.
-
-    Args:
-        place: what it is about.
-        request: given fsspec's file system and the path in it.
-
-    Raises:
-        OSError: what is wrong, with the URL as `filename`; a FileNotFoundError, PermissionError or FileExistsError
-            where it is that.
-    """
-    system = _system(place.protocol)
-    for left in reversed(range(1 if place.protocol == "gs" else ATTEMPTS)):  # gcsfs itself makes six
-        try:
-            return request(system, system._strip_protocol(place.url))
-        except Exception as error:
-            explained, passing = _explained(error, place.url)
-            if not passing or not left:
-                raise explained from error
-        time.sleep(PAUSE_S * 2 ** (ATTEMPTS - 1 - left) * random.uniform(0.5, 1))
-    raise AssertionError
-
-
-def _explained(error: Exception, url: str) -> tuple[OSError, bool]:
-    """An error of any library as one of the operating system's, and whether it may pass.
-
-    gcsfs gives status codes as numbers or as text, and tells of a refusal by the words of a plain OSError.
-    """
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception) and _told(error.__cause__):
-        error = error.__cause__  # fsspec calls whatever happened to a web server a missing file
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    text = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-    if type(error) is OSError and text.startswith("Forbidden: "):  # gcsfs
-        status, text = 403, str(error).splitlines()[-1][:200]
-    code = None
-    for told in (error.__cause__, error):  # botocore's error, which s3fs translates, or lets through
-        if isinstance(response := getattr(told, "response", None), dict):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            code = response.get("Error", {}).get("Code")
-            text = response.get("Error", {}).get("Message") or text
-    if isinstance(status, str) and status.isdigit():
-        status = int(status)
-    number = getattr(error, "errno", None)
-    if kinds & _NO_CREDENTIALS:
-        return RefusedError(errno.EACCES, "no credentials in the environment", url), False
-    if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
-        return FileExistsError(errno.EEXIST, "there is another object of this name", url), False
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
-        bucket = "bucket" in text and "not exist" in text
-        return FileNotFoundError(errno.ENOENT, "no such bucket" if bucket else "no object has this name", url), False
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return RefusedError(errno.EACCES, f"the server refuses it ({text})", url), False
-    if kinds & _UNREACHABLE:
-        return ServerError(errno.EHOSTUNREACH, "the server cannot be reached", url), True
-    if status in (408, 429) or (isinstance(status, int) and status >= 500):
-        return ServerError(errno.EIO, f"the server fails ({text})", url), True
-    if kinds & _PASSING or number in _PASSING_ERRNO:
-        return ServerError(errno.EIO, f"the connection or the server fails ({text})", url), True
-    return OSError(number or errno.EIO, text, url), False
-
-
-def _told(cause: Exception) -> bool:
-    """Whether the cause of a missing file says that it is not missing."""
-    kinds = {kind.__name__ for kind in type(cause).__mro__}
-    return "ClientError" in kinds or bool(kinds & (_UNREACHABLE | _PASSING))
-
-
-@functools.cache
-def _system(protocol: str) -> Any:
-    """fsspec's file system of a protocol. Its own listings are never remembered: others write, too.
-
-    Raises:
-        MgcError: the library is not installed.
-    """
-    import fsspec
-
-    settings: dict[str, Any] = {}
-    try:
-        if protocol == "s3":
-            once = {"total_max_attempts": 1, "mode": "standard"}
-            limits = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": once}
-            settings = {"config_kwargs": limits, "use_listings_cache": False}
-        elif protocol in ("http", "https"):
-            import aiohttp
-
-            # Paths are quoted here. `trust_env`: proxies, and ~/.netrc for credentials.
-            patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
-            settings = {"encoded": True, "client_kwargs": {"timeout": patience, "trust_env": True}}
-        elif protocol == "gs":
-            import logging
-
-            import aiohttp
-            from gcsfs.core import GCSFileSystem
-
-            # What is said here is said in one line, and not before it counts.
-            logging.getLogger("gcsfs").addHandler(logging.NullHandler())
-            patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
-            # Not `gcsfs.GCSFileSystem`, which asks over another channel what kind of bucket it is: where nobody
-            # answers, as with an emulator, a minute before each request.
-            return GCSFileSystem(requests_timeout=patience, use_listings_cache=False)
-        elif protocol != "memory":
-            settings = {"use_listings_cache": False}
-        system = fsspec.filesystem(protocol, **settings)
-    except ImportError as error:
-        missing = _LIBRARY.get(protocol)
-        install = f"pip install '{_INSTALL[protocol]}'" if missing else str(error)
-        raise MgcError(f"{protocol}:// needs {missing or 'another library'}", install) from None
-    if protocol == "s3":
-        system.retries = 1  # those here are enough
-    return system
 
 
 def _status(info: dict[str, Any]) -> Status:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import tree
 
-from pipeline import remote
+from pipeline import servers
 from pipeline.remote import RemotePath
 
 BUCKET = "s3://music-bucket"
@@ -51,9 +51,9 @@ def _environment(values: dict[str, str]) -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
-        remote._system.cache_clear()
+        servers.file_system.cache_clear()
         yield values
-    remote._system.cache_clear()
+    servers.file_system.cache_clear()
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def bucket() -> Iterator[dict[str, str]]:
     }
     moto = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with _process(moto, port), _environment(values) as environment:
-        remote._system("s3").call_s3("create_bucket", Bucket=BUCKET.removeprefix("s3://"))
+        servers.file_system("s3").call_s3("create_bucket", Bucket=BUCKET.removeprefix("s3://"))
         yield environment
 
 

@@ -22,7 +22,7 @@ from commands import Outcome, mgc, tree
 from music import write_genres
 from objects import GS_BUCKET, content, gs_bucket, put
 
-from pipeline import lease, remote
+from pipeline import lease, servers
 from pipeline.errors import MgcError
 from pipeline.remote import RemotePath
 from pipeline.store import Store
@@ -185,11 +185,11 @@ def test_what_goes_wrong_is_said_in_one_line(server: dict[str, str], music: Path
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, remote.RefusedError, "the server refuses it"),
-        (403, remote.RefusedError, "the server refuses it"),
+        (401, servers.RefusedError, "the server refuses it"),
+        (403, servers.RefusedError, "the server refuses it"),
         (404, FileNotFoundError, "no object has this name"),
         (412, FileExistsError, "another object of this name"),
-        (503, remote.ServerError, "the server fails"),
+        (503, servers.ServerError, "the server fails"),
     ],
 )
 def test_what_gcsfs_says_of_a_status(status: int, kind: type[OSError], words: str) -> None:
@@ -199,5 +199,5 @@ def test_what_gcsfs_says_of_a_status(status: int, kind: type[OSError], words: st
         validate_response(status, json.dumps({"error": {"code": status, "message": "because"}}), "b/bucket/o/x")
 
     with pytest.raises(kind, match=words) as caught:
-        remote.attempt(RemotePath("gs://bucket/x"), answer)
+        servers.attempt("gs://bucket/x", answer)
     assert caught.value.filename == "gs://bucket/x"

@@ -26,7 +26,7 @@ from commands import mgc, tree
 from music import write_genres, write_list
 from objects import BUCKET, bucket, content, free_port, put
 
-from pipeline import lease, remote
+from pipeline import lease, remote, servers
 from pipeline.errors import MgcError, SpecError, StoreError
 from pipeline.remote import RemotePath
 from pipeline.store import Store
@@ -135,7 +135,7 @@ class TestAStoreOfObjects:
     def test_publishing_asks_once_for_each_fragment_and_for_several_at_a_time(
         self, store: RemotePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        system, asked, under_way, most = remote._system("s3"), [], [0], [0]
+        system, asked, under_way, most = servers.file_system("s3"), [], [0], [0]
         call = system._call_s3
 
         async def counting(method: str, *arguments: object, **options: object) -> object:
@@ -423,12 +423,12 @@ class TestErrors:
         assert "stores are not written to https://" in extract(music, "https://host/features", None).error
 
     def test_a_server_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
         with pytest.raises(OSError, match="the server cannot be reached"):
             RemotePath(f"http://127.0.0.1:{free_port()}/x").stat()
 
     def test_what_a_web_server_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
         asked = []
 
         class Answers(BaseHTTPRequestHandler):
@@ -452,8 +452,8 @@ class TestErrors:
             for word, kind, text, times in (
                 ("403", PermissionError, "refuses", 1),
                 ("404", FileNotFoundError, "no object", 1),
-                ("503", remote.ServerError, "server fails", remote.ATTEMPTS),
-                ("cut", remote.ServerError, "server fails", remote.ATTEMPTS),
+                ("503", servers.ServerError, "server fails", servers.ATTEMPTS),
+                ("cut", servers.ServerError, "server fails", servers.ATTEMPTS),
             ):
                 asked.clear()
                 with pytest.raises(kind, match=text):
@@ -464,18 +464,18 @@ class TestErrors:
             server.shutdown()
 
     def test_what_may_pass_is_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
         path, calls = RemotePath("memory://a/b"), []
 
         def request(error: Exception) -> str:
             calls.append(error)
-            if len(calls) < remote.ATTEMPTS:
+            if len(calls) < servers.ATTEMPTS:
                 raise error
             return "at last"
 
-        assert remote.attempt(path, lambda *_: request(TimeoutError("slow"))) == "at last"
-        assert len(calls) == remote.ATTEMPTS
+        assert servers.attempt(path.url, lambda *_: request(TimeoutError("slow"))) == "at last"
+        assert len(calls) == servers.ATTEMPTS
         calls.clear()
         with pytest.raises(PermissionError):
-            remote.attempt(path, lambda *_: request(PermissionError("no")))
+            servers.attempt(path.url, lambda *_: request(PermissionError("no")))
         assert len(calls) == 1
