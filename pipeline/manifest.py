@@ -40,7 +40,7 @@ def read_fragment(store: Store, shard: int) -> pa.Table | None:
 
 def read_fragments(store: Store, shards: Iterable[int]) -> Iterator[pa.Table | None]:
     """What `read_fragment` returns for each of some shards."""
-    return remote.several(lambda shard: _read(store, shard)[0], shards, store.path)
+    return remote.several(lambda shard: read_fragment(store, shard), shards, store.path)
 
 
 def require_fragments(store: Store, shards: Iterable[int]) -> Iterator[tuple[pa.Table, list]]:
