@@ -170,3 +170,11 @@ def test_train_prints_finite_figures_of_every_part(tmp_path: Path) -> None:
         assert len(figures) >= 2
         assert all(math.isfinite(figure) and figure > 0 for figure in figures)
     assert f"command: {json.loads(record.read_text())['command']}" in out
+
+
+@pytest.mark.slow
+def test_baselines_prints_what_fitting_and_training_hold() -> None:
+    fitting, training = tables(run(BENCHMARKS / "baselines.py", "--smoke", "--systems", "moments/knn", "--tracks", 80))
+    assert list(fitting) == ["moments/knn"]
+    assert {"slices": "560", "frames, MB": "13"}.items() <= training["80"].items()
+    assert float(training["80"]["peak, MB"]) > 100
