@@ -121,7 +121,8 @@ def test_rounded_samples_are_another_matter(library: dict[str, Store]) -> None:
 
 
 def test_a_length_in_blocks_becomes_one_of_the_same_seconds(library: dict[str, Store], tmp_path: Path) -> None:
-    store = make_store(tmp_path / "blocks", Waveform(), Slicing(seconds=None, frames=128), seconds=(6.0,))
+    cut = Slicing(seconds=None, frames=128)
+    store = make_store(tmp_path / "blocks", Waveform(), cut, tracks={"training": 1}, seconds=(3.0,))
     assert Computed.of(store, Mel()).slicing.frames == 128
     assert Computed.of(store, Mel(hop_length=604)).slicing.frames == 108  # 127 * 512 samples, and one more frame
     assert computed(library).slicing == library[EXACT].slicing

@@ -55,7 +55,8 @@ def test_frames_are_librosas(spec: Spectral) -> None:
 
 def test_memory_does_not_grow_and_autocast_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Mfcc()
-    batch = torch.from_numpy(np.stack([sound(spec.sr), sound(spec.sr)[::-1].copy()]))
+    samples = sound(spec.sr)[-20_000:]  # some of the tone, and silence
+    batch = torch.from_numpy(np.stack([samples, samples[::-1]]))
     at_once = FrontEnd(spec)(batch)
     monkeypatch.setattr(frontend, "_TRANSFORMED", 1)
     with torch.autocast("cpu", torch.bfloat16):

@@ -79,8 +79,6 @@ def test_a_run_learns_what_it_would_learn_from_stored_frames(waves: Store, tmp_p
             assert one[name] == pytest.approx(other[name], rel=1e-3)
     found, expected = (np.stack(predict(run)["probabilities"].to_pylist()) for run in (ours, theirs))
     np.testing.assert_allclose(found, expected, atol=2e-3)
-    one, other = (evaluate([run], n_resamples=10) for run in (ours, theirs))
-    assert one.by_track.confusion == other.by_track.confusion
 
 
 def _frames(waves: Store, tracks: dict, name: str, spec: Mel) -> np.ndarray:
@@ -192,7 +190,7 @@ class TestStores:
         assert isinstance(second, Computed)
         run = quiet([first, second], tmp_path / "runs", model=TWOFOLD.id, epochs=1)
         assert [source.waveform for source in run.sources] == [None, waves.spec]
-        assert evaluate([run], n_resamples=10).n_tracks == TRACKS["test"]
+        assert len(predict(run, split="validation")) == 3 * TRACKS["validation"]
 
     @pytest.mark.parametrize(
         ("id", "spec", "message"),
