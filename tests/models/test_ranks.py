@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import MGC
+from commands import MGC, mgc
 from pair import PLAIN, STOPPED
 from stores import make_store
 from tiny import TINY
@@ -184,6 +184,18 @@ def test_work_that_cannot_be_shared(tmp_path: Path, size: int, options: dict[str
     with pytest.raises(SpecError, match=problem):
         prepare(store, Options(**options), tmp_path / "runs", ranks=Ranks(size=size))
     assert not (tmp_path / "runs").exists()
+
+
+def test_options_that_contradict_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mgc("train", "--find-lr", "--nproc", 2)
+    assert (found.code, found.error) == (2, "--nproc 2: one process finds the learning rate; leave out --nproc")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = mgc("train", "--nproc", 2)
+    assert (found.code, found.error) == (2, "--nproc 2: this is one of 3 processes; leave the option out")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with ranks.join() as processes:
+        assert processes is ALONE
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
