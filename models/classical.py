@@ -124,8 +124,9 @@ def _joined(batches: list[Batch]) -> Batch:
 def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | None], n_folds: int = 5) -> Folds:
     """Row indices (training, held out) of cross-validation folds that no artist straddles.
 
-    Where a genre has a single artist no track straddles them instead; where it has few, there are fewer folds. (As of
-    scikit-learn 1.9 the calibrated classifier cannot hand groups on to a splitter, hence indices.)
+    Of a genre that has a single artist no track straddles them instead, and of no genre where even that is not enough;
+    where one has few, there are fewer folds. (As of scikit-learn 1.9 the calibrated classifier cannot hand groups on to
+    a splitter, hence indices.)
 
     Args:
         y: class indices `(slices,)`.
@@ -140,7 +141,9 @@ def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | 
 
     classes = np.unique(y)
     known = [track if artist is None else artist for track, artist in zip(tracks, artists, strict=True)]
-    for groups in (np.asarray(known, dtype=str), np.asarray(tracks, dtype=str)):
+    by_artist, by_track = np.asarray(known, dtype=str), np.asarray(tracks, dtype=str)
+    lone = [label for label in classes if len(np.unique(by_artist[y == label])) == 1]
+    for groups in (by_artist, np.where(np.isin(y, lone), by_track, by_artist), by_track):
         most = min(len(np.unique(groups[y == label])) for label in classes)
         for n in range(min(n_folds, most), 1, -1):
             folds = list(StratifiedGroupKFold(n).split(y, y, groups))

@@ -53,7 +53,7 @@ class Search:
     """What cross-validation found.
 
     Attributes:
-        grouped_by: what no fold shares with another one, `artist`; `track` where a genre has a single artist.
+        grouped_by: what no fold shares with another one: `artist`, or where a genre has a single one `artist or track`.
         candidates: in the order of the grid.
     """
 
@@ -102,7 +102,7 @@ def search(
     from sklearn.base import clone
 
     folds = grouped_folds(y, tracks, artists)
-    by = "track" if _straddled(folds, artists) else "artist"
+    by = "artist or track" if _straddled(folds, artists) else "artist"
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     least = min(len(training) for training, _ in folds)
     possible = [point for point in points if point.get("n_neighbors", 0) <= least]
