@@ -20,11 +20,8 @@ TYPICAL = (
     "kth2020/cnn",
     "kth2020/crnn",
     "padova2023/late-fusion",
-    "ref/crnn-choi2017",
-    "ubc2020/prcnn-attention",
     "vit2021/lstm",
     "xu2022/googlenet",
-    "xu2022/mobilenet",
     "xu2022/mobilenet-v1",
 )
 

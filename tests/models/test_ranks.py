@@ -70,6 +70,7 @@ def both(pair: Path, name: str) -> list[Any]:
     return [json.loads((pair / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_see_each_slice_once_an_epoch(pair: Path) -> None:
     ours, theirs = both(pair, "rows")
     assert len(ours) == len(theirs) == 2 * STEPS
@@ -83,6 +84,7 @@ def test_two_processes_see_each_slice_once_an_epoch(pair: Path) -> None:
     assert ours[:STEPS] != ours[STEPS:]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, store: Store) -> None:
     run = run_of(pair, "plain")
     assert run.config["processes"] == 2
@@ -114,6 +116,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, sto
     torch.testing.assert_close(found["inputs"], network.inputs.state_dict(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "system"), [("plain", PLAIN), ("whole", TINY)])
 def test_scores_are_those_of_one_process(pair: Path, store: Store, name: str, system: registry.System) -> None:
     run = run_of(pair, name)
@@ -126,6 +129,7 @@ def test_scores_are_those_of_one_process(pair: Path, store: Store, name: str, sy
     assert run.summary["best"]["validation_loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_one_stops_both_and_resume_gives_the_same_bits(pair: Path) -> None:
     assert [ended["parts"] for ended in both(pair, "ended")] == ["finished", "finished"]  # the second time
     whole, parts = run_of(pair, "whole"), run_of(pair, "parts")
@@ -141,6 +145,7 @@ def test_ctrl_c_of_one_stops_both_and_resume_gives_the_same_bits(pair: Path) -> 
     assert stopped["epoch"] * STEPS + stopped["batch"] == STOPPED
 
 
+@pytest.mark.slow
 def test_what_happens_to_one_stops_both(pair: Path, store: Store) -> None:
     ended = both(pair, "ended")
     assert ended[0]["nan"] == ended[1]["nan"]
@@ -157,6 +162,7 @@ def test_what_happens_to_one_stops_both(pair: Path, store: Store) -> None:
     assert not run_of(pair, "dead").finished
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_by_as_many_processes(pair: Path) -> None:
     run = run_of(pair, "damaged")
     with pytest.raises(RunError, match=r"was begun by 2 processes, and these are 1; continue it with --nproc 2"):
