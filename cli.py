@@ -2,156 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from pipeline import remote
+from pipeline import console
+from pipeline.console import FOLDER, PLACE
 from pipeline.errors import MgcError, SpecError
 from pipeline.remote import Place
 from pipeline.workspace import Workspace
-
-
-class _Place(click.Path):
-    """A path on this machine, or a URL.
-
-    Args:
-        remote: whether it may be a URL.
-    """
-
-    def __init__(self, *, remote: bool) -> None:
-        super().__init__(path_type=Path)
-        self._remote = remote
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path."""
-        url = remote.parse(value) if isinstance(value, str) else None
-        if url is None:
-            return super().convert(value, param, ctx)
-        if not self._remote:
-            raise SpecError(f"{url}: a URL", "name a path on this machine here")
-        return url
-
-
-FOLDER = _Place(remote=False)
-PLACE = _Place(remote=True)
-
-
-class _Interrupted(Exception):
-    """Ctrl-C. Click would make an Abort of a KeyboardInterrupt and print an empty line, terminal or not."""
-
-
-class Group(click.Group):
-    """A group whose errors are one line on stderr: what is wrong; what to do."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """The context, whose `obj` is the command line."""
-        return super().make_context(info_name, args, parent, **extra | {"obj": list(args)})
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            if sys.stderr.isatty():
-                click.echo(err=True)  # the terminal shows ^C
-            raise _Interrupted from None
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
-        sys.exit(self._run(*args, **kwargs | {"standalone_mode": False}))
-
-    def _run(self, *args: Any, **kwargs: Any) -> int:
-        try:
-            return super().main(*args, **kwargs) or 0
-        except click.exceptions.Exit as stop:
-            return stop.exit_code
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-            return 0
-        except click.ClickException as error:
-            usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
-            return _fail(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", 2)
-        except (_Interrupted, click.Abort, KeyboardInterrupt):
-            return _fail("interrupted", "what is done is kept: the same command goes on, training with --resume", 130)
-        except SpecError as error:
-            return _fail(error.problem, error.remedy, 2)
-        except MgcError as error:
-            return _fail(error.problem, error.remedy, 1)
-        except OSError as error:
-            if not remote.is_url(error.filename):
-                return _fault(error)
-            from pipeline.files import explain_remote
-
-            explained = explain_remote(error)
-            return _fail(explained.problem, explained.remedy, 1)
-        except BrokenPipeError:
-            sys.stderr.close()  # or Python complains about it at exit
-            return 1
-        except Exception as error:
-            return _fault(error)
-
-
-def _fault(error: Exception) -> int:
-    problem = f"{type(error).__name__}: {_one_line(str(error))}"
-    return _fail(problem, "this is a fault in mgc; `--debug` shows where", 1)
-
-
-def _fail(problem: str, remedy: str, code: int) -> int:
-    if "--debug" in sys.argv and code != 130:
-        traceback.print_exc()
-    click.echo(f"error: {_one_line(problem)}" + (f"; {_one_line(remedy)}" if remedy else ""), err=True)
-    return code
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def common(command: Callable) -> Callable:
-    """Options of every command."""
-    data_dir = click.option(
-        "--data-dir",
-        type=FOLDER,
-        default="data",
-        envvar="MGC_DATA",
-        show_default=True,
-        help="Workspace of datasets, stores and runs [$MGC_DATA].",
-    )
-    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
-    return data_dir(debug(command))
-
-
-def json_option(command: Callable) -> Callable:
-    """`--json`: print plain values instead of text."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def dataset_options(command: Callable) -> Callable:
-    """Where the music and its labels are."""
-    for option in reversed(
-        [
-            click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
-            click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
-            click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
-            click.option("--subset", help="FMA: small, medium, large or full."),
-            click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
-            click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
-        ]
-    ):
-        command = option(command)
-    return command
 
 
 def training_options(command: Callable) -> Callable:
@@ -224,40 +89,7 @@ def several(command: Callable) -> Callable:
     return option(joined)
 
 
-def slicing_options(command: Callable) -> Callable:
-    """How tracks are cut."""
-    for option in reversed(
-        [
-            click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
-            click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
-            click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
-            click.option("--whole", is_flag=True, help="One slice per track: all of it."),
-            click.option("--offset", type=float, help="Seconds left out at the start of each track."),
-            click.option("--max-slices", type=int, help="Slices per track at most."),
-            click.option("--place", help="Which slices are kept: all, start, centre or random."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _slicing(options: dict[str, Any], seed: int = 0) -> Any:
-    """The `Slicing` that slicing options describe; None where none is given."""
-    from pipeline.slicing import Slicing
-
-    given = {
-        key: options[key] for key in ("frames", "overlap", "offset", "max_slices", "place") if options[key] is not None
-    }
-    if options["whole"]:
-        given["whole"] = True
-    if options["seconds"] is not None:
-        given["seconds"] = options["seconds"]
-    elif "frames" in given or "whole" in given:
-        given["seconds"] = None
-    return Slicing(**given, seed=seed) if given else None
-
-
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mgc")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
 def main() -> None:
@@ -271,7 +103,7 @@ def main() -> None:
 
 
 @main.command()
-@dataset_options
+@console.dataset_options
 @click.option("--name", help="What the dataset's stores are filed under.  [default: name of the folder or list]")
 @click.option(
     "--feature",
@@ -279,7 +111,7 @@ def main() -> None:
     multiple=True,
     help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats, [:key=value,...]; may be repeated.",
 )
-@slicing_options
+@console.slicing_options
 @click.option("--sr", type=int, help="Sample rate in Hz.")
 @click.option("--n-fft", type=int, help="Samples of the Fourier transform.")
 @click.option("--hop-length", type=int, help="Samples between frames.")
@@ -303,8 +135,8 @@ def main() -> None:
 @click.option("--timeout", type=float, default=300, show_default=True, help="Seconds that one file may take.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first; extract damaged shards again.")
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into the layout of one pass.")
-@json_option
-@common
+@console.json_option
+@console.common
 def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     """Decode a dataset once and store features of it.
 
@@ -320,7 +152,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     defaults = {name: options[name] for name in names if options[name] is not None}
     variants = augment.parse(options["augment"]) if options["augment"] is not None else None
     asked = [(parse_feature(text, defaults), variants or ()) for text in options["features"]]
-    slicing = _slicing(options)
+    slicing = console.slicing(options)
     if options["system"]:
         from models import overview
 
@@ -335,7 +167,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     workspace = Workspace(data_dir)
     dataset = _open_dataset(workspace, options)
     out = options["out"] or workspace.features(options["name"] or dataset.name)
-    echo = _echo(as_json)
+    echo = console.notes(as_json)
     for note in dataset.notes:
         echo(note)
     how = extraction.Options(
@@ -354,11 +186,11 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         if made and variants is None:
             echo(f"training tracks also as {', '.join(map(str, made))}, as studied; --augment none leaves that out")
         how = dataclasses.replace(how, variants=made)
-        done += extraction.extract(dataset, specs, out, how, echo=echo, progress=_bar("extract", "track"))
+        done += extraction.extract(dataset, specs, out, how, echo=echo, progress=console.bar("extract", "track"))
     reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in done]
     workspace.remember("store", done[-1].store.path)
     if as_json:
-        _print_json({"stores": reports})
+        console.print_json({"stores": reports})
     else:
         click.echo(
             "\n\n".join(summary.render(report, result.store) for report, result in zip(reports, done, strict=True))
@@ -414,22 +246,22 @@ def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
 
 @main.command("slice")
 @click.argument("store", type=PLACE, required=False)
-@slicing_options
+@console.slicing_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random places.")
-@json_option
-@common
+@console.json_option
+@console.common
 def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
     """Cut the tracks of a store anew, without decoding."""
     from pipeline import extract as extraction
     from pipeline import summary
 
-    slicing = _slicing(options, seed)
+    slicing = console.slicing(options, seed)
     if slicing is None:
         raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole")
     cut = extraction.reslice(_store(Workspace(data_dir), store), slicing)
     report = summary.summarise(cut)
     if as_json:
-        _print_json(report)
+        console.print_json(report)
     else:
         click.echo(summary.render(report, cut))
     return 0
@@ -440,9 +272,9 @@ def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **opti
 @click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split.")
 @click.option("--redo", is_flag=True, help="Draw the splits anew.")
 @click.option("--seed", type=int, help="Of the new splits.  [default: the store's]")
-@dataset_options
-@json_option
-@common
+@console.dataset_options
+@console.json_option
+@console.common
 def split(
     store: Place | None,
     splits: Path | None,
@@ -459,7 +291,7 @@ def split(
 
     workspace = Workspace(data_dir)
     opened = _store(workspace, store)
-    echo = _echo(as_json)
+    echo = console.notes(as_json)
     if redo or splits:
         if options["dataset"] is None:  # as it was described when the store was made, but for what is said here
             told = {name: options[name] for name in ("metadata", "subset", "genre_column", "audio_root")}
@@ -477,7 +309,7 @@ def split(
         opened = type(opened).open(opened.path)
     report = summary.summarise(opened)
     if as_json:
-        _print_json(report)
+        console.print_json(report)
     else:
         click.echo(summary.render_splits(report))
     return 0
@@ -485,8 +317,8 @@ def split(
 
 @main.command()
 @click.argument("path", type=PLACE, required=False, metavar="[STORE|RUN]")
-@json_option
-@common
+@console.json_option
+@console.common
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
     from pipeline import summary
@@ -497,14 +329,14 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 
         run = _run(workspace, path)
         if as_json:
-            _print_json(overview.describe_run(run))
+            console.print_json(overview.describe_run(run))
         else:
             click.echo(overview.render_run(run))
         return 0
     store = _store(workspace, path)
     report = summary.summarise(store)
     if as_json:
-        _print_json(report)
+        console.print_json(report)
     else:
         click.echo(summary.render(report, store))
     return 0
@@ -512,17 +344,17 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 
 @main.command()
 @click.argument("store", type=PLACE, required=False)
-@json_option
-@common
+@console.json_option
+@console.common
 def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
     """Check every byte of a store against its checksums."""
     from pipeline.verify import verify as check
 
     opened = _store(Workspace(data_dir), store)
-    problems = check(opened, _bar("verify", "shard"))
+    problems = check(opened, console.bar("verify", "shard"))
     if as_json:
         rows = [{"file": str(p.path), "shard": p.shard, "problem": p.what} for p in problems]
-        _print_json({"store": str(opened.path), "ok": not problems, "problems": rows})
+        console.print_json({"store": str(opened.path), "ok": not problems, "problems": rows})
     else:
         for problem in problems:
             click.echo(f"{problem.path}: {problem.what}")
@@ -536,8 +368,8 @@ def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
 
 @main.command()
 @click.option("--markdown", "as_markdown", is_flag=True, help="Everything about them, as in docs/systems.md.")
-@json_option
-@common
+@console.json_option
+@console.common
 def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     """List the systems that can be trained."""
     from models import catalogue, overview
@@ -547,7 +379,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
         return 0
     systems = overview.describe_systems()
     if as_json:
-        _print_json(systems)
+        console.print_json(systems)
     else:
         click.echo(overview.render_systems(systems))
     return 0
@@ -596,7 +428,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
 @click.option("--run", type=FOLDER, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
-@common
+@console.common
 @several
 def train(
     data_dir: Path,
@@ -706,8 +538,8 @@ def _say_trained(workspace: Workspace, run: Any) -> int:
 @click.option("--by-genre", is_flag=True, help="Precision, recall, F1 and support of each genre.")
 @click.option("--split", default="test", show_default=True, help="training, validation or test.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@json_option
-@common
+@console.json_option
+@console.common
 def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool) -> int:
     """Score a run on its own test tracks; several runs, or the run of an ensemble, by their mean probabilities."""
     workspace = Workspace(data_dir)
@@ -717,7 +549,7 @@ def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, da
 
     measured = evaluation.evaluate(opened, split=split, device=device)
     if as_json:
-        _print_json(measured.as_dict())
+        console.print_json(measured.as_dict())
     else:
         click.echo(report.text(measured, by_genre=by_genre))
     return 0
@@ -727,7 +559,7 @@ def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, da
 @click.option("--seed", type=int, default=0, show_default=True, help="Of music and training.")
 @click.option("--epochs", type=int, default=8, show_default=True, help="Epochs at most.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
-@common
+@console.common
 def demo(data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
     """Compose a small dataset, then extract, train and evaluate on it.
 
@@ -738,7 +570,7 @@ def demo(data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
 
     workspace = Workspace(data_dir)
     click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
-    audio = make_demo(workspace.root / "demo", seed=seed, progress=_bar("compose", "file"))
+    audio = make_demo(workspace.root / "demo", seed=seed, progress=console.bar("compose", "file"))
     here = ["--data-dir", str(data_dir)]
     some = ["--workers", str(workers)] if workers else []
     steps = (
@@ -782,40 +614,6 @@ def _store(workspace: Workspace, path: Place | None) -> Any:
     store = Store.open(path)
     workspace.remember("store", store.path)
     return store
-
-
-def _echo(quiet: bool) -> Callable[[str], None]:
-    """Notes for the user: on stdout, or on stderr where stdout is for JSON."""
-    return lambda line: click.echo(line, err=quiet)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
-    """A tqdm bar on a terminal; plain lines, a tenth of the work each, elsewhere."""
-
-    @contextlib.contextmanager
-    def bar(total: int) -> Iterator[Callable[[int], None]]:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            with tqdm(total=total, desc=label, unit=unit) as shown:
-                yield shown.update
-            return
-        done = said = 0
-
-        def advance(step: int) -> None:
-            nonlocal done, said
-            done += step
-            if done == total or (done - said) * 10 >= total:
-                said = done
-                click.echo(f"{label}: {done} of {total} {unit}s", err=True)
-
-        yield advance
-
-    return bar
 
 
 if __name__ == "__main__":

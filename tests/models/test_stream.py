@@ -298,6 +298,21 @@ def test_a_damaged_shard_is_named(tmp_path: Path, residency: stream.Residency, s
 # -- devices ----------------------------------------------------------------------------------------------------------
 
 
+def test_frames_that_stay_take_the_memory_that_is_told(store: Store) -> None:
+    stream = open_stream(store, residency="device")
+    list(stream.batches())
+    assert stream._everything.frames.nbytes == stream.nbytes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_frames_that_stay_take_the_memory_that_is_told_of_a_gpu(store: Store) -> None:
+    stream = open_stream(store, residency="device", device=torch.device("cuda"))
+    before = torch.cuda.memory_allocated()
+    for _ in stream.batches():
+        pass
+    assert torch.cuda.memory_allocated() - before == pytest.approx(stream.nbytes, rel=0.1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("residency", RESIDENCIES)
 def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, residency: stream.Residency) -> None:
