@@ -12,7 +12,7 @@ help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
 	@echo "make test         the tests that take seconds"
 	@echo "make test-all     all tests, the slow ones too"
-	@echo "make test-long    every network through ONNX Runtime"
+	@echo "make test-long    every network through ONNX Runtime, more kills"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
 	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s), then training"

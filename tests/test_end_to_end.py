@@ -52,7 +52,7 @@ def test_the_three_commands_work_as_typed_one_after_the_other(feature: str, data
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("model", ["kth2020/knn", "kth2020/svm", "padova2023/cnn2d-mel"])
+@pytest.mark.parametrize("model", ["kth2020/svm", "padova2023/cnn2d-mel"])
 def test_other_models_train_on_mel(model: str, data: Path):
     mgc("extract", "--feature", "mel", "--slice", "6", data=data)
     mgc("train", "--model", model, *(["--epochs", "1"] if "cnn" in model else []), data=data)

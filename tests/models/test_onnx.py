@@ -12,12 +12,7 @@ from test_registry import IDS, build, random_batch
 
 from models import registry
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-runtime = pytest.importorskip("onnxruntime")
-
 TYPICAL = (
-    "kth2020/cnn",
     "kth2020/crnn",
     "padova2023/late-fusion",
     "vit2021/lstm",
@@ -30,6 +25,9 @@ TYPICAL = (
     "id", [pytest.param(id, marks=getattr(pytest.mark, "slow" if id in TYPICAL else "long")) for id in IDS]
 )
 def test_onnx_agrees(id: str, tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    runtime = pytest.importorskip("onnxruntime")
     system = registry.get(id)
     model = build(system, system.recipe.dataset.n_classes)
     x = random_batch(system, 2)

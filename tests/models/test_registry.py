@@ -266,6 +266,7 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow
 def test_counting_parameters_does_not_import_the_compiler() -> None:
     program = """
 import sys

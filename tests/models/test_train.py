@@ -232,7 +232,9 @@ DEATHS = {
     "after the checkpoint of a step": """
 loop.CHECKPOINT_SECONDS = 0.0
 whole = loop.save
-loop.save = lambda run, parts, device, at: (whole(run, parts, device, at), (at.epoch, at.batch) == (1, 3) and kill())
+loop.save = lambda run, parts, device, at, *ranks: (
+    whole(run, parts, device, at, *ranks), (at.epoch, at.batch) == (1, 3) and kill()
+)
 """,
     "steps after a checkpoint": """
 whole = loop.Progress.add

@@ -562,6 +562,7 @@ class TestHeaders:
         row = row_of(path)
         assert (row["status"], row["decoder"], row["duration_s"]) == ("ok", "ffmpeg", 20)
 
+    @pytest.mark.slow
     def test_more_memory_than_there_is_costs_only_the_file(self, tmp_path):
         """In a process that may take a little more than it has."""
         script = """

@@ -311,6 +311,7 @@ class TestCounting:
 
 
 class TestSameBytes:
+    @pytest.mark.slow
     def test_whatever_the_workers_and_however_often_interrupted(self, library, tmp_path):
         feature = ("mel:n_mels=16",)
         library.extract("--augment", VARIANTS, features=feature)

@@ -125,6 +125,7 @@ def test_the_electronic_kick_falls_on_every_beat():
     assert per_minute[plausible][pulse[plausible].argmax()] == pytest.approx(artist.tempo, rel=0.05)
 
 
+@pytest.mark.slow
 def test_styles_differ_as_designed(demo, rows):
     onsets: dict[str, list[float]] = {style: [] for style in STYLES}
     centroids: dict[str, list[float]] = {style: [] for style in STYLES}
@@ -147,6 +148,7 @@ def test_styles_differ_as_designed(demo, rows):
 # ---------------------------------------------------------------- files
 
 
+@pytest.mark.slow
 def test_files_decode_to_what_was_meant(demo, rows):
     tracks = healthy(rows)
     assert len(tracks) == len(STYLES) * len(MEDIA)
@@ -163,6 +165,7 @@ def test_files_decode_to_what_was_meant(demo, rows):
     assert {medium.channels for medium in MEDIA} == {1, 2}
 
 
+@pytest.mark.slow
 def test_broken_files_are_broken_as_stated(demo, rows):
     listed = {int(row["", "track_id"]) for row in rows}
     assert set(BROKEN) <= listed
@@ -186,6 +189,7 @@ def test_broken_files_are_broken_as_stated(demo, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
     calls: list[int] = []
 
@@ -206,6 +210,7 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
 # ---------------------------------------------------------------- metadata
 
 
+@pytest.mark.slow
 def test_metadata_has_the_layout_of_fma(demo, rows):
     header = (demo / "fma_metadata/tracks.csv").read_text(encoding="utf-8").splitlines()[:3]
     assert [line.split(",").index("set") for line in header[:1]] == [31]
@@ -236,6 +241,7 @@ def test_no_artist_is_in_two_splits_or_styles(rows):
 # ---------------------------------------------------------------- the folder
 
 
+@pytest.mark.slow
 def test_a_finished_demo_is_reused(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
     assert make_demo(demo, **SMALL) == demo / "fma_demo"
@@ -243,6 +249,7 @@ def test_a_finished_demo_is_reused(demo):
     assert "synthetic" in (demo / "README.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_is_not_this_demo_is_refused(demo, tmp_path):
     with pytest.raises(DatasetError, match=r"seed.*choose another folder"):
         make_demo(demo, seed=1, **SMALL)

@@ -218,6 +218,7 @@ def test_a_folder_with_odd_names_and_nodes(corpus, scheduler, tmp_path):
     assert all(np.array_equal(other, frames[0]) for other in frames)
 
 
+@pytest.mark.slow
 def test_the_gtzan_layout(corpus, scheduler, tmp_path):
     """As `make_gtzan_layout.py` makes it of the clips (22.05 kHz mono), but without ffmpeg; half of it .au as GTZAN."""
     with (corpus / "fma_metadata" / "clips.csv").open(newline="", encoding="utf-8") as file:

@@ -32,6 +32,7 @@ def mutations(fuzz: ModuleType) -> ModuleType:
     return fuzz.mutations
 
 
+@pytest.mark.slow
 def test_damaged_files_end_as_rows_with_finite_frames(fuzz, mutations):
     """No exception, no hang, no more memory than a healthy file takes, and no reason that nobody knows."""
     outcomes = [outcome for batch in fuzz.fuzz(mutations.seeds(), range(60)) for outcome in batch]
@@ -102,8 +103,10 @@ class TestChild:
         ("change", "fault"),
         [
             ("audio.inspect = lambda path: 1 / 0", "ZeroDivisionError: division by zero"),
-            ("audio.LOUDEST = math.inf", "frames that are not finite"),
-            ("worker._frame_gaps = lambda *_: [[-5, 1]]", "gaps [[-5, 1]] in 44 frames"),
+            pytest.param("audio.LOUDEST = math.inf", "frames that are not finite", marks=pytest.mark.slow),
+            pytest.param(
+                "worker._frame_gaps = lambda *_: [[-5, 1]]", "gaps [[-5, 1]] in 44 frames", marks=pytest.mark.slow
+            ),
         ],
     )
     def test_a_broken_rule_is_named(self, fuzz, tmp_path, change, fault):
@@ -117,6 +120,7 @@ class TestChild:
         assert outcome.fault == fault
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_found(fuzz, tmp_path):
     """On files of one's own, too."""
     (tmp_path / "music").mkdir()

@@ -169,8 +169,7 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return files
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undisturbed, tmp_path):
     """Each kill finds what the one before left behind. Half are at chosen calls, half at random moments."""
     rng = random.Random(workers)
@@ -308,6 +307,7 @@ class TestWithoutDecoding:
             (extraction.stores / name).write_bytes(data)
         return extraction
 
+    @pytest.mark.slow
     def test_a_killed_split_is_brought_to_its_end_by_extract(self, extraction, tmp_path):
         store = next(extraction.stores.glob("*/*"))
         other = shutil.copytree(store, tmp_path / "other")

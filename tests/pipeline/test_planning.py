@@ -94,6 +94,7 @@ def plan_of(tmp_path: Path):
     return plan
 
 
+@pytest.mark.slow
 def test_a_plan_of_20_000_tracks_takes_few_bytes_a_track(plan_of):
     plan_of(100)  # imports
     plan, peak = plan_of(20_000)

@@ -204,6 +204,7 @@ def in_namespace(script: str, **variables: object) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(made, dataset, tmp_path):
     """A disk of 12 kB holds no plan, one of 60 kB some shards; the same command goes on where the disk has grown."""
     (tmp_path / "disk").mkdir()
