@@ -45,9 +45,7 @@ def training_options(command: Callable) -> Callable:
         kind = click.Choice(setting.choices) if setting.choices else setting.type
         flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
         made.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
-    for option in reversed(made):
-        bundled = option(bundled)
-    return bundled
+    return console.with_options(bundled, *made)
 
 
 def several(command: Callable) -> Callable:
@@ -486,10 +484,10 @@ def train(
     options |= {"model": system.id, "as_sliced": recipe is not None}
     options |= {"device": device, "residency": residency or "auto", "skip_damaged": skip_damaged}
     chosen = training.Options(**options)
+    together = ranks or training.ALONE
     begun = lambda started: workspace.remember("run", started.path)  # noqa: E731  so that --resume finds it after a kill
     if system.kind == "ensemble":
         taken = [_run(workspace, path) for path in members]
-        together = ranks or training.ALONE
         made = ensemble.train_members(system, offer, chosen, workspace.runs, taken, click.echo, begun, together)
         return _say_trained(workspace, made)
     first, *further = stores = offer.choose(system)
@@ -505,7 +503,6 @@ def train(
 
     def train_one(**changes: Any) -> Any:
         options = dataclasses.replace(chosen, **changes)
-        together = ranks or training.ALONE
         return training.train(first, options, workspace.runs, click.echo, begun, further, together)
 
     if seeds is not None:

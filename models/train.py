@@ -185,9 +185,7 @@ def _require_work(processes: int, system: System, recipe: Training | None, optio
     said = f"--nproc {processes}"
     if recipe is None:
         raise SpecError(f"{said}: {system.id} is fitted in one step", "leave the option out")
-    if options.skip_damaged:
-        # One would be left without a batch where the others have theirs.
-        raise SpecError(f"{said} does not go with --skip-damaged", "repair the store: `mgc extract --verify`")
+    _require_whole(processes, options.skip_damaged)
     # Then none is left with a lone slice, which batch normalisation cannot learn from: of kB + 1 slices the k + 1
     # batches of a process have 4k // (k + 1) or more.
     if recipe.batch_size < 4 * processes:
@@ -197,6 +195,13 @@ def _require_work(processes: int, system: System, recipe: Training | None, optio
     for split in ("training", "validation"):
         if (n := splits.count(split)) < 2 * processes:
             raise SpecError(f"{said}: {n} {split} tracks are fewer than 2 for each process", "start fewer processes")
+
+
+def _require_whole(processes: int, skip_damaged: bool) -> None:
+    """Raise `SpecError` where one of several processes might be left without a batch while the others have theirs."""
+    if processes > 1 and skip_damaged:
+        remedy = "repair the store: `mgc extract --verify`"
+        raise SpecError(f"--nproc {processes} does not go with --skip-damaged", remedy)
 
 
 def _variants(store: Store, system: System, options: Options) -> list[str]:
@@ -266,10 +271,7 @@ def resume(
         # Which slices a batch has depends on it.
         problem = f"{run.path} was begun by {processes} processes, and these are {ranks.size}"
         raise RunError(problem, f"continue it with --nproc {processes}, or train a new run")
-    if ranks.size > 1 and skip_damaged:
-        raise SpecError(
-            f"--nproc {ranks.size} does not go with --skip-damaged", "repair the store: `mgc extract --verify`"
-        )
+    _require_whole(ranks.size, skip_damaged)
     stores = open_stores(run)
     for store, source in zip(stores, run.sources, strict=True):
         if store.slicing != source.sliced:

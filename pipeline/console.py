@@ -93,9 +93,6 @@ class Group(click.Group):
 
             explained = explain_remote(error)
             return _fail(explained.problem, explained.remedy, 1)
-        except BrokenPipeError:
-            sys.stderr.close()  # or Python complains about it at exit
-            return 1
         except Exception as error:
             return _fault(error)
 
@@ -135,37 +132,38 @@ def json_option(command: Callable) -> Callable:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def dataset_options(command: Callable) -> Callable:
-    """Where the music and its labels are."""
-    for option in reversed(
-        [
-            click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
-            click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
-            click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
-            click.option("--subset", help="FMA: small, medium, large or full."),
-            click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
-            click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
-        ]
-    ):
+def with_options(command: Callable, *options: Callable) -> Callable:
+    """A command with options, which its help lists in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def dataset_options(command: Callable) -> Callable:
+    """Where the music and its labels are."""
+    return with_options(
+        command,
+        click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
+        click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
+        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
+        click.option("--subset", help="FMA: small, medium, large or full."),
+        click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
+        click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
+    )
 
 
 def slicing_options(command: Callable) -> Callable:
     """How tracks are cut."""
-    for option in reversed(
-        [
-            click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
-            click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
-            click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
-            click.option("--whole", is_flag=True, help="One slice per track: all of it."),
-            click.option("--offset", type=float, help="Seconds left out at the start of each track."),
-            click.option("--max-slices", type=int, help="Slices per track at most."),
-            click.option("--place", help="Which slices are kept: all, start, centre or random."),
-        ]
-    ):
-        command = option(command)
-    return command
+    return with_options(
+        command,
+        click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
+        click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
+        click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
+        click.option("--whole", is_flag=True, help="One slice per track: all of it."),
+        click.option("--offset", type=float, help="Seconds left out at the start of each track."),
+        click.option("--max-slices", type=int, help="Slices per track at most."),
+        click.option("--place", help="Which slices are kept: all, start, centre or random."),
+    )
 
 
 def slicing(options: dict[str, Any], seed: int = 0) -> Any:

@@ -23,7 +23,7 @@ from pipeline.datasets import Dataset
 from pipeline.errors import SpecError, StoreError
 from pipeline.features import FeatureSpec
 from pipeline.manifest import publish
-from pipeline.remote import Place, RemotePath, in_one_process, require_writable, several
+from pipeline.remote import Place, RemotePath, for_each, in_one_process, require_writable
 from pipeline.siblings import differing, known_splits, moved_tracks, require_same_root
 from pipeline.slicing import Slicing
 from pipeline.splits import assign_splits
@@ -200,8 +200,7 @@ def _retire_objects(store: RemotePath, retired: Place) -> None:
     def copy(name: str) -> None:
         files.write_bytes(retired / name, (store / name).read_bytes())
 
-    for _ in several(copy, names, store):
-        pass
+    for_each(copy, names, store)
     copy("store.json")
 
 

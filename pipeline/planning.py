@@ -140,8 +140,7 @@ def write_journal(store: Store, plan: Plan) -> None:
     files.write_table(
         store.plan_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
     )
-    for _ in remote.several(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path):
-        pass
+    remote.for_each(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path)
 
 
 def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
@@ -152,8 +151,7 @@ def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
         if old is not None:
             manifest.write_fragment(store, shard, fragments[shard], manifest.fragment_files(old))
 
-    for _ in remote.several(rewrite, fragments, store.path):
-        pass
+    remote.for_each(rewrite, fragments, store.path)
 
 
 def finish_rewrites(store: Store) -> None:

@@ -242,8 +242,7 @@ class RemotePath:
     def remove(self) -> None:
         """Remove the object of this name, and all below it."""
         self.unlink(missing_ok=True)
-        for _ in several(lambda name: (self / name).unlink(missing_ok=True), self.below(), self):
-            pass
+        for_each(lambda name: (self / name).unlink(missing_ok=True), self.below(), self)
 
 
 #: Where something is: on this machine, or at a URL.
@@ -362,6 +361,12 @@ def several(function: Callable[[U], T], items: Iterable[U], where: Place) -> Ite
             yield waiting.popleft().result()
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def for_each(function: Callable[[U], object], items: Iterable[U], where: Place) -> None:
+    """Call a function with each of some items, for what it does; otherwise as `several`."""
+    for _ in several(function, items, where):
+        pass
 
 
 def scratch() -> str:

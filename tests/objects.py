@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from commands import tree
+from music import write_genres
 
 from pipeline import servers
 from pipeline.remote import RemotePath
+from pipeline.store import Store
 
 BUCKET = "s3://music-bucket"
 GS_BUCKET = "gs://music-bucket"
@@ -84,6 +86,23 @@ def gs_bucket() -> Iterator[dict[str, str]]:
         fsspec.config.set_conf_env(fsspec.config.conf)  # read when fsspec was imported
         yield environment
         fsspec.config.conf.pop("gs", None)
+
+
+def songs(folder: Path) -> Path:
+    """Two genres; one file is broken, and its name is what URLs are not."""
+    write_genres(folder, tracks=5, seconds=0.6)
+    (folder / "blues" / "broken #1?.wav").write_bytes(b"RIFF" + bytes(100))
+    return folder
+
+
+def frames(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of the shards."""
+    return {name: data for name, data in files.items() if ".zarr/" in name}
+
+
+def rows(path: Path | RemotePath) -> list[dict]:
+    """The manifest, but for what a copy cannot share with its original."""
+    return Store.open(path).tracks.drop_columns(["mtime_ns"]).to_pylist()
 
 
 def put(folder: Path, url: str) -> RemotePath:

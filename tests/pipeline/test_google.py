@@ -19,13 +19,11 @@ from pathlib import Path
 import pytest
 from clusters import foreign_cluster
 from commands import Outcome, mgc, tree
-from music import write_genres
-from objects import GS_BUCKET, content, gs_bucket, put
+from objects import GS_BUCKET, content, frames, gs_bucket, put, rows, songs
 
 from pipeline import lease, servers
 from pipeline.errors import MgcError
 from pipeline.remote import RemotePath
-from pipeline.store import Store
 
 pytest.importorskip("gcsfs", reason="gs:// is tested where gcsfs and gcp-storage-emulator are installed")
 pytest.importorskip("gcp_storage_emulator", reason="gs:// is tested where gcp-storage-emulator is installed")
@@ -48,10 +46,7 @@ def workers(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two genres; one file is broken, and its name is what URLs are not."""
-    folder = write_genres(tmp_path_factory.mktemp("music") / "small", tracks=5, seconds=0.6)
-    (folder / "blues" / "broken #1?.wav").write_bytes(b"RIFF" + bytes(100))
-    return folder
+    return songs(tmp_path_factory.mktemp("music") / "small")
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +67,6 @@ def extract(dataset: object, out: object, scheduler: str) -> Outcome:
 def stored(outcome: Outcome) -> str:
     assert outcome.code == 0, outcome.err
     return outcome.json["stores"][0]["store"]
-
-
-def frames(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if ".zarr/" in name}
-
-
-def rows(path: Path | RemotePath) -> list[dict]:
-    return Store.open(path).tracks.drop_columns(["mtime_ns"]).to_pylist()
 
 
 def test_it_holds_the_bytes_of_a_local_store(store: RemotePath, local: Path, workers: str) -> None:

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from clusters import foreign_cluster
 from commands import mgc, tree
-from music import write_genres, write_list
-from objects import BUCKET, bucket, content, free_port, put
+from music import write_list
+from objects import BUCKET, bucket, content, frames, free_port, put, rows, songs
 
 from pipeline import lease, remote, servers
 from pipeline.errors import MgcError, SpecError, StoreError
@@ -53,10 +53,7 @@ def workers(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two genres; one file is broken."""
-    folder = write_genres(tmp_path_factory.mktemp("music") / "small", tracks=5, seconds=0.6)
-    (folder / "blues" / "broken #1?.wav").write_bytes(b"RIFF" + bytes(100))
-    return folder
+    return songs(tmp_path_factory.mktemp("music") / "small")
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +85,6 @@ def extracted(dataset: object, out: object, scheduler: str | None, *options: obj
     outcome = extract(dataset, out, scheduler, "--json", *options)
     assert outcome.code == 0, outcome.err
     return remote.place(outcome.json["stores"][0]["store"])
-
-
-def frames(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of the shards."""
-    return {name: data for name, data in files.items() if ".zarr/" in name}
-
-
-def rows(path: Path | RemotePath) -> list[dict]:
-    """The manifest, but for what a copy cannot share with its original."""
-    return Store.open(path).tracks.drop_columns(["mtime_ns"]).to_pylist()
 
 
 class TestAStoreOfObjects:
