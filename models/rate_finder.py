@@ -18,8 +18,9 @@ from tqdm import tqdm
 from models import registry
 from models.learner import Learner
 from models.options import Options
+from models.preparation import prepare
 from models.runs import Run
-from models.train import build, open_run, prepare
+from models.train import build, open_run
 from pipeline.errors import RunError, SpecError
 from pipeline.store import Store
 

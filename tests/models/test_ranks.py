@@ -22,10 +22,11 @@ from models import launcher, ranks, registry
 from models.learner import Learner
 from models.loop import validate
 from models.network import Network
+from models.preparation import prepare
 from models.ranks import ALONE, Ranks
 from models.runs import Run
 from models.stream import Batch
-from models.train import Options, open_run, prepare, resume, training_of
+from models.train import Options, open_run, resume, training_of
 from pipeline.errors import RunError, SpecError
 from pipeline.features import Mel
 from pipeline.slicing import Slicing

@@ -16,9 +16,9 @@ from stores import make_store
 
 from models import baselines, registry
 from models.options import Options
+from models.preparation import prepare
 from models.runs import Run
 from models.search import decider, search
-from models.train import prepare
 from pipeline.errors import ModelError, SpecError
 from pipeline.store import Store
 

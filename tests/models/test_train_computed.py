@@ -20,10 +20,11 @@ from models.augmentation import Augmentation
 from models.computed import Computed, ComputedStream
 from models.evaluate import evaluate
 from models.predict import predict
+from models.preparation import prepare
 from models.registry import System
 from models.runs import Run
 from models.sources import Offer
-from models.train import Options, build, open_run, prepare, resume, train
+from models.train import Options, build, open_run, resume, train
 from pipeline.errors import ModelError, RunError
 from pipeline.features import Mel, Stft, Waveform
 from pipeline.slicing import Slicing
