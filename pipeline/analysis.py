@@ -97,8 +97,11 @@ class Framer:
     """
 
     def __init__(self, n_fft: int, hop: int, precision: str) -> None:
+        from pipeline.fourier import LENGTHS, Transform
+
         self._hop = hop
         self._window = _hann(n_fft).astype(precision)
+        self._transform = Transform(self._window) if n_fft in LENGTHS and precision == "float32" else None
         self._windowed = np.empty((BATCH, n_fft), precision)
         self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
 
@@ -119,9 +122,15 @@ class Framer:
             frames = np.ndarray((count, n_fft), signal.dtype, signal, strides=(hop * signal.itemsize, signal.itemsize))
             for first in range(0, count, BATCH):
                 batch = frames[first : first + BATCH]
-                windowed = self._windowed[: len(batch)]
-                kernels.window(signal[first * hop :], hop, self._window, windowed)
-                yield Power(_power(windowed), batch)
+                start = signal[first * hop :]
+                if self._transform is not None:
+                    spectrum = np.empty((len(batch), 1 + n_fft // 2), np.float32)
+                    self._transform(start, hop, spectrum)
+                else:
+                    windowed = self._windowed[: len(batch)]
+                    kernels.window(start, hop, self._window, windowed)
+                    spectrum = _power(windowed)
+                yield Power(spectrum, batch)
         self._pending = signal[count * hop :].copy()
 
 
@@ -294,9 +303,10 @@ class Track:
 
 def to_db(power: np.ndarray) -> np.ndarray:
     """`librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)` in float32."""
-    level = np.maximum(power, _floor(power.shape[-1]))
-    np.log10(level, out=level)
-    level *= np.float32(10)
+    from pipeline import kernels
+
+    level = np.empty(power.shape, np.float32)
+    kernels.decibels(power.reshape(-1), np.float32(AMIN), level.reshape(-1))
     return level
 
 
@@ -314,12 +324,6 @@ def _power(windowed: np.ndarray) -> np.ndarray:
     power = np.empty(spectrum.shape, np.float32)
     kernels.power(spectrum, power)
     return power
-
-
-@cache
-def _floor(bins: int) -> np.ndarray:
-    """`AMIN` for each bin: `np.maximum` takes four times as long with a scalar, which it does not vectorise."""
-    return np.full(bins, AMIN, np.float32)
 
 
 def _grouped(specs: Iterable[FeatureSpec], attribute: str) -> dict[Any, list[FeatureSpec]]:

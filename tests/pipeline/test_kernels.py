@@ -43,6 +43,24 @@ def test_power(precision):
     np.testing.assert_allclose(power, np.abs(spectrum.astype(np.complex128)) ** 2, rtol=3e-7)
 
 
+def test_decibels_of_all_powers_a_spectrum_can_have():
+    power = np.geomspace(1e-38, 3e38, 1_000_001).astype(np.float32)
+    level = np.empty_like(power)
+    kernels.decibels(power, np.float32(1e-30), level)
+    expected = 10 * np.log10(np.maximum(power.astype(np.float64), np.float32(1e-30)))
+    # Half a step of float32 at 300 dB is 1.5e-5, and as much for the octaves alone.
+    assert np.abs(level - expected).max() < 4e-5
+    near = np.abs(expected) < 3
+    assert np.abs(level - expected)[near].max() < 5e-7
+
+
+def test_decibels_of_nothing_are_the_floor():
+    level = np.empty(3, np.float32)
+    kernels.decibels(np.array([0, 1e-40, 1], np.float32), np.float32(1e-10), level)
+    np.testing.assert_allclose(level, [-100, -100, 0], atol=1e-5)
+    assert level[2] == 0
+
+
 def test_values_are_rounded_down_and_held_within_a_byte():
     rows = np.array(
         [[-1.0, -1e-6, 0.0, 0.999, 254.9, 255.0], [255.5, 255.99998, 256.0, 300.0, 1e30, -1e30]], np.float32
@@ -65,4 +83,4 @@ def test_steps_are_those_of_numpy():
 def test_a_function_that_cannot_be_kept_is_compiled_all_the_same():
     namespace: dict = {}
     exec("def double(x):\n    return 2 * x\n", namespace)  # of no file: there is no folder beside it
-    assert kernels._compiled(namespace["double"])(21) == 42
+    assert kernels.compiled(namespace["double"])(21) == 42
