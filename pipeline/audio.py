@@ -64,7 +64,7 @@ class AudioFile:
 
     Attributes:
         path: as bytes, since names need not be text.
-        content_hash: BLAKE2b-128 of its bytes.
+        content_hash: BLAKE3-128 of its bytes.
         found: what the file system said of it when it was opened.
         survey: what a walk along its MPEG frames found; None for other containers.
     """
@@ -137,7 +137,7 @@ def inspect(path: bytes) -> AudioFile:
     Raises:
         Unusable: `missing`, `not-a-file`, `unreadable` or `empty`.
     """
-    content_hash = files.new_digest()
+    content_hash = files.Digest()
     walk = None
     try:
         # What was a file a moment ago may be a pipe now: opened without blocking, and seen before it is read.
@@ -226,8 +226,10 @@ class Decoding:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """float32 `(samples,)` each, finite. A decoder that gives up ends them, and says why in `error`."""
+        from pipeline import kernels
+
         for block in self._decoded():
-            peak = float(max(block.max(), -block.min())) if len(block) else 0.0
+            peak = float(kernels.peak(block))
             if not peak <= LOUDEST:
                 self._close_gaps(block)
                 peak = float(np.abs(block).max())

@@ -16,6 +16,8 @@ import numpy as np
 #: What still rounds down to 255.
 _LAST = np.nextafter(np.float32(256), np.float32(0))
 _ONE = np.float32(1)
+#: All bits of a number but its sign.
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 #: The bits of the square root of 1/2, where the values of one exponent begin.
 _MIDDLE = np.float32(np.sqrt(0.5)).view(np.int32)
 #: Decibels of a power of two.
@@ -50,6 +52,16 @@ def mix_stereo(block: np.ndarray, out: np.ndarray) -> None:
     half = np.float32(0.5)
     for i in range(len(out)):
         out[i] = block[i, 0] * half + block[i, 1] * half
+
+
+@compiled
+def peak(block: np.ndarray) -> np.float32:
+    """The largest magnitude in float32 `(samples,)`: NaN where one is in it, else infinity, else a number."""
+    # Magnitudes are in the order of their bits, and only of integers is the maximum taken eight at a time.
+    most = np.int32(0)
+    for i in range(len(block)):
+        most = max(most, np.int32(np.float32(block[i]).view(np.int32) & _MAGNITUDE))
+    return np.int32(most).view(np.float32)
 
 
 @compiled
@@ -102,3 +114,31 @@ def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.nda
             row[j] = np.uint8(np.int32(held))
         outside += int(count)
     return outside
+
+
+@compiled
+def walk(
+    data: np.ndarray, at: int, limit: int, lengths: np.ndarray, seconds: np.ndarray, total: float
+) -> tuple[int, float, int]:
+    """Go from MPEG frame to MPEG frame while the next begins where the last ends, below `limit`.
+
+    Args:
+        data: uint8 `(n,)`, the bytes of a file.
+        at: where a frame begins.
+        limit: where not to begin another.
+        lengths: bytes of a frame by the second and third byte of its header, int64 `(65536,)`, 0 for none.
+        seconds: of each such frame.
+        total: seconds so far.
+
+    Returns:
+        Where it stopped, seconds in all, and the bytes that are there of the frames passed.
+    """
+    passed = 0
+    while at < limit and at + 2 < len(data) and data[at] == 0xFF:
+        header = np.int64(data[at + 1]) << 8 | np.int64(data[at + 2])
+        if not lengths[header]:
+            break
+        total += seconds[header]
+        passed += min(lengths[header], len(data) - at)
+        at += lengths[header]
+    return at, total, passed

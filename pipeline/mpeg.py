@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 _BIT_RATES = {  # kbit/s by (MPEG 1?, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -75,20 +77,22 @@ class Walk:
 
     def _walk(self, limit: int) -> None:
         """Walk while the position is below `limit`, relative to `_data`."""
+        from pipeline import kernels
+
         data, size, at, in_step = self._data, len(self._data), self._at - self._base, self._in_step
-        seconds, frame_bytes, headers = self._seconds, self._frame_bytes, _HEADERS  # locals: a thousand frames a clip
+        numbers = np.frombuffer(data, np.uint8)
         while at < limit:
-            header = headers.get(data[at : at + 3])
-            if header is not None:
-                length, duration = header
+            length = int(_LENGTHS[int.from_bytes(data[at + 1 : at + 3])]) if data[at] == 0xFF and at + 3 <= size else 0
+            if length:
                 following = at + length
                 if in_step or following >= size or data[following : following + 2] in _SYNCS:
                     if self._states_length is None:
                         frame = data[at:following]
                         self._states_length = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
-                    seconds += duration
-                    frame_bytes += length if following <= size else size - at
-                    at, in_step = following, True
+                    # A thousand frames a clip; the first of them belongs to the stream, as was just seen.
+                    at, self._seconds, n_bytes = kernels.walk(numbers, at, limit, _LENGTHS, _SECONDS, self._seconds)
+                    self._frame_bytes += n_bytes
+                    in_step = True
                     continue
             elif tag := _tag_length(data[at : at + 10]):
                 self._tagged |= self._base + at == 0
@@ -98,7 +102,7 @@ class Walk:
             in_step = False
             found = _MARK.search(data, at + 1, limit + 2)  # one that begins below the limit may end beyond it
             at = min(found.start(), limit) if found else limit
-        self._at, self._in_step, self._seconds, self._frame_bytes = self._base + at, in_step, seconds, frame_bytes
+        self._at, self._in_step = self._base + at, in_step
 
 
 def _tag_length(head: bytes) -> int:
@@ -111,9 +115,9 @@ def _tag_length(head: bytes) -> int:
     return 10 + (10 if head[5] & 0x10 else 0) + (a << 21 | b << 14 | c << 7 | d)
 
 
-def _headers() -> dict[bytes, tuple[int, float]]:
-    """`{the first three bytes: (length, seconds)}` of all valid headers."""
-    table = {}
+def _headers() -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and seconds of a frame by the second and third byte of its header; 0 bytes where they begin none."""
+    lengths, seconds = np.zeros(1 << 16, np.int64), np.zeros(1 << 16)
     for second in range(0xE0, 0x100):
         version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
         if version == 1 or layer == 4:
@@ -127,11 +131,13 @@ def _headers() -> dict[bytes, tuple[int, float]]:
             samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
             slot = 4 if layer == 1 else 1
             padding = slot if third & 2 else 0
-            table[bytes((0xFF, second, third))] = (samples // 8 // slot * bits // rate * slot + padding, samples / rate)
-    return table
+            lengths[second << 8 | third] = samples // 8 // slot * bits // rate * slot + padding
+            seconds[second << 8 | third] = samples / rate
+    return lengths, seconds
 
 
-_HEADERS = _headers()
-_SYNCS = frozenset(key[:2] for key in _HEADERS)
+_LENGTHS, _SECONDS = _headers()
+#: The first two bytes of all headers.
+_SYNCS = frozenset(bytes((0xFF, index >> 8)) for index in np.flatnonzero(_LENGTHS).tolist())
 #: Bytes that the longest frame and the header behind it can take.
-_LONGEST = max(length for length, _ in _HEADERS.values()) + 4
+_LONGEST = int(_LENGTHS.max()) + 4

@@ -385,14 +385,14 @@ class TestSplitsThatMove:
         for file in [*store.path.glob("*.parquet"), *(store.path / "shards").glob("*.parquet")]:
             assert not {"variant", "variants"} & set(pq.read_schema(file).names)
         head = json.loads((store.path / "store.json").read_text())
-        assert head["format"] == 1
+        assert head["format"] == 3
         assert "variants" not in head
         assert store.tracks.schema.names == MANIFEST_SCHEMA.names
         assert mgc("verify", store.path).code == 0
 
     def test_an_mgc_that_does_not_know_variants_refuses_a_store_with_some(self, extracted):
         head = json.loads((extracted.store().path / "store.json").read_text())
-        assert head["format"] == 2
+        assert head["format"] == 4
         assert head["variants"] == ["noise:20", "pitch:+2", "stretch:0.9"]
 
 

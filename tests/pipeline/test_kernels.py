@@ -25,6 +25,20 @@ def test_what_is_not_finite_in_one_channel_is_not_finite_in_the_mix():
     assert not np.isfinite(mono).any()
 
 
+def test_the_peak_is_the_largest_magnitude():
+    for n in (1, 2, 1001):
+        assert kernels.peak(noise(n)) == np.abs(noise(n)).max()
+    assert kernels.peak(np.array([1, -3, 2], np.float32)) == 3
+    assert kernels.peak(np.zeros(0, np.float32)) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_no_peak_hides_what_is_not_finite(bad):
+    block = noise(100)
+    block[37] = bad
+    assert not np.isfinite(kernels.peak(block))
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("hop", [1, 100, 256])
 def test_windows(hop, precision):

@@ -52,17 +52,17 @@ def extract_into(store: Path, dataset: Path, *options: object) -> tuple:
 class TestForeign:
     def test_a_store_of_a_later_format_is_refused_by_every_command(self, store, dataset):
         head = json.loads((store / "store.json").read_text())
-        files.write_json(store / "store.json", head | {"format": 3, "something": "new"})
+        files.write_json(store / "store.json", head | {"format": 5, "something": "new"})
         before = stamps(store)
         commands = [(name, store) for name in ("info", "verify", "split")] + [("slice", store, "--slice", 1)]
         for command in (*commands, extract_into(store, dataset)):
             outcome = mgc(*command)
             assert outcome.code == 1
-            problem = f"{store}: a store of format 3, this mgc reads formats 1 and 2; use the version"
+            problem = f"{store}: a store of format 5, this mgc reads formats 3 and 4; use the version"
             assert outcome.error.startswith(problem)
         assert stamps(store) == before
 
-    @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000, b"null"])
+    @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"format": 3}', b"\xff\xfe", b"[" * 100_000, b"null"])
     def test_garbage_for_a_head(self, content, store, dataset):
         (store / "store.json").write_bytes(content)
         before = stamps(store)
