@@ -41,6 +41,18 @@ def compiled(function: Callable) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
+def callback(signature: Any) -> Callable[[Callable], Any]:
+    """What turns a function into machine code that C can call; kept likewise."""
+
+    def decorate(function: Callable) -> Any:
+        try:
+            return numba.cfunc(signature, cache=True)(function)
+        except RuntimeError:
+            return numba.cfunc(signature)(function)
+
+    return decorate
+
+
 def inlined(function: Callable) -> Any:
     """`function` as a part of what is compiled and calls it: constants it is given stay constants."""
     return numba.njit(inline="always", error_model="numpy")(function)
