@@ -319,7 +319,7 @@ def mixed_down(block: np.ndarray) -> np.ndarray:
         from pipeline import kernels
 
         mono = np.empty(len(block), np.float32)
-        kernels.mix_stereo(block, mono)
+        kernels.mix_stereo(block.reshape(-1), mono)
         return mono
     # A product is 40 times as fast as `mean(axis=1)`.
     with np.errstate(invalid="ignore"):  # inf - inf; what is not finite becomes a gap

@@ -60,10 +60,10 @@ def inlined(function: Callable) -> Any:
 
 @compiled
 def mix_stereo(block: np.ndarray, out: np.ndarray) -> None:
-    """The mean of both channels of float32 `(samples, 2)`, into `(samples,)`."""
+    """The mean of both channels of float32 `(2 * samples,)`, sample by sample left and right, into `(samples,)`."""
     half = np.float32(0.5)
     for i in range(len(out)):
-        out[i] = block[i, 0] * half + block[i, 1] * half
+        out[i] = block[2 * i] * half + block[2 * i + 1] * half
 
 
 @compiled
@@ -122,7 +122,7 @@ def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.nda
         for j in range(len(values)):
             step = values[j] * scale + shift
             held = min(max(step, np.float32(0)), _LAST)
-            count += np.int32(held != step)
+            count = np.int32(count + np.int32(held != step))
             row[j] = np.uint8(np.int32(held))
         outside += int(count)
     return outside

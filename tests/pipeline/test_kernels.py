@@ -15,13 +15,13 @@ def noise(*shape: int) -> np.ndarray:
 def test_the_mix_of_two_channels_is_their_mean():
     block = noise(1001, 2)
     mono = np.empty(1001, np.float32)
-    kernels.mix_stereo(block, mono)
+    kernels.mix_stereo(block.reshape(-1), mono)
     assert np.array_equal(mono, block.mean(axis=1, dtype=np.float64).astype(np.float32))
 
 
 def test_what_is_not_finite_in_one_channel_is_not_finite_in_the_mix():
     mono = np.empty(3, np.float32)
-    kernels.mix_stereo(np.array([[np.nan, 0], [np.inf, -np.inf], [np.inf, 1]], np.float32), mono)
+    kernels.mix_stereo(np.array([np.nan, 0, np.inf, -np.inf, np.inf, 1], np.float32), mono)
     assert not np.isfinite(mono).any()
 
 
