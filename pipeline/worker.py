@@ -14,6 +14,7 @@ from pipeline import audio, augment, originals
 from pipeline.analysis import FILTER_REACH, analyse
 from pipeline.audio import AudioFile, Decoding, Unusable
 from pipeline.augment import Keeper, Variant
+from pipeline.compilation import first_alone
 from pipeline.features import FeatureSpec
 from pipeline.output import Output
 from pipeline.remote import RemotePath, parse
@@ -30,7 +31,8 @@ def extract(task: Task) -> pa.Table:
     Returns:
         One row per track: status, reason, duration_s.
     """
-    _warm_up(task)
+    with first_alone(target.store.spec.name for target in task.targets):
+        _warm_up(task)
     root = parse(task.root) or os.fsencode(task.root)
     outputs = [Output(target) for target in task.targets]
     results = []
