@@ -2,7 +2,7 @@
 
 Numba keeps what it compiles in files, a vectorised function and its wrapper in one each. Two processes that compile
 librosa's at the same time in a new environment can leave a wrapper beside a function that it does not fit, and every
-process that calls it from then on ends by a segmentation fault (seen with librosa 0.11 and Numba 0.66).
+process that calls it from then on ends by a segmentation fault (seen with librosa 0.11 and Numba 0.68).
 """
 
 from __future__ import annotations
