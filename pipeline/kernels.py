@@ -96,9 +96,9 @@ def power(spectrum: np.ndarray, out: np.ndarray) -> None:
 
 @compiled
 def decibels(power: np.ndarray, floor: np.float32, out: np.ndarray) -> None:
-    """`10 log10(max(power, floor))` of float32 `(n,)` finite values, into `(n,)`, to within 3e-7 of the logarithm.
+    """`10 log10(max(power, floor))` of float32 `(n,)`, into `(n,)`, to within 3e-7 of the logarithm.
 
-    A value is `2^e (1 + f)`, taken apart by its bits so that `f` lies around zero.
+    A value is `2^e (1 + f)`, taken apart by its bits so that `f` lies around zero. What is not finite becomes NaN.
     """
     for i in range(len(out)):
         bits = np.float32(max(power[i], floor)).view(np.int32)
@@ -109,7 +109,7 @@ def decibels(power: np.ndarray, floor: np.float32, out: np.ndarray) -> None:
         low = (c0 + c1 * f) + (c2 + c3 * f) * square
         high = (c4 + c5 * f) + (c6 + c7 * f) * square + c8 * (square * square)
         series = (low + high * (square * square)) * f
-        out[i] = np.float32(exponent) * _OCTAVE + series
+        out[i] = np.float32(exponent) * _OCTAVE + series + (power[i] - power[i])
 
 
 @compiled

@@ -75,6 +75,13 @@ def test_decibels_of_nothing_are_the_floor():
     assert level[2] == 0
 
 
+def test_decibels_do_not_hide_what_is_not_finite():
+    power, level = np.ones(40, np.float32), np.empty(40, np.float32)
+    power[[3, 21, 38]] = np.nan, np.inf, -np.inf
+    kernels.decibels(power, np.float32(1e-10), level)
+    assert np.flatnonzero(np.isnan(level)).tolist() == [3, 21, 38]
+
+
 def test_values_are_rounded_down_and_held_within_a_byte():
     rows = np.array(
         [[-1.0, -1e-6, 0.0, 0.999, 254.9, 255.0], [255.5, 255.99998, 256.0, 300.0, 1e30, -1e30]], np.float32
