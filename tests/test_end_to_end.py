@@ -62,9 +62,19 @@ def test_other_models_train_on_mel(model: str, data: Path):
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("model", "epochs", "least"), [("vit2021/cnn", 10, 0.99), ("kth2020/cnn", 4, 0.95)])
-def test_quantisation_does_not_change_decisions(model: str, epochs: int, least: float, data: Path):
-    """Trained from uint8, a model gives most slices of a float32 store the same class, all but those it wavers at."""
+@pytest.mark.parametrize(
+    ("recipe", "least", "widest"),
+    [
+        ("--model vit2021/cnn --lr 2e-3 --ema 0.99 --monitor accuracy --patience 20 --epochs 20", 0.99, 0.05),
+        ("--model kth2020/cnn --epochs 4", 0.95, 0.2),
+    ],
+    ids=["trained", "as good as untrained"],
+)
+def test_quantisation_does_not_change_decisions(recipe: str, least: float, widest: float, data: Path):
+    """Trained from uint8, a model gives the slices of a float32 store the same class, all but those it wavers at.
+
+    How many these are is the model's: one that has learned little wavers at many (`docs/decisions.md` has figures).
+    """
     from models.predict import predict
     from models.runs import Run
 
@@ -73,17 +83,17 @@ def test_quantisation_does_not_change_decisions(model: str, epochs: int, least: 
         for dtype in ("uint8", "float32")
     ]
     quantised, precise = (Path(found["stores"][0]["store"]) for found in stores)
-    mgc("train", "--store", quantised, "--model", model, "--epochs", epochs, data=data)
+    mgc("train", "--store", quantised, *recipe.split(), data=data)
     run = Run.open(sorted((data / "runs").iterdir())[-1])
     same = []
-    for split in ("validation", "test"):
+    for split in ("training", "validation", "test"):
         tables = [predict(run, split=split, store=path) for path in (quantised, precise)]
         assert tables[0].select(["track_id", "start_s"]).equals(tables[1].select(["track_id", "start_s"]))
         ours, theirs = (np.stack(table["probabilities"].to_numpy()) for table in tables)
         same.append(ours.argmax(axis=1) == theirs.argmax(axis=1))
         second, first = np.sort(ours, axis=1)[:, -2:].T
-        assert (first - second)[~same[-1]].max(initial=0) < 0.05
-    assert np.concatenate(same).size == 2 * 156
+        assert (first - second)[~same[-1]].max(initial=0) < widest
+    assert np.concatenate(same).size == 1014 + 2 * 156
     assert np.concatenate(same).mean() >= least
 
 
