@@ -20,7 +20,8 @@ from pipeline.task import Task
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-#: Tasks handed out per worker: one at work, one waiting. Scheduler and graph do not grow with the library.
+#: Tasks handed out per worker: one at work, one waiting. Scheduler and graph do not grow with the library. Of the last
+#: so many none waits, since it would wait for one worker: they go to whoever is free.
 TASKS_PER_WORKER = 2
 #: A row that was being decoded when its worker died is tried once more: somebody else may have killed the worker.
 DEATHS_ALLOWED = 1
@@ -142,6 +143,7 @@ class Dispatch:
         self._function = function
         self._timeout_s = timeout_s
         self._coming: Iterator[tuple[int, Task]] = iter(())
+        self._unsent = 0
         self._waiting: deque[tuple[int, Task]] = deque()  # to be sent again, before those that are coming
         self._running: dict[Future, tuple[int, Task]] = {}
         self._seen: dict[int, tuple[tuple[int, str], float]] = {}  # row and worker at work and since when, by task
@@ -151,8 +153,12 @@ class Dispatch:
         self._looked = self._manned  # when it was seen last what workers are doing
         self._replaced = self._manned  # when the cluster was asked last to replace those that are lost
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, pa.Table]]:
+    def run(self, tasks: Iterable[Task], count: int) -> Iterator[tuple[Task, pa.Table]]:
         """Yield each task with its result, as they finish. Tasks are asked for when there is room for them.
+
+        Args:
+            tasks: what to do, the largest first if it shall end soonest.
+            count: how many they are.
 
         Raises:
             MgcError: the scheduler is gone, or all workers are.
@@ -161,7 +167,7 @@ class Dispatch:
         import distributed
 
         lost = (distributed.CancelledError, distributed.comm.CommClosedError)
-        self._coming = enumerate(tasks)
+        self._coming, self._unsent = enumerate(tasks), count
         try:
             self._fill()
             while self._running:
@@ -201,11 +207,13 @@ class Dispatch:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > WORKER_WAIT_S:
             raise MgcError("all workers of the cluster are gone", "start new ones; the same command continues")
-        while len(self._running) < TASKS_PER_WORKER * max(1, workers):
-            following = self._waiting.popleft() if self._waiting else next(self._coming, None)
-            if following is None:
+        workers = max(1, workers)
+        while self._unsent:
+            waiting = self._unsent > TASKS_PER_WORKER * workers
+            if len(self._running) >= (TASKS_PER_WORKER if waiting else 1) * workers:
                 return
-            number, task = following
+            number, task = self._waiting.popleft() if self._waiting else next(self._coming)
+            self._unsent -= 1
             self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task
 
     def _replace(self, workers: int) -> None:
@@ -234,6 +242,7 @@ class Dispatch:
             raise MgcError("workers keep dying", "check the memory of the machine, or use fewer --workers")
         task.beacon.unlink(missing_ok=True)
         self._waiting.appendleft((number, task))
+        self._unsent += 1
 
     def _watch(self) -> None:
         """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""

@@ -273,7 +273,7 @@ def _dispatch(
     with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as here:
         if options.scheduler is None:
             tasks = (dataclasses.replace(task, beacons=here) for task in tasks)
-        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks):
+        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks, len(deals)):
             advance(len(task.tracks))
 
 

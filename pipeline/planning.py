@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -167,6 +168,9 @@ def finish_rewrites(store: Store) -> None:
 def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
     """Cut tracks into deals: by split, then in an order that depends on seed and track alone.
 
+    The deals of a split have about the same number of tracks, where their lengths allow it: with few deals, workers
+    would else wait for the one that has the largest.
+
     Args:
         tracks: rows of `DATASET_SCHEMA`.
         sizes: of their files in bytes, int64, null where unknown.
@@ -181,8 +185,10 @@ def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
     tracks = tracks.take(order).combine_chunks()
     edges = [0]
     for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
+        n = int(end) - edges[-1]
+        share = math.ceil(n / max(math.ceil(n / DEAL_TRACKS), math.ceil(seconds[edges[-1] : end].sum() / DEAL_SECONDS)))
         while (first := edges[-1]) < end:
-            held = np.cumsum(seconds[first : min(end, first + DEAL_TRACKS)])
+            held = np.cumsum(seconds[first : min(end, first + share)])
             too_long = np.flatnonzero(held[1:] > DEAL_SECONDS)
             edges.append(first + 1 + int(too_long[0]) if len(too_long) else first + len(held))
     return [tracks.slice(first, stop - first) for first, stop in itertools.pairwise(edges)]

@@ -10,6 +10,7 @@ import tracemalloc
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from sounds import (
 )
 
 from pipeline import audio
-from pipeline.analysis import AMIN, BATCH, NEIGHBOURS, analyse
+from pipeline.analysis import AMIN, BATCH, NEIGHBOURS, analyse, hann
 from pipeline.features import (
     Chroma,
     FeatureSpec,
@@ -71,6 +72,11 @@ SEPARATED = [
 ]
 WAVEFORMS = [Waveform(), Waveform(sr=44100, hop_length=1000), Waveform(sr=16000, hop_length=1)]
 SOURCES = [(44100, 1), (44100, 2), (48000, 2), (22050, 1)]
+
+
+@pytest.mark.parametrize("n_fft", [16, 441, 1000, 1024, 2048, 8192])
+def test_the_window_is_scipys(n_fft: int):
+    np.testing.assert_array_equal(hann(n_fft), scipy.signal.get_window("hann", n_fft))
 
 
 class Magnitude(Stft):

@@ -91,10 +91,32 @@ def test_tasks_are_made_as_they_are_sent(harmless, scheduler):
 
     with cluster.connect(1, scheduler) as client:
         window = cluster.TASKS_PER_WORKER * len(client.scheduler_info(n_workers=-1)["workers"])
-        results = cluster.Dispatch(client, str, 10).run(tasks())
+        results = cluster.Dispatch(client, str, 10).run(tasks(), 40)
         ahead = [made - done for done, _ in enumerate(results, 1)]
     assert len(ahead) == 40
     assert 0 < max(ahead) <= window
+
+
+def test_the_last_tasks_go_to_whoever_is_free(harmless, scheduler):
+    """None of them waits for a worker that is busy while another one has nothing to do."""
+    made = 0
+
+    def work(task: Task) -> int:
+        time.sleep(task.max_duration)
+        return os.getpid()
+
+    def tasks() -> Iterator[Task]:
+        nonlocal made
+        target = Target(Store.open(harmless), [(0, 0, 0)])
+        for seconds in (2, 0.1, 0.1, 0.1):
+            made += 1
+            yield Task("", MANIFEST_SCHEMA.empty_table(), [target], max_duration=seconds)
+
+    with cluster.connect(2, scheduler) as client:
+        assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
+        done = [(found, made) for _, found in cluster.Dispatch(client, work, 10).run(tasks(), 4)]
+    assert done[0][1] == 2
+    assert done[0][0] == done[1][0] == done[2][0] != done[3][0]
 
 
 class TestHazards:
@@ -217,7 +239,7 @@ class TestForeignCluster:
 
             monkeypatch.setattr(distributed, "wait", wait_and_kill)
             with pytest.raises(MgcError, match="all workers of the cluster are gone"):
-                list(cluster.Dispatch(client, str, 10).run([task]))
+                list(cluster.Dispatch(client, str, 10).run([task], 1))
 
     @pytest.mark.slow
     def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import tracemalloc
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pipeline.datasets.catalogue import track_table
 from pipeline.features import Mel
 from pipeline.splits import assign_splits
 from pipeline.store import Store
-from pipeline.tracks import MANIFEST_SCHEMA, SPLITS
+from pipeline.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS
 
 #: Python memory that planning may take per track. A dict of one row takes 1,000 bytes.
 BYTES_PER_TRACK = 250
@@ -42,13 +43,18 @@ def deal_one_by_one(tracks: pa.Table, sizes: list[int | None], seed: int) -> lis
     rows = [row | {"size": size or 0} for row, size in zip(tracks.to_pylist(), sizes, strict=True)]
     rows.sort(key=lambda row: hashlib.sha256(f"{seed}/{row['track_id']}".encode()).digest())
     deals: list[list[str]] = []
+    for row in rows:
+        rate = {"wav": 88_200, "flac": 100_000}.get(row["path"][-4:].lower().lstrip("."), 24_000)
+        row["seconds"] = row["size"] * 8 / row["bit_rate"] if row["bit_rate"] else row["size"] / rate
     for split in (*SPLITS, None):
         held: list[str] = []
         total = 0.0
-        for row in (row for row in rows if row["split"] == split):
-            rate = {"wav": 88_200, "flac": 100_000}.get(row["path"][-4:].lower().lstrip("."), 24_000)
-            seconds = row["size"] * 8 / row["bit_rate"] if row["bit_rate"] else row["size"] / rate
-            if held and (len(held) == planning.DEAL_TRACKS or total + seconds > planning.DEAL_SECONDS):
+        those = [row for row in rows if row["split"] == split]
+        least = max(len(those) / planning.DEAL_TRACKS, sum(row["seconds"] for row in those) / planning.DEAL_SECONDS)
+        for row in those:
+            seconds = row["seconds"]
+            full = len(held) == math.ceil(len(those) / math.ceil(least))
+            if held and (full or total + seconds > planning.DEAL_SECONDS):
                 deals.append(held)
                 held, total = [], 0.0
             held.append(row["track_id"])
@@ -67,6 +73,16 @@ def test_deals_are_those_of_the_definition(bit_rate, longest):
         dealt = planning.deal(tracks, pa.array(sizes, pa.int64()), seed)
         assert [deal["track_id"].to_pylist() for deal in dealt] == deal_one_by_one(tracks, sizes, seed)
         assert pa.concat_tables(dealt).sort_by("track_id").equals(tracks)
+
+
+def test_deals_of_a_split_are_of_one_size():
+    """No worker has twice as much to do as the others because a split did not fill its last deal."""
+    splits = ["training"] * 130 + ["test"] * 10
+    rows = [{"track_id": str(i), "path": f"{i}.mp3", "genre": "a", "split": split} for i, split in enumerate(splits)]
+    tracks = pa.Table.from_pylist(rows, DATASET_SCHEMA)
+    for seconds, expected in ((1, [44, 44, 42, 10]), (100, [13] * 10 + [10])):
+        sizes = pa.array([24_000 * seconds] * len(tracks), pa.int64())
+        assert [len(part) for part in planning.deal(tracks, sizes, 0)] == expected
 
 
 def test_nothing_to_deal():
