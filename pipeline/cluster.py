@@ -273,6 +273,7 @@ class Dispatch:
                     path = task.tracks["path"][row].as_py()
                     problem = f"{path}: decoding it takes more than {self._timeout_s:g} s, and its worker has no nanny"
                     raise MgcError(problem, "start the workers with nannies, or raise --timeout") from None
+                self._manned = time.monotonic()  # a restart that takes its time is no time without workers
                 self._again(number, _condemn(task, row, "timeout"))
 
 
