@@ -31,6 +31,8 @@ WORKER_WAIT_S = 60
 REPLACE_S = 3
 #: Seconds between two looks at what workers are doing where each look is a request to an object store.
 LOOK_S = 5
+#: Seconds to wait for a worker that is started anew; it may take longer, but the others are not kept waiting for it.
+RESTART_WAIT_S = 10
 #: Seconds to wait for the result of a task that is done: a small table.
 RESULT_WAIT_S = 10
 #: Times a task is sent again for whatever reason before something is wrong with the machine rather than with a file.
@@ -268,7 +270,7 @@ class Dispatch:
                 self._client.cancel([future], force=True)
                 # A worker that holds the GIL hears nothing: only ending its process helps.
                 try:
-                    self._client.restart_workers([worker], timeout=60, raise_for_error=False)
+                    self._client.restart_workers([worker], timeout=RESTART_WAIT_S, raise_for_error=False)
                 except ValueError:
                     path = task.tracks["path"][row].as_py()
                     problem = f"{path}: decoding it takes more than {self._timeout_s:g} s, and its worker has no nanny"

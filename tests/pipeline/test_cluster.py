@@ -18,6 +18,7 @@ import distributed
 import hazards
 import pytest
 import stalling
+import tardy
 from clusters import end, foreign_cluster, networked_cluster
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
@@ -146,6 +147,19 @@ class TestHazards:
         assert all(line.startswith(("extract: ", "stft-")) for line in outcome.err.splitlines()), outcome.err
         again = mgc(*arguments(songs, tmp_path / "data", "--scheduler", "tcp://127.0.0.1:1"))
         assert again.json["stores"][0]["decoded"] == 0
+
+    @pytest.mark.slow
+    def test_a_worker_that_is_long_in_coming_back_is_replaced(self, tmp_path):
+        """Its nanny is closed while it still starts it: another one takes its place."""
+        (starts := tmp_path / "starts").mkdir()
+        preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([tardy.__file__, hazards.__file__]), "TARDY": str(starts)}
+        write_genres(tmp_path / "few", tracks=2, seconds=0.6)
+        write_clip(tmp_path / "few" / "disco" / "endless.wav")
+        command = arguments(tmp_path / "few", tmp_path / "data", "--workers", 1, "--timeout", 3)
+        outcome = mgc_process(*command, **preload)
+        assert outcome.code == 0, outcome.err
+        assert [row["reason"] for row in outcome.json["stores"][0]["dropped_tracks"]] == ["timeout"]
+        assert len(list(starts.iterdir())) >= 3
 
     @pytest.mark.slow
     def test_on_a_foreign_cluster(self, songs, harmless, tmp_path):
