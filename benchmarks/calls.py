@@ -22,11 +22,10 @@ import common  # noqa: F401  first: it sets the number of threads
 import numcodecs.blosc
 import numpy as np
 import scipy.fft
-import scipy.signal
 import soundfile
 import soxr
 
-from pipeline.analysis import Power
+from pipeline.analysis import Power, hann
 from pipeline.features import FeatureSpec, Mel, parse_feature
 
 CALLS = ("decode", "resample", "rfft", "filter bank", "compress")
@@ -63,8 +62,9 @@ def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[Featur
     banks = {id(spec.bank()): spec for spec in specs if isinstance(spec, Mel)}
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, n_fft // 2), n_fft)[::hop]
     stored = {spec: np.empty((len(frames), spec.bins), spec.dtype) for spec in specs}
+    window = hann(n_fft).astype(np.float32)
     for first in range(0, len(frames), BATCH):
-        windowed = frames[first : first + BATCH] * hann(n_fft)
+        windowed = frames[first : first + BATCH] * window
         spectrum = timed("rfft", scipy.fft.rfft, windowed, axis=1, overwrite_x=True)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         for bank in banks.values():
@@ -75,11 +75,6 @@ def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[Featur
     for array in stored.values():
         # The codec that pipeline/shard.py writes with.
         timed("compress", numcodecs.blosc.compress, array, b"lz4", 5, numcodecs.blosc.BITSHUFFLE)
-
-
-@functools.cache
-def hann(n_fft: int) -> np.ndarray:
-    return scipy.signal.get_window("hann", n_fft).astype(np.float32)
 
 
 def work(path: Path, specs: list[FeatureSpec]) -> None:

@@ -159,7 +159,7 @@ class Dispatch:
         """Yield each task with its result, as they finish. Tasks are asked for when there is room for them.
 
         Args:
-            tasks: what to do, the largest first if it shall end soonest.
+            tasks: what to do.
             count: how many they are.
 
         Raises:
@@ -209,11 +209,9 @@ class Dispatch:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > WORKER_WAIT_S:
             raise MgcError("all workers of the cluster are gone", "start new ones; the same command continues")
-        workers = max(1, workers)
-        while self._unsent:
-            waiting = self._unsent > TASKS_PER_WORKER * workers
-            if len(self._running) >= (TASKS_PER_WORKER if waiting else 1) * workers:
-                return
+        at_once = max(1, workers)
+        ahead = TASKS_PER_WORKER * at_once
+        while self._unsent and len(self._running) < (ahead if self._unsent > ahead else at_once):
             number, task = self._waiting.popleft() if self._waiting else next(self._coming)
             self._unsent -= 1
             self._running[self._client.submit(self._function, task, pure=False, retries=0)] = number, task

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import version
 
 import platformdirs
@@ -21,6 +22,12 @@ from pipeline import files
 _LIBRARIES = ("librosa", "numba", "llvmlite", "numpy")
 
 
+@cache
+def _environment() -> list[str]:
+    """What keeps the compiled functions of one environment from those of another; 4 ms to find out."""
+    return [sys.prefix, *(version(name) for name in _LIBRARIES)]
+
+
 @contextlib.contextmanager
 def first_alone(names: Iterable[str]) -> Iterator[None]:
     """Around what may compile: processes wait for the first of them, unless it has been done before.
@@ -28,7 +35,7 @@ def first_alone(names: Iterable[str]) -> Iterator[None]:
     Args:
         names: what the work depends on.
     """
-    key = [sys.prefix, *(version(name) for name in _LIBRARIES), *sorted(names)]
+    key = [*_environment(), *sorted(names)]
     done = platformdirs.user_cache_path("mgc") / f"compiled-{files.digest(chr(0).join(key).encode())}"
     lock = FileLock(f"{done}.lock")
     with contextlib.suppress(OSError):  # without a folder of one's own there is nothing to wait for

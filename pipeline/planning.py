@@ -186,7 +186,8 @@ def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
     edges = [0]
     for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
         n = int(end) - edges[-1]
-        share = math.ceil(n / max(math.ceil(n / DEAL_TRACKS), math.ceil(seconds[edges[-1] : end].sum() / DEAL_SECONDS)))
+        parts = math.ceil(max(n / DEAL_TRACKS, seconds[edges[-1] : end].sum() / DEAL_SECONDS))
+        share = math.ceil(n / parts)
         while (first := edges[-1]) < end:
             held = np.cumsum(seconds[first : min(end, first + share)])
             too_long = np.flatnonzero(held[1:] > DEAL_SECONDS)

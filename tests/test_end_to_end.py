@@ -95,6 +95,7 @@ def test_quantisation_does_not_change_decisions(recipe: str, least: float, wides
         assert (first - second)[~same[-1]].max(initial=0) < widest
     assert np.concatenate(same).size == 1014 + 2 * 156
     assert np.concatenate(same).mean() >= least
+    assert np.concatenate(same[1:]).mean() >= least  # of those it has not seen
 
 
 def test_the_demo_ends_as_it_says(tmp_path: Path):
