@@ -12,17 +12,17 @@ from typing import Any, get_args
 
 import click
 
-from pipeline import console
-from pipeline.console import FOLDER, PLACE
-from pipeline.errors import MgcError, SpecError
-from pipeline.remote import Place
-from pipeline.workspace import Workspace
+from mgc.pipeline import console
+from mgc.pipeline.console import FOLDER, PLACE
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.workspace import Workspace
 
 
 def training_options(command: Callable) -> Callable:
-    """How a network is trained, where that is not left to the recipe: `loop` gets the settings of `models.settings`."""
-    from models.settings import Metric, OptimizerName
-    from models.settings import options as settings
+    """How a network is trained, where that is not left to the recipe: `loop` gets the settings of `settings`."""
+    from mgc.models.registry.settings import Metric, OptimizerName
+    from mgc.models.registry.settings import options as settings
 
     @functools.wraps(command)
     def bundled(**options: Any) -> Any:
@@ -56,11 +56,11 @@ def several(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def joined(nproc: int | None, **options: Any) -> Any:
-        from models import launcher
+        from mgc.models.parallel import launcher
 
         if launcher.joined():
-            from models import ranks
-            from models import train as training
+            from mgc.models.parallel import ranks
+            from mgc.models.training import train as training
 
             with ranks.join(nproc) as processes:
                 if not processes.first:
@@ -79,7 +79,7 @@ def several(command: Callable) -> Callable:
         if options["find_lr"]:
             raise SpecError(f"--nproc {nproc}: one process finds the learning rate", "leave out --nproc")
         given = click.get_current_context().find_root().obj
-        return launcher.launch([sys.executable, str(Path(__file__).resolve()), *given, *more], nproc)
+        return launcher.launch([sys.executable, "-P", "-m", "mgc", *given, *more], nproc)
 
     option = click.option(
         "--nproc", type=click.IntRange(min=1), help="Processes that train together; on GPUs, one each.  [default: 1]"
@@ -88,7 +88,7 @@ def several(command: Callable) -> Callable:
 
 
 @click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="mgc")
+@click.version_option(package_name="mgc-music")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
 def main() -> None:
     """Folders of music into trained, honestly evaluated genre classifiers.
@@ -140,19 +140,20 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 
     A second call does nothing; a call after new, changed or removed files does just what is needed.
     """
-    from pipeline import augment, summary
-    from pipeline import extract as extraction
-    from pipeline.features import parse_feature
-    from pipeline.splits import read_splits
+    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.extraction import extract as extraction
+    from mgc.pipeline.features import parse_feature
+    from mgc.pipeline.features.variants import parse_variants
+    from mgc.pipeline.store import summary
 
     limit = summary.parse_limit(options["max_dropped"])
     names = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
     defaults = {name: options[name] for name in names if options[name] is not None}
-    variants = augment.parse(options["augment"]) if options["augment"] is not None else None
+    variants = parse_variants(options["augment"]) if options["augment"] is not None else None
     asked = [(parse_feature(text, defaults), variants or ()) for text in options["features"]]
     slicing = console.slicing(options)
     if options["system"]:
-        from models import overview
+        from mgc.models.registry import overview
 
         studied, cut = overview.extraction_for(options["system"])
         asked += [(spec, made if variants is None else variants) for spec, made in studied]
@@ -224,7 +225,7 @@ def _spare_pandas() -> None:
 
 def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
     _spare_pandas()
-    from pipeline.datasets import open_dataset
+    from mgc.pipeline.datasets import open_dataset
 
     source = options["dataset"]
     if source is None:
@@ -250,8 +251,8 @@ def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> Any:
 @console.common
 def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
     """Cut the tracks of a store anew, without decoding."""
-    from pipeline import extract as extraction
-    from pipeline import summary
+    from mgc.pipeline.extraction import extract as extraction
+    from mgc.pipeline.store import summary
 
     slicing = console.slicing(options, seed)
     if slicing is None:
@@ -283,9 +284,10 @@ def split(
     **options: Any,
 ) -> int:
     """Show the splits of a store, or reassign those of all stores of its dataset, without decoding."""
-    from pipeline import siblings, summary
-    from pipeline.datasets import reopen
-    from pipeline.splits import read_splits
+    from mgc.pipeline.datasets import reopen
+    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.extraction.resplit import resplit
+    from mgc.pipeline.store import summary
 
     workspace = Workspace(data_dir)
     opened = _store(workspace, store)
@@ -300,7 +302,7 @@ def split(
             dataset = _open_dataset(workspace, options)
         override = read_splits(splits) if splits else {}
         seed = opened.dataset["seed"] if seed is None else seed
-        moved, notes = siblings.resplit(opened, dataset, seed, override, keep=not redo)
+        moved, notes = resplit(opened, dataset, seed, override, keep=not redo)
         for note in notes:
             echo(note)
         echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")
@@ -319,11 +321,11 @@ def split(
 @console.common
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
-    from pipeline import summary
+    from mgc.pipeline.store import summary
 
     workspace = Workspace(data_dir)
     if isinstance(path, Path) and (path / "config.json").exists():
-        from models import overview
+        from mgc.models.runs import overview
 
         run = _run(workspace, path)
         if as_json:
@@ -346,7 +348,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 @console.common
 def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
     """Check every byte of a store against its checksums."""
-    from pipeline.verify import verify as check
+    from mgc.pipeline.store.verify import verify as check
 
     opened = _store(Workspace(data_dir), store)
     problems = check(opened, console.bar("verify", "shard"))
@@ -370,7 +372,7 @@ def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
 @console.common
 def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     """List the systems that can be trained."""
-    from models import catalogue, overview
+    from mgc.models.registry import catalogue, overview
 
     if as_markdown:
         click.echo(catalogue.markdown(), nl=False)
@@ -447,7 +449,7 @@ def train(
     if run is not None and not resume:
         raise SpecError("--run names a run to continue", "add --resume, or leave it out")
     if resume:
-        from models import train as training
+        from mgc.models.training import train as training
 
         continued = _run(workspace, run)
         where = None if device == "auto" else device
@@ -463,21 +465,23 @@ def train(
         raise SpecError("--folds trains a run for each fold", "leave out --seeds and --find-lr")
     if recipe is not None and options["model"] is not None:
         raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
-    from models import registry, sources
+    from mgc.models.data import sources
+    from mgc.models.registry import systems
 
     id = recipe or options["model"]
-    system = registry.get(id) if id else None  # a typo is told at once
+    system = systems.get(id) if id else None  # a typo is told at once
     if members and (system is None or system.kind != "ensemble"):
         raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
     offer = sources.offer(workspace, named, studied=recipe is not None, frontend=frontend == "device")
     if system is None:
-        system = registry.get(registry.default_model(offer.stores[0].spec.name))
+        system = systems.get(systems.default_model(offer.stores[0].spec.name))
     if system.kind == "ensemble" and (seeds is not None or folds is not None or find_lr):
         raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
-    from models import ensemble, repeats
-    from models import folds as folding
-    from models import train as training
-    from models.augmentation import Augmentation
+    from mgc.models.evaluation import ensemble
+    from mgc.models.registry.augmentation import Augmentation
+    from mgc.models.training import folds as folding
+    from mgc.models.training import repeats
+    from mgc.models.training import train as training
 
     if options["augmentation"] is not None:
         options["augmentation"] = Augmentation.parse(options["augmentation"])
@@ -496,7 +500,7 @@ def train(
         click.echo(f"store: {store.path}", err=True)
     workspace.remember("store", first.path)
     if find_lr:
-        from models import rate_finder
+        from mgc.models.training import rate_finder
 
         click.echo("\n".join(rate_finder.advise(first, chosen, further)))
         return 0
@@ -523,7 +527,7 @@ def train(
 def _say_trained(workspace: Workspace, run: Any) -> int:
     workspace.remember("run", run.path)
     if run.history:
-        from models import curves
+        from mgc.models.training import curves
 
         click.echo(f"curves: {curves.draw(run)}")
     click.echo(f"run: {run.path}; `mgc evaluate --by-genre` tests it")
@@ -541,8 +545,8 @@ def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, da
     """Score a run on its own test tracks; several runs, or the run of an ensemble, by their mean probabilities."""
     workspace = Workspace(data_dir)
     opened = [_run(workspace, path) for path in runs or [None]]
-    from models import evaluate as evaluation
-    from models import report
+    from mgc.models.evaluation import evaluate as evaluation
+    from mgc.models.evaluation import report
 
     measured = evaluation.evaluate(opened, split=split, device=device)
     if as_json:
@@ -563,7 +567,7 @@ def demo(data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
     The music is synthetic, and some files are broken on purpose: an accuracy on it means that the pipeline works, and
     nothing beyond that.
     """
-    from pipeline.demo import make_demo
+    from mgc.pipeline.demo.dataset import make_demo
 
     workspace = Workspace(data_dir)
     click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
@@ -590,7 +594,7 @@ def _call(step: list[str]) -> None:
 
 def _run(workspace: Workspace, path: Path | None) -> Any:
     """The run named, or the latest one, said aloud; remembered as the latest."""
-    from models.runs import Run
+    from mgc.models.runs.run import Run
 
     if path is None:
         path = workspace.latest_run()
@@ -603,7 +607,7 @@ def _run(workspace: Workspace, path: Path | None) -> Any:
 def _store(workspace: Workspace, path: Place | None) -> Any:
     """The store named, or the latest one, said aloud; remembered as the latest."""
     _spare_pandas()
-    from pipeline.store import Store
+    from mgc.pipeline.store.store import Store
 
     if path is None:
         path = workspace.latest_store()

@@ -4,7 +4,7 @@
     python benchmarks/baselines.py --smoke    smallest sizes; the figures mean nothing
 
 Fitting is measured apart from stores, each time in a process of its own, on vectors that are drawn when they are asked
-for: by how much `models.classical.fit` raises the peak of the process, for two numbers of slices. The store holds
+for: by how much `mgc.models.classical.fit` raises the peak of the process, for two numbers of slices. The store holds
 noise; `mgc train --residency stream` reads it, whose imports are part of the figure.
 """
 
@@ -25,14 +25,15 @@ import pyarrow as pa
 from common import table
 from scale import call
 
-from models import classical, registry
-from pipeline import files
-from pipeline.features import Mel
-from pipeline.manifest import publish, write_fragment
-from pipeline.shard import ShardWriter
-from pipeline.slicing import Slicing
-from pipeline.store import Store
-from pipeline.tracks import MANIFEST_SCHEMA
+from mgc.models import classical
+from mgc.models.registry import systems
+from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
+from mgc.pipeline.features import Mel
+from mgc.pipeline.storage import files
+from mgc.pipeline.store.manifest import publish, write_fragment
+from mgc.pipeline.store.shard import ShardWriter
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
 
 #: Slices to fit each system on. The time of an SVM grows with their square.
 SLICES = {
@@ -60,7 +61,7 @@ def fit(id: str, n: int) -> None:
     y = np.arange(n) // SLICES_PER_TRACK % CLASSES
     tracks = [f"{row // SLICES_PER_TRACK:06d}" for row in range(n)]
     artists = [f"{int(track) // (CLASSES * TRACKS_PER_ARTIST)}-{int(track) % CLASSES}" for track in tracks]
-    classical.fit(registry.get(id).build(CLASSES), lambda: vectors(y), y, tracks, artists)
+    classical.fit(systems.get(id).build(CLASSES), lambda: vectors(y), y, tracks, artists)
 
 
 def growth(id: str, n: int) -> float:
@@ -97,7 +98,7 @@ def trained(folder: Path, n_tracks: int) -> tuple[object, ...]:
     store = make_store(folder / "noise", n_tracks)
     raw = int(store.tracks["n_frames"].to_numpy().sum()) * store.spec.bins / 1e6
     words = ["train", "--model", "moments/knn", "--store", store.path, "--data-dir", folder, "--residency", "stream"]
-    used = call(sys.executable, "-m", "cli", *words)
+    used = call(sys.executable, "-m", "mgc", *words)
     return len(store.slices), f"{raw:.0f}", f"{used['mb']:.0f}", f"{used['cpu']:.0f}"
 
 

@@ -25,8 +25,8 @@ import scipy.fft
 import soundfile
 import soxr
 
-from pipeline.analysis import Power, hann
-from pipeline.features import FeatureSpec, Mel, parse_feature
+from mgc.pipeline.dsp.stages import Power, hann
+from mgc.pipeline.features import FeatureSpec, Mel, parse_feature
 
 CALLS = ("decode", "resample", "rfft", "filter bank", "compress")
 #: Frames per call: 64 to 512 time alike, one call for a whole clip takes 15 % longer.

@@ -139,10 +139,10 @@ def profile(features: str, clips: Path) -> None:
     The profiler makes small Python functions look several times as long as they take; calls into libraries come out
     right. What Dask and its workers' environment add is the difference to the end-to-end figure.
     """
-    from pipeline import extract as extraction
-    from pipeline.datasets import Dataset, open_dataset
-    from pipeline.features import parse_feature
-    from pipeline.worker import extract as work
+    from mgc.pipeline.datasets import Dataset, open_dataset
+    from mgc.pipeline.extraction import extract as extraction
+    from mgc.pipeline.extraction.worker import extract as work
+    from mgc.pipeline.features import parse_feature
 
     def run(profiler: cProfile.Profile | None = None) -> float:
         """CPU milliseconds per clip of the tasks alone."""

@@ -21,18 +21,19 @@ import common
 import numpy as np
 import pyarrow as pa
 
-import cli
-from pipeline import extract as extraction
-from pipeline import files, output, worker
-from pipeline.shard import ShardWriter
-from pipeline.task import Task
-from pipeline.tracks import MANIFEST_SCHEMA, unescape
+from mgc import cli
+from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, unescape
+from mgc.pipeline.extraction import extract as extraction
+from mgc.pipeline.extraction import output, worker
+from mgc.pipeline.extraction.task import Task
+from mgc.pipeline.storage import files
+from mgc.pipeline.store.shard import ShardWriter
 
 SECONDS = 30.0
 
 
 def fabricate(task: Task) -> pa.Table:
-    """What `pipeline.worker.extract` does, without decoding."""
+    """What `mgc.pipeline.extraction.worker.extract` does, without decoding."""
     tracks = task.tracks.to_pylist()
     for target in task.targets:
         store = target.store

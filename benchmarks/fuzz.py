@@ -85,7 +85,7 @@ def examine(folder: Path, names: Sequence[str], child: Sequence[str] = CHILD, li
 
 def work(folder: Path, limit_s: int) -> None:
     """The child: extract the files named on stdin, one line of JSON on stdout for each."""
-    from pipeline.features import Mfcc, Stft
+    from mgc.pipeline.features import Mfcc, Stft
 
     specs = (Stft(sr=22050, n_fft=512, hop_length=512, dtype="float32"), Mfcc())
     names = sys.stdin.read().splitlines()
@@ -115,12 +115,12 @@ def work(folder: Path, limit_s: int) -> None:
 
 def extract(folder: Path, name: str, specs: Sequence[Any]) -> tuple[dict[str, Any], str | None]:
     """The manifest row of a file under the first spec, and the rule that it breaks under any."""
-    from pipeline.datasets.catalogue import track_table
-    from pipeline.manifest import read_fragment
-    from pipeline.store import Store
-    from pipeline.task import Target, Task
-    from pipeline.tracks import escape
-    from pipeline.worker import extract as extract_task
+    from mgc.pipeline.datasets.catalogue import track_table
+    from mgc.pipeline.datasets.tracks import escape
+    from mgc.pipeline.extraction.task import Target, Task
+    from mgc.pipeline.extraction.worker import extract as extract_task
+    from mgc.pipeline.store.manifest import read_fragment
+    from mgc.pipeline.store.store import Store
 
     with tempfile.TemporaryDirectory() as scratch:
         head = {"name": "fuzz", "root": str(folder), "genres": ["any"]}
@@ -140,7 +140,7 @@ def extract(folder: Path, name: str, specs: Sequence[Any]) -> tuple[dict[str, An
 
 def _problem(store: Any, row: dict[str, Any]) -> str | None:
     """The rule that a manifest row and its frames break."""
-    from pipeline.shard import read_frames
+    from mgc.pipeline.store.shard import read_frames
 
     frames = read_frames(store.shard_path(0), store.spec)
     if len(frames) != row["n_frames"]:

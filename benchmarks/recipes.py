@@ -25,8 +25,8 @@ from typing import Any
 
 import common
 
-import cli
-from pipeline.datasets import open_dataset
+from mgc import cli
+from mgc.pipeline.datasets import open_dataset
 
 
 def mgc(workspace: Path, *arguments: object) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path
 import common
 from common import Spread, table
 
-from pipeline.demo import COLUMNS
+from mgc.pipeline.demo.dataset import COLUMNS
 
 HERE = Path(__file__).resolve().parent
 MGC = Path(sysconfig.get_path("scripts")) / "mgc"

@@ -5,13 +5,13 @@
     python benchmarks/train.py --device cuda      steps, epoch and resident reads on a GPU
 
 Stores are made up: tracks of 30 s of noise, which compresses less than music; shards of large ones are links to a
-few. Steps are updates by `models.learner` of batches that come from the stream, by its residency, or whose frames are
+few. Steps are updates by `training.learner` of batches that come from the stream, by its residency, or whose frames are
 computed of a resident waveform store (`--frontend device`), or that are the same random tensors each time, already on
 the device. Loaders read the same slices in random order, in batches, from the page cache: the stream; a DataLoader
 with two worker processes that reads each slice out of its Zarr shard; one that reads the same slices, shuffled, by
 WebDataset (where it is installed) from tar files; and, in memory, a plain gather of the same windows by the device.
 Start-up of workers is not counted. Every ratio is of two measurements beside each other; medians of the rounds, least
-and most. The epoch is one of `models.train` on as many tracks as FMA-small has to train on, the updates beside it
+and most. The epoch is one of `training.train` on as many tracks as FMA-small has to train on, the updates beside it
 have the same random tensors each time: what is between them is the stream and Python. Memory is the peak of a process
 that reads an epoch, less what it has before it opens the store.
 """
@@ -42,22 +42,22 @@ import pyarrow as pa
 import torch
 from common import Spread, table
 
-from models import registry
-from models.computed import Computed, ComputedStream
-from models.device import choose, keep_memory
-from models.learner import Learner
-from models.network import Network
-from models.options import Options
-from models.recipes import Training
-from models.stream import Batch, Residency, Stream
-from models.train import train
-from pipeline import files
-from pipeline.features import FeatureSpec, Waveform
-from pipeline.manifest import publish, write_fragment
-from pipeline.shard import ShardWriter, read_frames
-from pipeline.slicing import Slicing
-from pipeline.store import Store
-from pipeline.tracks import MANIFEST_SCHEMA
+from mgc.models.data.computed import Computed, ComputedStream
+from mgc.models.data.stream import Batch, Residency, Stream
+from mgc.models.network import Network
+from mgc.models.parallel.device import choose, keep_memory
+from mgc.models.registry import systems
+from mgc.models.registry.recipes import Training
+from mgc.models.training.learner import Learner
+from mgc.models.training.options import Options
+from mgc.models.training.train import train
+from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
+from mgc.pipeline.features import FeatureSpec, Waveform
+from mgc.pipeline.storage import files
+from mgc.pipeline.store.manifest import publish, write_fragment
+from mgc.pipeline.store.shard import ShardWriter, read_frames
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
 
 SYSTEMS = ("kth2020/cnn", "xu2022/resnet-3-4-23-3")
 TINY = "vit2021/cnn"
@@ -135,7 +135,7 @@ def synchronise(device: torch.device) -> None:
 
 def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
     """A row: seconds of a step with random tensors, and what it takes more of them from the stream."""
-    system, device = registry.get(id), choose(chosen.device)
+    system, device = systems.get(id), choose(chosen.device)
     assert system.recipe.training is not None
     spec, slicing = system.recipe.features, system.recipe.slicing
     batch_size = min(chosen.batch_size, system.recipe.training.batch_size)
@@ -169,7 +169,7 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
 
 def learner_of(id: str, batch_size: int, frames: int, device: torch.device) -> tuple[Learner, Batch]:
     """A system to be trained as its recipe says, but for the size of batches; and one of random tensors."""
-    system = registry.get(id)
+    system = systems.get(id)
     assert system.recipe.training is not None
     spec = system.recipe.features
     recipe: Training = dataclasses.replace(system.recipe.training, batch_size=batch_size)
@@ -263,7 +263,7 @@ def gather(stream: Stream, device: torch.device, decode: bool) -> Iterator[torch
 
 def loaded(folder: Path, chosen: argparse.Namespace) -> list[tuple[object, ...]]:
     """Rows: slices a second of the stream, and how many times those of the others."""
-    spec, device = registry.get(SYSTEMS[1]).recipe.features, choose(chosen.device)
+    spec, device = systems.get(SYSTEMS[1]).recipe.features, choose(chosen.device)
     store = make_store(folder / "loaded", spec, LOADED, chosen.tracks)
     rows = []
     for decode in (False, True):
@@ -293,7 +293,7 @@ def loaded(folder: Path, chosen: argparse.Namespace) -> list[tuple[object, ...]]
 
 def epoch_of(folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
     """A row: what an update of an epoch takes, all told, and how much more that is than one of random tensors."""
-    system, device = registry.get(TINY), choose(chosen.device)
+    system, device = systems.get(TINY), choose(chosen.device)
     assert system.recipe.training is not None
     n_tracks = FMA_SMALL_TRAINING if not chosen.smoke else CLASSES
     store = make_store(folder / "epoch", system.recipe.features, system.recipe.slicing, n_tracks, CLASSES)
@@ -315,7 +315,7 @@ def epoch_of(folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
 
 def memory_of(folder: Path, chosen: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     """Rows: the size of a store, and what reading an epoch of it takes, by residency."""
-    spec = registry.get(SYSTEMS[1]).recipe.features
+    spec = systems.get(SYSTEMS[1]).recipe.features
     for n_shards in (1,) if chosen.smoke else (4, 16, 64):
         store = make_store(folder / f"memory-{n_shards}", spec, LOADED, n_shards * TRACKS_PER_SHARD)
         for residency in ("stream", "device") if n_shards <= 4 else ("stream",):

@@ -1,14 +1,19 @@
-"""What the scikit-learn systems share: fitting out of core, and probabilities from decision values."""
+"""What the scikit-learn systems share: fitting out of core, probabilities from decision values, and skops files.
+
+skops files name types and hold arrays; they are read without running code.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ModelError
+from mgc.pipeline.errors import ModelError, RunError
+from mgc.pipeline.storage import files
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -19,6 +24,10 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 #: Rows of the slice table, int64 `(n,)`, and their vectors, float32 `(n, values)`.
 Batch = tuple[np.ndarray, np.ndarray]
 Vectors = Callable[[], Iterable[Batch]]
+
+#: What may be in a file besides the types skops trusts by itself (scikit-learn's public estimators, NumPy's arrays):
+#: the private parts of a classifier calibrated by temperature.
+TRUSTED = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._TemperatureScaling")
 
 #: Slices that are fitted, or predicted, at a time.
 BLOCK = 512
@@ -153,3 +162,57 @@ def grouped_folds(y: np.ndarray, tracks: Sequence[str], artists: Sequence[str | 
         "nothing can be held out to calibrate or to choose by: a genre has a single training track",
         "add tracks of every genre",
     )
+
+
+def save(model: Pipeline, path: Path) -> None:
+    """Replace a file atomically by a fitted classifier.
+
+    Raises:
+        ModelError: the classifier has a part that `load` would refuse.
+        MgcError: the file cannot be written.
+    """
+    import skops.io
+
+    data = skops.io.dumps(model)
+    if foreign := _foreign_types(data):
+        raise ModelError(f"a model with {foreign} cannot be loaded safely", "build it of scikit-learn's estimators")
+    with files.output_errors(path):
+        files.write_bytes(path, data)
+
+
+def load(path: Path) -> Pipeline:
+    """The classifier that `save` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged, holds a type that is not allowed, or no fitted classifier.
+    """
+    import skops.io
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    remedy = "train a new run"
+    try:
+        data = path.read_bytes()
+        foreign = _foreign_types(data)
+        model = None if foreign else skops.io.loads(data, trusted=TRUSTED)
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing", remedy) from None
+    except Exception as error:  # whatever zipfile, json, numpy and skops raise for foreign bytes
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{path}: damaged ({first_line})", remedy) from error
+    if foreign:
+        raise RunError(f"{path}: not loaded, since what it holds could run code ({foreign})", remedy)
+    try:
+        check_is_fitted(model)
+    except (TypeError, NotFittedError):
+        raise RunError(f"{path}: holds no fitted model", remedy) from None
+    if not hasattr(model, "predict_proba"):
+        raise RunError(f"{path}: holds a model that gives no probabilities", remedy)
+    return model
+
+
+def _foreign_types(data: bytes) -> str:
+    """Types in a skops file that are not allowed, joined by commas. Nothing is imported or constructed."""
+    import skops.io
+
+    return ", ".join(sorted(set(skops.io.get_untrusted_types(data=data)).difference(TRUSTED)))

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import inputs
-from models.inputs import Standardised
-from models.joint import Joint
-from models.optim import Outputs
-from models.ranks import ALONE, Ranks
-from models.registry import System
-from models.stream import Stream
-from pipeline.features import FeatureSpec
+from mgc.models.data import adapters
+from mgc.models.data.adapters import Standardised
+from mgc.models.data.joint import Joint
+from mgc.models.data.stream import Stream
+from mgc.models.parallel.ranks import ALONE, Ranks
+from mgc.models.registry.systems import System
+from mgc.pipeline.features import FeatureSpec
+
+#: Output of a network in training: logits `(batch, classes)`, alone or followed by those of its auxiliary heads.
+Outputs = Tensor | tuple[Tensor, ...]
 
 
 class Network(nn.Module):
@@ -38,7 +40,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(
-            inputs.adapter(needs, spec) for needs, spec in zip(system.inputs, specs, strict=True)
+            adapters.adapter(needs, spec) for needs, spec in zip(system.inputs, specs, strict=True)
         )
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = system.build(n_classes).to(memory_format=self._format)

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from pipeline import remote
-from pipeline.errors import MgcError, SpecError
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.storage import remote
 
 
 class PlaceType(click.Path):
@@ -89,7 +89,7 @@ class Group(click.Group):
         except OSError as error:
             if not remote.is_url(error.filename):
                 return _fault(error)
-            from pipeline.files import explain_remote
+            from mgc.pipeline.storage.files import explain_remote
 
             explained = explain_remote(error)
             return _fail(explained.problem, explained.remedy, 1)
@@ -168,7 +168,7 @@ def slicing_options(command: Callable) -> Callable:
 
 def slicing(options: dict[str, Any], seed: int = 0) -> Any:
     """The `Slicing` that slicing options describe; None where none is given."""
-    from pipeline.slicing import Slicing
+    from mgc.pipeline.store.slicing import Slicing
 
     given = {
         key: options[key] for key in ("frames", "overlap", "offset", "max_slices", "place") if options[key] is not None

@@ -6,9 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
-from pipeline import files, remote
-from pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
-from pipeline.remote import Place, RemotePath
+from mgc.pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
+from mgc.pipeline.storage import files, remote
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 _NOT_DATASETS = ("features", "runs", "demo")
 

@@ -131,7 +131,7 @@ def test_table_is_markdown_with_gaps(common: ModuleType) -> None:
 @pytest.fixture
 def few_tracks(corpus: Path, tmp_path: Path) -> Path:
     """A list of real clips: of each genre two to train on, one to validate and one to test with."""
-    from pipeline.datasets import open_dataset
+    from mgc.pipeline.datasets import open_dataset
 
     rows = []
     taken: Counter[tuple[str, str]] = Counter()

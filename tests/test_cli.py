@@ -18,8 +18,8 @@ import pytest
 from commands import MGC, mgc, mgc_process, stamps, tree
 from music import write_clip, write_genres, write_list
 
-import cli
-from pipeline.store import Store
+from mgc import cli
+from mgc.pipeline.store.store import Store
 
 STFT = ("--feature", "stft:n_fft=512")
 
@@ -180,7 +180,7 @@ class TestErrors:
         outcome = mgc_process(*arguments)
         assert outcome.code == 1
         assert outcome.err.startswith("Traceback (most recent call last):\n")
-        assert "pipeline.errors.DatasetError: " in outcome.err
+        assert "mgc.pipeline.errors.DatasetError: " in outcome.err
         assert outcome.err.splitlines()[-1].startswith(f"error: cannot open dataset {songs}/nowhere: ")
 
     def test_a_fault_of_our_own_is_one_line_too(self, store, monkeypatch):

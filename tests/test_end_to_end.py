@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import MGC
 
-from pipeline.demo import BROKEN
+from mgc.pipeline.demo.dataset import BROKEN
 
 DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
@@ -75,8 +75,8 @@ def test_quantisation_does_not_change_decisions(recipe: str, least: float, wides
 
     How many these are is the model's: one that has learned little wavers at many (`docs/decisions.md` has figures).
     """
-    from models.predict import predict
-    from models.runs import Run
+    from mgc.models.runs.run import Run
+    from mgc.models.training.predict import predict
 
     stores = [
         json.loads(mgc("extract", "--feature", "mel", "--slice", "4", "--dtype", dtype, "--json", data=data))

@@ -20,15 +20,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", out, ROOT], check=True)
-    (built,) = out.glob("mgc-*.whl")
+    (built,) = out.glob("mgc_music-*.whl")
     return built
 
 
 def test_the_wheel_holds_code_and_manifests_and_nothing_else(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"cli.py", "pipeline", "models", "manifests"}
-    shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "manifests").rglob("*.toml")}
+    assert tops == {"mgc"}
+    shipped = {f"mgc/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "manifests").rglob("*.toml")}
     assert shipped
     assert shipped <= set(names)
 

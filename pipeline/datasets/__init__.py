@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets import fma, folder, gtzan, listing
-from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
-from pipeline.datasets.published import Published, published
-from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath, place
+from mgc.pipeline.datasets import fma, folder, gtzan, listing
+from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
+from mgc.pipeline.datasets.published import Published, published
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage.remote import Place, RemotePath, place
 
 __all__ = ["FORMATS", "Dataset", "open_dataset", "reopen"]
 

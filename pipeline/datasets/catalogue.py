@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.tracks import DATASET_SCHEMA
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
 
 #: Names that mark a file as audio: what libsndfile reads, then what only other decoders do. Whether a file *is* audio
 #: is decided by its content, when it is decoded.

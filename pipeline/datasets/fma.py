@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed, track_table
-from pipeline.datasets.parsed import kept
-from pipeline.datasets.tabular import SPLIT_WORDS
-from pipeline.datasets.walk import Walker
-from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath
+from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, listed, track_table
+from mgc.pipeline.datasets.parsed import kept
+from mgc.pipeline.datasets.tabular import SPLIT_WORDS
+from mgc.pipeline.datasets.walk import Walker
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 LAYOUT = "NNN/NNNNNN.mp3"
 METADATA = Path("fma_metadata", "tracks.csv")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from pipeline.datasets.walk import Walker
-from pipeline.errors import DatasetError
-from pipeline.remote import Place
-from pipeline.tracks import escape
+from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from mgc.pipeline.datasets.tracks import escape
+from mgc.pipeline.datasets.walk import Walker
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage.remote import Place
 
 LAYOUT = "genre/…/file"
 

@@ -6,12 +6,12 @@ import os
 import posixpath
 from pathlib import Path
 
-from pipeline import remote
-from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from pipeline.datasets.tabular import Row, read_rows
-from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath
-from pipeline.tracks import escape, unescape
+from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from mgc.pipeline.datasets.tabular import Row, read_rows
+from mgc.pipeline.datasets.tracks import escape, unescape
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage import remote
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 _OPTIONAL = ("track_id", "split", "artist", "artist_id", "album", "album_id", "title")
 

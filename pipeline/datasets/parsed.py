@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import files
+from mgc.pipeline.storage import files
 
 _KEY = b"mgc.parsed"
 _DIGEST = 32  # hexadecimal digits of `files.digest`

@@ -44,7 +44,7 @@ class Published:
 @cache
 def published(name: str) -> Published:
     """The description of that name; KeyError if there is none."""
-    file = files("manifests") / "datasets" / f"{name}.toml"
+    file = files("mgc.manifests") / "datasets" / f"{name}.toml"
     if not file.is_file():
         raise KeyError(name)
     entry = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def published_names() -> tuple[str, ...]:
     return tuple(
         sorted(
             file.name.removesuffix(".toml")
-            for file in (files("manifests") / "datasets").iterdir()
+            for file in (files("mgc.manifests") / "datasets").iterdir()
             if file.name.endswith(".toml")
         )
     )

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.catalogue import listed
-from pipeline.errors import DatasetError
-from pipeline.tracks import SPLITS
+from mgc.pipeline.datasets.catalogue import listed
+from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.errors import DatasetError
 
 #: Words for splits in the wild → ours.
 SPLIT_WORDS = {

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.datasets.catalogue import is_audio_name, listed
-from pipeline.remote import Place, RemotePath
-from pipeline.tracks import escape
+from mgc.pipeline.datasets.catalogue import is_audio_name, listed
+from mgc.pipeline.datasets.tracks import escape
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 
 class Walker:

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import SpecError
-from pipeline.features.separation import Harmonic, Percussive
-from pipeline.features.spec import FeatureSpec
-from pipeline.features.spectral import HEADROOM_DB, STEP_DB, Chroma, Mel, Mfcc, PowerSpectrum, Spectral, Stft
-from pipeline.features.stats import Stats
-from pipeline.features.waveform import Waveform
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.features.separation import Harmonic, Percussive
+from mgc.pipeline.features.spec import FeatureSpec
+from mgc.pipeline.features.spectral import HEADROOM_DB, STEP_DB, Chroma, Mel, Mfcc, PowerSpectrum, Spectral, Stft
+from mgc.pipeline.features.stats import Stats
+from mgc.pipeline.features.waveform import Waveform
 
 __all__ = [
     "FEATURES",

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import NEIGHBOURS, Separated, Separator, to_db
-from pipeline.features.spectral import Linear
+from mgc.pipeline.dsp.stages import NEIGHBOURS, Separated, Separator, to_db
+from mgc.pipeline.features.spectral import Linear
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from pipeline.errors import SpecError
+from mgc.pipeline.errors import SpecError
 
 
 class FeatureSpec:
@@ -52,7 +52,7 @@ class FeatureSpec:
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """What makes the input of `rows`: a class of `pipeline.analysis` and its arguments. Equal ones run once."""
+        """What makes the input of `rows`: a class of `dsp.stages` and its arguments. Equal ones run once."""
         raise NotImplementedError
 
     def rows(self, made: Any) -> np.ndarray:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Framer, Power, to_db
-from pipeline.features.spec import FeatureSpec
+from mgc.pipeline.dsp.filterbanks import chroma_bank, dct_basis, mel_bank
+from mgc.pipeline.dsp.stages import Framer, Power, to_db
+from mgc.pipeline.features.spec import FeatureSpec
 
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
@@ -77,7 +78,7 @@ class Spectral(FeatureSpec):
         """
         if not self.quantised:
             return super().encode(rows, out)
-        from pipeline import kernels
+        from mgc.pipeline.dsp import kernels
 
         return kernels.quantise(rows, np.float32(1 / STEP_DB), np.float32(0.5 - self.offset / STEP_DB), out)
 
@@ -139,18 +140,11 @@ class Mel(Spectral):
 
     def bank(self) -> np.ndarray:
         """librosa's mel filter bank, float32 `(1 + n_fft/2, n_mels)`."""
-        return _mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
-
-    def pool(self, spectrum: np.ndarray) -> np.ndarray:
-        """float32 `(n, n_mels)`: power spectra `(n, 1 + n_fft/2)` summed up by the filter bank."""
-        pooled = np.empty((len(spectrum), self.n_mels), np.float32)
-        for bands, bins, weights in _mel_blocks(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax):
-            np.matmul(spectrum[:, bins], weights, out=pooled[:, bands])
-        return pooled
+        return mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
     def rows(self, power: Power) -> np.ndarray:
         """float32 `(n, n_mels)`, dB."""
-        return power.log_mel(self)
+        return power.log_mel(self.sr, self.n_mels, self.fmin, self.fmax)
 
     def full_scale_db(self) -> float:
         """The most a band makes of a sine on a bin, which the Hann window spreads over three: 1/4, 1, 1/4 of power."""
@@ -192,7 +186,7 @@ class Mfcc(Mel):
         It mixes the bands at the floor, where a float32 transform is decibels off, into every coefficient: up to 0.1
         for a pure tone, 0.04 for music at 44.1 kHz.
         """
-        return power.precise_log_mel(self) @ _dct_basis(self.n_mels, self.n_mfcc)
+        return power.precise_log_mel(self.sr, self.n_mels, self.fmin, self.fmax) @ dct_basis(self.n_mels, self.n_mfcc)
 
 
 @dataclass(frozen=True)
@@ -246,56 +240,8 @@ class Chroma(Spectral):
 
     def rows(self, power: Power) -> np.ndarray:
         """float32 `(n, n_chroma)`, in [0, 1]."""
-        energy = power.spectrum @ _chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
+        energy = power.spectrum @ chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
         largest = energy.max(axis=1, keepdims=True)
         largest[largest < np.finfo(np.float32).tiny] = 1
         energy /= largest
         return energy
-
-
-@cache
-def _mel_bank(sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
-    import warnings
-
-    import librosa.filters  # here because it brings in numba, which takes a second
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Empty filters")  # very many bands of a short FFT: librosa's choice
-        bank = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    return np.ascontiguousarray(bank.T, dtype=np.float32)
-
-
-#: Bands per product. Nearly all weights of the bank are zero: eight products of the bins that 16 bands reach take
-#: 0.5 ms for a 30 s clip, one product with the whole bank 3.5; their levels agree to 3e-6 dB.
-_BANDS = 16
-
-
-@cache
-def _mel_blocks(
-    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
-) -> tuple[tuple[slice, slice, np.ndarray], ...]:
-    """The filter bank in pieces: (bands, the bins they reach, their weights)."""
-    bank = _mel_bank(sr, n_fft, n_mels, fmin, fmax)
-    blocks = []
-    for first in range(0, n_mels, _BANDS):
-        bands = slice(first, min(first + _BANDS, n_mels))
-        reached = np.flatnonzero(bank[:, bands].any(axis=1))
-        bins = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
-        blocks.append((bands, bins, np.ascontiguousarray(bank[bins, bands])))
-    return tuple(blocks)
-
-
-@cache
-def _dct_basis(n_mels: int, n_mfcc: int) -> np.ndarray:
-    import scipy.fft
-
-    return np.ascontiguousarray(scipy.fft.dct(np.eye(n_mels), type=2, norm="ortho")[:, :n_mfcc], dtype=np.float32)
-
-
-@cache
-def _chroma_bank(sr: int, n_fft: int, n_chroma: int, tuning: float) -> np.ndarray:
-    """librosa's chroma filter bank, float32 `(1 + n_fft/2, n_chroma)`."""
-    import librosa.filters
-
-    bank = librosa.filters.chroma(sr=sr, n_fft=n_fft, tuning=tuning, n_chroma=n_chroma)
-    return np.ascontiguousarray(bank.T, dtype=np.float32)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Track
-from pipeline.features.spec import FeatureSpec
+from mgc.pipeline.dsp.stages import Track
+from mgc.pipeline.features.spec import FeatureSpec
 
 #: Rows of each feature, in the order of FMA's `features.csv`.
 SIZES = {

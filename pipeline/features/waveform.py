@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Cutter
-from pipeline.features.spec import FeatureSpec
+from mgc.pipeline.dsp.stages import Cutter
+from mgc.pipeline.features.spec import FeatureSpec
 
 _FULL_SCALE = 32768
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DatasetError, RunError, StoreError
-from pipeline.workspace import Workspace
+from mgc.pipeline.errors import DatasetError, RunError, StoreError
+from mgc.pipeline.workspace import Workspace
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Which systems there are, and how their studies used them."""

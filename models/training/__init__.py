@@ -1,0 +1,1 @@
+"""The training loop, what it is given, and what is built on it."""

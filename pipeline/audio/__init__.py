@@ -1,0 +1,1 @@
+"""From an audio file to samples, or the reason why it has none."""

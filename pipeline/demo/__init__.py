@@ -1,0 +1,1 @@
+"""The synthetic music of `mgc demo`."""

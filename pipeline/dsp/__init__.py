@@ -1,0 +1,1 @@
+"""Signal processing that features are made of: compiled loops, Fourier transforms, streaming stages."""

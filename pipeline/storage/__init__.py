@@ -1,0 +1,1 @@
+"""Files written atomically, objects at URLs, and one writer at a time."""

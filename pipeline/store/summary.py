@@ -1,0 +1,180 @@
+"""What is in a store, as plain values for `--json` and as text for people."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
+
+#: Dropped tracks shown by name; `--json` and the manifest have them all.
+SHOWN = 8
+
+#: Of the manifest, what a summary looks at.
+_COLUMNS = [
+    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated", "variants",
+]  # fmt: skip
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """Counts of tracks, slices, genres and bytes.
+
+    Raises:
+        StoreError: the store is unfinished or damaged.
+    """
+    store.require_finished()
+    tracks = store.read_tracks(_COLUMNS)
+    ok = tracks.filter(pc.equal(tracks["status"], "ok"))
+    dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
+    slices_by_split: Counter[str] = Counter()
+    of_variants: Counter[str] = Counter()
+    for slices in store.read_slices(map(int, store.shard_files()), ["split", "variant"]):
+        slices_by_split += _count(slices["split"].filter(pc.is_null(slices["variant"])))
+        of_variants += _count(slices["variant"].drop_null())
+    by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
+    return {
+        "store": str(store.path),
+        "spec": store.spec.as_dict(),
+        "dataset": store.dataset["name"],
+        "root": store.dataset["root"],
+        "tracks": len(tracks),
+        "ok": len(ok),
+        "rescued": len(ok.filter(pc.is_valid(ok["detail"]))),
+        "dropped": dict(sorted(_count(dropped["reason"]).items())),
+        "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
+        "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
+        "slicing": store.slicing.as_dict(),
+        "slices": slices_by_split.total(),
+        "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
+        "genres": {genre: by_genre[genre] for genre in store.genres},
+        "variants": _variants(store, ok, of_variants),
+        "saturated": pc.sum(ok["saturated"]).as_py() or 0,
+        "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
+        "versions": store.versions,
+    }
+
+
+def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dict[str, Any]]:
+    """What became of each variant of the training tracks in use: tracks that have it, slices, and why others do not.
+
+    `absent` are tracks that came to the training split after they were decoded.
+    """
+    training = ok["variants"].filter(pc.equal(ok["split"], "training")).combine_chunks()
+    made = pc.list_flatten(training)
+    name, reason = pc.struct_field(made, "variant"), pc.struct_field(made, "reason")
+    present = Counter(name.filter(pc.is_null(reason)).to_pylist())
+    dropped = Counter(zip(name.to_pylist(), reason.to_pylist(), strict=True))
+    return {
+        text: {
+            "tracks": present[text],
+            "slices": slices[text],
+            "dropped": {why: n for (which, why), n in sorted(dropped.items(), key=str) if which == text and why},
+            "absent": training.null_count,
+        }
+        for text in map(str, store.variants)
+    }
+
+
+def _count(column: pa.ChunkedArray) -> Counter[str]:
+    """How often each value occurs."""
+    return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
+
+
+def render(report: dict[str, Any], store: Store) -> str:
+    """The summary as text."""
+    tracks, ok = report["tracks"], report["ok"]
+    values = (pc.sum(store.read_tracks(["n_frames"])["n_frames"]).as_py() or 0) * store.spec.bins
+    lines = [
+        f"{report['store']}",
+        f"  feature   {store.spec}",
+        f"  tracks    {ok:,} of {tracks:,} in use, {report['seconds'] / 3600:.2f} h, {report['bytes'] / 1e6:,.1f} MB",
+        f"  slices    {report['slices']:,} ({Slicing.from_dict(report['slicing'])})",
+        f"  splits    {_splits(report)}",
+        f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
+    ]
+    lines += _variant_lines(report["variants"])
+    if report["rescued"]:
+        lines.append(f"  damaged   {report['rescued']:,} tracks in use were damaged: see `detail` in the manifest")
+    if store.spec.quantised and values:
+        share = report["saturated"] / values
+        lines.append(
+            f"  range     {share:.2%} of the values lie outside the {store.spec.dtype} range and were clipped to it"
+        )
+    if report["dropped"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
+        lines.append(f"  dropped   {tracks - ok:,}: {reasons}")
+        lines += [f"            {row['reason']:<11} {_shown(row)}" for row in report["dropped_tracks"][:SHOWN]]
+        if len(report["dropped_tracks"]) > SHOWN:
+            lines.append(f"            ... and {len(report['dropped_tracks']) - SHOWN:,} more (`mgc info --json`)")
+    return "\n".join(lines)
+
+
+def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
+    """The variants of the training tracks as text."""
+    if not variants:
+        return []
+    of_each = ", ".join(f"{name} {n['tracks']:,} ({n['slices']:,} slices)" for name, n in variants.items())
+    lines = [f"  variants  of training tracks: {of_each}"]
+    for name, n in variants.items():
+        if n["dropped"]:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in n["dropped"].items())
+            lines.append(f"            {name} dropped, its track kept: {reasons}")
+    if absent := max(n["absent"] for n in variants.values()):
+        lines.append(f"            {absent:,} training tracks lack theirs: the same `mgc extract` makes them")
+    return lines
+
+
+def render_splits(report: dict[str, Any]) -> str:
+    """The splits as text."""
+    return f"{report['store']}\n  splits    {_splits(report)}"
+
+
+def _splits(report: dict[str, Any]) -> str:
+    return ", ".join(f"{split} {n['tracks']:,} ({n['slices']:,} slices)" for split, n in report["splits"].items())
+
+
+def _shown(row: dict[str, Any]) -> str:
+    name = row["path"].encode("unicode_escape").decode() if not row["path"].isprintable() else row["path"]
+    return f"{name}: {row['detail']}" if row["detail"] else name
+
+
+def parse_limit(text: str | None) -> tuple[float, bool] | None:
+    """`--max-dropped`: a number of tracks, or a share like `5%`; the second value tells which.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        share = text.endswith("%")
+        number = float(text.removesuffix("%"))
+        if not 0 <= number < math.inf:
+            raise ValueError
+    except ValueError:
+        raise SpecError(f"--max-dropped {text}", "it must be a number of tracks, or a share like 5%") from None
+    return number, share
+
+
+def require_enough(report: dict[str, Any], limit: tuple[float, bool] | None) -> None:
+    """Raise `MgcError` where no track is left, or more than `limit` were dropped."""
+    tracks, dropped = report["tracks"], report["tracks"] - report["ok"]
+    if not report["ok"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items()) or "it is empty"
+        remedy = "see the reasons above"
+        if set(report["dropped"]) == {"too-short"}:
+            remedy = f"choose a shorter slice: `mgc slice {report['store']} --slice SECONDS`"
+        raise MgcError(f"{report['store']}: no usable track is left ({reasons})", remedy)
+    if limit is not None:
+        number, share = limit
+        if dropped > (tracks * number / 100 if share else number):
+            allowed = f"{number:g}%" if share else f"{number:g}"
+            problem = f"{report['store']}: {dropped} of {tracks} tracks were dropped, more than --max-dropped {allowed}"
+            raise MgcError(problem, "see `mgc info` for the reasons")

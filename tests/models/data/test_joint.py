@@ -1,0 +1,205 @@
+"""Several stores as one stream: the same moments of the same tracks, in one order, whatever shards they lie in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from stores import frames_of, make_store
+
+from mgc.models.data import stream
+from mgc.models.data.parts import Part, keep_resident, open_part
+from mgc.models.data.stream import Batch
+from mgc.models.runs.selection import select
+from mgc.pipeline.errors import StoreError
+from mgc.pipeline.features import Mel, Waveform
+from mgc.pipeline.storage import files
+from mgc.pipeline.store.manifest import publish
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
+
+CPU = torch.device("cpu")
+#: 43.07 and 172.27 frames a second: four of the second are one of the first.
+SLOW, FAST = Waveform(hop_length=512), Mel(n_mels=8, n_fft=512, hop_length=128)
+WINDOWS = (40, 160)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
+    """Two features of the same tracks, in shards of three and of five."""
+    return make_pair(tmp_path_factory.mktemp("stores"))
+
+
+def make_pair(root: Path, slicing: Slicing | None = None, seconds: tuple[float, ...] = (9.0, 7.3)) -> list[Store]:
+    return [
+        make_store(root / spec.name, spec, slicing, tracks_per_shard=n, seconds=seconds, root=root)
+        for spec, n in ((SLOW, 3), (FAST, 5))
+    ]
+
+
+def open_joint(
+    stores: list[Store],
+    slicing: Slicing | None = None,
+    *,
+    seed: int | None = 5,
+    residency: stream.Residency = "device",
+    crop: bool = False,
+) -> Part:
+    slicing = slicing or stores[0].slicing
+    selection = select(stores[0], stores[1:], slicing=slicing)
+    part = open_part(
+        selection,
+        stores,
+        slicing,
+        "training",
+        frames=WINDOWS[: len(stores)],
+        batch_size=7,
+        device=CPU,
+        seed=seed,
+        crop=crop,
+    )
+    for one in part.streams:
+        one.residency = residency
+    return part
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of one shard or few, so that an epoch has several."""
+    monkeypatch.setattr(stream, "GROUP_BYTES", 2_500_000)
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.rows.tolist() == other.rows.tolist()
+        for mine, yours in zip(one.frames, other.frames, strict=True):
+            assert torch.equal(mine, yours)
+
+
+@pytest.mark.parametrize("slicing", [Slicing(seconds=2.0), Slicing(seconds=None, whole=True)], ids=str)
+@pytest.mark.parametrize(("seed", "crop"), [(None, False), (5, False), (5, True)])
+def test_inputs_show_the_same_moment(
+    stores: list[Store], slicing: Slicing, seed: int | None, crop: bool, small_groups: None
+) -> None:
+    part = open_joint(stores, slicing, seed=seed, crop=crop)
+    slices = part.slices.to_pylist()
+    begins = {row["track_id"]: row["first_frame"] for row in stores[0].tracks.to_pylist()}
+    seen = []
+    for batch in part.stream.batches(1):
+        crops = part.streams[0].order(1).crops
+        for row, slow, fast in zip(batch.rows, *(frames.numpy() for frames in batch.frames), strict=True):
+            track = slices[row]["track_id"]
+            first = slices[row]["first_frame"] - begins[track] + crops[row]
+            np.testing.assert_array_equal(slow, frames_of(stores[0], track)[first : first + 40])
+            # The moment in the other store: of the slice's start to within a frame, of the crop exactly.
+            start = int(slices[row]["start_s"] * FAST.frame_rate + 1e-9) + 4 * crops[row]
+            assert 4 * first <= start < 4 * first + 4
+            np.testing.assert_array_equal(fast, frames_of(stores[1], track)[start : start + 160])
+            seen.append(row)
+    assert sorted(seen) == list(range(len(slices)))
+
+
+def test_windows_lie_inside_the_slices_of_all_stores(stores: list[Store]) -> None:
+    part = open_joint(stores, Slicing(seconds=None, whole=True))
+    slow, fast = part.streams
+    moved = np.stack([slow.order(epoch).crops for epoch in range(60)])
+    assert (moved * 4 <= fast.spare).all()
+    assert (moved.max(axis=0) >= fast.spare // 4 - 20).all()
+    assert moved.min() == 0
+
+
+def test_residency_changes_no_batch(stores: list[Store], small_groups: None) -> None:
+    resident, streamed, mixed = (open_joint(stores, residency=where) for where in ("device", "stream", "device"))
+    mixed.streams[0].residency = "host"
+    assert len(resident.streams[0].order(0).groups) > 2
+    for epoch in range(2):
+        whole = list(resident.stream.batches(epoch))
+        assert_same(whole, list(streamed.stream.batches(epoch)))
+        assert_same(whole, list(mixed.stream.batches(epoch)))
+        for start in (1, len(whole) - 1, len(whole)):
+            assert_same(whole[start:], list(streamed.stream.batches(epoch, start)))
+
+
+def test_what_fits_in_memory_is_decided_for_each_store(stores: list[Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    part = open_joint(stores)
+    audio, mel = (stream.nbytes for stream in part.streams)
+    assert mel < audio
+    monkeypatch.setattr("mgc.models.data.parts.fits", lambda nbytes, device: nbytes < audio)
+    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
+    assert [stream.residency for stream in part.streams] == ["stream", "device"]
+    monkeypatch.setattr("mgc.models.data.parts.fits", lambda nbytes, device: nbytes < audio + mel)
+    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
+
+
+def test_slices_in_frames_of_the_first_store(stores: list[Store]) -> None:
+    slicing = Slicing(seconds=None, frames=44, overlap=0.0)
+    tables, labels = select(*stores[:1], stores[1:], slicing=slicing).joined(stores, slicing, "training")
+    assert set(tables[0]["n_frames"].to_pylist()) == {44}
+    assert set(tables[1]["n_frames"].to_pylist()) == {1 + 43 * 4}
+    assert tables[0].select(["track_id", "start_s"]).equals(tables[1].select(["track_id", "start_s"]))
+    assert len(labels) == len(tables[0]) > 100
+
+
+# -- what does not belong together ------------------------------------------------------------------------------------
+
+
+def edit(store: Store, track_id: str, **values: object) -> Store:
+    """The store with another row for a track."""
+    for shard in store.fragments():
+        path = store.fragment_path(shard)
+        fragment = files.read_table(path)
+        rows = [row | (values if row["track_id"] == track_id else {}) for row in fragment.to_pylist()]
+        files.write_table(path, pa.Table.from_pylist(rows, fragment.schema))
+    publish(store, store.slicing)
+    return Store.open(store.path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"content_hash": "other"}, r"track training-003 is of different files; run `mgc extract` for both again"),
+        ({"split": "validation"}, r"has another split: training and validation; .*`mgc split .*--splits .*parquet`"),
+        ({"genre": "Rock"}, r"has another genre: Folk and Rock; run `mgc extract`"),
+    ],
+)
+def test_stores_that_know_a_track_differently(tmp_path: Path, values: dict[str, str], message: str) -> None:
+    first, second = make_pair(tmp_path)
+    with pytest.raises(StoreError, match=message):
+        select(first, [edit(second, "training-003", **values)])
+
+
+def test_stores_of_two_datasets(tmp_path: Path) -> None:
+    first = make_store(tmp_path / "a", SLOW)
+    with pytest.raises(StoreError, match=r"hold different datasets.*name stores of one dataset"):
+        select(first, [make_store(tmp_path / "b", FAST)])
+
+
+def test_a_track_must_be_in_use_in_all_stores(tmp_path: Path) -> None:
+    first, second = make_pair(tmp_path)
+    second = edit(second, "training-003", status="dropped", reason="too-long", n_frames=0)
+    selection = select(first, [second])
+    assert len(selection.tracks) == len(select(first).tracks) - 1
+    assert "training-003" not in selection.tracks["track_id"].to_pylist()
+
+
+def test_slices_that_touch_a_gap_in_one_store_are_left_out(tmp_path: Path) -> None:
+    stores = make_pair(tmp_path)
+    whole = open_joint(stores, seed=None)
+    gap = FAST.frame_at(3.1), FAST.frame_at(3.2)
+    stores[1] = edit(stores[1], "training-003", gaps=[list(gap)])
+    part = open_joint(stores, seed=None)
+    kept = [row["start_s"] for row in part.slices.to_pylist() if row["track_id"] == "training-003"]
+    before = [row["start_s"] for row in whole.slices.to_pylist() if row["track_id"] == "training-003"]
+    assert kept == [start for start in before if not start - 3.2 < 0 < start + 2.0 - 3.1]
+    assert len(part.slices) == len(whole.slices) - (len(before) - len(kept))
+
+
+def test_one_store_is_one_stream(stores: list[Store]) -> None:
+    part = open_joint(stores[:1])
+    assert part.stream is part.streams[0]
+    assert dataclasses.is_dataclass(part)

@@ -1,0 +1,319 @@
+"""The registry, and what holds for every system in it."""
+
+import math
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mgc.models.registry import recipes, systems
+from mgc.models.training.optim import LOSSES, build_optimizer, main_logits, total_loss
+from mgc.pipeline.errors import ModelError
+
+#: At full resolution, over a whole clip, or wide: a step takes a second. The last two are twins of quicker ones.
+HEAVY = {
+    "kth2020/crnn",
+    "kth2020/crnn-137",
+    "kth2020/cnn-rnn",
+    "ref/crnn-choi2017",
+    "ubc2020/ablation-cnn-rnn1",
+    "ubc2020/ablation-cnn-rnn2-attention",
+}
+#: Those that take several seconds to learn a batch by heart.
+SLOW_TO_LEARN = HEAVY | {
+    "padova2023/cnn1d",
+    "ubc2020/ablation-cnn5",
+    "ubc2020/ablation-cnn-rnn2",
+    "ubc2020/prcnn-attention",
+    "ubc2020/prcnn-attention-temporal",
+}
+
+
+def marked(ids: list[str], slow: set[str]) -> list:
+    return [pytest.param(id, marks=pytest.mark.slow) if id in slow else id for id in ids]
+
+
+IDS = [system.id for system in systems.systems() if system.kind == "neural"]
+#: Networks of more than ten million parameters, which take seconds a step: always they run once, forwards;
+#: `make test-slow` trains, saves and repeats them like the others.
+LARGE = {id for id in IDS if systems.get(id).params(8) > 10_000_000}
+NEURAL = marked(IDS, HEAVY | LARGE)
+#: A step takes half a second or more; shallow networks of the same blocks learn in test_resnet.py, too.
+DEEP = {id for id in LARGE if "res" in id}
+PICTURE = (3, 64, 64)  # smaller than the study's, to be quick
+
+
+def random_batch(system: systems.System, size: int, seed: int = 0) -> list[torch.Tensor]:
+    """The arguments of its module."""
+    shapes = [PICTURE if needs.adapter == "picture" else needs.shape for needs in system.inputs]
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, *shape, generator=generator) for shape in shapes]
+
+
+def build(system: systems.System, n_classes: int, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return system.build(n_classes)
+
+
+def test_every_recipe_has_its_system() -> None:
+    assert [system.id for system in systems.systems()] == sorted(recipes.published())
+
+
+@pytest.mark.parametrize(
+    ("id", "n_classes", "params"),
+    [
+        ("xu2022/mobilenet", 8, 4_212_280),
+        ("xu2022/mobilenet", 1000, 5_483_032),
+        ("kth2020/cnn", 8, 1_328_120),
+        ("vit2021/cnn", 10, 24_842),
+        ("padova2023/cnn2d-mel", 8, 139_306),
+        ("kth2020/cnn-released", 8, 1_095_800),
+        ("kth2020/crnn", 8, 206_148),
+        ("kth2020/crnn-137", 8, 462_843),
+        ("kth2020/cnn-rnn", 8, 7_139_304),
+        ("kth2020/cnn-rnn-fig", 8, 886_120),
+        ("ubc2020/prcnn", 8, 110_120),
+        ("ubc2020/prcnn-attention", 8, 232_744),
+        ("ubc2020/prcnn-attention-temporal", 8, 314_984),
+        ("ubc2020/ablation-rnn", 8, 75_528),
+        ("ubc2020/ablation-cnn5", 8, 34_600),
+        ("ubc2020/ablation-cnn3", 8, 646_824),
+        ("ubc2020/ablation-cnn-rnn1", 8, 110_120),
+        ("ubc2020/ablation-cnn-rnn2", 8, 184_616),
+        ("ubc2020/ablation-cnn-rnn2-attention", 8, 232_744),
+        ("vit2021/mlp", 10, 1_031_306),
+        ("vit2021/mlp-plain", 10, 1_031_306),
+        ("vit2021/lstm", 10, 58_314),
+        ("vit2021/cnn-tutorial", 10, 45_322),
+        ("padova2023/cnn1d", 8, 158_106),
+        ("padova2023/cnn2d-mfcc", 8, 139_306),
+        ("padova2023/late-fusion", 8, 412_728),
+        ("padova2023/ensemble-1", 8, 436_718),
+        ("padova2023/ensemble-2", 8, 552_034),
+        ("ref/crnn-choi2017", 8, 494_667),
+        ("kth2020/knn", 8, None),
+        ("kth2020/svm", 8, None),
+    ],
+)
+def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
+    assert systems.get(id).params(n_classes) == params
+
+
+# With 8 classes the deep ones do so in test_deep_networks_overfit_two_pictures.
+@pytest.mark.parametrize(
+    ("id", "n_classes"),
+    [
+        pytest.param(id, n, marks=pytest.mark.slow) if id in HEAVY | LARGE else (id, n)
+        for id in IDS
+        for n in (8, 10)
+        if not (id in DEEP and n == 8)
+    ],
+)
+def test_forward_and_backward(id: str, n_classes: int) -> None:
+    system = systems.get(id)
+    model = build(system, n_classes)
+    outputs = model(*random_batch(system, 4))
+    assert main_logits(outputs).shape == (4, n_classes)
+    total_loss(lambda logits, _: logits.square().mean(), outputs, torch.zeros(4)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("id", marked([id for id in IDS if id not in DEEP], SLOW_TO_LEARN | LARGE))
+def test_overfits_one_batch(id: str) -> None:
+    system = systems.get(id)
+    training = system.recipe.training
+    assert training is not None
+    model = build(system, 4)
+    size = 2 if "crnn" in id else 4
+    x, target = random_batch(system, size), torch.arange(size)
+    # One rate for all: it is the wiring that is tested here.
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses: list[float] = []
+    while len(losses) < 100 and (not losses or losses[-1] > losses[0] / 4):
+        loss = total_loss(LOSSES[training.loss], model(*x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] <= losses[0] / 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", sorted(DEEP))
+def test_deep_networks_overfit_two_pictures(id: str) -> None:
+    """In a few steps, for each takes as long as a whole test of another network: until they are told apart."""
+    model = build(systems.get(id), 8)
+    x, target = torch.randn(2, *PICTURE, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 6])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses: list[float] = []
+    while len(losses) < 12 and (not losses or losses[-1] > math.log(2) / 2):
+        loss = nn.functional.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        for name, parameter in model.named_parameters() if not losses else ():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+        optimizer.step()
+        losses.append(loss.item())
+    # Who knows which two classes there are, and not which picture is which, is left with log 2.
+    assert losses[-1] <= math.log(2) / 2, losses
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_same_seed_gives_the_same_model_and_another_seed_another(id: str) -> None:
+    system = systems.get(id)
+    x = random_batch(system, 2)
+    first, again, other = (build(system, 8, seed).eval()(*x) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_weights_load_without_running_code(id: str, tmp_path: Path) -> None:
+    system = systems.get(id)
+    saved, loaded = build(system, 8, 0), build(system, 8, 1)
+    saved(*random_batch(system, 4))  # moves the running statistics away from their initial values
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    loaded.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    x = random_batch(system, 2, seed=1)
+    assert torch.equal(saved.eval()(*x), loaded.eval()(*x))
+
+
+@pytest.mark.parametrize("id", NEURAL)
+def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
+    training = systems.get(id).recipe.training
+    assert training is not None
+    optimizer = build_optimizer(training.optimizer, [nn.Parameter(torch.zeros(1))])
+    assert optimizer.param_groups[0]["lr"] == training.optimizer.lr
+    assert training.loss in LOSSES
+
+
+def test_a_system_wants_a_store_for_each_input() -> None:
+    systems.get("padova2023/late-fusion").require_trainable(2)
+    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores \(waveform and mel/mfcc\), and 1 are given"):
+        systems.get("padova2023/late-fusion").require_trainable(1)
+
+
+def test_an_ensemble_is_not_trained() -> None:
+    with pytest.raises(ModelError, match=r"mean of padova2023/late-fusion, padova2023/cnn2d-mel,.*`mgc evaluate RUN"):
+        systems.get("padova2023/ensemble-2").require_trainable()
+
+
+@pytest.mark.parametrize("id", [system.id for system in systems.systems() if system.members])
+def test_an_ensemble_needs_what_its_members_need(id: str) -> None:
+    ensemble = systems.get(id)
+    members = [systems.get(member) for member in ensemble.members]
+    assert ensemble.kind == "ensemble"
+    assert set(ensemble.inputs) == {needs for member in members for needs in member.inputs}
+    specs = {spec for member in members for spec in (member.recipe.features, *member.recipe.further)}
+    assert {ensemble.recipe.features, *ensemble.recipe.further} == specs
+    assert {member.recipe.slicing for member in members} == {ensemble.recipe.slicing}
+    assert ensemble.params(8) == sum(member.params(8) or 0 for member in members)
+
+
+def test_unknown_id_names_the_nearest_ones() -> None:
+    with pytest.raises(ModelError, match=r"xu2022/mobilnet.*did you mean xu2022/mobilenet.*`mgc models`"):
+        systems.get("xu2022/mobilnet")
+
+
+def test_aliases_are_other_names_of_systems() -> None:
+    for alias, id in systems.ALIASES.items():
+        assert alias not in systems.ids()
+        assert systems.get(alias) is systems.get(id)
+        assert alias in systems.get(id).aliases
+    with pytest.raises(ModelError, match="did you mean xu2022/resnet101"):
+        systems.get("xu2022/resnet-101")
+
+
+def test_duplicate_id_is_refused() -> None:
+    again = systems.system("kth2020/cnn", input=systems.get("kth2020/cnn").input)
+    with pytest.raises(ModelError, match="two models are called kth2020/cnn"):
+        again(lambda n_classes: nn.Linear(1, n_classes))
+
+
+@pytest.mark.parametrize(
+    ("feature", "id"), [("stft", "xu2022/mobilenet"), ("mel", "kth2020/cnn"), ("mfcc", "vit2021/cnn")]
+)
+def test_default_model_reads_the_feature_it_is_the_default_for(feature: str, id: str) -> None:
+    assert systems.default_model(feature) == id
+    assert feature in systems.get(id).input.features
+
+
+def test_no_default_for_other_features() -> None:
+    with pytest.raises(ModelError, match="chroma"):
+        systems.default_model("chroma")
+
+
+def test_ids_and_misspelt_ids_need_no_torch() -> None:
+    program = """
+import sys
+from mgc.models.data import fit
+from mgc.models.registry import systems
+from mgc.pipeline.errors import ModelError
+assert systems.default_model("mel") in systems.ids()
+try:
+    systems.get("kth2020/cmn")
+except ModelError:
+    assert "torch" not in sys.modules
+else:
+    sys.exit("found")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.slow
+def test_counting_parameters_does_not_import_the_compiler() -> None:
+    program = """
+import sys
+from mgc.models.registry import systems
+for system in systems.systems():
+    system.params(8)
+assert "torch" in sys.modules and "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+OUTSIDE = """
+from pathlib import Path
+from torch import nn
+from mgc.models.registry.systems import InputSpec, system
+
+@system("acme/linear", input=InputSpec("relative", ("mel",), bands=4, frames=5), recipe=Path({recipe!r}))
+def linear(n_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(20, n_classes))
+"""
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Source of a module `acme_outside` that an entry point names."""
+    monkeypatch.setattr(systems, "_systems", dict(systems._systems))
+    monkeypatch.setattr(systems, "entry_points", lambda group: [EntryPoint("acme", "acme_outside", group)])
+    monkeypatch.syspath_prepend(tmp_path)
+    systems._load_entry_points.cache_clear()
+    yield tmp_path / "acme_outside.py"
+    systems._load_entry_points.cache_clear()
+    sys.modules.pop("acme_outside", None)
+
+
+def test_entry_point_adds_a_system(outside: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "linear.toml"
+    recipe.write_text(recipes.published()["kth2020/cnn"].read_text().replace("kth2020/cnn", "acme/linear"))
+    outside.write_text(OUTSIDE.format(recipe=str(recipe)))
+    assert "acme/linear" in systems.ids()
+    system = systems.get("acme/linear")
+    assert system.study == "acme"
+    assert system.params(8) == 168
+    assert system.recipe.model == "acme/linear"
+
+
+def test_entry_point_that_does_not_load_is_named(outside: Path) -> None:
+    outside.write_text("import no_such_module")
+    with pytest.raises(ModelError, match=r"acme_outside.*no_such_module"):
+        systems.ids()

@@ -1,0 +1,45 @@
+"""Event files, read back as TensorBoard reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mgc.models.runs.run import Run
+from mgc.models.training import board
+from mgc.pipeline.errors import SpecError
+
+pytest.importorskip("tensorboard")
+
+HISTORY = [
+    {"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": 2 / epoch, "validation_track_accuracy": 0.5, "lr": 0.1}
+    for epoch in (1, 2, 3)
+]
+
+
+def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path / "events")).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_each_epoch_is_there_once_also_after_an_interruption(tmp_path: Path) -> None:
+    run = Run(tmp_path, {})
+    with board.Board(run) as begun:
+        for entry in HISTORY[:2]:
+            begun.add(entry)
+    assert [step for step, _ in scalars(run)["loss/train"]] == [1, 2]
+    run.write_history(HISTORY[:2])
+    with board.Board(run) as resumed:
+        resumed.add(HISTORY[2])
+    found = scalars(run)
+    assert set(found) == {"loss/train", "loss/validation", "track_accuracy/validation", "lr"}
+    assert found["loss/train"] == [(epoch, pytest.approx(1 / epoch)) for epoch in (1, 2, 3)]
+
+
+def test_without_tensorboard_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "find_spec", lambda name: None)
+    with pytest.raises(SpecError, match="not installed"):
+        board.require_tensorboard()

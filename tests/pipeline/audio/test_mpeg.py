@@ -1,0 +1,222 @@
+"""The walk along MPEG frames, held against FFmpeg's count of packets in real files, and against foreign bytes."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import av
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sounds import encoded, music, pieces
+
+from mgc.pipeline.audio.mpeg import Survey, Walk
+
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+MODES = ("CONSTANT", "AVERAGE", "VARIABLE")
+
+
+def survey(data: bytes, size: int = 1 << 22) -> Survey:
+    walk = Walk()
+    for piece in pieces(data, size):
+        walk.feed(piece)
+    return walk.finish()
+
+
+def packets(data: bytes) -> list[tuple[int, float]]:
+    """Position and seconds of each MPEG frame that FFmpeg finds; it leaves out the header frame."""
+    with av.open(io.BytesIO(data), format="mp3") as container:
+        found = [packet for packet in container.demux(audio=0) if packet.size]
+        return [(packet.pos, float(packet.duration * packet.time_base)) for packet in found]
+
+
+def seconds(data: bytes) -> float:
+    return sum(duration for _, duration in packets(data))
+
+
+def frame_seconds(rate: int) -> float:
+    return (1152 if rate >= 32000 else 576) / rate
+
+
+def headless(data: bytes) -> bytes:
+    """An MP3 without its Xing/Info frame and whatever precedes that."""
+    return data[packets(data)[0][0] :]
+
+
+def id3v2(size: int) -> bytes:
+    """A tag with so many bytes of padding; they are no sync-safe zeros, but frame headers."""
+    digits = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + digits + (b"\xff\xfb\x90\x00" * (size // 4 + 1))[:size]
+
+
+MP3 = encoded(music(3, 44100, 2), 44100)
+HEADLESS = headless(MP3)
+SECONDS = len(packets(MP3)) * frame_seconds(44100)
+
+
+class TestRealFiles:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize("rate", RATES)
+    def test_all_frames_of_what_lame_writes_are_counted(self, rate, channels, mode):
+        sound = music(1.5, rate, channels)
+        for level in (0.0, 0.4, 0.8):  # from the highest bit rate of the mode down
+            data = encoded(sound, rate, bitrate_mode=mode, compression_level=level)
+            found = survey(data)
+            headed = packets(data)[0][0] > 0  # LAME writes no header frame where frames are too small for it
+            assert found == Survey(pytest.approx(seconds(data) + headed * frame_seconds(rate)), 1.0, False, headed)
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("rate", [16000, 44100])
+    def test_a_file_without_header_frame_does_not_state_its_length(self, rate, mode):
+        data = headless(encoded(music(1.5, rate, 2), rate, bitrate_mode=mode))
+        found = survey(data)
+        assert not found.states_length
+        assert found.share == 1
+        assert found.seconds == pytest.approx(seconds(data), abs=1e-9)
+
+    @pytest.mark.parametrize(("codec", "rate"), [("mp2", 48000), ("mp2", 44100), ("mp2", 22050)])
+    def test_layer_two_is_counted_too(self, codec, rate):
+        file = io.BytesIO()
+        with av.open(file, "w", format="mp2") as container:
+            stream = container.add_stream(codec, rate=rate, layout="stereo")
+            sound = np.ascontiguousarray((music(1, rate, 2) * 32767).astype(np.int16).reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="stereo")
+            frame.sample_rate = rate
+            size = stream.codec_context.frame_size or 1152
+            for part in av.AudioResampler("s16", "stereo", rate, frame_size=size).resample(frame):
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        data = file.getvalue()
+        found = survey(data)
+        assert found.share == pytest.approx(1)
+        assert found.seconds == pytest.approx(len(packets(data)) * 1152 / rate)
+        assert found.seconds == pytest.approx(1, abs=0.06)
+
+    @pytest.mark.corpus
+    def test_the_clips_of_the_corpus_hold_what_ffmpeg_finds(self, corpus):
+        paths = sorted((corpus / "fma_debian").rglob("*.mp3"))
+        kinds = set()
+        for path in paths:
+            data = path.read_bytes()
+            found = survey(data)
+            rate = sf.info(path).samplerate
+            header = frame_seconds(rate) if found.states_length else 0
+            assert found.seconds == pytest.approx(seconds(data) + header, abs=1e-6), path.name
+            assert found.share > 0.99, path.name
+            kinds.add((found.states_length, found.tagged))
+        assert len(paths) == 102
+        assert {states for states, _ in kinds} == {tagged for _, tagged in kinds} == {True, False}
+
+
+class TestTagsAndJunk:
+    @pytest.mark.parametrize("size", [0, 1, 2000, 300_000])
+    def test_an_id3v2_tag_is_passed_over(self, size):
+        found = survey(id3v2(size) + MP3)
+        assert found == Survey(survey(MP3).seconds, 1.0, True, True)
+
+    def test_an_id3v2_footer_belongs_to_the_tag(self):
+        tag = bytearray(id3v2(2000))
+        tag[5] |= 0x10
+        assert survey(bytes(tag) + b"3DI" + bytes(tag[3:10]) + MP3) == Survey(survey(MP3).seconds, 1.0, True, True)
+
+    def test_an_id3v1_tag_is_passed_over(self):
+        assert survey(MP3 + b"TAG" + bytes(125)) == survey(MP3)
+
+    def test_a_tag_longer_than_its_file_is_no_audio(self):
+        found = survey(id3v2(2000)[:700])
+        assert (found.seconds, found.share, found.tagged) == (0, 0, True)
+
+    def test_a_tag_in_the_middle_does_not_make_the_file_tagged(self):
+        found = survey(MP3 + id3v2(500) + HEADLESS)
+        assert found.seconds == pytest.approx(SECONDS * 2 + frame_seconds(44100))
+        assert (found.share, found.tagged) == (1, False)
+
+    @pytest.mark.parametrize("junk", [1, 4096, 100_000])
+    def test_junk_before_the_first_frame(self, junk):
+        data = np.random.default_rng(junk).bytes(junk) + MP3
+        found = survey(data)
+        # An accidental frame in random bytes may swallow the beginning of the first real one.
+        assert found.seconds == pytest.approx(survey(MP3).seconds, abs=3 * frame_seconds(8000))
+        assert found.share == pytest.approx(len(MP3) / len(data), abs=0.03)
+
+    def test_a_hole_in_the_middle_costs_its_own_length(self):
+        hole = bytearray(HEADLESS)
+        first, stop = len(hole) // 3, len(hole) // 3 + 6000
+        hole[first:stop] = bytes(6000)
+        touched = sum(first < b and a < stop for a, b in zip(self.starts(), [*self.starts()[1:], 1 << 40], strict=True))
+        found = survey(bytes(hole))
+        # The frame that the hole cuts off is not counted: no other follows where it says it ends.
+        assert found.seconds == pytest.approx(SECONDS - touched * frame_seconds(44100), abs=1.01 * frame_seconds(44100))
+        assert found.share == pytest.approx(1 - 6000 / len(hole), abs=0.03)
+
+    def starts(self) -> list[int]:
+        return [position for position, _ in packets(HEADLESS)]
+
+    def test_a_file_cut_in_mid_frame_ends_with_a_whole_frame_counted(self):
+        cut = HEADLESS[: self.starts()[50] + 100]
+        assert survey(cut) == Survey(pytest.approx(51 * frame_seconds(44100)), 1.0, False, False)
+
+    def test_two_rates_in_one_file_add_up(self):
+        slow = encoded(music(2, 22050), 22050)
+        found = survey(MP3 + slow)
+        assert found.seconds == pytest.approx(survey(MP3).seconds + survey(slow).seconds)
+        assert found.share == 1
+
+
+class TestForeignBytes:
+    def test_random_bytes_are_no_mpeg_stream(self):
+        rng = np.random.default_rng(0)
+        shares = [survey(rng.bytes(int(size))).share for size in rng.integers(1, 60_000, 150)]
+        assert max(shares) < 0.5
+
+    @pytest.mark.parametrize("data", [b"", b"\xff", b"ID3", b"\xff\xfb", b"\0" * 9999, b"\xff" * 9999])
+    def test_degenerate_bytes_hold_nothing(self, data):
+        assert survey(data) == Survey(0.0, 0.0, False, False)
+
+    @pytest.mark.parametrize("unit", [b"\xff\x00", b"\xff\xe3ab", b"ID", b"TA\xff"])
+    def test_foreign_bytes_take_time_in_proportion(self, unit):
+        """Each false sync used to start two searches to the end of the piece: 70 s for 4 MB of random bytes."""
+        data = unit * (4_000_000 // len(unit))
+        start = time.process_time()
+        assert survey(data).share < 0.001
+        assert time.process_time() - start < 15
+
+    @pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "AIFF", "CAF"])
+    def test_other_containers_are_no_mpeg_stream(self, format):
+        assert survey(encoded(music(3, 44100, 2), 44100, format)).share < 0.1
+
+    @given(st.binary(max_size=3000))
+    def test_anything_is_walked_to_its_end(self, data):
+        found = survey(data)
+        assert found.seconds >= 0
+        assert 0 <= found.share <= 1
+
+
+BYTES = st.one_of(
+    st.binary(max_size=2000),
+    st.sampled_from([b"ID3", b"TAG", b"\xff", b"\xff\xfb\x90\x00", id3v2(900), b"TAG" + bytes(125), bytes(3000)]),
+    st.integers(0, len(MP3)).flatmap(lambda a: st.integers(a, min(len(MP3), a + 9000)).map(lambda b: MP3[a:b])),
+)
+
+
+class TestPieces:
+    @settings(deadline=None, max_examples=150)
+    @given(parts=st.lists(BYTES, max_size=6), data=st.data())
+    def test_pieces_of_any_size_give_the_same_survey(self, parts, data):
+        whole = b"".join(parts)
+        edges = data.draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
+        walk = Walk()
+        for first, stop in zip([0, *edges], [*edges, len(whole)], strict=True):
+            walk.feed(whole[first:stop])
+        assert walk.finish() == survey(whole)
+
+    def test_a_tag_that_a_piece_ends_in_is_seen(self):
+        """The search stopped short of the end of a piece, and a tag that began just there was walked as junk."""
+        data = bytes(5000) + id3v2(1014) + MP3
+        assert {survey(data, size) for size in range(2, 9000, 7)} == {survey(data)}
+        assert {survey(data, size) for size in range(5000, 5040)} == {survey(data)}
+        assert {survey(data, size) for size in range(7880, 7900)} == {survey(data)}

@@ -1,0 +1,82 @@
+"""Files decoded from memory: the samples of the file on disk, and nothing beyond its bytes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import soundfile
+from sounds import encoded, music
+
+from mgc.pipeline.audio.memory import ResidentFile, _length, _read, _seek, _tell
+
+
+def samples(sound: soundfile.SoundFile) -> np.ndarray:
+    """As the extraction reads them: without a seek, to the end."""
+    sound.seekable = lambda: False
+    blocks = []
+    block = np.empty((10_000, sound.channels), np.float32)
+    with sound:
+        while count := sound.buffer_read_into(block, dtype="float32"):
+            blocks.append(block[:count].copy())
+    return np.concatenate(blocks)
+
+
+class TestSamples:
+    @pytest.mark.parametrize("format", ["MP3", "WAV", "FLAC", "OGG", "AIFF", "AU", "CAF"])
+    def test_are_those_of_the_file(self, tmp_path, format):
+        path = tmp_path / "clip"
+        soundfile.write(path, music(3, 22050, channels=2), 22050, format=format)
+        resident, file = ResidentFile(path.read_bytes(), str(path)), soundfile.SoundFile(str(path))
+        assert (resident.format, resident.frames, resident.name) == (file.format, file.frames, file.name)
+        assert np.array_equal(samples(resident), samples(file))
+
+    def test_of_a_clip_cut_anywhere_are_those_of_the_cut_file(self, tmp_path):
+        whole = encoded(music(2, 44100), 44100)
+        for size in (*range(0, 3000, 401), len(whole) // 2, len(whole) - 1):
+            path = tmp_path / "cut.mp3"
+            path.write_bytes(whole[:size])
+            found = []
+            with contextlib.suppress(soundfile.LibsndfileError):
+                found.append(samples(soundfile.SoundFile(path)))
+            with contextlib.suppress(soundfile.LibsndfileError):
+                found.append(samples(ResidentFile(path.read_bytes(), path)))
+            assert len(found) in (0, 2)
+            assert not found or np.array_equal(*found)
+
+
+def test_what_is_no_audio_is_refused_as_a_file_is():
+    with pytest.raises(soundfile.LibsndfileError, match=r"Error opening 'notes.mp3': Format not recognised"):
+        ResidentFile(b"no audio at all, but long enough to be looked at" * 20, "notes.mp3")
+
+
+class TestCalls:
+    """What libsndfile asks for, asked directly; the bytes lie in the middle of others."""
+
+    @pytest.fixture
+    def state(self):
+        self.around = np.arange(100, dtype=np.uint8)
+        return np.array([self.around.ctypes.data + 40, 20, 0], np.int64)
+
+    def read(self, state: np.ndarray, count: int) -> list[int]:
+        target = np.full(64, 255, np.uint8)
+        there = _read.ctypes(target.ctypes.data_as(_read.ctypes.argtypes[0]), count, pointer(state))
+        assert (target[there:] == 255).all()
+        return target[:there].tolist()
+
+    def test_reading_ends_with_the_file(self, state):
+        assert self.read(state, 15) == list(range(40, 55))
+        assert self.read(state, 15) == list(range(55, 60))
+        assert self.read(state, 15) == []
+        assert self.read(state, -3) == []
+
+    def test_seeking_stays_within_it(self, state):
+        assert _length.ctypes(pointer(state)) == 20
+        for offset, whence, expected in [(5, 0, 5), (3, 1, 8), (-2, 2, 18), (99, 0, 20), (-99, 1, 0), (1, 2, 20)]:
+            assert _seek.ctypes(offset, whence, pointer(state)) == expected == _tell.ctypes(pointer(state))
+        assert self.read(state, 1) == []
+
+
+def pointer(state: np.ndarray) -> object:
+    return state.ctypes.data_as(_tell.ctypes.argtypes[0])

@@ -1,0 +1,77 @@
+"""The first compilation is one process's alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mgc.pipeline.dsp.compilation import first_alone
+
+#: Enters with the names in argv[2:], writes when to argv[1], stays for a second, and writes when it leaves.
+HOLDER = """
+import sys, time
+from mgc.pipeline.dsp.compilation import first_alone
+with first_alone(sys.argv[2:]):
+    start = time.time()
+    time.sleep(1)
+    open(sys.argv[1], "w").write(f"{start} {time.time()}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / "cache"
+
+
+def hold(out: Path, *names: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", HOLDER, str(out), *names])
+
+
+def spans(tmp_path: Path, *names: tuple[str, ...]) -> list[tuple[float, float]]:
+    """When processes that were started together were at work, in the order of their beginnings."""
+    running = [hold(tmp_path / f"{number}", *each) for number, each in enumerate(names)]
+    assert [process.wait(60) for process in running] == [0] * len(names)
+    found = [(tmp_path / f"{number}").read_text().split() for number in range(len(names))]
+    return sorted((float(start), float(stop)) for start, stop in found)
+
+
+def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
+    first, *others = spans(tmp_path, ("mel",), ("mel",), ("mel",))
+    assert all(start >= first[1] for start, _ in others)
+    assert others[1][0] < others[0][1]
+    first, second = spans(tmp_path, ("mel",), ("mel",))
+    assert second[0] < first[1]
+
+
+def test_other_work_is_another_first_time(tmp_path):
+    with first_alone(["mel"]):
+        pass
+    first, second = spans(tmp_path, ("mel", "stft"), ("stft", "mel"))
+    assert second[0] >= first[1]
+
+
+def test_work_that_fails_is_not_done(tmp_path):
+    with pytest.raises(RuntimeError, match="no"), first_alone(["mel"]):
+        raise RuntimeError("no")
+    first, second = spans(tmp_path, ("mel",), ("mel",))
+    assert second[0] >= first[1]
+
+
+def test_nobody_waits_for_one_who_was_killed(tmp_path):
+    holder = hold(tmp_path / "never", "mel")
+    while not list((tmp_path / "cache").rglob("*.lock")):
+        time.sleep(0.05)
+    holder.kill()
+    holder.wait()
+    assert len(spans(tmp_path, ("mel",))) == 1
+
+
+def test_without_a_folder_nobody_waits(tmp_path):
+    (tmp_path / "cache").write_text("a file, not a folder")
+    assert len(spans(tmp_path, ("mel",), ("mel",))) == 2
