@@ -22,9 +22,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mgc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/mgc  # for mypy, see pyproject.toml
 	@touch $@
 
-# Two test processes that compile librosa's functions at the same time can spoil them: see pipeline/compilation.py.
+# Two test processes that compile librosa's functions at the same time can spoil them: see pipeline/dsp/compilation.py.
 $(VENV)/compiled: $(VENV)/installed
 	$(BIN)/python -c "import librosa.beat"
 	@touch $@

@@ -1,12 +1,13 @@
-"""The console: options that several commands have, errors as one line, progress; what `cli.py` is made of."""
+"""What all commands share: the group that loads them, errors as one line, progress bars, common options."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,30 @@ PLACE = PlaceType(remote=True)
 
 class _Interrupted(Exception):
     """Ctrl-C. Click would make an Abort of a KeyboardInterrupt and print an empty line, terminal or not."""
+
+
+class LazyCommands(Mapping[str, click.Command]):
+    """Commands by name, each imported when it is asked for.
+
+    Args:
+        places: `module:object` of each command.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, command = self._places[name].partition(":")
+        return getattr(importlib.import_module(module), command)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Group(click.Group):
@@ -113,6 +138,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def call(context: click.Context, words: list[str]) -> None:
+    """Run another command of the same group, as if `words` (its name and arguments) had been typed."""
+    name, *rest = words
+    group = context.find_root().command
+    command = group.get_command(context, name) if isinstance(group, click.Group) else None
+    if command is None:
+        raise LookupError(name)
+    with command.make_context(name, rest, parent=context.find_root()) as inner:
+        command.invoke(inner)
+
+
 def common(command: Callable) -> Callable:
     """Options of every command."""
     data_dir = click.option(
@@ -137,49 +173,6 @@ def with_options(command: Callable, *options: Callable) -> Callable:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def dataset_options(command: Callable) -> Callable:
-    """Where the music and its labels are."""
-    return with_options(
-        command,
-        click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
-        click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
-        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
-        click.option("--subset", help="FMA: small, medium, large or full."),
-        click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
-        click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
-    )
-
-
-def slicing_options(command: Callable) -> Callable:
-    """How tracks are cut."""
-    return with_options(
-        command,
-        click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
-        click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
-        click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
-        click.option("--whole", is_flag=True, help="One slice per track: all of it."),
-        click.option("--offset", type=float, help="Seconds left out at the start of each track."),
-        click.option("--max-slices", type=int, help="Slices per track at most."),
-        click.option("--place", help="Which slices are kept: all, start, centre or random."),
-    )
-
-
-def slicing(options: dict[str, Any], seed: int = 0) -> Any:
-    """The `Slicing` that slicing options describe; None where none is given."""
-    from mgc.pipeline.store.slicing import Slicing
-
-    given = {
-        key: options[key] for key in ("frames", "overlap", "offset", "max_slices", "place") if options[key] is not None
-    }
-    if options["whole"]:
-        given["whole"] = True
-    if options["seconds"] is not None:
-        given["seconds"] = options["seconds"]
-    elif "frames" in given or "whole" in given:
-        given["seconds"] = None
-    return Slicing(**given, seed=seed) if given else None
 
 
 def notes(quiet: bool) -> Callable[[str], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pty
@@ -13,7 +12,6 @@ import termios
 from pathlib import Path
 
 import click
-import pyarrow as pa
 import pytest
 from commands import MGC, mgc, mgc_process, stamps, tree
 from music import write_clip, write_genres, write_list
@@ -187,7 +185,7 @@ class TestErrors:
         def fault(*_: object) -> None:
             raise RuntimeError("several\nlines")
 
-        monkeypatch.setattr(cli, "_store", fault)
+        monkeypatch.setattr("mgc.models.runs.commands.choose_store", fault)
         outcome = mgc("info", store)
         assert outcome.code == 1
         assert outcome.error == "RuntimeError: several lines; this is a fault in mgc; `--debug` shows where"
@@ -260,24 +258,6 @@ class TestJson:
         assert outcome.code == 1
         assert outcome.json["stores"][0]["dropped"] == {"too-short": 2}
         assert "2 of 10 tracks were dropped, more than --max-dropped 0" in outcome.error
-
-
-@pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
-@pytest.mark.parametrize("command", [("extract", *STFT), ("slice", "--slice", "0.62"), ("info",)])
-def test_pandas_is_not_imported_where_it_is_installed(command, workspace, store):
-    """pyarrow imports it with its first array, which takes half a second."""
-    run = mgc_process(*command, "--data-dir", workspace, PYTHONPROFILEIMPORTTIME="1")
-    assert run.code == 0, run.err
-    imported = {line.rpartition("|")[2].strip() for line in run.err.splitlines() if line.startswith("import time:")}
-    assert "pyarrow.lib" in imported
-    assert not any(name.startswith("pandas.") for name in imported)
-
-
-def test_pandas_can_be_used_in_the_same_process(store):
-    """By whoever calls the command line from Python."""
-    pandas = pytest.importorskip("pandas")
-    assert mgc("info", store).code == 0
-    assert pa.table({"x": [1]}).to_pandas().equals(pandas.DataFrame({"x": [1]}))
 
 
 class TestText:

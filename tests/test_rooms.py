@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Rooms from top to bottom: a module imports from its own room and from those below, never from one above.
-#: `commands` modules stand above all others of their package, since a command calls what its package offers.
 ORDER = (
     "mgc.__main__",
     "mgc.cli",
@@ -29,13 +29,13 @@ ORDER = (
     "mgc.pipeline.commands",
     "mgc.pipeline.extraction",
     "mgc.pipeline.demo",
-    "mgc.pipeline.workspace",
-    "mgc.pipeline.console",
     "mgc.pipeline.store",
     "mgc.pipeline.features",
     "mgc.pipeline.audio",
     "mgc.pipeline.dsp",
     "mgc.pipeline.datasets",
+    "mgc.pipeline.workspace",
+    "mgc.pipeline.console",
     "mgc.pipeline.storage",
     "mgc.pipeline.versions",
     "mgc.pipeline.errors",
@@ -98,3 +98,10 @@ def test_imports_run_downwards(name: str) -> None:
 def test_no_two_modules_import_each_other() -> None:
     """Directly or through others; `prepare` raises `CycleError`, which names the circle."""
     TopologicalSorter(IMPORTS).prepare()
+
+
+def test_every_package_is_installed() -> None:
+    """setuptools is given a list of them: one that is not in it would be missing from the wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {name for name, file in MODULES.items() if file.name == "__init__.py"}
+    assert set(project["tool"]["setuptools"]["packages"]) == packages

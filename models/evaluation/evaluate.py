@@ -24,10 +24,10 @@ import sklearn
 import torch
 
 from mgc.models.evaluation import metrics, report
-from mgc.models.evaluation.ensemble import members_of
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs.run import Run
+from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import predict
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.storage import files

@@ -17,7 +17,7 @@ from mgc.models.data import stream
 from mgc.models.data.parts import Part, open_part
 from mgc.models.data.sampling import balanced
 from mgc.models.runs.selection import select
-from mgc.pipeline.features.variants import parse
+from mgc.pipeline.features.variants import parse_variants
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
@@ -116,7 +116,7 @@ def test_windows_of_a_seed_are_the_same_again(store: Store) -> None:
 
 
 def test_a_variant_is_cropped_within_itself(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "mel", TINY, Slicing(seconds=2.0), variants=parse("noise:20"))
+    store = make_store(tmp_path / "mel", TINY, Slicing(seconds=2.0), variants=parse_variants("noise:20"))
     part = open_training(store, crop=True, variants=True)
     spans: dict[tuple[str, str | None], tuple[int, int]] = {}
     for row in store.tracks.to_pylist():

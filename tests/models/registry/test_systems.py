@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import IDS, PICTURE, build, random_batch
 from torch import nn
 
 from mgc.models.registry import recipes, systems
@@ -37,26 +38,12 @@ def marked(ids: list[str], slow: set[str]) -> list:
     return [pytest.param(id, marks=pytest.mark.slow) if id in slow else id for id in ids]
 
 
-IDS = [system.id for system in systems.systems() if system.kind == "neural"]
 #: Networks of more than ten million parameters, which take seconds a step: always they run once, forwards;
 #: `make test-slow` trains, saves and repeats them like the others.
 LARGE = {id for id in IDS if systems.get(id).params(8) > 10_000_000}
 NEURAL = marked(IDS, HEAVY | LARGE)
 #: A step takes half a second or more; shallow networks of the same blocks learn in test_resnet.py, too.
 DEEP = {id for id in LARGE if "res" in id}
-PICTURE = (3, 64, 64)  # smaller than the study's, to be quick
-
-
-def random_batch(system: systems.System, size: int, seed: int = 0) -> list[torch.Tensor]:
-    """The arguments of its module."""
-    shapes = [PICTURE if needs.adapter == "picture" else needs.shape for needs in system.inputs]
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(size, *shape, generator=generator) for shape in shapes]
-
-
-def build(system: systems.System, n_classes: int, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return system.build(n_classes)
 
 
 def test_every_recipe_has_its_system() -> None:

@@ -25,7 +25,8 @@ from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, train
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, SPLITS
 from mgc.pipeline.errors import ModelError
-from mgc.pipeline.extraction import planning
+from mgc.pipeline.extraction.journal import rewrite_fragments
+from mgc.pipeline.extraction.resplit import relabel
 from mgc.pipeline.features.variants import parse_variants
 from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.slicing import Slicing
@@ -57,8 +58,8 @@ def resplit(store: Store, splits: dict[str, str]) -> Store:
     """The store with other splits, as `mgc split` gives it."""
     tracks = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = [row | {"split": splits.get(row["track_id"], row["split"])} for row in tracks]
-    plan = planning.relabel(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
-    planning.rewrite_fragments(store, plan.fragments)
+    plan = relabel(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
+    rewrite_fragments(store, plan.fragments)
     publish(store, store.slicing)
     return Store.open(store.path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_registry import IDS, build, random_batch
+from networks import IDS, build, random_batch
 
 from mgc.models.registry import systems
 

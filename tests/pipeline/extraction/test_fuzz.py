@@ -120,7 +120,8 @@ class TestChild:
             ["inf.wav"],
             self.child(
                 fuzz,
-                f"import math; from mgc.pipeline.audio import decoding; from mgc.pipeline.extraction import worker; {change}",
+                "import math; from mgc.pipeline.audio import decoding; "
+                f"from mgc.pipeline.extraction import worker; {change}",
             ),
         )
         assert outcome.fault == fault

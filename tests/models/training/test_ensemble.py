@@ -15,10 +15,10 @@ from stores import make_store
 from tiny import TINY
 from twofold import TWOFOLD
 
-from mgc.models.evaluation.ensemble import members_of
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
+from mgc.models.training.ensemble import members_of
 from mgc.pipeline.features import Mel, Stft, Waveform
 from mgc.pipeline.storage import files
 from mgc.pipeline.store.slicing import Slicing
