@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from pipeline.errors import MgcError, SpecError
-from pipeline.servers import ServerError, attempt, file_system
+from pipeline.servers import ServerError, attempt, inside
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -153,7 +153,7 @@ class RemotePath:
             entries = attempt(self.url, lambda system, path: system.ls(path, detail=True))
         except FileNotFoundError:
             return []
-        own = self._inside().rstrip("/")
+        own = inside(self.url).rstrip("/")
         found = {(entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory") for entry in entries
                  if entry["name"].rstrip("/") not in (own, own.lstrip("/"))}  # fmt: skip
         return sorted(found)
@@ -162,7 +162,7 @@ class RemotePath:
         """Every object below this name at any depth, by its path from here, sorted."""
         self._require_listing()
         found = attempt(self.url, lambda system, path: system.find(path, detail=True))
-        own = self._inside().rstrip("/") + "/"
+        own = inside(self.url).rstrip("/") + "/"
         return {
             name.removeprefix(own): _status(info)
             for name, info in sorted(found.items())
@@ -172,9 +172,6 @@ class RemotePath:
     def _require_listing(self) -> None:
         if self.protocol in ("http", "https"):
             raise MgcError(f"{self.url}: web servers list no folders", "name a CSV or Parquet list of the tracks")
-
-    def _inside(self) -> str:
-        return file_system(self.protocol)._strip_protocol(self.url)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
