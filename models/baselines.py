@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,6 @@ from pipeline.errors import ModelError, RunError
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-#: What may be in a file besides the types skops trusts by itself (scikit-learn's public estimators, NumPy's arrays):
-#: the private parts of a classifier calibrated by temperature.
-TRUSTED = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._TemperatureScaling")
 
 
 def save(model: Pipeline, path: Path) -> None:
@@ -46,7 +43,7 @@ def load(path: Path) -> Pipeline:
     try:
         data = path.read_bytes()
         foreign = _foreign_types(data)
-        model = None if foreign else skops.io.loads(data, trusted=TRUSTED)
+        model = None if foreign else skops.io.loads(data, trusted=_calibration_types())
     except FileNotFoundError:
         raise RunError(f"{path}: missing", remedy) from None
     except Exception as error:  # whatever zipfile, json, numpy and skops raise for foreign bytes
@@ -64,7 +61,24 @@ def load(path: Path) -> Pipeline:
 
 
 def _foreign_types(data: bytes) -> str:
-    """Types in a skops file that are not allowed, joined by commas. Nothing is imported or constructed."""
+    """Types in a skops file that are not allowed, joined by commas. Nothing of it is imported or constructed."""
     import skops.io
 
-    return ", ".join(sorted(set(skops.io.get_untrusted_types(data=data)).difference(TRUSTED)))
+    untrusted = set(skops.io.get_untrusted_types(data=data))
+    return ", ".join(sorted(untrusted.difference(_calibration_types() if untrusted else ())))
+
+
+@functools.cache
+def _calibration_types() -> tuple[str, ...]:
+    """What may be in a file besides the types skops trusts by itself (scikit-learn's public estimators, arrays).
+
+    They are the parts of a classifier calibrated by temperature. Their names are private to scikit-learn, so they are
+    those in the file of a small classifier that is fitted here.
+    """
+    import skops.io
+    from sklearn.linear_model import RidgeClassifier
+
+    from models.classical import calibrated
+
+    example = calibrated(RidgeClassifier()).set_params(cv=2).fit([[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1])
+    return tuple(skops.io.get_untrusted_types(data=skops.io.dumps(example)))

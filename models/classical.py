@@ -64,8 +64,21 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
         classifier.fit(in_blocks(model[:-1].transform, vectors(), len(y)), y)
     if calibrates:
         classifier.set_params(cv=None)  # row numbers of the training set are no part of the model
-    # Nor are an optimiser's moments, which are also of a type that a saved model may not hold.
-    vars(classifier).pop("_optimizer", None)
+    drop_optimiser(classifier)
+
+
+def drop_optimiser(classifier: ClassifierMixin) -> None:
+    """Take the optimiser out of a fitted perceptron: it is no part of the model, and a saved model may not hold it.
+
+    scikit-learn keeps it under a private name. It is what is of scikit-learn's own types and yet no estimator.
+    """
+    from sklearn.base import BaseEstimator
+    from sklearn.neural_network import MLPClassifier
+
+    if isinstance(classifier, MLPClassifier):
+        for name, value in list(vars(classifier).items()):
+            if type(value).__module__.startswith("sklearn.") and not isinstance(value, BaseEstimator):
+                delattr(classifier, name)
 
 
 @contextmanager

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skops.io
+from sklearn import calibration
 from sklearn.base import BaseEstimator
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from models import registry
+from models import baselines, registry
 from models.baselines import load, save
-from models.classical import fit
+from models.classical import drop_optimiser, fit
 from pipeline.errors import ModelError, RunError
 
 CLASSICAL = [system.id for system in registry.systems() if system.kind == "classical"]
@@ -39,6 +41,38 @@ def test_probabilities_survive_the_file(id: str, fitted: dict, tmp_path: Path) -
     found = load(tmp_path / "model.skops").predict_proba(x)
     np.testing.assert_array_equal(found, fitted[id].predict_proba(x))
     assert found.shape == (50, 3)
+
+
+def test_scikit_learns_private_types_may_have_other_names(
+    fitted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, file = calibration._CalibratedClassifier, tmp_path / "svm.skops"
+    name = private.__name__
+    baselines._calibration_types.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "Renamed", private, raising=False)
+        try:
+            private.__name__ = "Renamed"
+            save(fitted["kth2020/svm"], file)
+            found = load(file).predict_proba(np.ones((1, 60), np.float32))
+        finally:
+            private.__name__ = name
+            baselines._calibration_types.cache_clear()
+    assert np.array_equal(found, fitted["kth2020/svm"].predict_proba(np.ones((1, 60), np.float32)))
+    with pytest.raises(RunError, match=r"not loaded.*Renamed"):  # a file of a scikit-learn that had this name
+        load(file)
+
+
+def test_an_optimiser_may_have_another_name(tmp_path: Path) -> None:
+    x, y = np.eye(6, 60), np.arange(6) % 3
+    perceptron = MLPClassifier((5,), max_iter=20, tol=1.0).fit(x, y)
+    expected = perceptron.predict_proba(x)
+    perceptron.optimiser = vars(perceptron).pop("_optimizer")
+    with pytest.raises(ModelError, match="Adam"):
+        save(perceptron, tmp_path / "mlp.skops")
+    drop_optimiser(perceptron)
+    save(perceptron, tmp_path / "mlp.skops")
+    assert np.array_equal(load(tmp_path / "mlp.skops").predict_proba(x), expected)
 
 
 class Trap:
