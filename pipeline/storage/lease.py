@@ -1,4 +1,8 @@
-"""One writer at a time on an object store: an object that names its holder, and expires unless the holder renews it."""
+"""One writer at a time on an object store: an object that names its holder, and expires unless the holder renews it.
+
+Neither filelock (its locks are files on a mounted drive), nor Dask (they live in a scheduler, and two writers may have
+two), nor fsspec has such a lock.
+"""
 
 from __future__ import annotations
 
@@ -151,20 +155,20 @@ def _replace(path: RemotePath, data: bytes, etag: str) -> None:
         return
 
     def put(system: Any, name: str) -> None:
-        bucket, key, _ = system.split_path(name)
         try:
-            _PUTS[path.protocol](system, bucket, key, data, etag)
+            _PUTS[path.protocol](system, name, data, etag)
         except FileNotFoundError:
             raise FileExistsError(errno.EEXIST, "none by now", path.url) from None
 
     attempt(path.url, put)
 
 
-def _put_s3(system: Any, bucket: str, key: str, data: bytes, etag: str) -> None:
-    system.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=etag)
+def _put_s3(system: Any, name: str, data: bytes, etag: str) -> None:
+    system.pipe_file(name, data, IfMatch=etag)
 
 
-def _put_gs(system: Any, bucket: str, key: str, data: bytes, generation: str) -> None:
+def _put_gs(system: Any, name: str, data: bytes, generation: str) -> None:
+    bucket, key, _ = system.split_path(name)
     url = f"{system.base.replace('/storage/', '/upload/storage/')}b/{bucket}/o"
     system.call("POST", url, uploadType="media", name=key, ifGenerationMatch=generation, data=data)
 

@@ -2,6 +2,9 @@
 
 Objects appear whole or not at all, and folders are but beginnings of names: nothing is renamed, nothing is locked.
 Credentials are no part of a URL here, since URLs are stored and printed.
+
+universal-pathlib has paths like these, but for names, sizes and times of 32 objects below a URL it makes 71 requests
+instead of one, its `open("xb")` overwrites an object of S3, and its errors are those of each protocol's library.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from mgc.pipeline.errors import MgcError, SpecError
-from mgc.pipeline.storage.servers import ServerError, attempt, file_system
+from mgc.pipeline.storage.servers import ServerError, attempt, inside
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -128,32 +131,33 @@ class RemotePath:
 
     def is_dir(self) -> bool:
         """Whether there are objects below this name."""
-        return bool(self._entries())
+        return bool(self.scan())
 
     def exists(self) -> bool:
         """Whether there is an object of this name, or one below it."""
-        return self.is_file() or self.is_dir()
+        try:
+            attempt(self.url, lambda system, path: system.info(path))
+            return True
+        except FileNotFoundError:
+            return False
 
     def iterdir(self) -> Iterator[RemotePath]:
         """What there is one level below."""
-        return (self / name for name, _ in self._entries())
+        return (self / name for name, _ in self.scan())
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """What fits a pattern one level below. The only wild card is a `*` at one of its ends."""
         start, end = pattern.split("*")
         return (path for path in self.iterdir() if path.name.startswith(start) and path.name.endswith(end))
 
-    def scan(self) -> Iterator[tuple[str, bool]]:
+    def scan(self) -> list[tuple[str, bool]]:
         """Names one level below, and whether each is a folder; sorted."""
-        yield from self._entries()
-
-    def _entries(self) -> list[tuple[str, bool]]:
         self._require_listing()
         try:
             entries = attempt(self.url, lambda system, path: system.ls(path, detail=True))
         except FileNotFoundError:
             return []
-        own = self._inside().rstrip("/")
+        own = inside(self.url).rstrip("/")
         found = {(entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory") for entry in entries
                  if entry["name"].rstrip("/") not in (own, own.lstrip("/"))}  # fmt: skip
         return sorted(found)
@@ -162,7 +166,7 @@ class RemotePath:
         """Every object below this name at any depth, by its path from here, sorted."""
         self._require_listing()
         found = attempt(self.url, lambda system, path: system.find(path, detail=True))
-        own = self._inside().rstrip("/") + "/"
+        own = inside(self.url).rstrip("/") + "/"
         return {
             name.removeprefix(own): _status(info)
             for name, info in sorted(found.items())
@@ -172,9 +176,6 @@ class RemotePath:
     def _require_listing(self) -> None:
         if self.protocol in ("http", "https"):
             raise MgcError(f"{self.url}: web servers list no folders", "name a CSV or Parquet list of the tracks")
-
-    def _inside(self) -> str:
-        return file_system(self.protocol)._strip_protocol(self.url)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

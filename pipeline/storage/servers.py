@@ -63,13 +63,20 @@ def attempt(url: str, request: Callable[[Any, str], T]) -> T:
     system = file_system(protocol)
     for left in reversed(range(1 if protocol == "gs" else ATTEMPTS)):  # gcsfs itself makes six
         try:
-            return request(system, system._strip_protocol(url))
+            return request(system, inside(url))
         except Exception as error:
             explained, passing = _explained(error, url)
             if not passing or not left:
                 raise explained from error
         time.sleep(PAUSE_S * 2 ** (ATTEMPTS - 1 - left) * random.uniform(0.5, 1))
     raise AssertionError
+
+
+def inside(url: str) -> str:
+    """The path that fsspec's file system of the URL's protocol has for it. Its library has to be installed."""
+    from fsspec.core import strip_protocol
+
+    return strip_protocol(url)
 
 
 def _explained(error: Exception, url: str) -> tuple[OSError, bool]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from sounds import encoded, music
 
-from mgc.pipeline.audio.memory import ResidentFile, _length, _read, _seek, _tell
+from mgc.pipeline.audio import decoding
+from mgc.pipeline.audio.memory import ResidentFile, _length, _read, _seek, _tell, has_binding, open_resident
 
 
 def samples(sound: soundfile.SoundFile) -> np.ndarray:
@@ -49,6 +56,66 @@ class TestSamples:
 def test_what_is_no_audio_is_refused_as_a_file_is():
     with pytest.raises(soundfile.LibsndfileError, match=r"Error opening 'notes.mp3': Format not recognised"):
         ResidentFile(b"no audio at all, but long enough to be looked at" * 20, "notes.mp3")
+
+
+def decoded(path: Path) -> list[str]:
+    """What the extraction gets of a file, in short: format, digest of the samples, and what stopped the decoder."""
+    try:
+        opened = decoding.open_libsndfile(decoding.inspect(bytes(path)))
+    except decoding.Unusable as unusable:
+        return [unusable.reason, unusable.detail]
+    digest = hashlib.sha256(b"".join(block.tobytes() for block in opened.blocks())).hexdigest()
+    return [f"{opened.sample_rate} Hz, {opened.channels} ch, {opened.n_samples}", digest, str(opened.error)]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    mp3 = encoded(music(20, 44100, channels=2), 44100)
+    middle = len(mp3) // 2
+    (folder / "whole.mp3").write_bytes(mp3)
+    (folder / "cut.mp3").write_bytes(mp3[:middle])
+    (folder / "damaged.mp3").write_bytes(mp3[:middle] + bytes(50_000) + mp3[middle + 50_000 :])
+    (folder / "behind junk.mp3").write_bytes(bytes(range(1, 200)) * 20 + mp3)
+    (folder / "tagged.mp3").write_bytes(mp3 + b"TAG" + bytes(125))
+    (folder / "clip.flac").write_bytes(encoded(music(2, 22050), 22050, "FLAC"))
+    (folder / "notes.mp3").write_bytes(b"no audio at all" * 3)
+    return sorted(folder.iterdir())
+
+
+class TestOtherSoundfiles:
+    """A soundfile without one of the private names: its own source with that name changed throughout."""
+
+    @pytest.mark.parametrize("name", ["_snd", "_ffi", "_info", "_open"])
+    def test_read_memory_by_public_means_with_the_same_samples(self, tmp_path, clips, name):
+        source = re.sub(rf"\b{name}\b", "_by_another_name", Path(soundfile.__file__).read_text())
+        (tmp_path / "soundfile.py").write_text(source)
+        program = """
+import sys
+from pathlib import Path
+import soundfile
+from test_resident import decoded, has_binding
+assert soundfile.__file__ == sys.argv[1]
+assert not has_binding()
+for path in sys.argv[2:]:
+    print("\\n".join(decoded(Path(path))))
+"""
+        here = Path(__file__).parent
+        folders = (tmp_path, here, here.parents[1] / "support", os.environ.get("PYTHONPATH", ""))
+        run = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "soundfile.py", *clips],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        expected = [line for path in clips for line in decoded(path)]
+        assert run.stdout.splitlines() == expected
+        assert {"unsupported", "None"} < set(expected)
+
+    def test_the_installed_one_has_all_names(self, clips):
+        assert has_binding()
+        assert isinstance(open_resident((clips[-1]).read_bytes(), clips[-1]), ResidentFile)
 
 
 class TestCalls:
