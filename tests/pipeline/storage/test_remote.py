@@ -193,6 +193,17 @@ def test_an_empty_object_is_read(server: dict[str, str]) -> None:
         (path.parent / "gone").read_bytes()
 
 
+@pytest.mark.parametrize("root", [f"{BUCKET}/existence", "memory://existence"])
+def test_objects_exist_and_so_do_folders_with_something_in_them(server: dict[str, str], root: str) -> None:
+    folder = RemotePath(root) / "folder"
+    assert not folder.exists()
+    (folder / "object").write_bytes(b"x")
+    assert [path.exists() for path in (folder, folder / "object", folder / "obj")] == [True, True, False]
+    assert [path.is_file() for path in (folder, folder / "object")] == [False, True]
+    (folder / "object").unlink()
+    assert not folder.exists()
+
+
 class TestSeveral:
     """`remote.several`: in order, in threads, some at a time."""
 
