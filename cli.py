@@ -15,6 +15,7 @@ COMMANDS = {
     "extract": "mgc.models.commands:extract",
     "info": "mgc.models.runs.commands:info",
     "models": "mgc.models.commands:models",
+    "new": "mgc.pipeline.scaffold:new",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",
@@ -23,7 +24,7 @@ COMMANDS = {
 
 
 @click.group(
-    cls=console.Group,
+    cls=console.CommandGroup,
     commands=console.LazyCommands(COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -87,7 +87,7 @@ def make_store(folder: Path, n_tracks: int) -> Store:
             rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | row)
             writer.append(levels)
         writer.close()
-        described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
+        described = files.folder_checksums(store.shard_path(shard), store.shard_path(shard).name)
         write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)
     publish(store, Slicing(seconds=4.0, overlap=0.0))
     return Store.open(folder)

@@ -25,7 +25,7 @@ import scipy.fft
 import soundfile
 import soxr
 
-from mgc.pipeline.dsp.stages import Power, hann
+from mgc.pipeline.dsp.stages import PowerBatch, hann
 from mgc.pipeline.features import FeatureSpec, Mel, parse_feature
 
 CALLS = ("decode", "resample", "rfft", "filter bank", "compress")
@@ -70,7 +70,7 @@ def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[Featur
         for bank in banks.values():
             timed("filter bank", bank.pool, power)
         for spec in specs:
-            rows = spec.rows(Power(power, frames[first : first + BATCH]))
+            rows = spec.compute_frames(PowerBatch(power, frames[first : first + BATCH]))
             spec.encode(rows, stored[spec][first : first + BATCH])
     for array in stored.values():
         # The codec that pipeline/shard.py writes with.

@@ -148,9 +148,9 @@ def profile(features: str, clips: Path) -> None:
         """CPU milliseconds per clip of the tasks alone."""
         seconds = 0.0
 
-        def dispatch(deals: list, dataset: Dataset, options: extraction.Options, *_: object) -> None:
+        def dispatch(batches: list, dataset: Dataset, options: extraction.Options, *_: object) -> None:
             nonlocal seconds
-            for task in extraction.make_tasks(deals, dataset, options):
+            for task in extraction.make_tasks(batches, dataset, options):
                 start = time.process_time()
                 profiler.runcall(work, task) if profiler else work(task)
                 seconds += time.process_time() - start

@@ -39,7 +39,7 @@ def fabricate(task: Task) -> pa.Table:
         store = target.store
         levels = np.random.default_rng(0).normal(-30, 8, (store.spec.frames(SECONDS), store.spec.bins))
         for shard, first, stop in target.shards:
-            temporary = store.path / "shards" / f"{files.TEMPORARY}{shard:05d}.zarr"
+            temporary = store.path / "shards" / f"{files.TEMPORARY_PREFIX}{shard:05d}.zarr"
             writer = ShardWriter(temporary, store.spec)
             rows = []
             for track in tracks[first:stop]:

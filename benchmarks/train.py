@@ -42,10 +42,10 @@ import pyarrow as pa
 import torch
 from common import Spread, table
 
-from mgc.models.data.computed import Computed, ComputedStream
-from mgc.models.data.stream import Batch, Residency, Stream
+from mgc.models.data.computed import WaveformView, FrontEndStream
+from mgc.models.data.stream import Batch, Batching, Residency, Stream
 from mgc.models.network import Network
-from mgc.models.parallel.device import choose, keep_memory
+from mgc.models.parallel.device import choose_device, retain_freed_memory
 from mgc.models.registry import systems
 from mgc.models.registry.recipes import Training
 from mgc.models.training.learner import Learner
@@ -101,21 +101,21 @@ def write_shard(store: Store, shard: int, tracks: range, split: str) -> None:
         row |= {"split": split, "content_hash": str(number), "duration_s": SECONDS, "status": "ok"}
         row |= {"shard": shard, "first_frame": place * n_frames, "n_frames": n_frames}
         rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | row)
-    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), files.folder_files(path, path.name))
+    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), files.folder_checksums(path, path.name))
 
 
 class Undecoded(Stream):
     """A stream that delivers values as they are stored."""
 
-    def _values(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _decode(self, windows: list[torch.Tensor]) -> torch.Tensor:
+        return windows[0] if len(windows) == 1 else torch.cat(windows)
 
 
 def open_stream(
     store: Store, device: torch.device, residency: Residency, batch_size: int, frames: int, kind: type[Stream]
 ) -> Stream:
     labels = np.arange(len(store.slices)) % CLASSES
-    stream = kind(store, store.slices, labels, frames=frames, batch_size=batch_size, device=device, seed=0)
+    stream = kind(store, store.slices, labels, frames, Batching(batch_size, device, seed=0))
     stream.residency = residency
     return stream
 
@@ -135,7 +135,7 @@ def synchronise(device: torch.device) -> None:
 
 def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
     """A row: seconds of a step with random tensors, and what it takes more of them from the stream."""
-    system, device = systems.get(id), choose(chosen.device)
+    system, device = systems.get(id), choose_device(chosen.device)
     assert system.recipe.training is not None
     spec, slicing = system.recipe.features, system.recipe.slicing
     batch_size = min(chosen.batch_size, system.recipe.training.batch_size)
@@ -148,8 +148,8 @@ def steps_of(id: str, folder: Path, chosen: argparse.Namespace) -> tuple[object,
         endless = functools.partial(endlessly, stream)
         sources[residency] = endless()
     samples = make_store(folder / f"{id.replace('/', '-')}-waveform", Waveform(sr=spec.sr), slicing, chosen.tracks)
-    view = Computed.of(samples, dataclasses.replace(spec, dtype="float32"))
-    sources["computed"] = endlessly(open_stream(view, device, "device", batch_size, frames, ComputedStream))
+    view = WaveformView.of(samples, dataclasses.replace(spec, dtype="float32"))
+    sources["computed"] = endlessly(open_stream(view, device, "device", batch_size, frames, FrontEndStream))
     for batches in sources.values():
         learner.update(next(batches), 0)  # what the first one costs is no step
     rounds: dict[str, list[float]] = {name: [] for name in sources}
@@ -228,7 +228,7 @@ def _decoded(sample: tuple[bytes], spec: FeatureSpec, decode: bool) -> torch.Ten
 
 def loaders(store: Store, folder: Path, decode: bool, chosen: argparse.Namespace) -> dict[str, Callable[[], Iterable]]:
     """What reads an epoch, by name."""
-    device, frames = choose(chosen.device), int(store.slices["n_frames"][0].as_py())
+    device, frames = choose_device(chosen.device), int(store.slices["n_frames"][0].as_py())
     kind = Stream if decode else Undecoded
     streams = {name: open_stream(store, device, name, chosen.batch_size, frames, kind) for name in ("device", "stream")}
     found: dict[str, Callable[[], Iterable]] = {name: stream.batches for name, stream in streams.items()}
@@ -253,7 +253,7 @@ def loaders(store: Store, folder: Path, decode: bool, chosen: argparse.Namespace
 
 def gather(stream: Stream, device: torch.device, decode: bool) -> Iterator[torch.Tensor]:
     """The windows of an epoch, gathered out of a tensor on the device by indices that are there already."""
-    order, pool, spec = stream.order(0), stream._everything, stream._spec
+    order, pool, spec = stream.order(0), stream._resident_pool, stream._spec
     begins = torch.from_numpy(pool.base[stream.shard_of] + stream._first).to(device)
     for rows in torch.from_numpy(order.rows).to(device).split(stream._bounds[1]):
         index = begins[rows][:, None] + stream._ramp
@@ -263,7 +263,7 @@ def gather(stream: Stream, device: torch.device, decode: bool) -> Iterator[torch
 
 def loaded(folder: Path, chosen: argparse.Namespace) -> list[tuple[object, ...]]:
     """Rows: slices a second of the stream, and how many times those of the others."""
-    spec, device = systems.get(SYSTEMS[1]).recipe.features, choose(chosen.device)
+    spec, device = systems.get(SYSTEMS[1]).recipe.features, choose_device(chosen.device)
     store = make_store(folder / "loaded", spec, LOADED, chosen.tracks)
     rows = []
     for decode in (False, True):
@@ -293,7 +293,7 @@ def loaded(folder: Path, chosen: argparse.Namespace) -> list[tuple[object, ...]]
 
 def epoch_of(folder: Path, chosen: argparse.Namespace) -> tuple[object, ...]:
     """A row: what an update of an epoch takes, all told, and how much more that is than one of random tensors."""
-    system, device = systems.get(TINY), choose(chosen.device)
+    system, device = systems.get(TINY), choose_device(chosen.device)
     assert system.recipe.training is not None
     n_tracks = FMA_SMALL_TRAINING if not chosen.smoke else CLASSES
     store = make_store(folder / "epoch", system.recipe.features, system.recipe.slicing, n_tracks, CLASSES)
@@ -326,7 +326,7 @@ def memory_of(folder: Path, chosen: argparse.Namespace) -> Iterator[tuple[object
 
 def read_epoch(path: Path, residency: Residency, batch_size: int) -> tuple[int, int]:
     """Bytes of a store's frames; and how many a process has held when it has read them, less those before."""
-    keep_memory()
+    retain_freed_memory()
     before, store = _peak(), Store.open(path)
     stream = open_stream(
         store, torch.device("cpu"), residency, batch_size, int(store.slices["n_frames"][0].as_py()), Stream
@@ -364,7 +364,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     chosen = parse_arguments()
-    keep_memory()
+    retain_freed_memory()
     keys = ("device", "tracks", "batch_size", "steps", "rounds")
     words = [f"--{key.replace('_', '-')} {getattr(chosen, key)}" for key in keys]
     command = f"python {os.path.relpath(__file__)} {' '.join(words)} --parts {' '.join(chosen.parts)}"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 #: Rows of the slice table, int64 `(n,)`, and their vectors, float32 `(n, values)`.
-Batch = tuple[np.ndarray, np.ndarray]
-Vectors = Callable[[], Iterable[Batch]]
+VectorBatch = tuple[np.ndarray, np.ndarray]
+Vectors = Callable[[], Iterable[VectorBatch]]
 
 #: What may be in a file besides the types skops trusts by itself (scikit-learn's public estimators, NumPy's arrays):
 #: the private parts of a classifier calibrated by temperature.
@@ -33,7 +33,7 @@ TRUSTED = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._Te
 BLOCK = 512
 
 
-def calibrated(classifier: ClassifierMixin) -> CalibratedClassifierCV:
+def calibrate(classifier: ClassifierMixin) -> CalibratedClassifierCV:
     """`classifier`, fitted on all of the training set, with probabilities learned from held-out decision values.
 
     Temperature scaling: one parameter, which a few tracks can settle, and the most probable class stays the one that
@@ -68,9 +68,9 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
     calibrates = isinstance(classifier, CalibratedClassifierCV)
     if calibrates:
         classifier.set_params(cv=grouped_folds(y, tracks, artists))
-    with fitting(len(y)):
+    with fit_errors(len(y)):
         fit_steps(model, vectors)
-        classifier.fit(in_blocks(model[:-1].transform, vectors(), len(y)), y)
+        classifier.fit(map_blocks(model[:-1].transform, vectors(), len(y)), y)
     if calibrates:
         classifier.set_params(cv=None)  # row numbers of the training set are no part of the model
     # Nor are an optimiser's moments, which are also of a type that a saved model may not hold.
@@ -78,7 +78,7 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
 
 
 @contextmanager
-def fitting(n: int) -> Iterator[None]:
+def fit_errors(n: int) -> Iterator[None]:
     """Raise `ModelError` where scikit-learn cannot fit something on `n` slices."""
     try:
         yield
@@ -96,12 +96,12 @@ def fit_steps(model: Pipeline, vectors: Vectors) -> None:
         vars(model[i]).update({name: np.array(value, order="C") for name, value in arrays.items()})
 
 
-def probabilities(model: Pipeline, vectors: Vectors, n: int) -> np.ndarray:
+def predict_proba(model: Pipeline, vectors: Vectors, n: int) -> np.ndarray:
     """What a fitted system makes of `n` slices: `(n, classes)`."""
-    return in_blocks(model.predict_proba, vectors(), n)
+    return map_blocks(model.predict_proba, vectors(), n)
 
 
-def in_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch], n: int) -> np.ndarray:
+def map_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[VectorBatch], n: int) -> np.ndarray:
     """`(n, ...)`: the values of a function of the vectors, each in its row."""
     made = np.empty(0)
     for rows, x in _blocks(batches):
@@ -112,9 +112,9 @@ def in_blocks(function: Callable[[np.ndarray], np.ndarray], batches: Iterable[Ba
     return made
 
 
-def _blocks(batches: Iterable[Batch]) -> Iterator[Batch]:
+def _blocks(batches: Iterable[VectorBatch]) -> Iterator[VectorBatch]:
     """The batches, joined to `BLOCK` rows; what would be left of them goes with the last, as components want enough."""
-    held: list[Batch] = []
+    held: list[VectorBatch] = []
     for batch in batches:
         held.append(batch)
         if sum(len(rows) for rows, _ in held) >= 2 * BLOCK:
@@ -125,7 +125,7 @@ def _blocks(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield _joined(held)
 
 
-def _joined(batches: list[Batch]) -> Batch:
+def _joined(batches: list[VectorBatch]) -> VectorBatch:
     rows, x = zip(*batches, strict=True)
     return np.concatenate(rows), np.concatenate(x)
 
@@ -176,7 +176,7 @@ def save(model: Pipeline, path: Path) -> None:
     data = skops.io.dumps(model)
     if foreign := _foreign_types(data):
         raise ModelError(f"a model with {foreign} cannot be loaded safely", "build it of scikit-learn's estimators")
-    with files.output_errors(path):
+    with files.translate_write_errors(path):
         files.write_bytes(path, data)
 
 

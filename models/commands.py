@@ -10,7 +10,7 @@ import click
 
 from mgc.pipeline import console
 from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options
-from mgc.pipeline.console import FOLDER, PLACE
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.workspace import Workspace
 
@@ -42,7 +42,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
 @click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16, float32; waveform: int16.")
 @click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
-@click.option("--out", type=PLACE, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@click.option("--out", type=PATH_OR_URL, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
 @click.option(
     "--augment",
     help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas; or none.",
@@ -50,14 +50,14 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of splits and shard layout.")
-@click.option("--splits", type=FOLDER, help="CSV/Parquet with track_id (or path) and split: overrides all others.")
+@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split: overrides all others.")
 @click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
 @click.option("--max-dropped", help="Exit with 1 if more is dropped: a number, or a share like 5%.")
 @click.option("--timeout", type=float, default=300, show_default=True, help="Seconds that one file may take.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first; extract damaged shards again.")
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into the layout of one pass.")
 @console.json_option
-@console.common
+@console.common_options
 def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     """Decode a dataset once and store features of it.
 
@@ -72,7 +72,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     workspace = Workspace(data_dir)
     dataset = choose_dataset(workspace, options)
     out = options["out"] or workspace.features(options["name"] or dataset.name)
-    echo = console.notes(as_json)
+    echo = console.note_printer(as_json)
     for note in dataset.notes:
         echo(note)
     settings = extraction.Options(
@@ -92,7 +92,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
             echo(f"training tracks also as {', '.join(map(str, variants))}, as studied; --augment none leaves that out")
         settings = dataclasses.replace(settings, variants=variants)
         results += extraction.extract(
-            dataset, specs, out, settings, echo=echo, progress=console.bar("extract", "track")
+            dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
         )
     reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in results]
     workspace.remember("store", results[-1].store.path)
@@ -102,7 +102,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         texts = (summary.render(report, result.store) for report, result in zip(reports, results, strict=True))
         click.echo("\n\n".join(texts))
     for report in reports:
-        summary.require_enough(report, limit)
+        summary.require_usable_tracks(report, limit)
     return 0
 
 
@@ -140,7 +140,7 @@ def _extraction_passes(
 @click.command()
 @click.option("--markdown", "as_markdown", is_flag=True, help="Everything about them, as in docs/systems.md.")
 @console.json_option
-@console.common
+@console.common_options
 def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     """List the systems that can be trained."""
     from mgc.models.registry import catalogue, overview
@@ -160,7 +160,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of music and training.")
 @click.option("--epochs", type=int, default=8, show_default=True, help="Epochs at most.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
-@console.common
+@console.common_options
 @click.pass_context
 def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
     """Compose a small dataset, then extract, train and evaluate on it.
@@ -172,7 +172,7 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
 
     workspace = Workspace(data_dir)
     click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
-    audio = make_demo(workspace.root / "demo", seed=seed, progress=console.bar("compose", "file"))
+    audio = make_demo(workspace.root / "demo", seed=seed, progress=console.progress_bar("compose", "file"))
     here = ["--data-dir", str(data_dir)]
     processes = ["--workers", str(workers)] if workers else []
     steps = (
@@ -182,5 +182,5 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
     )
     for step in steps:
         click.echo(f"\n$ mgc {' '.join(step)}")
-        console.call(context, step)
+        console.run_command(context, step)
     return 0

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mgc.models.data import adapters
-from mgc.models.data.adapters import Standardised
-from mgc.models.data.joint import Joint
+from mgc.models.data.adapters import Standardiser
+from mgc.models.data.joint import JointStream
 from mgc.models.data.stream import Stream
-from mgc.models.parallel.ranks import ALONE, Ranks
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry.systems import System
 from mgc.pipeline.features import FeatureSpec
 
@@ -68,28 +68,28 @@ class Network(nn.Module):
         self.model.load_state_dict(weights["model"])
         self.inputs.load_state_dict(weights.get("inputs", {}))
 
-    def measure(self, stream: Stream | Joint, ranks: Ranks = ALONE) -> None:
+    def fit_standardisers(self, stream: Stream | JointStream, ranks: Ranks = SINGLE_PROCESS) -> None:
         """Take the statistics that inputs are standardised by, where the system asks for that.
 
         Args:
             stream: the training split; its first epoch is read once.
             ranks: the processes that read it together.
         """
-        standards = [module for module in self.inputs.modules() if isinstance(module, Standardised)]
+        standards = [module for module in self.inputs.modules() if isinstance(module, Standardiser)]
         if not standards:
             return
         with torch.inference_mode():
             for module in standards:
                 module.begin()
-            for batch in tqdm(ranks.steps(stream.batches()), "statistics", len(stream), leave=False, disable=None):
+            for batch in tqdm(ranks.lockstep(stream.batches()), "statistics", len(stream), leave=False, disable=None):
                 parts = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
                 for adapt, part in zip(self.inputs, parts, strict=True):
                     adapt(part)
             for module in standards:
-                module.finish(ranks.added)
+                module.finish(ranks.all_reduce)
 
 
-def outputs(module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE) -> Tensor:
+def outputs(module: nn.Module, stream: Stream | JointStream, what: str, ranks: Ranks = SINGLE_PROCESS) -> Tensor:
     """What `module` makes of the frames of every slice, in evaluation mode: float32 `(slices, ...)` on the host.
 
     Args:
@@ -104,14 +104,14 @@ def outputs(module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks =
             # What is another's is added to 0.
             made = values.new_full((len(stream.labels), *values.shape[1:]), 0.0 if ranks.size > 1 else math.nan)
         made[rows] = values
-    return ranks.added(made)
+    return ranks.all_reduce(made)
 
 
 def outputs_by_batch(
-    module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE
+    module: nn.Module, stream: Stream | JointStream, what: str, ranks: Ranks = SINGLE_PROCESS
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """What `outputs` returns, batch by batch: rows of the slice table, and their values."""
     module.eval()
     with torch.inference_mode():
-        for batch in tqdm(ranks.steps(stream.batches()), what, len(stream), leave=False, disable=None):
+        for batch in tqdm(ranks.lockstep(stream.batches()), what, len(stream), leave=False, disable=None):
             yield batch.rows, module(batch.frames).float().cpu()

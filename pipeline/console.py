@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from mgc.pipeline.errors import MgcError, SpecError
-from mgc.pipeline.storage import remote
+from mgc.pipeline.storage import urls
 
 
-class PlaceType(click.Path):
+class PathOrUrl(click.Path):
     """A path on this machine, or a URL.
 
     Args:
@@ -30,7 +30,7 @@ class PlaceType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path."""
-        url = remote.parse(value) if isinstance(value, str) else None
+        url = urls.parse_url(value) if isinstance(value, str) else None
         if url is None:
             return super().convert(value, param, ctx)
         if not self._remote:
@@ -39,9 +39,9 @@ class PlaceType(click.Path):
 
 
 #: A path on this machine.
-FOLDER = PlaceType(remote=False)
+LOCAL_PATH = PathOrUrl(remote=False)
 #: The same, or a URL.
-PLACE = PlaceType(remote=True)
+PATH_OR_URL = PathOrUrl(remote=True)
 
 
 class _Interrupted(Exception):
@@ -72,7 +72,7 @@ class LazyCommands(Mapping[str, click.Command]):
         return len(self._places)
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group whose errors are one line on stderr: what is wrong; what to do."""
 
     def make_context(
@@ -112,11 +112,11 @@ class Group(click.Group):
         except MgcError as error:
             return _fail(error.problem, error.remedy, 1)
         except OSError as error:
-            if not remote.is_url(error.filename):
+            if not urls.is_url(error.filename):
                 return _fault(error)
-            from mgc.pipeline.storage.files import explain_remote
+            from mgc.pipeline.storage.files import explain_server_error
 
-            explained = explain_remote(error)
+            explained = explain_server_error(error)
             return _fail(explained.problem, explained.remedy, 1)
         except Exception as error:
             return _fault(error)
@@ -138,7 +138,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def call(context: click.Context, words: list[str]) -> None:
+def run_command(context: click.Context, words: list[str]) -> None:
     """Run another command of the same group, as if `words` (its name and arguments) had been typed."""
     name, *rest = words
     group = context.find_root().command
@@ -149,11 +149,11 @@ def call(context: click.Context, words: list[str]) -> None:
         command.invoke(inner)
 
 
-def common(command: Callable) -> Callable:
+def common_options(command: Callable) -> Callable:
     """Options of every command."""
     data_dir = click.option(
         "--data-dir",
-        type=FOLDER,
+        type=LOCAL_PATH,
         default="data",
         envvar="MGC_DATA",
         show_default=True,
@@ -175,7 +175,7 @@ def with_options(command: Callable, *options: Callable) -> Callable:
     return command
 
 
-def notes(quiet: bool) -> Callable[[str], None]:
+def note_printer(quiet: bool) -> Callable[[str], None]:
     """Notes for the user: on stdout, or on stderr where stdout is for JSON."""
     return lambda line: click.echo(line, err=quiet)
 
@@ -185,7 +185,7 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
+def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
     """A tqdm bar on a terminal; plain lines, a tenth of the work each, elsewhere."""
 
     @contextlib.contextmanager

@@ -1,16 +1,23 @@
-"""Versions of the libraries that made a file."""
+"""Versions of installed packages, which stores and runs record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import metadata
 
-#: Distributions whose name is not that of the package they install.
+#: Distribution names that differ from the name of the package.
 _DISTRIBUTIONS = {"mgc": "mgc-music"}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed version of each package by its name, `unknown` where it is not installed as a distribution."""
+    """Look up installed versions.
+
+    Args:
+        packages: names of packages, such as `numpy`.
+
+    Returns:
+        Version by name; `unknown` for a package that is not installed as a distribution.
+    """
     return {name: _version(_DISTRIBUTIONS.get(name, name)) for name in packages}
 
 

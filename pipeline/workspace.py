@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mgc.pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
-from mgc.pipeline.storage import files, remote
+from mgc.pipeline.storage import files, urls
 from mgc.pipeline.storage.remote import Place, RemotePath
 
 _NOT_DATASETS = ("features", "runs", "demo")
@@ -100,7 +100,7 @@ class Workspace:
     def _latest(self, kind: str) -> Place | None:
         """The one remembered, else the newest one there."""
         remembered = self._read().get(kind)
-        if remembered is not None and (url := remote.parse(remembered)):
+        if remembered is not None and (url := urls.parse_url(remembered)):
             return url
         if remembered is not None and (self.root / remembered).is_dir():
             return self.root / remembered

@@ -32,7 +32,7 @@ def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
         spec: what the store holds; it has passed `mgc.models.data.fit.check`.
     """
     made = _adapter(input, spec)
-    return nn.Sequential(made, Standardised()) if input.standardise else made
+    return nn.Sequential(made, Standardiser()) if input.standardise else made
 
 
 def _adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
@@ -43,28 +43,28 @@ def _adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
         case "statistics":
             return nn.Flatten()  # the one row there is
         case "waveform":
-            return Samples()
+            return JoinBlocks()
         case "moments":
             values = nn.Identity() if spec.name == "chroma" else _cepstra(spec, min(N_MFCC, spec.bins))
             return nn.Sequential(values, Moments())
         case "relative":
-            values = Relative()
+            values = RelativeDecibels()
         case "absolute":
             values = nn.Identity()
         case "mfcc":
             values = _cepstra(spec, input.bands or spec.bins)
-    return nn.Sequential(values, Plane(input.time_first))
+    return nn.Sequential(values, SingleChannel(input.time_first))
 
 
 def _cepstra(spec: FeatureSpec, n_mfcc: int) -> nn.Module:
-    return Coefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
+    return FirstCoefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
 
 
 def _levels(spec: FeatureSpec) -> nn.Module:
     """What a picture shows of a feature: levels relative to the maximum, or values that are no levels, as they are."""
     if spec.name == "power":
-        return nn.Sequential(Decibels(), Relative())
-    return nn.Identity() if spec.name in ("chroma", "mfcc") else Relative()
+        return nn.Sequential(Decibels(), RelativeDecibels())
+    return nn.Identity() if spec.name in ("chroma", "mfcc") else RelativeDecibels()
 
 
 class Decibels(nn.Module):
@@ -75,7 +75,7 @@ class Decibels(nn.Module):
         return 10 * power.clamp_min(1e-10).log10()
 
 
-class Relative(nn.Module):
+class RelativeDecibels(nn.Module):
     """Levels relative to the maximum of each slice, cut off 80 dB below: `power_to_db(S, ref=np.max, top_db=80)`."""
 
     def forward(self, db: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Relative(nn.Module):
         return (db - db.amax(dim=(1, 2), keepdim=True)).clamp_min(-TOP_DB)
 
 
-class Coefficients(nn.Module):
+class FirstCoefficients(nn.Module):
     """The first MFCCs of those stored."""
 
     def __init__(self, n_mfcc: int) -> None:
@@ -95,7 +95,7 @@ class Coefficients(nn.Module):
         return mfcc[..., : self.n_mfcc]
 
 
-def cosines(n_mels: int, n_mfcc: int) -> Tensor:
+def dct_matrix(n_mels: int, n_mfcc: int) -> Tensor:
     """The orthonormal DCT-II along the last axis as a matrix, float32 `(n_mels, n_mfcc)`."""
     band, order = torch.meshgrid(
         torch.arange(n_mels, dtype=torch.float64), torch.arange(n_mfcc, dtype=torch.float64), indexing="ij"
@@ -115,7 +115,7 @@ class Cepstrum(nn.Module):
 
     def __init__(self, n_mels: int, n_mfcc: int) -> None:
         super().__init__()
-        self.register_buffer("basis", cosines(n_mels, n_mfcc), persistent=False)
+        self.register_buffer("basis", dct_matrix(n_mels, n_mfcc), persistent=False)
 
     def forward(self, db: Tensor) -> Tensor:
         """`(batch, frames, n_mels)`, dB, to `(batch, frames, n_mfcc)`."""
@@ -153,7 +153,7 @@ class Moments(nn.Module):
         return torch.cat([found[moment] for moment in MOMENTS], dim=1).float()
 
 
-class Plane(nn.Module):
+class SingleChannel(nn.Module):
     """Frames as a plane with one channel, the way up the model reads it."""
 
     def __init__(self, time_first: bool) -> None:
@@ -165,7 +165,7 @@ class Plane(nn.Module):
         return (x if self.time_first else x.transpose(1, 2)).unsqueeze(1)
 
 
-class Standardised(nn.Module):
+class Standardiser(nn.Module):
     """Values less the mean of the training split, over its deviation: one of each for all values of an input.
 
     Its buffers are part of a checkpoint: what the weights were trained on.
@@ -206,7 +206,7 @@ class Standardised(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Samples(nn.Module):
+class JoinBlocks(nn.Module):
     """Blocks of samples in [-1, 1] as one signal with one channel."""
 
     def forward(self, blocks: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class Picture(nn.Module):
         self.size = size
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        self.levels = nn.Sequential(levels or Relative(), Plane(time_first=False))
+        self.levels = nn.Sequential(levels or RelativeDecibels(), SingleChannel(time_first=False))
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(batch, frames, bins)` to `(batch, 3, size, size)`."""

@@ -45,8 +45,8 @@ class Augmenter:
             of their own.
         """
         assert isinstance(batch.frames, Tensor)  # systems of several inputs are refused before
-        changed = self.changed(batch.frames, epoch, batch.draws)
-        return self.mixed(changed, batch.labels, epoch, batch.draws)
+        changed = self.augment(batch.frames, epoch, batch.draws)
+        return self.mixup(changed, batch.labels, epoch, batch.draws)
 
     def changed(self, frames: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
         """Every change but mixup.
@@ -58,7 +58,7 @@ class Augmenter:
         """
         draw = Draws(self.seed, epoch, rows)
         if self.spec.name == "waveform":
-            changed = self.sound(frames.flatten(1), epoch, rows).view_as(frames)
+            changed = self.augment_samples(frames.flatten(1), epoch, rows).view_as(frames)
         elif self.how.gain and not self.computed:
             changed = frames + self._gain(draw, frames.device)[:, None, None]
         else:
@@ -87,7 +87,7 @@ class Augmenter:
         others = torch.from_numpy(np.argsort(draw.uniform("mixup"))).to(frames.device)
         return share * frames + (1 - share) * frames[others], labels[others], share
 
-    def sound(self, signal: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+    def augment_samples(self, signal: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
         """What is done to samples: everything that is not done to frames.
 
         Args:
@@ -99,10 +99,10 @@ class Augmenter:
         for row in range(len(signal)):
             if self.how.stretch and draw.uniform("stretched")[row] < self.how.probability:
                 rate = 1 / self.how.stretch + draw.uniform("stretch")[row] * (self.how.stretch - 1 / self.how.stretch)
-                signal[row] = _fitted(vocoder.stretched(signal[row], rate), signal.shape[1])
+                signal[row] = _fitted(vocoder.time_stretch(signal[row], rate), signal.shape[1])
             if self.how.pitch and draw.uniform("pitched")[row] < self.how.probability:
                 semitones = (2 * draw.uniform("pitch")[row] - 1) * self.how.pitch
-                signal[row] = _fitted(vocoder.pitched(signal[row], semitones), signal.shape[1])
+                signal[row] = _fitted(vocoder.pitch_shift(signal[row], semitones), signal.shape[1])
             if self.how.noise and draw.uniform("noisy")[row] < self.how.probability:
                 deviation = self.how.noise * (1 + 14 * draw.uniform("noise")[row]) / 15
                 generator = torch.Generator().manual_seed(int(draw.keys("noise itself")[row] >> np.uint64(1)))

@@ -59,10 +59,10 @@ def check(
         ModelError: the model cannot be trained on them at all; the remedy is a command.
     """
     for needs, spec, store in zip(system.inputs, specs, stores, strict=True):
-        require_bands(system, needs, spec, store)
+        require_feature(system, needs, spec, store)
     frames = _windows(system.inputs, specs, typical)
     for needs, window, seen, store in zip(system.inputs, frames, typical, stores, strict=True):
-        least = needs.least_frames or needs.frames or 1
+        least = needs.min_frames or needs.frames or 1
         if (seen if window is None else window) < least:
             length = f"--frames {system.input.frames}"
             if computed:
@@ -100,7 +100,7 @@ def _published(system: System) -> tuple[FeatureSpec, ...]:
     return system.recipe.features, *system.recipe.further
 
 
-def require_bands(system: System, needs: InputSpec, spec: FeatureSpec, store: str) -> None:
+def require_feature(system: System, needs: InputSpec, spec: FeatureSpec, store: str) -> None:
     """Raise `ModelError` where a store holds no feature that an input of `system` can be made from."""
     if spec.name not in needs.features:
         extract = f"extract them: `mgc extract --feature {needs.features[0]}`"
@@ -126,7 +126,7 @@ def require_bands(system: System, needs: InputSpec, spec: FeatureSpec, store: st
         )
 
 
-def as_studied(needs: InputSpec, spec: FeatureSpec, study: FeatureSpec) -> bool:
+def matches_study(needs: InputSpec, spec: FeatureSpec, study: FeatureSpec) -> bool:
     """Whether a feature is the one that a study used, however its frames are stored."""
     return not _differences(needs, spec, study, needs.frames)
 

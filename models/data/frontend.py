@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mgc.models.data.adapters import Decibels, cosines
-from mgc.pipeline.dsp.stages import SINGLE_REACH_DB
+from mgc.models.data.adapters import Decibels, dct_matrix
+from mgc.pipeline.dsp.stages import FLOAT32_RANGE_DB
 from mgc.pipeline.features import FeatureSpec, Mel, Mfcc, PowerSpectrum, Spectral, Stft
 
 #: The features that it makes. Harmonic and percussive parts need frames on either side, statistics the whole track.
-KINDS = (Stft, Mel, Mfcc, PowerSpectrum)
+SUPPORTED_FEATURES = (Stft, Mel, Mfcc, PowerSpectrum)
 #: Values that are transformed in one go, 4 MB as float32: memory does not grow with the batch, and a CPU takes half the
 #: time that the whole batch in one go would take.
 _TRANSFORMED = 1 << 20
 
 
-def makes(spec: FeatureSpec) -> bool:
+def supports(spec: FeatureSpec) -> bool:
     """Whether there is a front end for a feature."""
-    return type(spec) in KINDS
+    return type(spec) in SUPPORTED_FEATURES
 
 
 class FrontEnd(nn.Module):
@@ -42,7 +42,7 @@ class FrontEnd(nn.Module):
         if isinstance(spec, Mel):
             self.register_buffer("bank", torch.from_numpy(spec.bank()), persistent=False)
         if isinstance(spec, Mfcc):
-            self.register_buffer("basis", cosines(spec.n_mels, spec.n_mfcc), persistent=False)
+            self.register_buffer("basis", dct_matrix(spec.n_mels, spec.n_mfcc), persistent=False)
         self._levels = Decibels()
 
     def forward(self, signal: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class FrontEnd(nn.Module):
 
     def _cepstrum(self, levels: Tensor, power: Tensor, frames: Tensor) -> Tensor:
         """MFCCs, of frames whose deepest bands show the rounding of float32 by way of float64: see `Mfcc.rows`."""
-        deep = self._levels(power.amax(dim=2)) - levels.amin(dim=2) > SINGLE_REACH_DB
+        deep = self._levels(power.amax(dim=2)) - levels.amin(dim=2) > FLOAT32_RANGE_DB
         if deep.any():
             levels[deep] = self._levels(_power(frames[deep] * self.window) @ self.bank)
         return levels @ self.basis

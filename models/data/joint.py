@@ -1,7 +1,8 @@
-"""Several inputs at once: the streams of several stores, joined slice by slice, in the order of the first.
+"""Streams of several stores joined slice by slice, for systems of several inputs.
 
-Row i of every stream's table is the same moment of the same track, as `runs.selection` makes them. Each store is
-still read shard by shard, whole; a group of the others is what the slices of the first one's group need of them.
+Row i of every stream's slice table is the same moment of the same track (`Selection.join_slices` builds such tables).
+The batches follow the order of the first stream. Each store is still read shard by shard, whole; a group of another
+store consists of the shards that hold the slices of the first store's group.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mgc.models.data.stream import Batch, Order, Stream
+from mgc.models.data.sampling import Order
+from mgc.models.data.stream import Batch, Stream
 
 
-class Joint:
-    """Streams of one table's slices as one, whose batches hold a tuple of frames.
+class JointStream:
+    """Several streams of the same slices as one stream, whose batches hold a tuple of frames.
 
-    Windows of all inputs begin at the same moment, to within a frame: the first one's are drawn among those that lie
-    inside the slices of all stores.
+    The windows of all inputs begin at the same moment, to within a frame: those of the first stream are drawn where
+    the windows of all inputs lie inside their slices.
 
     Args:
-        streams: of the same number of slices and the same batch size; order and windows are those of the first.
-        rates: frames a second of each.
+        streams: streams with the same number of slices and the same batch size; the first one gives order and windows.
+        rates: frames per second of each stream.
     """
 
     def __init__(self, streams: Sequence[Stream], rates: Sequence[float]) -> None:
@@ -31,38 +33,40 @@ class Joint:
         first = self.streams[0]
         self.labels, self.device = first.labels, first.device
         self._ratios = [rate / rates[0] for rate in rates]
-        rooms = [
+        spares = [
             np.floor(stream.spare / ratio + 1e-9) for stream, ratio in zip(self.streams, self._ratios, strict=True)
         ]
-        first.spare = np.min(rooms, axis=0).astype(np.int64)
+        first.spare = np.min(spares, axis=0).astype(np.int64)
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Number of batches per epoch."""
         return len(self.streams[0])
 
     @property
     def n_repeated(self) -> int:
-        """Slices that are shorter than a window of some input."""
+        """Number of slices that are shorter than the window of an input."""
         return max(stream.n_repeated for stream in self.streams)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on, in the order of the first stream.
+        """Yield the batches of an epoch from number `start` on, in the order of the first stream.
 
         Raises:
             StoreError: a shard is missing or damaged.
         """
         order = self.streams[0].order(epoch)
         with contextlib.ExitStack() as stack:
-            parts = [
-                stack.enter_context(contextlib.closing(stream.batches(epoch, start, _following(stream, order, ratio))))
+            inputs = [
+                stack.enter_context(
+                    contextlib.closing(stream.batches(epoch, start, _convert_order(order, stream, ratio)))
+                )
                 for stream, ratio in zip(self.streams, self._ratios, strict=True)
             ]
-            for batches in zip(*parts, strict=True):
+            for batches in zip(*inputs, strict=True):
                 yield dataclasses.replace(batches[0], frames=tuple(batch.frames for batch in batches))
 
 
-def _following(stream: Stream, order: Order, ratio: float) -> Order:
-    """The order of the first stream, for one with `ratio` times its frames a second and shards of its own."""
-    groups = [np.unique(stream.shard_of[order.group == number]) for number in range(len(order.groups))]
+def _convert_order(order: Order, stream: Stream, ratio: float) -> Order:
+    """Convert the order of the first stream to another one, with its own shards and `ratio` times the frame rate."""
+    groups = [np.unique(stream.shard_of[order.group_of == number]) for number in range(len(order.groups))]
     crops = np.floor(order.crops * ratio + 1e-9).astype(np.int64)
-    return Order(order.rows, order.draws, crops, order.group, groups)
+    return Order(order.rows, order.draws, crops, order.group_of, groups)

@@ -1,4 +1,4 @@
-"""The data of a run: the slices of each split in every store that it reads, as one stream."""
+"""The data of a run: the slices of each split, read from all of its stores as one stream."""
 
 from __future__ import annotations
 
@@ -11,139 +11,136 @@ import pyarrow as pa
 import torch
 
 from mgc.models.data.computed import open_stream
-from mgc.models.data.joint import Joint
-from mgc.models.data.stream import Residency, Stream, fits
+from mgc.models.data.joint import JointStream
+from mgc.models.data.sampling import EVERY_SLICE, Sampling
+from mgc.models.data.stream import Batching, Residency, Stream
+from mgc.models.parallel.device import free_memory
 from mgc.models.runs.selection import Selection
 from mgc.pipeline.store.slicing import Slicing, widened
 from mgc.pipeline.store.store import Store
 
+#: Share of the free memory that frames may fill; the rest is for weights and activations.
+RESIDENT_SHARE = 0.5
+
 
 @dataclass(frozen=True)
-class Part:
-    """The slices of a split.
+class SplitData:
+    """The slices of a split, and streams of their frames.
 
     Attributes:
-        slices: their rows in the first store.
-        streams: their frames in each store.
-        stream: their batches, of all stores together.
-        tracks: which track each belongs to, as indices from 0.
+        slices: slice table of the first store (`SLICE_SCHEMA`).
+        streams: one stream for each store.
+        stream: the batches: the only stream, or all streams joined.
+        tracks: track of each slice, as indices from 0, int64 `(slices,)`.
     """
 
     slices: pa.Table
     streams: tuple[Stream, ...]
-    stream: Stream | Joint
+    stream: Stream | JointStream
     tracks: np.ndarray
 
     @property
-    def lost(self) -> np.ndarray:
-        """Which slices could not be read, bool `(slices,)`."""
-        lost = np.zeros(len(self.slices), bool)
+    def unreadable(self) -> np.ndarray:
+        """Whether each slice could not be read, bool `(slices,)`."""
+        unreadable = np.zeros(len(self.slices), bool)
         for stream in self.streams:
-            lost |= np.isin(stream.shard_of, list(stream.damaged))
-        return lost
+            unreadable |= np.isin(stream.shard_of, list(stream.shard_errors))
+        return unreadable
 
     @property
-    def damaged(self) -> list[str]:
-        """What is wrong with shards that could not be read, and how many slices are left out for it."""
+    def damage_messages(self) -> list[str]:
+        """For each shard that could not be read, the problem and how many slices are left out because of it."""
         return [
             f"{error.problem}: {np.count_nonzero(stream.shard_of == shard)} slices are left out"
             for stream in self.streams
-            for shard, error in sorted(stream.damaged.items())
+            for shard, error in sorted(stream.shard_errors.items())
         ]
 
 
-def open_part(
-    selection: Selection,
-    stores: Sequence[Store],
-    slicing: Slicing,
-    split: str,
-    *,
-    frames: Sequence[int],
-    batch_size: int,
-    device: torch.device,
-    seed: int | None = None,
-    variants: bool = False,
-    balance: str = "none",
-    crop: bool = False,
-    squeeze: bool = False,
-    share: tuple[int, int] = (0, 1),
-) -> Part:
-    """A split of the tracks of a run.
+@dataclass(frozen=True)
+class RunInputs:
+    """The tracks of a run, the stores of their frames, and how they are cut.
 
-    Args:
-        selection: the tracks.
-        stores: where their frames are.
-        slicing: how they are cut.
-        split: training, validation or test.
+    Attributes:
+        selection: classes and tracks, with the split of each track.
+        stores: one store for each input of the system.
+        slicing: slicing of the run.
         frames: frames of a window in each store.
-        batch_size: slices per batch at most.
-        device: where batches are wanted.
-        seed, squeeze, share: see `Stream`.
-        variants: see `Selection.slices`; of one store only.
-        balance: see `mgc.models.registry.settings.Loop`; of a stream with a seed.
-        crop: whether windows are drawn from the whole track instead of from each slice.
-
-    Raises:
-        RunError: a store no longer holds one of the tracks as it was.
     """
-    tables, labels = selection.joined(stores, slicing, split, variants=variants)
-    if crop:
-        tables = widened(tables, [store.tracks for store in stores])
-    tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    strata = {"none": None, "class": labels, "track": tracks}[balance]
-    streams = tuple(
-        open_stream(
-            store,
-            table,
-            labels,
-            frames=window,
-            batch_size=batch_size,
-            device=device,
-            seed=seed,
-            strata=strata,
-            squeeze=squeeze,
-            share=share,
+
+    selection: Selection
+    stores: Sequence[Store]
+    slicing: Slicing
+    frames: Sequence[int]
+
+    def split(self, name: str, batching: Batching, sampling: Sampling = EVERY_SLICE) -> SplitData:
+        """Open the streams of a split.
+
+        Args:
+            name: training, validation or test.
+            batching: batch size, device, seed, and the part of this process.
+            sampling: which slices an epoch draws; balancing needs a seed.
+
+        Raises:
+            RunError: a store no longer holds one of the tracks, or another file under its id.
+        """
+        tables, labels = self.selection.join_slices(self.stores, self.slicing, name, variants=sampling.variants)
+        if sampling.crop:
+            tables = widened(tables, [store.tracks for store in self.stores])
+        tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        strata = {"none": None, "class": labels, "track": tracks}[sampling.balance]
+        streams = tuple(
+            open_stream(store, table, labels, window, batching, strata)
+            for store, table, window in zip(self.stores, tables, self.frames, strict=True)
         )
-        for store, table, window in zip(stores, tables, frames, strict=True)
-    )
-    stream = streams[0] if len(streams) == 1 else Joint(streams, [store.spec.frame_rate for store in stores])
-    return Part(tables[0], streams, stream, tracks)
+        if len(streams) == 1:
+            return SplitData(tables[0], streams, streams[0], tracks)
+        rates = [store.spec.frame_rate for store in self.stores]
+        return SplitData(tables[0], streams, JointStream(streams, rates), tracks)
 
 
-def keep_resident(
-    parts: Sequence[Part],
+def set_residency(
+    splits: Sequence[SplitData],
     device: torch.device,
-    wanted: Residency | Literal["auto"] = "auto",
+    residency: Residency | Literal["auto"] = "auto",
     processes: int = 1,
 ) -> list[tuple[int, Residency]]:
-    """Have the frames of every store stay where they fit, the smallest first: on the device, on the host, or on disk.
+    """Choose where the frames of each store stay between batches: on the device, on the host, or on disk.
+
+    With `auto`, stores are placed in order of size, the smallest first, wherever they fit.
 
     Args:
-        parts: what is read at the same time.
-        device: where batches are wanted. Where that is the CPU, its memory is the host's.
-        wanted: `auto`, or where the frames of all stores stay, whatever fits.
-        processes: that do the same on this machine, each with a GPU of its own and frames of its own on the host.
+        splits: the splits that are read at the same time.
+        device: device of the batches. If it is the CPU, its memory is the host's.
+        residency: `auto`, or the residency of all stores, whether they fit or not.
+        processes: processes on this machine that do the same, each with a GPU and a copy of the frames of its own.
 
     Returns:
-        Bytes of the frames of each store, and where they stay.
+        Bytes of the frames of each store, and their residency.
     """
-    by_store = list(zip(*(part.streams for part in parts), strict=True))
+    by_store = list(zip(*(split.streams for split in splits), strict=True))
     sizes = [sum(stream.nbytes for stream in streams) for streams in by_store]
     host = torch.device("cpu")
-    taken = {device: 0, host: 0}
-    stay: list[Residency] = ["stream"] * len(sizes)
-    for which in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if wanted != "auto":
-            stay[which] = wanted
-        elif fits((taken[device] + sizes[which]) * (processes if device == host else 1), device):
-            stay[which] = "device"
-            taken[device] += sizes[which]
-        elif device != host and fits((taken[host] + sizes[which]) * processes, host):
-            stay[which] = "host"
-            taken[host] += sizes[which]
-        if device == host and stay[which] != "stream":
-            stay[which] = "host"
-        for stream in by_store[which]:
-            # Frames on the host need no copy to be on the device where that is the CPU.
-            stream.residency = "device" if device == host and stay[which] == "host" else stay[which]
-    return list(zip(sizes, stay, strict=True))
+    resident_bytes = {device: 0, host: 0}
+    residencies: list[Residency] = ["stream"] * len(sizes)
+    for store in sorted(range(len(sizes)), key=sizes.__getitem__):
+        size = sizes[store]
+        if residency != "auto":
+            residencies[store] = residency
+        elif fits_in_memory((resident_bytes[device] + size) * (processes if device == host else 1), device):
+            residencies[store] = "device"
+            resident_bytes[device] += size
+        elif device != host and fits_in_memory((resident_bytes[host] + size) * processes, host):
+            residencies[store] = "host"
+            resident_bytes[host] += size
+        if device == host and residencies[store] != "stream":
+            residencies[store] = "host"
+        for stream in by_store[store]:
+            # If the device is the CPU, frames on the host are on the device already and need no copy.
+            stream.residency = "device" if device == host and residencies[store] == "host" else residencies[store]
+    return list(zip(sizes, residencies, strict=True))
+
+
+def fits_in_memory(nbytes: int, device: torch.device) -> bool:
+    """Whether frames of this size fit in half of the device's free memory."""
+    return nbytes <= RESIDENT_SHARE * free_memory(device)

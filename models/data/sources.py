@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgc.models.data.fit import as_studied, require_bands
+from mgc.models.data.fit import matches_study, require_feature
 from mgc.models.registry.systems import InputSpec, System
 from mgc.pipeline.errors import ModelError, SpecError, StoreError
 from mgc.pipeline.features import FeatureSpec, Waveform
@@ -18,7 +18,7 @@ from mgc.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Offer:
+class StoreCandidates:
     """The stores there are to choose from.
 
     Attributes:
@@ -30,7 +30,7 @@ class Offer:
 
     stores: tuple[Store, ...]
     named: bool
-    studied: bool = False
+    study_only: bool = False
     frontend: bool = False
 
     def choose(self, system: System) -> list[Store]:
@@ -45,14 +45,14 @@ class Offer:
         if self.named and len(self.stores) == len(system.inputs) == 1:
             return [self.stores[0]]  # what is wrong with it is said in detail where it is opened
         chosen = []
-        studied = (system.recipe.features, *system.recipe.further)
-        for needs, study in zip(system.inputs, studied, strict=False):
+        study_only = (system.recipe.features, *system.recipe.further)
+        for needs, study in zip(system.inputs, study_only, strict=False):
             fitting = [store for store in self.stores if self._fits(system, needs, store)]
-            if self.studied and not self.named:
-                fitting = [store for store in fitting if as_studied(needs, store.spec, study)]
+            if self.study_only and not self.named:
+                fitting = [store for store in fitting if matches_study(needs, store.spec, study)]
                 fitting.sort(key=lambda store: store.variants != system.recipe.variants)
             if not fitting:
-                what = str(study) if self.studied else " or ".join(needs.features)
+                what = str(study) if self.study_only else " or ".join(needs.features)
                 raise ModelError(f"{system.id} needs {what}, which {self._where} holds", _remedy(system, self.stores))
             chosen.append(fitting[0])
         return chosen
@@ -62,26 +62,26 @@ class Offer:
 
         The front end is the study's, at the store's sample rate; stores of the study's rate come first.
         """
-        from mgc.models.data.computed import Computed  # here because it brings in PyTorch
-        from mgc.models.data.frontend import makes
+        from mgc.models.data.computed import WaveformView  # here because it brings in PyTorch
+        from mgc.models.data.frontend import supports
 
-        if "waveform" not in needs.features and not makes(study):
+        if "waveform" not in needs.features and not supports(study):
             made = f"--frontend device: {system.id} reads {study.name}, which only `mgc extract` makes"
             raise ModelError(made, "leave the option out")
         held = [store for store in self.stores if isinstance(store.spec, Waveform)]
-        held = [store for store in held if store.spec.sr == study.sr or not self.studied]
+        held = [store for store in held if store.spec.sr == study.sr or not self.study_only]
         if "waveform" in needs.features:
             held = [store for store in held if self._fits(system, needs, store)]
         held.sort(key=lambda store: (store.spec.sr != study.sr, store.variants != system.recipe.variants))
         extract = f"`mgc extract {_dataset(self.stores)}--feature waveform:sr={study.sr}`"
         if not held:
-            at = f" at {study.sr} Hz" if self.studied else ""
+            at = f" at {study.sr} Hz" if self.study_only else ""
             problem = f"--frontend device: {system.id} needs samples{at}, which {self._where} holds"
             raise ModelError(problem, f"extract them: {extract}")
         if "waveform" in needs.features:
             return held[0]
         try:
-            return Computed.of(held[0], dataclasses.replace(study, sr=held[0].spec.sr, dtype="float32"))
+            return WaveformView.of(held[0], dataclasses.replace(study, sr=held[0].spec.sr, dtype="float32"))
         except SpecError as error:
             problem = f"--frontend device: {system.id} cannot be shown {held[0].path}, {error.problem}"
             raise ModelError(problem, f"extract it at the study's rate: {extract}") from error
@@ -101,13 +101,15 @@ class Offer:
 
     def _fits(self, system: System, needs: InputSpec, store: Store) -> bool:
         try:
-            require_bands(system, needs, store.spec, str(store.path))
+            require_feature(system, needs, store.spec, str(store.path))
         except ModelError:
             return False
         return True
 
 
-def offer(workspace: Workspace, named: Sequence[Place], *, studied: bool = False, frontend: bool = False) -> Offer:
+def find_store_candidates(
+    workspace: Workspace, named: Sequence[Place], *, study_only: bool = False, frontend: bool = False
+) -> StoreCandidates:
     """The stores that the user named, else those of the dataset of the latest one, the newest first.
 
     Args:
@@ -119,15 +121,15 @@ def offer(workspace: Workspace, named: Sequence[Place], *, studied: bool = False
         StoreError: a named store cannot be opened, or there is none at all.
     """
     if named:
-        return Offer(tuple(Store.open(path) for path in named), True, studied, frontend)
+        return StoreCandidates(tuple(Store.open(path) for path in named), True, study_only, frontend)
     latest = Store.open(workspace.latest_store())
     if isinstance(latest.path, RemotePath):
-        return Offer((latest,), False, studied, frontend)
+        return StoreCandidates((latest,), False, study_only, frontend)
     heads = latest.path.parent.glob("*/store.json")
     newest = sorted(heads, key=lambda head: head.stat().st_mtime_ns, reverse=True)
     others = [store for head in newest if head.parent != latest.path for store in _readable(head.parent)]
     same = [store for store in others if store.dataset.get("root") == latest.dataset.get("root")]
-    return Offer((latest, *same), False, studied, frontend)
+    return StoreCandidates((latest, *same), False, study_only, frontend)
 
 
 def _readable(path: Path) -> list[Store]:

@@ -11,7 +11,7 @@ from torch import Tensor
 N_FFT, HOP = 2048, 512
 
 
-def stretched(signal: Tensor, rate: float) -> Tensor:
+def time_stretch(signal: Tensor, rate: float) -> Tensor:
     """The signal `rate` times as fast, at its pitch (`librosa.effects.time_stretch`).
 
     Args:
@@ -24,10 +24,10 @@ def stretched(signal: Tensor, rate: float) -> Tensor:
     window = torch.hann_window(N_FFT, device=signal.device)
     spectrum = torch.stft(signal, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
     length = round(len(signal) / rate)
-    return torch.istft(_advanced(spectrum, rate), N_FFT, HOP, window=window, length=length)
+    return torch.istft(_phase_vocoder(spectrum, rate), N_FFT, HOP, window=window, length=length)
 
 
-def pitched(signal: Tensor, semitones: float) -> Tensor:
+def pitch_shift(signal: Tensor, semitones: float) -> Tensor:
     """The signal so much higher, in its length (`librosa.effects.pitch_shift`).
 
     It is stretched and then resampled by its Fourier transform, which any ratio suits.
@@ -36,13 +36,13 @@ def pitched(signal: Tensor, semitones: float) -> Tensor:
         signal: float32 `(samples,)`.
         semitones: up, or where negative down.
     """
-    longer = stretched(signal, 2 ** (-semitones / 12))
+    longer = time_stretch(signal, 2 ** (-semitones / 12))
     spectrum = torch.fft.rfft(longer)
     # irfft cuts the spectrum off, or fills it up with zeros, and scales by the length that it gives.
     return torch.fft.irfft(spectrum, n=len(signal)) * (len(signal) / len(longer))
 
 
-def _advanced(spectrum: Tensor, rate: float) -> Tensor:
+def _phase_vocoder(spectrum: Tensor, rate: float) -> Tensor:
     """Frames at every `rate`-th place between those of an STFT `(bins, frames)`, their phases as if time went on.
 
     Flanagan & Golden, "Phase Vocoder", 1966; the algorithm of `librosa.phase_vocoder`, its loop as a cumulative sum.

@@ -8,17 +8,17 @@ import click
 
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console
-from mgc.pipeline.console import FOLDER
+from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.workspace import Workspace
 
 
 @click.command()
-@click.argument("runs", type=FOLDER, nargs=-1)
+@click.argument("runs", type=LOCAL_PATH, nargs=-1)
 @click.option("--by-genre", is_flag=True, help="Precision, recall, F1 and support of each genre.")
 @click.option("--split", default="test", show_default=True, help="training, validation or test.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @console.json_option
-@console.common
+@console.common_options
 def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool) -> int:
     """Score a run on its own test tracks; several runs, or the run of an ensemble, by their mean probabilities."""
     workspace = Workspace(data_dir)

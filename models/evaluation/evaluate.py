@@ -30,7 +30,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import predict
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, parquet
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
     _require_same_classes(members)
     tables = [predict(member, split=split, device=device) for member in members]
     predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in tables]
-    slices, tracks = ensemble(predictions, [member.path.name for member in members])
+    slices, tracks = mean_predictions(predictions, [member.path.name for member in members])
     unattributed = tables[0].filter(pc.is_null(tables[0]["artist_id"]))
     alone = len(runs) == 1
     measured = Evaluation(
@@ -82,7 +82,7 @@ def evaluate(
     return measured
 
 
-def ensemble(members: Sequence[Predictions], names: Sequence[str]) -> tuple[Predictions | None, Predictions]:
+def mean_predictions(members: Sequence[Predictions], names: Sequence[str]) -> tuple[Predictions | None, Predictions]:
     """Mean probabilities by slice, None where the members do not share their slices, and by track.
 
     Args:
@@ -175,7 +175,7 @@ def _evaluations(run: Run, split: str) -> int:
 
 def _write(run: Run, measured: Evaluation, predictions: pa.Table) -> None:
     """Replace the run's results of a split; metrics.json goes last, so that it never stands beside older ones."""
-    with files.output_errors(run.path):
-        files.write_table(results_path(run, "predictions.parquet", measured.split), predictions)
+    with files.translate_write_errors(run.path):
+        parquet.write_table(results_path(run, "predictions.parquet", measured.split), predictions)
         files.write_bytes(results_path(run, "confusion.png", measured.split), report.confusion_png(measured))
         files.write_json(results_path(run, "metrics.json", measured.split), measured.as_dict())

@@ -17,7 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def choose(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """The device of this name; `auto` is the GPU where there is one, else the CPU.
 
     Raises:
@@ -69,7 +69,7 @@ def _container_room() -> int:
         return 2**63
 
 
-def keep_memory() -> None:
+def retain_freed_memory() -> None:
     """Have glibc keep the memory that tensors on the CPU give back.
 
     It returns blocks of 32 MB and more to the kernel at once, which must find and zero them again for the next

@@ -17,14 +17,14 @@ from pathlib import Path
 from mgc.pipeline.errors import RunError
 
 #: Where the processes of a launcher find each other, a `file://` URL; those of torchrun have MASTER_ADDR, MASTER_PORT.
-MEETING = "MGC_MEETING"
+RENDEZVOUS_VARIABLE = "MGC_MEETING"
 #: Exit code of a process that stops only because another one has.
-LEFT_ALONE = 75
+PEER_LOST_CODE = 75
 #: Seconds that the others have to come to an end once one has failed.
 GRACE = 20.0
 
 
-def joined(environment: Mapping[str, str] = os.environ) -> bool:
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this is already one of several processes, or of one that torchrun has started."""
     return "RANK" in environment and "WORLD_SIZE" in environment
 
@@ -46,7 +46,7 @@ def launch(command: Sequence[str], n: int) -> int:
     shared |= {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
     with tempfile.TemporaryDirectory(prefix="mgc-") as name:
         folder = Path(name)
-        shared[MEETING] = (folder / "meeting").as_uri()
+        shared[RENDEZVOUS_VARIABLE] = (folder / "meeting").as_uri()
         processes: list[subprocess.Popen] = []
         try:
             for rank in range(n):
@@ -91,9 +91,9 @@ def _wait(processes: Sequence[subprocess.Popen]) -> list[int]:
 
 def _judged(processes: Sequence[subprocess.Popen], order: Sequence[int], folder: Path) -> int:
     """The exit code of processes that have ended in this order; the others had to be ended."""
-    failed = [rank for rank in order if processes[rank].returncode not in (0, LEFT_ALONE)]
+    failed = [rank for rank in order if processes[rank].returncode not in (0, PEER_LOST_CODE)]
     first = processes[0].returncode
-    if 0 in order and ((first > 0 and first != LEFT_ALONE) or (first == 0 and not failed)):
+    if 0 in order and ((first > 0 and first != PEER_LOST_CODE) or (first == 0 and not failed)):
         return first
     rank = failed[0] if failed else 0
     code = processes[rank].returncode

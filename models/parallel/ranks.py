@@ -25,8 +25,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from mgc.models.parallel.device import choose
-from mgc.models.parallel.launcher import LEFT_ALONE, MEETING, joined
+from mgc.models.parallel.device import choose_device
+from mgc.models.parallel.launcher import PEER_LOST_CODE, RENDEZVOUS_VARIABLE, is_launched
 from mgc.pipeline.errors import MgcError, RunError, SpecError
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    local: int = 0
+    local_rank: int = 0
     local_size: int = 1
     _interrupted: bool = field(default=False, repr=False)
     _known: MgcError | None = field(default=None, repr=False)
@@ -57,7 +57,7 @@ class Ranks:
         return self.rank, self.size
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this one prints and writes."""
         return self.rank == 0
 
@@ -67,7 +67,7 @@ class Ranks:
         Raises:
             MgcError: there is no such device, or there are fewer GPUs than processes on this machine.
         """
-        device = choose(name)
+        device = choose_device(name)
         if self.size == 1 or device.type != "cuda":
             return device
         if device.index is not None:
@@ -76,11 +76,11 @@ class Ranks:
             gpus = "1 GPU" if count == 1 else f"{count} GPUs"
             problem = f"--nproc {self.local_size}: this machine has {gpus}"
             raise SpecError(problem, f"start {count}, or choose --device cpu" if count > 1 else "leave it out")
-        device = torch.device("cuda", self.local)
+        device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(device)  # NCCL and CUDA's default streams go by it
         return device
 
-    def diverge(self, seed: int) -> None:
+    def reseed(self, seed: int) -> None:
         """Start random numbers such as dropout's anew, other ones in each process: the first one's stay as they are."""
         if self.rank:
             entropy = np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1, np.uint64)
@@ -88,7 +88,7 @@ class Ranks:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def steps(self, batches: Iterable[T]) -> Iterator[T]:
+    def lockstep(self, batches: Iterable[T]) -> Iterator[T]:
         """What `batches` gives, each once every process has its own; all have to give as many.
 
         Raises:
@@ -116,32 +116,32 @@ class Ranks:
         distributed.all_reduce(happened, distributed.ReduceOp.MAX)
         interrupted, failed = happened.tolist()
         if failed:
-            told = self.gather((type(error), error.problem, error.remedy) if error else None)
-            kind, problem, remedy = next(each for each in told if each)
-            raise self.known(kind(problem, remedy))
+            broadcast = self.all_gather((type(error), error.problem, error.remedy) if error else None)
+            kind, problem, remedy = next(each for each in broadcast if each)
+            raise self.shared_error(kind(problem, remedy))
         if interrupted:
             raise KeyboardInterrupt
 
-    def known(self, error: MgcError) -> MgcError:
+    def shared_error(self, error: MgcError) -> MgcError:
         """The error, which all processes raise: the first one says so."""
         self._known = error
         return error
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def total(self, *values: float) -> list[float]:
+    def sum(self, *values: float) -> list[float]:
         """The sum of each value over all processes."""
         if self.size == 1:
             return list(values)
-        return self.added(torch.tensor(values, dtype=torch.float64)).tolist()
+        return self.all_reduce(torch.tensor(values, dtype=torch.float64)).tolist()
 
-    def added(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """A tensor on the host, in place made the sum over all processes."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The value of every process; plain values and tensors on the host."""
         if self.size == 1:
             return [value]
@@ -149,7 +149,7 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value."""
         if self.size == 1:
             return value
@@ -159,7 +159,7 @@ class Ranks:
 
     # -- networks ---------------------------------------------------------------------------------------------------
 
-    def parallel(self, network: nn.Module) -> nn.Module:
+    def data_parallel(self, network: nn.Module) -> nn.Module:
         """The network, whose gradients are means over the processes from now on, and its weights the first one's.
 
         Statistics of batch normalisation are of each process's own part of a batch. The running ones are the first
@@ -170,14 +170,14 @@ class Ranks:
         device = next(network.parameters()).device
         return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
 
-    def align(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's running statistics."""
         if self.size > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, src=0)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @contextlib.contextmanager
@@ -194,18 +194,18 @@ def join(n: int | None = None) -> Iterator[Ranks]:
         SpecError: there are more or fewer than `n`.
         RunError: they do not find each other.
     """
-    if not joined():
-        yield ALONE
+    if not is_launched():
+        yield SINGLE_PROCESS
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if n not in (None, size):
         raise SpecError(f"--nproc {n}: this is one of {size} processes", "leave the option out")
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    local, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    ranks = Ranks(rank, size, local, local_size)
-    url = os.environ.get(MEETING, "env://")
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    ranks = Ranks(rank, size, local_rank, local_size)
+    url = os.environ.get(RENDEZVOUS_VARIABLE, "env://")
     if url != "env://":
         threading.Thread(target=_end_with_the_launcher, daemon=True).start()
 
@@ -220,9 +220,9 @@ def join(n: int | None = None) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_lost(error):
             raise
-        _exit(LEFT_ALONE)
+        _exit(PEER_LOST_CODE)
     except (KeyboardInterrupt, MgcError) as error:
-        if not ranks.first and (error is ranks._known or isinstance(error, KeyboardInterrupt)):
+        if not ranks.is_main and (error is ranks._known or isinstance(error, KeyboardInterrupt)):
             _exit(130 if isinstance(error, KeyboardInterrupt) else 1)
         raise
     finally:
@@ -255,4 +255,4 @@ def _exit(code: int) -> None:
 def _end_with_the_launcher() -> None:
     while os.read(0, 1024):
         pass
-    os._exit(LEFT_ALONE)
+    os._exit(PEER_LOST_CODE)

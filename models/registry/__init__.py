@@ -1,1 +1,1 @@
-"""Which systems there are, and how their studies used them."""
+"""Registry of systems: their builders, inputs and recipes, and initial weights from files."""

@@ -21,10 +21,10 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, TypeVar
 
-from mgc.models.registry.augmentation import UNCHANGED, Augmentation
-from mgc.models.registry.settings import PLAIN, Loop, Metric, OptimizerName
+from mgc.models.registry.augmentation import NO_AUGMENTATION, Augmentation
+from mgc.models.registry.settings import DEFAULT_LOOP, Loop, Metric, OptimizerName
 from mgc.pipeline.errors import SpecError
-from mgc.pipeline.features import FEATURES, FeatureSpec
+from mgc.pipeline.features import FeatureSpec, feature_kind, feature_names
 from mgc.pipeline.features.variants import Variant, parse_variants
 from mgc.pipeline.store.slicing import Slicing
 
@@ -115,8 +115,8 @@ class Training:
     patience: int
     seed: int
     optimizer: Optimizer
-    augmentation: Augmentation = UNCHANGED
-    loop: Loop = PLAIN
+    augmentation: Augmentation = NO_AUGMENTATION
+    loop: Loop = DEFAULT_LOOP
     variants: str = "none"
 
     def __post_init__(self) -> None:
@@ -238,8 +238,11 @@ class _Reader:
 
     def _features(self, where: str, table: Any) -> FeatureSpec:
         settings = dict(self._typed(where, table, dict))
-        kind = self._setting(f"{where}.name", settings.pop("name", None), Literal[tuple(FEATURES)])
-        return self._make(where, settings, FEATURES[kind])
+        name = self._setting(f"{where}.name", settings.pop("name", None), str)
+        kind = feature_kind(name)
+        if kind is None:
+            raise self._error(f"{where}.name", f"is {name!r}", f"choose from {', '.join(feature_names())}")
+        return self._make(where, settings, kind)
 
     def _make(self, where: str, table: Any, cls: type[_T], **given: Any) -> _T:
         """An instance of the dataclass `cls` from a table, but for the fields `given`."""

@@ -1,4 +1,4 @@
-"""What may be chosen about the training loop beyond a study's recipe; every field is a key of recipes and an option."""
+"""Settings of the training loop. Every field of `Loop` is a recipe key and a command-line option."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 
 from mgc.pipeline.errors import SpecError
 
-#: What makes an update, and what an epoch is judged by.
+#: Optimisers, and validation metrics that can pick the best epoch.
 OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 Metric = Literal["accuracy", "track_accuracy", "loss"]
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Settings of the loop; the defaults change nothing.
+    """Settings of the training loop. With the defaults it is plain: constant rate, no smoothing, clipping or averaging.
 
     Attributes:
-        schedule: how the learning rate falls beside the optimiser's decay: not at all, along half a cosine to 0 at the
-            last epoch (Loshchilov and Hutter, "SGDR", 2017), or by `plateau_factor` whenever the monitored metric has
-            not been better for more than `plateau_patience` epochs.
-        plateau_factor: see `schedule`.
-        plateau_patience: epochs; see `schedule`.
-        warmup: first updates, over which the rate grows evenly to its full value.
+        schedule: learning-rate schedule, on top of the optimiser's decay. `constant`: none. `cosine`: half a cosine
+            down to 0 at the last epoch (Loshchilov and Hutter, "SGDR", 2017). `plateau`: the rate is multiplied by
+            `plateau_factor` whenever the monitored metric has not improved for more than `plateau_patience` epochs.
+        plateau_factor: factor of the `plateau` schedule, between 0 and 1.
+        plateau_patience: epochs of the `plateau` schedule.
+        warmup: number of updates over which the learning rate rises linearly to its full value.
         label_smoothing: share of each target that is spread over all classes (Szegedy et al., "Rethinking the Inception
-            architecture", 2016). The validation loss is without it.
-        class_weights: whether slices weigh inversely to how many their genre has.
-        clip: norm of all gradients together at most; 0 for no limit.
-        ema: share of the old in the moving average of the weights, which is validated and kept instead of them;
-            0 for none.
-        amp: type of the forward pass under autocast; validation and prediction are float32.
-        channels_last: memory format of planes.
-        compile: whether `torch.compile` makes the training step's network.
-        balance: whether an epoch has as many slices of every class, or of every track; it has as many in all.
-        crop: whether each window is drawn from its whole track anew in each epoch, instead of from its slice.
+            architecture", 2016). The validation loss is computed without it.
+        class_weights: whether the loss weights each slice inversely to the number of slices of its genre.
+        clip: maximum norm of all gradients together; 0 for no clipping.
+        ema: decay of an exponential moving average of the weights, which is validated and saved instead of the weights;
+            0 for no averaging.
+        amp: dtype of the training step's forward pass under autocast. Validation and prediction use float32.
+        channels_last: whether the network and its two-dimensional inputs use the channels-last memory format.
+        compile: whether the training step uses `torch.compile`.
+        balance: sampling of an epoch: `class` or `track` draws equally many slices of every class or track, `none` uses
+            every slice once. The number of slices per epoch stays the same.
+        crop: whether each epoch draws every window anew from the whole track, instead of from its slice.
+
+    Raises:
+        SpecError: a value is out of its range.
     """
 
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
@@ -62,65 +66,68 @@ class Loop:
             "clip": (0 <= self.clip < math.inf, "0 or a positive number"),
             "ema": (0 <= self.ema < 1, "at least 0 and less than 1"),
         }
-        for name, (holds, span) in limits.items():
-            if not holds:
+        for name, (valid, span) in limits.items():
+            if not valid:
                 raise SpecError(f"--{name.replace('_', '-')} {getattr(self, name):g}", f"it must be {span}")
 
-    def changed(self, chosen: Mapping[str, Any]) -> Self:
-        """These settings, but for those that are chosen.
+    def override(self, values: Mapping[str, Any]) -> Self:
+        """Return a copy with some settings replaced.
+
+        Args:
+            values: new values by field name.
 
         Raises:
             SpecError: a value is out of its range.
         """
-        return dataclasses.replace(self, **chosen)
+        return dataclasses.replace(self, **values)
 
     def differences(self, study: Loop) -> list[str]:
-        """What differs from the settings of a study, such as `clip 1 for 0`."""
+        """List the settings that differ from a study's, such as `clip 1 for 0` (this loop's value, then the study's)."""
         names = [setting.name for setting in dataclasses.fields(self)]
         pairs = {name: (getattr(self, name), getattr(study, name)) for name in names}
         return [
-            f"{name.replace('_', ' ')} {_short(ours)} for {_short(theirs)}"
-            for name, (ours, theirs) in pairs.items()
-            if ours != theirs
+            f"{name.replace('_', ' ')} {_value_text(value)} for {_value_text(study_value)}"
+            for name, (value, study_value) in pairs.items()
+            if value != study_value
         ]
 
 
-def _short(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else f"{value:g}"
 
 
-#: The loop of a recipe that says nothing about it.
-PLAIN = Loop()
+#: Loop settings of a recipe without a `[training.loop]` table.
+DEFAULT_LOOP = Loop()
 
-#: What each setting does, in one line.
+#: Option help of each setting.
 HELP = {
-    "schedule": "How the learning rate falls.",
-    "plateau_factor": "Of --schedule plateau: what the rate falls to.",
-    "plateau_patience": "Of --schedule plateau: epochs without a better one before the rate falls.",
-    "warmup": "First updates, over which the learning rate grows.",
+    "schedule": "Learning-rate schedule.",
+    "plateau_factor": "Factor on the learning rate with --schedule plateau.",
+    "plateau_patience": "Epochs without improvement before --schedule plateau lowers the learning rate.",
+    "warmup": "Updates over which the learning rate rises to its full value.",
     "label_smoothing": "Share of each target that is spread over all genres.",
-    "class_weights": "Let slices of rare genres weigh more.",
-    "clip": "Norm of the gradients at most; 0 for no limit.",
-    "ema": "Keep a moving average of the weights, with a decay such as 0.999.",
-    "amp": "Autocast of updates; fp16 on CUDA only.",
-    "channels_last": "Memory format of planes.",
+    "class_weights": "Weight slices of rare genres more in the loss.",
+    "clip": "Maximum norm of the gradients; 0 for no clipping.",
+    "ema": "Decay of a moving average of the weights, such as 0.999; 0 for none.",
+    "amp": "Autocast dtype of training; fp16 on CUDA only.",
+    "channels_last": "Use the channels-last memory format.",
     "compile": "Compile the network with torch.compile.",
-    "balance": "Epochs of as many slices of each class, or of each track.",
+    "balance": "Draw equally many slices of each class, or of each track, per epoch.",
     "crop": "Draw windows from the whole track, anew each epoch.",
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of `Loop` as an option.
+    """A field of `Loop` as a command-line option.
 
     Attributes:
-        name: of the field.
-        type: of its values.
-        choices: all of them, where they are few.
-        help: in one line.
+        name: name of the field.
+        type: type of its values.
+        choices: all valid values; empty if any value of the type is possible.
+        help: one-line help.
     """
 
     name: str
@@ -129,8 +136,8 @@ class Setting:
     help: str
 
 
-def options() -> list[Setting]:
-    """The fields of `Loop` as options."""
+def loop_settings() -> list[Setting]:
+    """Describe the fields of `Loop` as command-line options."""
     hints = get_type_hints(Loop)
     return [
         Setting(field.name, type(field.default), get_args(hints[field.name]), HELP[field.name])

@@ -1,4 +1,4 @@
-"""Networks without weights, to count and compare them by."""
+"""Networks on the meta device: parameter counts and tensor shapes without memory for weights."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from torch.overrides import TorchFunctionMode
 
 
 def n_params(build: Callable[[int], nn.Module], n_classes: int) -> int:
-    """Trainable parameters of the network that `build` makes, without those of modules it names `training_only`."""
-    model = skeleton(build, n_classes)
-    aside = tuple(f"{name}." for name in getattr(model, "training_only", ()))
-    counted = (p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith(aside))
-    return sum(counted)
+    """Count the trainable parameters of a network.
+
+    Args:
+        build: builder of the network. Modules that the network lists in an attribute `training_only` are not counted.
+        n_classes: number of classes.
+    """
+    model = build_on_meta(build, n_classes)
+    training_only = tuple(f"{name}." for name in getattr(model, "training_only", ()))
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith(training_only)
+    )
 
 
-def skeleton(build: Callable[[int], nn.Module], n_classes: int) -> nn.Module:
-    """The network that `build` makes, on the meta device: no memory for its weights, no time to draw them."""
-    with torch.device("meta"), _Undrawn():
+def build_on_meta(build: Callable[[int], nn.Module], n_classes: int) -> nn.Module:
+    """Build a network on the meta device: it has names and shapes, but takes no memory and no time to initialise."""
+    with torch.device("meta"), _SkipNormalInit():
         return build(n_classes)
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves out normal draws: the first one on the meta device imports PyTorch's compiler, which takes a second."""
+class _SkipNormalInit(TorchFunctionMode):
+    """Skip normal initialisers: the first one on the meta device imports PyTorch's compiler, which takes a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.__name__ in ("normal_", "kaiming_normal_"):  # a tensor's method, or a function of torch.nn.init
+        if func.__name__ in ("normal_", "kaiming_normal_"):  # a method of Tensor, or a function of torch.nn.init
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)

@@ -13,19 +13,16 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import entry_points
 from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 from mgc.models.registry import recipes
+from mgc.pipeline import plugins
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.store.slicing import Slicing
 
 Kind = Literal["neural", "classical", "ensemble"]
 Builder = Callable[[int], Any]
-
-#: Packages add systems by an entry point of this group whose module registers them when it is loaded.
-ENTRY_POINTS = "mgc.models"
 
 #: Side of a picture in pixels, as the ImageNet networks expect it.
 PICTURE_SIZE = 224
@@ -57,7 +54,7 @@ class InputSpec:
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None
-    least_frames: int | None = None
+    min_frames: int | None = None
     time_first: bool = False
     standardise: bool = False
 
@@ -126,6 +123,11 @@ class System:
         """What its study used and reported."""
         return recipes.read(self.recipe_file)
 
+    @property
+    def package(self) -> str | None:
+        """Distribution and version that it comes from, such as `acme 1.0`; None for the systems of mgc."""
+        return plugins.origin(self.build.__module__)
+
     def params(self, n_classes: int) -> int | None:
         """Trainable parameters as PyTorch counts them; None for a classical system whose size depends on the data."""
         if self.kind == "classical":
@@ -180,6 +182,8 @@ def system(
         file = recipe or recipes.published().get(id)
         if file is None:
             raise ModelError(f"{id} has no recipe", "give `system` the path of one")
+        if recipe is not None:
+            recipes.read(recipe)  # a broken recipe ends the plug-in that has it, not the commands that list all systems
         _systems[id] = System(id, kind, input, build, file, size, further, members, grid or {})
         return build
 
@@ -214,7 +218,7 @@ def get(id: str) -> System:
     if id in recipes.published():
         _load_study(id)
     else:
-        _load_entry_points()
+        _load_plugins()
     if id not in _systems:
         nearest = difflib.get_close_matches(id, [*ids(), *ALIASES], n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
@@ -222,9 +226,28 @@ def get(id: str) -> System:
     return _systems[id]
 
 
+def of_run(config: Mapping[str, Any]) -> System:
+    """The system of a run.
+
+    Args:
+        config: the run's config.json.
+
+    Raises:
+        ModelError: there is no such system; for one of another package, the remedy says which.
+    """
+    try:
+        return get(config["model"])
+    except ModelError:
+        package = config.get("package")
+        if package is None:
+            raise
+        problem = f"{config['model']} comes from the package {package}, which is not installed or does not load"
+        raise ModelError(problem, f"install it: pip install {package.replace(' ', '==')}") from None
+
+
 def ids() -> list[str]:
     """Every system's id, sorted."""
-    _load_entry_points()
+    _load_plugins()
     return sorted(recipes.published().keys() | _systems.keys())
 
 
@@ -249,11 +272,6 @@ def _load_study(id: str) -> None:
 
 
 @cache
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except ImportError as error:
-            raise ModelError(
-                f"entry point {point.name} = {point.value} does not load: {error}", "repair or uninstall its package"
-            ) from error
+def _load_plugins() -> None:
+    """Load the modules of other packages that register systems."""
+    plugins.load(plugins.MODELS)

@@ -9,7 +9,7 @@ import click
 
 from mgc.pipeline import console
 from mgc.pipeline.commands import choose_store
-from mgc.pipeline.console import PLACE
+from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
@@ -30,9 +30,9 @@ def choose_run(workspace: Workspace, path: Path | None) -> Run:
 
 
 @click.command()
-@click.argument("path", type=PLACE, required=False, metavar="[STORE|RUN]")
+@click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
 @console.json_option
-@console.common
+@console.common_options
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
     workspace = Workspace(data_dir)

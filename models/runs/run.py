@@ -29,8 +29,9 @@ from typing import Any
 from mgc.models.runs.selection import Selection
 from mgc.pipeline.errors import MgcError, RunError
 from mgc.pipeline.features import FeatureSpec, from_dict
-from mgc.pipeline.storage import files
-from mgc.pipeline.storage.remote import Place, RemotePath, place
+from mgc.pipeline.storage import files, parquet
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import parse_place
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.versions import versions as library_versions
 
@@ -39,7 +40,7 @@ FORMAT = 1
 LIBRARIES = ("mgc", "torch", "numpy", "scikit-learn", "zarr", "zarrs")
 
 
-def from_runs(store: Place, folder: Path) -> str | None:
+def relative_store_path(store: Place, folder: Path) -> str | None:
     """The way from a folder of runs to a store, by which it is found where both have moved; None to a URL."""
     return None if isinstance(store, RemotePath) else os.path.relpath(store.resolve(), folder.resolve())
 
@@ -91,13 +92,13 @@ class Run:
             MgcError: the folder cannot be written.
         """
         now = datetime.now(UTC)
-        with files.output_errors(folder):
+        with files.translate_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             path = _unused(folder, f"{now:%Y%m%d-%H%M%S}-{model.replace('/', '-')}")
             versions = {"python": platform.python_version()} | library_versions(LIBRARIES)
             head = {"format": FORMAT, "model": model, "created": now.isoformat(timespec="seconds")}
             tail = {"versions": versions, "platform": platform.platform(), "command": sys.argv}
-            files.write_table(path / "tracks.parquet", selection.tracks)
+            parquet.write_table(path / "tracks.parquet", selection.tracks)
             # Last: with it the folder is a run.
             files.write_json(path / "config.json", head | config | {"classes": selection.classes} | tail)
         return cls.open(path)
@@ -156,7 +157,7 @@ class Run:
 
     def _source(self, store: dict[str, Any]) -> Source:
         # Also where both have been moved or copied together.
-        path = place(store["path"])
+        path = parse_place(store["path"])
         if store["from_runs"] is not None and (beside := self.path.parent / store["from_runs"]).is_dir():
             path = beside
         sliced = Slicing.from_dict(store.get("sliced") or store["slicing"])
@@ -187,7 +188,7 @@ class Run:
         """
         file = self.path / "tracks.parquet"
         try:
-            return Selection(self.classes, files.read_table(file))
+            return Selection(self.classes, parquet.read_table(file))
         except FileNotFoundError:
             raise RunError(f"{file}: missing", "train a new run") from None
         except OSError as error:
@@ -207,7 +208,7 @@ class Run:
 
     def record(self, name: str, value: dict[str, Any]) -> None:
         """Replace a JSON file of the run."""
-        with files.output_errors(self.path):
+        with files.translate_write_errors(self.path):
             files.write_json(self.path / name, value)
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -223,7 +224,7 @@ class Run:
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Replace the history."""
         lines = "".join(json.dumps(epoch) + "\n" for epoch in history)
-        with files.output_errors(self.path):
+        with files.translate_write_errors(self.path):
             files.write_bytes(self.path / "history.jsonl", lines.encode())
 
     def save(self, name: str, state: dict[str, Any]) -> None:
@@ -243,7 +244,7 @@ class Run:
         try:
             files.write_bytes(self.path / name, buffer.getvalue())
         except OSError as error:
-            problem = files.explain_output(error, self.path / name).problem
+            problem = files.explain_write_error(error, self.path / name).problem
             goes_on = f"see to that, then `mgc train --resume --run {self.path}` goes on from the checkpoint before"
             raise MgcError(problem, goes_on) from error
 

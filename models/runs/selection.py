@@ -82,7 +82,7 @@ class Selection:
             labels.append(of_track[row.drop_null().to_numpy()].astype(np.int64))
         return pa.concat_tables(found), np.concatenate(labels)
 
-    def joined(
+    def join_slices(
         self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False
     ) -> tuple[list[pa.Table], np.ndarray]:
         """The slices of one split in several stores, joined by track and time.
@@ -125,7 +125,7 @@ class Selection:
             )
 
 
-def select(
+def select_tracks(
     store: Store,
     further: Sequence[Store] = (),
     *,
@@ -164,7 +164,7 @@ def select(
     return Selection(classes, tracks.combine_chunks())
 
 
-def n_usable(store: Store, slicing: Slicing | None = None) -> int:
+def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
     """How many tracks of a store a run could use that reads no other one."""
     return len(_usable(store, slicing))
 

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: a run's history as scalars, for `tensorboard --logdir` while it trains."""
+"""TensorBoard logging: the history of a run as scalars in event files, for `tensorboard --logdir`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,47 @@ from mgc.pipeline.storage import files
 
 
 def require_tensorboard() -> None:
-    """Raise `SpecError` where TensorBoard is not installed."""
+    """Raise `SpecError` if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise SpecError("--tensorboard: TensorBoard is not installed", "`pip install 'mgc[tensorboard]'`")
 
 
-class Board:
-    """Writes `events/` of a run, a scalar for each value of an epoch.
+class TensorBoardLogger:
+    """Writes the scores of each epoch to event files in `events/` of a run.
 
-    What the run's history has already is written again: TensorBoard shows that instead of what an interrupted training
-    wrote, which may lack an epoch.
+    Epochs that the run's history already holds are written again. TensorBoard shows these instead of the events of an
+    interrupted training, which may lack an epoch.
 
     Args:
-        run: whose history it is.
+        run: run to log.
 
     Raises:
-        MgcError: it cannot be written.
+        MgcError: the event files cannot be written.
     """
 
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = run.path / "events"
-        with files.output_errors(self._folder):
+        with files.translate_write_errors(self._folder):
             self._writer = SummaryWriter(str(self._folder), purge_step=1)
         for entry in run.history:
             self.add(entry)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Write an entry of the history.
+        """Write the scores of an epoch.
+
+        Args:
+            entry: history entry, see `Progress.end_epoch`.
 
         Raises:
-            MgcError: it cannot be written.
+            MgcError: the event files cannot be written.
         """
-        with files.output_errors(self._folder):
+        with files.translate_write_errors(self._folder):
             for name, value in entry.items():
                 if name != "epoch":
-                    # Training and validation in one picture each: TensorBoard groups by what is before the slash.
+                    # TensorBoard groups plots by the part of the tag before the slash: training and validation scores
+                    # of one metric appear side by side.
                     split, _, metric = name.partition("_")
                     tag = f"{metric}/{split}" if split in ("train", "validation") else name
                     self._writer.add_scalar(tag, value, entry["epoch"])

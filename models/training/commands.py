@@ -14,13 +14,13 @@ import click
 
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console
-from mgc.pipeline.console import FOLDER, PLACE
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mgc.models.data.sources import Offer
+    from mgc.models.data.sources import StoreCandidates
     from mgc.models.parallel.ranks import Ranks
     from mgc.models.registry.systems import System
     from mgc.models.runs.run import Run
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 def loop_options(command: Callable) -> Callable:
     """Add the options of the training loop. Settings of `registry.settings` reach the command as one dict, `loop`."""
-    from mgc.models.registry.settings import Metric, OptimizerName
-    from mgc.models.registry.settings import options as settings
+    from mgc.models.registry.settings import Metric, OptimizerName, loop_settings
 
     @functools.wraps(command)
     def bundled(**options: Any) -> Any:
-        values = {setting.name: options.pop(setting.name) for setting in settings()}
+        values = {setting.name: options.pop(setting.name) for setting in loop_settings()}
         given = {name: value for name, value in values.items() if value is not None}
         return command(**options, loop=given)
 
@@ -47,7 +46,7 @@ def loop_options(command: Callable) -> Callable:
         click.option("--monitor", type=click.Choice(get_args(Metric)), help="Validation metric of the best epoch."),
         click.option("--patience", type=int, help="Epochs without a better one after which training stops."),
     ]
-    for setting in settings():
+    for setting in loop_settings():
         name = setting.name.replace("_", "-")
         kind = click.Choice(setting.choices) if setting.choices else setting.type
         flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
@@ -65,12 +64,12 @@ def several_processes(command: Callable) -> Callable:
     def joined(nproc: int | None, **options: Any) -> Any:
         from mgc.models.parallel import launcher
 
-        if launcher.joined():
+        if launcher.is_launched():
             from mgc.models.parallel import ranks
             from mgc.models.training import train as training
 
             with ranks.join(nproc) as processes:
-                if not processes.first:
+                if not processes.is_main:
                     training.follow(processes)
                     return 0
                 code = command(**options, ranks=processes)
@@ -101,11 +100,11 @@ def several_processes(command: Callable) -> Callable:
 @click.option(
     "--store",
     "stores",
-    type=PLACE,
+    type=PATH_OR_URL,
     multiple=True,
     help="Feature store; once for each that the system reads.  [default: the latest that fit]",
 )
-@click.option("--member", "members", type=FOLDER, multiple=True, help="Of an ensemble: a run to take as it is.")
+@click.option("--member", "members", type=LOCAL_PATH, multiple=True, help="Of an ensemble: a run to take as it is.")
 @loop_options
 @click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
 @click.option("--seeds", help="Several runs, such as 0,1,2, and how much their accuracies differ.")
@@ -115,7 +114,7 @@ def several_processes(command: Callable) -> Callable:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
 @click.option("--variants/--no-variants", default=True, help="Train on the variants in the store, too.  [default: yes]")
-@click.option("--weights", type=FOLDER, help="State dict to start from, such as torchvision's of the same network.")
+@click.option("--weights", type=LOCAL_PATH, help="State dict to start from, such as torchvision's of the same network.")
 @click.option(
     "--augment",
     "augmentation",
@@ -136,9 +135,9 @@ def several_processes(command: Callable) -> Callable:
 @click.option("--skip-damaged", is_flag=True, help="Go on without shards that cannot be read.")
 @click.option("--tensorboard", is_flag=True, help="Write the history as TensorBoard's event files, too.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
-@click.option("--run", type=FOLDER, help="With --resume: the run.")
+@click.option("--run", type=LOCAL_PATH, help="With --resume: the run.")
 @click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
-@console.common
+@console.common_options
 @several_processes
 def train(data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, **options: Any) -> int:
     """Train a system on its stores; the best epoch on the validation split is kept.
@@ -207,12 +206,12 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
         click.echo,
         residency=options["residency"],
         skip_damaged=options["skip_damaged"],
-        ranks=ranks or training.ALONE,
+        ranks=ranks or training.SINGLE_PROCESS,
     )
     _announce(workspace, run)
 
 
-def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Offer]:
+def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
     """The system to train, and the stores it may read; a misspelt id is refused before any store is opened."""
     from mgc.models.data import sources
     from mgc.models.registry import systems
@@ -222,7 +221,7 @@ def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Offe
     if request.members and (system is None or system.kind != "ensemble"):
         raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
     on_device = request.frontend == "device"
-    offer = sources.offer(workspace, request.stores, studied=request.recipe is not None, frontend=on_device)
+    offer = sources.find_store_candidates(workspace, request.stores, study_only=request.recipe is not None, frontend=on_device)
     if system is None:
         system = systems.get(systems.default_model(offer.stores[0].spec.name))
     if system.kind == "ensemble" and (request.seeds is not None or request.folds is not None or request.find_lr):
@@ -241,20 +240,20 @@ def _training_options(system: System, request: Request, options: dict[str, Any])
 
 
 def _train_ensemble(
-    workspace: Workspace, system: System, offer: Offer, settings: Options, request: Request, ranks: Ranks | None
+    workspace: Workspace, system: System, offer: StoreCandidates, settings: Options, request: Request, ranks: Ranks | None
 ) -> None:
     from mgc.models.training import ensemble
     from mgc.models.training import train as training
 
     taken = [choose_run(workspace, path) for path in request.members]
     begun = functools.partial(_remember, workspace)
-    together = ranks or training.ALONE
+    together = ranks or training.SINGLE_PROCESS
     run = ensemble.train_members(system, offer, settings, workspace.runs, taken, click.echo, begun, together)
     _announce(workspace, run)
 
 
 def _train_system(
-    workspace: Workspace, system: System, offer: Offer, settings: Options, request: Request, ranks: Ranks | None
+    workspace: Workspace, system: System, offer: StoreCandidates, settings: Options, request: Request, ranks: Ranks | None
 ) -> None:
     """Train one run, or one for each seed or fold; or find the learning rate."""
     from mgc.models.training import folds, rate_finder, repeats
@@ -272,7 +271,7 @@ def _train_system(
     def train_one(**changes: Any) -> Run:
         changed = dataclasses.replace(settings, **changes)
         begun = functools.partial(_remember, workspace)
-        return training.train(first, changed, workspace.runs, click.echo, begun, further, ranks or training.ALONE)
+        return training.train(first, changed, workspace.runs, click.echo, begun, further, ranks or training.SINGLE_PROCESS)
 
     if request.seeds is not None:
         label = "seed"

@@ -1,4 +1,4 @@
-"""Learning curves: a run's history as a picture."""
+"""Learning curves: plot the history of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from mgc.models.runs.run import Run
 from mgc.pipeline.storage import files
 
-_AXES = {
+#: Curves of each plot: labels by key of a history entry.
+_PLOTS = {
     "loss": {"train_loss": "training", "validation_loss": "validation"},
     "accuracy": {
         "train_accuracy": "training",
@@ -20,17 +21,23 @@ _AXES = {
 
 
 def draw(run: Run) -> Path:
-    """Write `curves.png` into a run that has finished epochs: loss, accuracy and learning rate by epoch.
+    """Plot loss, accuracy and learning rate over the epochs, as `curves.png` in the folder of the run.
+
+    Args:
+        run: run with at least one finished epoch.
+
+    Returns:
+        Path of the picture.
 
     Raises:
-        MgcError: it cannot be written.
+        MgcError: the picture cannot be written.
     """
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     history = run.history
     epochs = [entry["epoch"] for entry in history]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, len(_AXES)), _AXES.items(), strict=True):
+    for axes, (title, curves) in zip(figure.subplots(1, len(_PLOTS)), _PLOTS.items(), strict=True):
         for key, label in curves.items():
             axes.plot(epochs, [entry[key] for entry in history], marker=".", label=label)
         if best := run.summary.get("best_epoch"):
@@ -42,6 +49,6 @@ def draw(run: Run) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     path = run.path / "curves.png"
-    with files.output_errors(run.path):
+    with files.translate_write_errors(run.path):
         files.write_bytes(path, buffer.getvalue())
     return path

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from mgc.models.data.sources import Offer
-from mgc.models.parallel.ranks import ALONE, Ranks
+from mgc.models.data.sources import StoreCandidates
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
-from mgc.models.runs.run import Run, from_runs
+from mgc.models.runs.run import Run, relative_store_path
 from mgc.models.training.loop import Echo
 from mgc.models.training.train import Options, train
 from mgc.pipeline.errors import RunError, SpecError
@@ -29,13 +29,13 @@ from mgc.pipeline.store.store import Store
 
 def train_members(
     system: System,
-    offer: Offer,
+    offer: StoreCandidates,
     options: Options,
     folder: Path,
     members: Sequence[Run] = (),
     echo: Echo = print,
     begun: Callable[[Run], object] = lambda run: None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Run:
     """Train the members of an ensemble one after the other, each as a run of its own, and write a run that joins them.
 
@@ -96,7 +96,7 @@ def join(system: System, members: Sequence[Run], folder: Path) -> Run:
     config = {
         "kind": system.kind,
         "params": sum(run.config["params"] or 0 for run in members),
-        "store": store | {"from_runs": from_runs(first.store_path, folder)},
+        "store": store | {"from_runs": relative_store_path(first.store_path, folder)},
         "frames": first.frames,
         "training": None,
         "seed": first.config["seed"],

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
-from mgc.pipeline.datasets.splits import deal
+from mgc.pipeline.datasets.splits import assign_folds
 from mgc.pipeline.errors import SpecError
 
 
@@ -46,7 +46,7 @@ def hold_out(selection: Selection, number: int, count: int, seed: int = 0) -> Se
     tracks = selection.tracks
     places = np.flatnonzero(pc.not_equal(tracks["split"], "test").to_numpy())
     ours = tracks.take(places)
-    fold = deal(ours, [1 / count] * count, seed)
+    fold = assign_folds(ours, [1 / count] * count, seed)
     for genre in selection.classes:
         mine = pc.equal(ours["genre"], genre).to_numpy()
         if len(np.unique(fold[mine])) < count:

@@ -1,4 +1,4 @@
-"""What would fit a device whose memory is exhausted, found by trying it."""
+"""Advice on running out of device memory: the batch size and residency that fit, found by dry runs."""
 
 from __future__ import annotations
 
@@ -7,53 +7,55 @@ from collections.abc import Sequence
 
 import torch
 
-from mgc.models.data.parts import Part
+from mgc.models.data.parts import SplitData
 from mgc.models.training.learner import Learner
 from mgc.pipeline.errors import RunError
 
 
-def exhausted(learner: Learner, parts: Sequence[Part], size: int, processes: int = 1) -> RunError:
-    """The error that says which size of batch fits, and which one where frames do not stay on the device.
+def out_of_memory_error(learner: Learner, splits: Sequence[SplitData], batch_size: int) -> RunError:
+    """Build the error of a training that ran out of device memory, with the options that fit as its remedy.
 
-    The training is over: frames are forgotten on the way, and running statistics spoilt.
+    Call it at the end of the training only: it drops the frames on the device and spoils the running statistics of
+    batch normalisation.
 
     Args:
-        learner: of the training, nothing of whose last update is held any more.
-        parts: training and validation split.
-        size: slices of the last batch; 0 where there has been none.
-        processes: that make a batch together, this size being one's part of it.
+        learner: learner of the training; the tensors of its last update must be freed already.
+        splits: training and validation split, in this order.
+        batch_size: slices of this process's last batch; 0 if memory ran out before the first one.
     """
-    device = parts[0].stream.device
-    resident = [stream for part in parts for stream in part.streams if stream.residency == "device"]
-    elsewhere = "stream" if device.type == "cpu" else "host"
-    held = f"{sum(stream.nbytes for stream in resident) / 1e6:.0f} MB of frames"
-    if not size:
-        return RunError(f"{device}: no memory for {held}", f"leave them elsewhere: --residency {elsewhere}")
-    found = []
-    if (fitting := _largest(learner, parts[0], size // 2)) is not None:
-        found.append(f"--batch-size {fitting * processes}")
+    training, n_processes = splits[0], learner.ranks.size
+    device = training.stream.device
+    resident = [stream for split in splits for stream in split.streams if stream.residency == "device"]
+    residency = "stream" if device.type == "cpu" else "host"
+    frames = f"{sum(stream.nbytes for stream in resident) / 1e6:.0f} MB of frames"
+    if not batch_size:
+        return RunError(f"{device}: no memory for {frames}", f"leave them elsewhere: --residency {residency}")
+    choices = []
+    if (beside_frames := _largest_batch_size(learner, training, batch_size // 2)) is not None:
+        choices.append(f"--batch-size {beside_frames * n_processes}")
     if resident:
         for stream in resident:
             stream.release()
-        released = _largest(learner, parts[0], size)
-        if released is not None and released != fitting:
-            same = released == size
-            found.append(f"--residency {elsewhere}" + ("" if same else f" --batch-size {released * processes}"))
-    problem = f"{device}: no memory for batches of {size} slices" + (f" beside {held}" if resident else "")
-    return RunError(problem, f"what fits: {', or '.join(found)}" if found else "no batch fits: choose a smaller system")
+        without_frames = _largest_batch_size(learner, training, batch_size)
+        if without_frames is not None and without_frames != beside_frames:
+            smaller = "" if without_frames == batch_size else f" --batch-size {without_frames * n_processes}"
+            choices.append(f"--residency {residency}{smaller}")
+    problem = f"{device}: no memory for batches of {batch_size} slices" + (f" beside {frames}" if resident else "")
+    remedy = f"what fits: {', or '.join(choices)}" if choices else "no batch fits: choose a smaller system"
+    return RunError(problem, remedy)
 
 
-def _largest(learner: Learner, training: Part, size: int) -> int | None:
-    """The largest of `size`, its half, its quarter and so on that fits; none of a lone slice."""
-    while size >= 2:
+def _largest_batch_size(learner: Learner, training: SplitData, batch_size: int) -> int | None:
+    """Halve the batch size until an update fits; None if two slices, the least for batch normalisation, do not fit."""
+    while batch_size >= 2:
         try:
-            learner.rehearse([(size, stream.frames, stream.bins) for stream in training.streams])
+            learner.dry_run([(batch_size, stream.frames, stream.bins) for stream in training.streams])
         except torch.OutOfMemoryError:
             pass
         else:
-            return size
+            return batch_size
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        size //= 2
+        batch_size //= 2
     return None

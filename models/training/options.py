@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgc.models.registry.augmentation import UNCHANGED, Augmentation
+from mgc.models.registry.augmentation import NO_AUGMENTATION, Augmentation
 from mgc.models.registry.recipes import OPTIMIZERS, Training
 from mgc.models.registry.systems import System
 from mgc.pipeline.errors import SpecError
@@ -37,7 +37,7 @@ class Options:
         monitor: validation metric that picks the epoch to keep, and stops.
         patience: epochs without a better one after which training stops.
         loop: values of fields of `mgc.models.registry.settings.Loop`.
-        residency: where frames stay between epochs, see `data.parts.keep_resident`; no choice of the recipe's.
+        residency: where frames stay between epochs, see `data.parts.set_residency`; no choice of the recipe's.
         skip_damaged: go on without shards that cannot be read.
         tensorboard: write event files, too; see `mgc.models.training.board`.
         fold: of cross-validation, from 1 on, and how many there are; see `mgc.models.training.folds`.
@@ -108,7 +108,7 @@ def resolve(
         **_given(options, "epochs", "batch_size", "monitor", "patience", "seed"),
         optimizer=optimizer,
         augmentation=_augmentation(system, options.augmentation, study.augmentation, specs, computed),
-        loop=study.loop.changed(options.loop),
+        loop=study.loop.override(options.loop),
     )
     pairs = {
         "epochs": (chosen.epochs, study.epochs),
@@ -161,7 +161,7 @@ def _augmentation(
     if len(specs) > 1:
         if chosen:
             raise SpecError(f"--augment: {system.id} reads several stores", "leave the option out")
-        return UNCHANGED
+        return NO_AUGMENTATION
     if computed:
         return study if chosen is None else chosen
     if chosen is not None:
@@ -170,5 +170,5 @@ def _augmentation(
     try:
         study.check(specs[0])
     except SpecError:
-        return UNCHANGED
+        return NO_AUGMENTATION
     return study

@@ -1,7 +1,8 @@
-"""Hyper-parameters of a classical system, chosen by cross-validation of the training split.
+"""Grid search: hyper-parameters of a classical system, chosen by cross-validation of the training split.
 
-As scikit-learn's `GridSearchCV` with its defaults chooses them (accuracy by slice, the plain mean over the folds, of
-equals the first), but with steps fitted block by block, and in memory that holds one fold's vectors.
+The choice is that of scikit-learn's `GridSearchCV` with its defaults: accuracy by slice, the unweighted mean over the
+folds, and the first of equal candidates. Other than there, the steps before the classifier are fitted block by block,
+and the vectors of one fold are in memory at a time.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mgc.models.classical import Batch, Folds, Vectors, fit_steps, fitting, grouped_folds, in_blocks
+from mgc.models.classical import Folds, VectorBatch, Vectors, fit_errors, fit_steps, grouped_folds, map_blocks
 from mgc.models.training.loop import Echo
 from mgc.pipeline.errors import ModelError
 
@@ -22,13 +23,29 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One point of a grid.
+class LabelledVectors(NamedTuple):
+    """Slices to fit a classical system on, in the order of the arguments of `mgc.models.classical.fit`.
 
     Attributes:
-        values: of the classifier's parameters, by name.
-        accuracies: by slice, of each fold's held-out slices.
+        vectors: returns the vectors of all slices in batches, anew at each call.
+        labels: class index of each slice, int `(slices,)`.
+        tracks: track id of each slice.
+        artists: artist id of each slice; None where unknown.
+    """
+
+    vectors: Vectors
+    labels: np.ndarray
+    tracks: Sequence[str]
+    artists: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of the grid and its scores.
+
+    Attributes:
+        values: parameters of the classifier, by name.
+        accuracies: accuracy by slice on the held-out slices of each fold.
     """
 
     values: Mapping[str, Any]
@@ -36,12 +53,12 @@ class Candidate:
 
     @property
     def mean(self) -> float:
-        """Over the folds."""
+        """Mean accuracy over the folds."""
         return float(np.mean(self.accuracies))
 
     @property
     def std(self) -> float:
-        """Standard deviation over the folds, of a sample (n - 1)."""
+        """Sample standard deviation (n - 1) of the accuracies of the folds."""
         return float(np.std(self.accuracies, ddof=1))
 
     def __str__(self) -> str:
@@ -49,104 +66,117 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Search:
-    """What cross-validation found.
+class SearchResult:
+    """Result of a grid search.
 
     Attributes:
-        grouped_by: what no fold shares with another one: `artist`, or where a genre has a single one `artist or track`.
-        candidates: in the order of the grid.
+        grouped_by: `artist` if no artist is in two folds; `artist or track` if tracks were grouped instead for genres
+            with a single artist.
+        candidates: points of the grid, in its order.
     """
 
     grouped_by: str
     candidates: tuple[Candidate, ...]
 
     @property
-    def chosen(self) -> Candidate:
-        """The one with the best mean; of equals the first."""
+    def best(self) -> Candidate:
+        """The first candidate with the highest mean accuracy."""
         return max(self.candidates, key=lambda candidate: candidate.mean)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the run's summary."""
+        """Return the result as plain values, for the summary of the run."""
         rows = [
-            {"values": dict(one.values), "mean": one.mean, "std": one.std, "accuracies": list(one.accuracies)}
-            for one in self.candidates
+            {"values": dict(each.values), "mean": each.mean, "std": each.std, "accuracies": list(each.accuracies)}
+            for each in self.candidates
         ]
-        return {"grouped_by": self.grouped_by, "candidates": rows, "chosen": dict(self.chosen.values)}
+        return {"grouped_by": self.grouped_by, "candidates": rows, "chosen": dict(self.best.values)}
 
 
 def search(
-    model: Pipeline,
-    grid: Mapping[str, Sequence[Any]],
-    vectors: Vectors,
-    y: np.ndarray,
-    tracks: Sequence[str],
-    artists: Sequence[str | None],
-    echo: Echo = print,
-) -> Search:
-    """Choose parameters of a system's classifier; nothing is fitted in `model` itself.
+    model: Pipeline, grid: Mapping[str, Sequence[Any]], data: LabelledVectors, echo: Echo = print
+) -> SearchResult:
+    """Score every point of a grid by cross-validation; `model` itself is not fitted.
 
-    Steps before the classifier are fitted on the training part of each fold, once for all candidates, since the grid is
-    of the classifier alone: as many passes over the slices as there are steps, for each fold. What is held in memory is
-    what the classifier is given of each slice, of one fold at a time. A calibrated classifier is tried without
-    calibration, which changes no decision.
+    Since the grid holds parameters of the classifier only, the steps before it are fitted once per fold, on the
+    training part, for all candidates; each step takes one pass over the slices. A calibrated classifier is scored
+    without calibration, which changes no decision.
 
     Args:
-        model: as its builder made it.
-        grid: values by name; candidates are all combinations, the last name's values changing first.
-        vectors, y, tracks, artists: see `mgc.models.classical.fit`; of the training split.
+        model: unfitted pipeline of a system.
+        grid: values of each parameter, by name. Candidates are all combinations; the last parameter varies fastest.
+        data: slices of the training split.
         echo: prints a line for each candidate.
 
     Raises:
-        ModelError: a genre has a single track, or there are too few slices for any candidate.
+        ModelError: a genre has a single track, or the folds have too few slices for any candidate.
     """
-    from sklearn.base import clone
-
-    folds = grouped_folds(y, tracks, artists)
-    by = "artist or track" if _straddled(folds, artists) else "artist"
+    folds = grouped_folds(data.labels, data.tracks, data.artists)
+    grouped_by = "artist or track" if _splits_artists(folds, data.artists) else "artist"
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    least = min(len(training) for training, _ in folds)
-    possible = [point for point in points if point.get("n_neighbors", 0) <= least]
-    if not possible:
-        raise ModelError(f"the grid asks more neighbours than the {least} slices of a fold", "train on more tracks")
-    left_out = f" ({len(points) - len(possible)} left out: a fold has {least} slices)" if possible != points else ""
-    echo(f"search: {len(possible)} candidates{left_out}, {len(folds)} folds of the training tracks, grouped by {by}")
-    scores = np.zeros((len(possible), len(folds)))
-    for k, (training, held_out) in enumerate(folds):
-        fold = clone(model)
-        order = np.concatenate([training, held_out])
-        with fitting(len(training)):
-            fit_steps(fold, lambda rows=training: _only(rows, vectors(), len(y)))  # type: ignore[misc]
-            x = in_blocks(fold[:-1].transform, _only(order, vectors(), len(y)), len(y))
-            for i, point in enumerate(possible):
-                classifier = clone(decider(model)).set_params(**point).fit(x[: len(training)], y[training])
-                scores[i, k] = np.mean(classifier.predict(x[len(training) :]) == y[held_out])
-    found = Search(by, tuple(Candidate(*pair) for pair in zip(possible, map(tuple, scores.tolist()), strict=True)))
-    for one in found.candidates:
-        each = " ".join(f"{100 * accuracy:.1f}" for accuracy in one.accuracies)
-        echo(f"  {one}: accuracy by slice {one.mean:.1%} ± {100 * one.std:.1f} ({each})")
-    echo(f"search: {found.chosen}")
-    return found
+    n_fit = min(len(training) for training, _ in folds)
+    feasible = [point for point in points if point.get("n_neighbors", 0) <= n_fit]
+    if not feasible:
+        problem = f"every candidate asks for more neighbours than the {n_fit} slices of a fold"
+        raise ModelError(problem, "train on more tracks")
+    left_out = f" ({len(points) - len(feasible)} left out: a fold has {n_fit} slices)" if feasible != points else ""
+    by = f"grouped by {grouped_by}"
+    echo(f"search: {len(feasible)} candidates{left_out}, {len(folds)} folds of the training tracks, {by}")
+    scores = np.stack([_score_fold(model, feasible, data, fold) for fold in folds], axis=1)
+    pairs = zip(feasible, map(tuple, scores.tolist()), strict=True)
+    result = SearchResult(grouped_by, tuple(Candidate(*pair) for pair in pairs))
+    for candidate in result.candidates:
+        percentages = " ".join(f"{100 * accuracy:.1f}" for accuracy in candidate.accuracies)
+        echo(f"  {candidate}: accuracy by slice {candidate.mean:.1%} ± {100 * candidate.std:.1f} ({percentages})")
+    echo(f"search: {result.best}")
+    return result
 
 
-def decider(model: Pipeline) -> ClassifierMixin:
-    """The classifier that makes a system's decisions: the one inside where probabilities are calibrated."""
+def base_classifier(model: Pipeline) -> ClassifierMixin:
+    """Return the classifier of a pipeline; if it is calibrated, the one inside `CalibratedClassifierCV`."""
     from sklearn.calibration import CalibratedClassifierCV
 
     classifier = model[-1]
     return classifier.estimator if isinstance(classifier, CalibratedClassifierCV) else classifier
 
 
-def _only(order: np.ndarray, batches: Any, n: int) -> Iterator[Batch]:
-    """Of `n` slices those in `order`, each with its place in it as its row."""
-    place = np.full(n, -1)
-    place[order] = np.arange(len(order))
+def _score_fold(
+    model: Pipeline, points: Sequence[Mapping[str, Any]], data: LabelledVectors, fold: tuple[np.ndarray, np.ndarray]
+) -> list[float]:
+    """Fit each candidate on the training rows of a fold; return its accuracy on the held-out rows."""
+    from sklearn.base import clone
+
+    training, held_out = fold
+    labels, n = data.labels, len(data.labels)
+    pipeline = clone(model)
+    accuracies = []
+    with fit_errors(len(training)):
+        fit_steps(pipeline, lambda: _take_rows(data.vectors(), training, n))
+        rows = np.concatenate([training, held_out])
+        x = map_blocks(pipeline[:-1].transform, _take_rows(data.vectors(), rows, n), n)
+        x_training, x_held_out = x[: len(training)], x[len(training) :]
+        for point in points:
+            classifier = clone(base_classifier(model)).set_params(**point).fit(x_training, labels[training])
+            accuracies.append(float(np.mean(classifier.predict(x_held_out) == labels[held_out])))
+    return accuracies
+
+
+def _take_rows(batches: Any, selected: np.ndarray, n: int) -> Iterator[VectorBatch]:
+    """Yield the batches reduced to the selected rows, each renumbered to its position in `selected`.
+
+    Args:
+        batches: row numbers and vectors.
+        selected: row numbers, int64 `(selected,)`.
+        n: number of all rows.
+    """
+    position = np.full(n, -1)
+    position[selected] = np.arange(len(selected))
     for rows, x in batches:
-        kept = place[rows] >= 0
-        if kept.any():
-            yield place[rows][kept], x[kept]
+        mask = position[rows] >= 0
+        if mask.any():
+            yield position[rows][mask], x[mask]
 
 
-def _straddled(folds: Folds, artists: Sequence[str | None]) -> bool:
-    """Whether a known artist is on both sides of a fold."""
-    known = np.asarray(["" if artist is None else artist for artist in artists])
-    return any(set(known[training]) & set(known[held_out]) - {""} for training, held_out in folds)
+def _splits_artists(folds: Folds, artists: Sequence[str | None]) -> bool:
+    """Return True if a known artist is on both sides of a fold."""
+    ids = np.asarray(["" if artist is None else artist for artist in artists])
+    return any(set(ids[training]) & set(ids[held_out]) - {""} for training, held_out in folds)

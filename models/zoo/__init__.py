@@ -1,1 +1,1 @@
-"""The architectures: one module per study, and the building blocks they share."""
+"""Model zoo: one module per study, and the architectures and layers that the studies share."""

@@ -1,6 +1,7 @@
-"""AlexNet with one column and no response normalisation (Krizhevsky, "One weird trick", 2014).
+"""AlexNet in one column, without local response normalisation.
 
-The state dict has the keys and shapes of the reference implementation (torchvision), so that public weights load.
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014. The state dict has the keys and
+shapes of torchvision's `alexnet`, so that public weights load.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 
 
 class AlexNet(nn.Module):
-    """Five convolutions and three dense layers, which hold 54 of its 57 million parameters. PyTorch's initial weights.
+    """AlexNet: five convolutions and three dense layers, with PyTorch's default initial weights.
+
+    With 8 classes it has 57 million parameters, 54 million of them in the dense layers.
 
     Args:
-        n_classes: outputs.
+        n_classes: number of classes.
     """
 
     def __init__(self, n_classes: int) -> None:
@@ -44,8 +47,8 @@ class AlexNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`.
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`.
 
-        The study's are 224 × 224; 63 × 63 is the least that the pools leave something of.
+        The study uses 224 × 224 pixels. Below 63 × 63 the pools leave an empty map, and PyTorch raises.
         """
         return self.classifier(self.pool(self.features(x)).flatten(1))

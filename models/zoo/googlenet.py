@@ -1,7 +1,7 @@
 """GoogLeNet with batch norm (Szegedy et al., "Going Deeper with Convolutions", 2015).
 
-The state dict has the keys and shapes of the reference implementation (torchvision), so that public weights load. Like
-it, the "5×5" branches have 3×3 kernels, pools round their sizes up, and the last one is 2×2.
+The state dict has the keys and shapes of torchvision's `googlenet`, so that public weights load. As in torchvision, the
+"5×5" branches have 3×3 kernels, pools round their output sizes up, and the last pool is 2×2.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 
 class GoogLeNet(nn.Module):
-    """Nine inception blocks, and two heads in the middle that only training uses.
+    """GoogLeNet: nine inception blocks, and two auxiliary classifiers in the middle that only training uses.
 
     Args:
-        n_classes: outputs.
+        n_classes: number of classes.
     """
 
-    #: Modules that no prediction goes through: parameter counts leave them out.
+    #: Names of the modules that predictions do not use. Parameter counts leave them out, and weight files may too.
     training_only = ("aux1", "aux2")
 
     def __init__(self, n_classes: int) -> None:
@@ -48,9 +48,11 @@ class GoogLeNet(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224.
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study uses 224 × 224 pixels.
 
-        In training the logits of the two auxiliary heads come with them.
+        Returns:
+            The logits in evaluation mode. In training mode a tuple of the logits and those of the first and the second
+            auxiliary head.
         """
         x = self.maxpool1(self.conv1(x))
         x = self.maxpool2(self.conv3(self.conv2(x)))
@@ -64,7 +66,14 @@ class GoogLeNet(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution without bias, padded to keep the size but for its stride, batch norm, ReLU."""
+    """Convolution without bias, batch norm and ReLU.
+
+    Args:
+        channels: input channels.
+        filters: output channels.
+        kernel: side of the square kernel, odd; the padding is half of it.
+        stride: stride along both axes.
+    """
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -72,34 +81,49 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(filters, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
+        """Map `(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
         return F.relu(self.bn(self.conv(x)))
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1×1; 3×3 and "5×5" on reduced channels; 3×3 pool and 1×1.
+    """Inception block: four branches whose maps are concatenated along the channels.
+
+    The branches are a 1×1 convolution; a 3×3 and a "5×5" convolution, each behind a 1×1 one that reduces the channels;
+    and a 3×3 max-pool with a 1×1 convolution.
 
     Args:
-        channels: of the input.
-        single: filters of the 1×1 branch.
-        three, five: reduced channels and filters of the next two.
-        pooled: filters of the last.
+        channels: input channels.
+        filters_1x1: filters of the first branch.
+        filters_3x3, filters_5x5: (reduced channels, filters) of the second and the third branch.
+        filters_pool: filters of the last branch.
     """
 
-    def __init__(self, channels: int, single: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        filters_1x1: int,
+        filters_3x3: tuple[int, int],
+        filters_5x5: tuple[int, int],
+        filters_pool: int,
+    ) -> None:
         super().__init__()
-        self.branch1 = Convolution(channels, single, 1)
-        self.branch2 = nn.Sequential(Convolution(channels, three[0], 1), Convolution(*three, 3))
-        self.branch3 = nn.Sequential(Convolution(channels, five[0], 1), Convolution(*five, 3))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Convolution(channels, pooled, 1))
+        self.branch1 = Convolution(channels, filters_1x1, 1)
+        self.branch2 = nn.Sequential(Convolution(channels, filters_3x3[0], 1), Convolution(*filters_3x3, 3))
+        self.branch3 = nn.Sequential(Convolution(channels, filters_5x5[0], 1), Convolution(*filters_5x5, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Convolution(channels, filters_pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to as many channels as the branches have filters, of the same size."""
+        """Map `(batch, channels, height, width)` to `(batch, filters of all branches, height, width)`."""
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on a map half-way, which brings gradients to the layers before it."""
+    """Auxiliary classifier on an intermediate map; its loss brings gradients to the layers before the map.
+
+    Args:
+        channels: input channels.
+        n_classes: number of classes.
+    """
 
     def __init__(self, channels: int, n_classes: int) -> None:
         super().__init__()
@@ -110,5 +134,5 @@ class AuxiliaryHead(nn.Module):
         self.fc2 = nn.Linear(1024, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to logits `(batch, n_classes)`."""
+        """Map `(batch, channels, height, width)` to logits `(batch, n_classes)`."""
         return self.fc2(self.dropout(F.relu(self.fc1(self.conv(self.pool(x)).flatten(1)))))

@@ -1,7 +1,7 @@
-"""MobileNets: V1 and V2 at width 1, V3-Large.
+"""MobileNets: V1 and V2 with width multiplier 1, and V3-Large.
 
-State dicts of V2 and V3 have the keys and shapes of the reference implementation (torchvision), so that public weights
-load; it has no V1, whose keys here follow V2's.
+The state dicts of V2 and V3 have the keys and shapes of torchvision's `mobilenet_v2` and `mobilenet_v3_large`, so that
+public weights load. torchvision has no V1; its keys here follow V2's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from mgc.models.zoo.layers import BatchNorm2d
 
-# Howard et al., "MobileNets", 2017, Table 1: output channels and stride of each separable block.
+# Howard et al., "MobileNets", 2017, Table 1: output channels and stride of each depthwise separable block.
 _V1 = (
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
     *((512, 1),) * 5,
     *((1024, 2), (1024, 1)),
 )
 
-# Sandler et al., "MobileNetV2", 2018, Table 2: expansion, output channels, blocks, stride of the first.
+# Sandler et al., "MobileNetV2", 2018, Table 2: expansion factor, output channels, number of blocks, stride of the first
+# block.
 _V2 = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -30,8 +31,8 @@ _V2 = (
     (6, 320, 1, 1),
 )
 
-# Howard et al., "Searching for MobileNetV3", 2019, Table 1: kernel, expansion, output channels, squeeze-and-excitation,
-# hard-swish (else ReLU), stride.
+# Howard et al., "Searching for MobileNetV3", 2019, Table 1: kernel, expanded channels, output channels,
+# squeeze-and-excitation, hard-swish (else ReLU), stride.
 _V3_LARGE = (
     (3, 16, 16, False, False, 1),
     (3, 64, 24, False, False, 2),
@@ -52,7 +53,11 @@ _V3_LARGE = (
 
 
 class MobileNetV1(nn.Module):
-    """MobileNetV1: a convolution and 13 depth-wise separable blocks."""
+    """MobileNetV1: a convolution and 13 depthwise separable blocks.
+
+    Args:
+        n_classes: number of classes.
+    """
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -67,12 +72,16 @@ class MobileNetV1(nn.Module):
         self.apply(_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224."""
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study uses 224 × 224 pixels."""
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2: inverted residuals without an activation after they narrow."""
+    """MobileNetV2: 17 inverted residual blocks with linear bottlenecks.
+
+    Args:
+        n_classes: number of classes.
+    """
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -87,12 +96,22 @@ class MobileNetV2(nn.Module):
         self.apply(_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224."""
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study uses 224 × 224 pixels."""
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 
 class LinearBottleneck(nn.Module):
-    """Widen by 1×1, convolve each channel by itself, narrow by 1×1; plus the input if it fits. Of V2."""
+    """V2's inverted residual block with a linear bottleneck.
+
+    A 1×1 convolution expands the channels, a 3×3 depthwise one filters them, and a 1×1 one without activation projects
+    them back. The input is added if its shape equals the output's.
+
+    Args:
+        channels: input channels.
+        expansion: expansion factor; 1 leaves out the expanding convolution.
+        filters: output channels.
+        stride: stride of the depthwise convolution.
+    """
 
     def __init__(self, channels: int, expansion: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -107,13 +126,17 @@ class LinearBottleneck(nn.Module):
         self.residual = stride == 1 and channels == filters
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
+        """Map `(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
         y = self.conv(x)
         return x + y if self.residual else y
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3-Large."""
+    """MobileNetV3-Large: 15 inverted residual blocks, some with squeeze-and-excitation.
+
+    Args:
+        n_classes: number of classes.
+    """
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -134,12 +157,22 @@ class MobileNetV3(nn.Module):
         self.apply(_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224."""
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study uses 224 × 224 pixels."""
         return self.classifier(self.pool(self.features(x)).flatten(1))
 
 
 class InvertedResidual(nn.Module):
-    """V2's block, but with any kernel and activation, and with channels weighed before they are narrowed. Of V3."""
+    """V3's inverted residual block: V2's with a choice of kernel and activation, and optional squeeze-and-excitation.
+
+    Args:
+        channels: input channels.
+        kernel: side of the depthwise kernel.
+        expansion: channels of the depthwise convolution; if equal to `channels`, the expanding convolution is left out.
+        filters: output channels.
+        squeeze: whether squeeze-and-excitation follows the depthwise convolution.
+        swish: whether the activation is hard-swish instead of ReLU.
+        stride: stride of the depthwise convolution.
+    """
 
     def __init__(
         self, channels: int, kernel: int, expansion: int, filters: int, squeeze: bool, swish: bool, stride: int
@@ -157,15 +190,19 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and channels == filters
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
+        """Map `(batch, channels, height, width)` to `(batch, filters, ceil(height / stride), ceil(width / stride))`."""
         y = self.block(x)
         return x + y if self.residual else y
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels scaled by a gate in [0, 1] that sees the mean of each.
+    """V3's squeeze-and-excitation: scale each channel by a hard-sigmoid gate, computed from every channel's mean.
 
-    The reference layout makes its two dense layers 1×1 convolutions.
+    The two dense layers are 1×1 convolutions, as in torchvision's state dict.
+
+    Args:
+        channels: input and output channels.
+        squeezed: channels between the two layers.
     """
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -175,7 +212,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to the same shape."""
+        """Scale the channels of a map `(batch, channels, height, width)`; the shape stays."""
         gate = self.fc2(nn.functional.relu(self.fc1(self.pool(x))))
         return x * nn.functional.hardsigmoid(gate)
 
@@ -189,7 +226,7 @@ def _convolution(
     groups: int = 1,
     norm: type[nn.BatchNorm2d] = nn.BatchNorm2d,
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm, activation."""
+    """Build a convolution without bias, a batch norm and, unless `activation` is None, an activation."""
     layers: list[nn.Module] = [
         nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         norm(filters),
@@ -197,18 +234,18 @@ def _convolution(
     return nn.Sequential(*layers, *([activation()] if activation else []))
 
 
-#: V1's and V2's have PyTorch's constants of batch norm; V3's have Keras's, as in the reference.
+#: Convolution of V3, whose batch norm has Keras's constants in torchvision, too; V1 and V2 have PyTorch's.
 _keras_convolution = partial(_convolution, norm=BatchNorm2d)
 
 
 def _round8(width: float) -> int:
-    """The nearest multiple of 8, but not less than nine tenths of `width`."""
+    """Round a width to the nearest multiple of 8 that is at least nine tenths of it."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 
 
 def _init(module: nn.Module) -> None:
-    """Random weights as the reference draws them."""
+    """Initialise a convolution or dense layer as torchvision's MobileNets do."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
     elif isinstance(module, nn.Linear):

@@ -1,7 +1,7 @@
-"""Networks that the studies compare themselves with or build on.
+"""Reference networks that the studies build on or compare with.
 
-Choi et al., "Convolutional Recurrent Neural Networks for Music Classification", ICASSP 2017: the design behind both
-recurrent rows that xu2022 cites, and behind kth2020/crnn-137.
+Choi et al., "Convolutional Recurrent Neural Networks for Music Classification", ICASSP 2017. Both recurrent rows that
+xu2022 cites and kth2020/crnn-137 follow its design.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mgc.models.registry.systems import InputSpec, system
-from mgc.models.zoo.layers import BatchNorm2d, LastGRU, init_keras
+from mgc.models.zoo.layers import BatchNorm2d, LastStateGRU, init_keras
 
-# The pools leave one band, and one step of 2 · 3 · 4 · 4 = 96 frames.
-_LOG_MEL = InputSpec("relative", features=("mel",), bands=96, frames=1440, least_frames=96)
+# The pools reduce both axes by 2 · 3 · 4 · 4 = 96: the bands to one, and 96 frames to one step.
+_LOG_MEL = InputSpec("relative", features=("mel",), bands=96, frames=1440, min_frames=96)
 
 
 class ChoiCRNN(nn.Module):
-    """Four convolutions whose pools leave a single band, then two stacked GRUs over what is left of time."""
+    """Convolutional recurrent network: four convolutions whose pools reduce the bands to one, then two stacked GRUs.
+
+    Args:
+        n_classes: number of classes.
+    """
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -31,16 +35,16 @@ class ChoiCRNN(nn.Module):
                 nn.Dropout(0.1),
             ]
         self.features = nn.Sequential(*layers)
-        self.gru = LastGRU(widths[-1], 68, layers=2)
+        self.gru = LastStateGRU(widths[-1], 68, layers=2)
         self.classify = nn.Linear(68, n_classes)
         init_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-mel spectrograms `(batch, 1, 96 bands, frames)` to logits `(batch, n_classes)`."""
+        """Map log-mel spectrograms `(batch, 1, 96 bands, frames)` to logits `(batch, n_classes)`."""
         return self.classify(self.gru(self.features(x).squeeze(2).transpose(1, 2)))
 
 
 @system("ref/crnn-choi2017", input=_LOG_MEL)
 def crnn_choi2017(n_classes: int) -> nn.Module:
-    """The recurrent CNN; 494,667 parameters at 8 classes."""
+    """The convolutional recurrent network of Choi et al.: 494,667 parameters with 8 classes."""
     return ChoiCRNN(n_classes)

@@ -1,6 +1,7 @@
-"""Residual networks of bottleneck blocks: ResNet and ResNeXt, with or without attention.
+"""ResNet and ResNeXt with bottleneck blocks, with or without attention.
 
-State dicts have the keys and shapes of the reference implementation (torchvision), so that public weights load.
+The state dicts have the keys and shapes of torchvision's `resnet101` and `resnext101_32x8d`, so that public weights
+load.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Output channels of a block over the width of its stage.
+#: Ratio of a block's output channels to the width of its stage.
 EXPANSION = 4
 
+#: Constructor of an attention module from its number of channels.
 Attention = Callable[[int], nn.Module]
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, each with batch norm, plus the input.
+    """Bottleneck block: 1×1, 3×3 and 1×1 convolutions, each with batch norm, plus the input.
 
-    A stride sits in the 3×3 convolution, as in the reference, not in the first 1×1 as in the paper.
+    The stride is that of the 3×3 convolution, as in torchvision, and not of the first 1×1 convolution, as in the paper.
 
     Args:
-        channels: of the input.
-        width: of the stage; `4 * width` channels come out.
-        stride: of the 3×3 convolution.
-        groups: of the 3×3 convolution.
-        width_per_group: channels in each group where the stage is 64 wide.
-        attention: from the number of channels, the module between the last batch norm and the sum.
+        channels: input channels.
+        width: width of the stage; the block has `4 * width` output channels.
+        stride: stride of the 3×3 convolution.
+        groups: groups of the 3×3 convolution.
+        width_per_group: channels per group in a stage of width 64.
+        attention: constructor of the module between the last batch norm and the sum; None for no attention.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, height, width)` to `(batch, 4 * width, ceil(height / stride), ceil(width / stride))`."""
+        """Map `(batch, channels, height, width)` to 4 * `width` channels and `ceil(size / stride)` along both axes."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -65,13 +67,15 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """He et al., "Deep Residual Learning for Image Recognition", 2016; Xie et al., 2017, for more groups than one.
+    """ResNet (He et al., "Deep Residual Learning for Image Recognition", 2016), or ResNeXt with more than one group.
+
+    ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", 2017.
 
     Args:
-        blocks: bottlenecks in each of the four stages; 3-4-23-3 is ResNet-101.
-        n_classes: outputs.
-        groups, width_per_group: 32 and 8 make ResNeXt 32x8d.
-        attention: see `Bottleneck`; None for none.
+        blocks: number of blocks in each of the four stages; 3-4-23-3 is ResNet-101.
+        n_classes: number of classes.
+        groups, width_per_group: see `Bottleneck`; 32 and 8 make ResNeXt 32x8d.
+        attention: see `Bottleneck`; None for no attention.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study's are 224 × 224."""
+        """Map pictures `(batch, 3, height, width)` to logits `(batch, n_classes)`; the study uses 224 × 224 pixels."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean(dim=(2, 3)))

@@ -1,7 +1,7 @@
 """Fadaviardakani et al., "Parallel Recurrent and Convolutional Neural Networks for Music Genre Classification", 2020.
 
-A CNN beside a bidirectional GRU, attention between the two, and ablations. Spectrograms are time first here, and the
-convolutions' kernels span three frames of one band.
+A CNN beside a bidirectional GRU, attention between the two, and ablations. Spectrograms have time as their first axis,
+and the convolution kernels span three frames of one band.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mgc.models.registry.systems import InputSpec, system
-from mgc.models.zoo.layers import LastGRU, init_keras
+from mgc.models.zoo.layers import LastStateGRU, init_keras
 
-# The reference of the decibels is not printed; the public tutorial that the study follows takes the maximum.
+# The paper does not give the decibels' reference; the public tutorial that the study follows uses the maximum.
 _LOG_MEL = InputSpec("relative", features=("mel",), bands=128, frames=640, time_first=True)
 
 _WIDTHS = (1, 16, 32, 64, 64, 64)
@@ -22,9 +22,13 @@ _POOLS = (2, 2, 2, 4, 4)
 
 
 class ConvolutionBranch(nn.Sequential):
-    """Convolution, ReLU and max-pool, five times or, from the first, fewer; then flat: 256 features of all five.
+    """CNN branch: stages of convolution, ReLU and max-pool, then flattened.
 
-    `(batch, 1, 640 frames, 128 bands)` to `(batch, features)`.
+    Maps log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to features `(batch, n_features)`; all five stages
+    give 256 features.
+
+    Args:
+        stages: number of stages, from the first one on, at most 5.
     """
 
     def __init__(self, stages: int = 5) -> None:
@@ -35,58 +39,58 @@ class ConvolutionBranch(nn.Sequential):
 
 
 class RecurrentBranch(nn.Module):
-    """The spectrogram at half its frames through bidirectional GRUs.
+    """Recurrent branch: max-pool every two frames, then a bidirectional GRU.
 
     Args:
-        units: of each direction.
-        layers: stacked GRUs.
+        units: hidden size of each direction.
+        layers: number of stacked GRU layers.
     """
 
     def __init__(self, units: int, layers: int = 1) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d((2, 1))
-        self.gru = LastGRU(128, units, both_ways=True, layers=layers)
+        self.gru = LastStateGRU(128, units, bidirectional=True, layers=layers)
 
     def steps(self, x: Tensor) -> Tensor:
-        """What the GRU reads: `(batch, 1, 640 frames, 128 bands)` to `(batch, 320, 128)`."""
+        """Compute the GRU's input `(batch, 320 steps, 128 bands)` from `(batch, 1, 640 frames, 128 bands)`."""
         return self.pool(x).squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, 1, 640 frames, 128 bands)` to the last states `(batch, 2 * units)`."""
+        """Map log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to last states `(batch, 2 * units)`."""
         return self.gru(self.steps(x))
 
 
-class Parallel(nn.Module):
-    """Features of one or both branches, side by side, and a dense layer.
+class ParallelBranches(nn.Module):
+    """One or more branches on the same input; a dense layer reads their concatenated features.
 
     Args:
-        n_classes: outputs.
-        branches: modules from `(batch, 1, 640 frames, 128 bands)` to flat features.
-        features: of all of them together.
+        n_classes: number of classes.
+        branches: modules that map `(batch, 1, 640 frames, 128 bands)` to `(batch, features)`.
+        n_features: total number of features of all branches.
     """
 
-    def __init__(self, n_classes: int, branches: tuple[nn.Module, ...], features: int) -> None:
+    def __init__(self, n_classes: int, branches: tuple[nn.Module, ...], n_features: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
-        self.classify = nn.Linear(features, n_classes)
+        self.classify = nn.Linear(n_features, n_classes)
         init_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
+        """Map log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
         return self.classify(torch.cat([branch(x) for branch in self.branches], dim=1))
 
 
 class PrintedAttention(nn.Module):
-    """The attention as its layers are listed, which cancels out.
+    """Attention as the paper lists its layers; it cancels out, and only the GRU's states are classified.
 
     The softmax over the CNN's 256 features is repeated along a second axis and multiplied with the GRU's last states:
-    `m[i, j] = a[i] * h[j]`. Its sum over `i` is `h`, for the softmax sums up to 1. So the CNN has no influence, and no
-    gradient beyond rounding; what is classified is the GRU's states. The study's scores agree: with attention 41.6 % on
-    validation, with the GRU alone 40.4 %, with the CNN alone 51.3 %.
+    `m[i, j] = a[i] * h[j]`. The sum over `i` is `h`, because the softmax sums to 1. So the CNN has no influence on the
+    output, and gets no gradient beyond rounding. The study's validation accuracies agree: 41.6 % with attention, 40.4 %
+    with the GRU alone, 51.3 % with the CNN alone.
 
     Args:
-        n_classes: outputs.
-        sum_axis: 1 as listed; 2 leaves the softmax, scaled by the sum of the states.
+        n_classes: number of classes.
+        sum_axis: axis of the sum: 1 as in the paper; 2 gives the softmax, scaled by the sum of the states.
     """
 
     def __init__(self, n_classes: int, sum_axis: int = 1) -> None:
@@ -98,14 +102,20 @@ class PrintedAttention(nn.Module):
         init_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
+        """Map log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
         states = self.recurrent(x)
         weights = self.convolutions(x).softmax(dim=1).unsqueeze(2).expand(-1, -1, states.shape[1])
         return self.classify((weights * states.unsqueeze(1)).sum(dim=self.sum_axis))
 
 
 class TemporalAttention(nn.Module):
-    """What the prose describes: the CNN weighs the steps of the GRU's sequence. Our reconstruction."""
+    """Attention as the paper's text describes it: the CNN weights the steps of the GRU's sequence.
+
+    The paper gives no layers for it; the dense layer from the CNN's features to the weights is a reconstruction.
+
+    Args:
+        n_classes: number of classes.
+    """
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -116,7 +126,7 @@ class TemporalAttention(nn.Module):
         init_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
+        """Map log-mel spectrograms `(batch, 1, 640 frames, 128 bands)` to logits `(batch, n_classes)`."""
         weights = self.score(self.convolutions(x)).softmax(dim=1)
         sequence, _ = self.recurrent.gru.gru(self.recurrent.steps(x))
         return self.classify((weights.unsqueeze(1) @ sequence).squeeze(1))
@@ -125,42 +135,42 @@ class TemporalAttention(nn.Module):
 @system("ubc2020/ablation-cnn-rnn1", input=_LOG_MEL)
 @system("ubc2020/prcnn", input=_LOG_MEL)
 def prcnn(n_classes: int) -> nn.Module:
-    """The CNN beside a GRU, as the text has it; 110,120 parameters at 8 classes."""
-    return Parallel(n_classes, (ConvolutionBranch(), RecurrentBranch(64)), features=256 + 128)
+    """The CNN beside a GRU, as in the paper's text: 110,120 parameters with 8 classes."""
+    return ParallelBranches(n_classes, (ConvolutionBranch(), RecurrentBranch(64)), n_features=256 + 128)
 
 
 @system("ubc2020/ablation-cnn-rnn2-attention", input=_LOG_MEL)
 @system("ubc2020/prcnn-attention", input=_LOG_MEL)
 def prcnn_attention(n_classes: int) -> nn.Module:
-    """The printed layer list; 232,744 parameters at 8 classes, of which the CNN's 32,544 have no effect."""
+    """Attention as printed: 232,744 parameters with 8 classes, of which the CNN's 32,544 have no effect."""
     return PrintedAttention(n_classes)
 
 
 @system("ubc2020/prcnn-attention-temporal", input=_LOG_MEL)
 def prcnn_attention_temporal(n_classes: int) -> nn.Module:
-    """Attention over time; 314,984 parameters at 8 classes."""
+    """Attention over time: 314,984 parameters with 8 classes."""
     return TemporalAttention(n_classes)
 
 
 @system("ubc2020/ablation-rnn", input=_LOG_MEL)
 def ablation_rnn(n_classes: int) -> nn.Module:
-    """The GRU alone; 75,528 parameters at 8 classes."""
-    return Parallel(n_classes, (RecurrentBranch(64),), features=128)
+    """The GRU alone: 75,528 parameters with 8 classes."""
+    return ParallelBranches(n_classes, (RecurrentBranch(64),), n_features=128)
 
 
 @system("ubc2020/ablation-cnn5", input=_LOG_MEL)
 def ablation_cnn5(n_classes: int) -> nn.Module:
-    """The CNN alone; 34,600 parameters at 8 classes."""
-    return Parallel(n_classes, (ConvolutionBranch(),), features=256)
+    """The CNN alone: 34,600 parameters with 8 classes."""
+    return ParallelBranches(n_classes, (ConvolutionBranch(),), n_features=256)
 
 
 @system("ubc2020/ablation-cnn3", input=_LOG_MEL)
 def ablation_cnn3(n_classes: int) -> nn.Module:
-    """The first three convolutions alone; 646,824 parameters at 8 classes, nearly all of them in the dense layer."""
-    return Parallel(n_classes, (ConvolutionBranch(stages=3),), features=64 * 78 * 16)
+    """The first three convolutions alone: 646,824 parameters with 8 classes, nearly all of them in the dense layer."""
+    return ParallelBranches(n_classes, (ConvolutionBranch(stages=3),), n_features=64 * 78 * 16)
 
 
 @system("ubc2020/ablation-cnn-rnn2", input=_LOG_MEL)
 def ablation_cnn_rnn2(n_classes: int) -> nn.Module:
-    """The CNN beside two stacked GRUs; 184,616 parameters at 8 classes."""
-    return Parallel(n_classes, (ConvolutionBranch(), RecurrentBranch(64, layers=2)), features=256 + 128)
+    """The CNN beside two stacked GRUs: 184,616 parameters with 8 classes."""
+    return ParallelBranches(n_classes, (ConvolutionBranch(), RecurrentBranch(64, layers=2)), n_features=256 + 128)

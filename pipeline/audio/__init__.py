@@ -1,1 +1,1 @@
-"""From an audio file to samples, or the reason why it has none."""
+"""Audio files: inspection, decoding to mono blocks, and the reasons why a file cannot be used."""

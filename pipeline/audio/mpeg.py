@@ -1,8 +1,8 @@
-"""What an MPEG audio file (MP1, MP2, MP3) should hold, read from its frame headers without decoding.
+"""Duration of an MPEG audio file (MP1, MP2, MP3), from its frame headers, without decoding.
 
-libsndfile takes the length of an MP3 from its Xing/Info header or, where there is none, guesses it from the first bit
-rate and stops there. Counting the frames that are really present tells a cut file, a wrong guess and junk apart.
-Layout: ISO/IEC 11172-3 and 13818-3, section 2.4.1.3 (header); ID3v2.4, section 3.1 (tag).
+libsndfile takes the length of an MP3 from its Xing/Info header or, if there is none, guesses it from the first bit rate
+and stops there. Counting the frames tells apart a file that was cut, a wrong guess and bytes that are not audio.
+Formats: ISO/IEC 11172-3 and 13818-3, section 2.4.1.3 (frame header); ID3v2.4, section 3.1 (tag).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BIT_RATES = {  # kbit/s by (MPEG 1?, layer)
+_BIT_RATES = {  # kbit/s by (MPEG-1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -20,93 +20,99 @@ _BIT_RATES = {  # kbit/s by (MPEG 1?, layer)
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version bits
+_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz by version bits
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a walk along the frame headers found.
+class FrameStats:
+    """Statistics of the MPEG frames in a file.
 
     Attributes:
-        seconds: audio in all frames present.
-        share: of the bytes outside tags, how much belongs to frames; near 1 in an MP3, near 0 in anything else.
-        tagged: whether the file starts with an ID3 tag.
-        states_length: whether the first frame is a Xing, Info or VBRI header, which tells decoders the exact length.
+        seconds: duration of all frames in seconds.
+        frame_share: bytes in frames, as a share of the bytes outside tags: near 1 for an MP3, near 0 for other files.
+        has_id3: True if the file begins with an ID3 tag.
+        has_length_header: True if the first frame is a Xing, Info or VBRI header, which states the exact length.
     """
 
     seconds: float
-    share: float
-    tagged: bool
-    states_length: bool
+    frame_share: float
+    has_id3: bool
+    has_length_header: bool
 
 
-#: What a walk stops at. One search for all: a search for each would scan on to the end for those that are not there,
-#: once for every false sync.
+#: Candidates for the next frame or tag. One pattern for all: a search per kind would run to the end of the data for
+#: each kind that does not occur, and do so again after every false sync.
 _MARK = re.compile(rb"\xff[\xe0-\xff]|ID3|TAG")
 
 
-class Walk:
-    """A walk along all frames of a file that is fed to it in pieces, resynchronising over junk.
+class FrameScanner:
+    """Scans a file for MPEG frames, chunk by chunk, and resynchronises after bytes that belong to none.
 
-    A frame counts when another one, or the end, follows where it says it ends: random bytes hold few such pairs.
+    A frame counts if another one, or the end of the file, follows where its header says that it ends: random bytes
+    contain few such pairs.
     """
 
     def __init__(self) -> None:
         self._data = b""
-        self._base = 0  # where in the file `_data` begins
-        self._at = 0  # where in the file the walk has come to
-        self._in_step = False  # whether the last frame ended here
+        self._base = 0  # file offset of `_data`
+        self._position = 0  # file offset of the scan
+        self._in_sync = False  # True if a frame ended at `_position`
         self._seconds = 0.0
         self._frame_bytes = 0
         self._tag_bytes = 0
-        self._tagged = False
-        self._states_length: bool | None = None
+        self._has_id3 = False
+        self._has_length_header: bool | None = None  # None until the first frame
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the file."""
-        done = min(self._at - self._base, len(self._data))
-        self._data = self._data[done:] + data
-        self._base += done
-        self._walk(len(self._data) - _LONGEST)
+        """Scan the next bytes of the file."""
+        n_done = min(self._position - self._base, len(self._data))
+        self._data = self._data[n_done:] + data
+        self._base += n_done
+        self._scan(len(self._data) - _LONGEST)
 
-    def finish(self) -> Survey:
-        """What was found, once the whole file was fed."""
-        self._walk(len(self._data))
-        others = self._base + len(self._data) - self._tag_bytes
-        return Survey(self._seconds, self._frame_bytes / max(1, others), self._tagged, bool(self._states_length))
+    def finish(self) -> FrameStats:
+        """Scan what is left, after the last call of `feed`, and return the statistics of the file."""
+        self._scan(len(self._data))
+        untagged_bytes = self._base + len(self._data) - self._tag_bytes
+        frame_share = self._frame_bytes / max(1, untagged_bytes)
+        return FrameStats(self._seconds, frame_share, self._has_id3, bool(self._has_length_header))
 
-    def _walk(self, limit: int) -> None:
-        """Walk while the position is below `limit`, relative to `_data`."""
+    def _scan(self, limit: int) -> None:
+        """Scan while the position is below `limit`, an offset in `_data`."""
         from mgc.pipeline.dsp import kernels
 
-        data, size, at, in_step = self._data, len(self._data), self._at - self._base, self._in_step
+        data, size, position, in_sync = self._data, len(self._data), self._position - self._base, self._in_sync
         numbers = np.frombuffer(data, np.uint8)
-        while at < limit:
-            length = int(_LENGTHS[int.from_bytes(data[at + 1 : at + 3])]) if data[at] == 0xFF and at + 3 <= size else 0
+        while position < limit:
+            length = 0
+            if data[position] == 0xFF and position + 3 <= size:
+                length = int(_LENGTHS[int.from_bytes(data[position + 1 : position + 3])])
             if length:
-                following = at + length
-                if in_step or following >= size or data[following : following + 2] in _SYNCS:
-                    if self._states_length is None:
-                        frame = data[at:following]
-                        self._states_length = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
-                    # A thousand frames a clip; the first of them belongs to the stream, as was just seen.
-                    at, self._seconds, n_bytes = kernels.walk(numbers, at, limit, _LENGTHS, _SECONDS, self._seconds)
+                end = position + length
+                if in_sync or end >= size or data[end : end + 2] in _SYNCS:
+                    if self._has_length_header is None:
+                        frame = data[position:end]
+                        self._has_length_header = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+                    # About a thousand frames per clip, hence compiled. The check above holds for the first of them.
+                    position, self._seconds, n_bytes = kernels.scan_mpeg_frames(
+                        numbers, position, limit, _LENGTHS, _SECONDS, self._seconds
+                    )
                     self._frame_bytes += n_bytes
-                    in_step = True
+                    in_sync = True
                     continue
-            elif tag := _tag_length(data[at : at + 10]):
-                self._tagged |= self._base + at == 0
+            elif tag := _tag_length(data[position : position + 10]):
+                self._has_id3 |= self._base + position == 0
                 self._tag_bytes += tag
-                at += tag
+                position += tag
                 continue
-            in_step = False
-            found = _MARK.search(data, at + 1, limit + 2)  # one that begins below the limit may end beyond it
-            at = min(found.start(), limit) if found else limit
-        self._at, self._in_step = self._base + at, in_step
+            in_sync = False
+            mark = _MARK.search(data, position + 1, limit + 2)  # a mark that begins below the limit may end beyond it
+            position = min(mark.start(), limit) if mark else limit
+        self._position, self._in_sync = self._base + position, in_sync
 
 
 def _tag_length(head: bytes) -> int:
-    """Bytes of the ID3 tag that starts with these ten; 0 where none does."""
+    """Return the length in bytes of the ID3 tag that begins with these ten bytes; 0 if they begin none."""
     if head[:3] == b"TAG":
         return 128
     if head[:3] != b"ID3" or len(head) < 10:
@@ -116,7 +122,11 @@ def _tag_length(head: bytes) -> int:
 
 
 def _headers() -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and seconds of a frame by the second and third byte of its header; 0 bytes where they begin none."""
+    """Compute the lengths of frames by the second and third byte of their header, big-endian.
+
+    Returns:
+        Bytes, int64 `(65536,)`, 0 where the two bytes are not those of a header; and seconds, float64 `(65536,)`.
+    """
     lengths, seconds = np.zeros(1 << 16, np.int64), np.zeros(1 << 16)
     for second in range(0xE0, 0x100):
         version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
@@ -137,7 +147,7 @@ def _headers() -> tuple[np.ndarray, np.ndarray]:
 
 
 _LENGTHS, _SECONDS = _headers()
-#: The first two bytes of all headers.
+#: First two bytes of all valid headers.
 _SYNCS = frozenset(bytes((0xFF, index >> 8)) for index in np.flatnonzero(_LENGTHS).tolist())
-#: Bytes that the longest frame and the header behind it can take.
+#: Bytes of the longest frame plus those of the next header.
 _LONGEST = int(_LENGTHS.max()) + 4

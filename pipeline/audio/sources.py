@@ -1,4 +1,4 @@
-"""The audio files of a dataset as files that can be opened: where they lie, or as copies of objects."""
+"""Access to the audio files of a dataset, under a local folder or at a URL."""
 
 from __future__ import annotations
 
@@ -10,106 +10,119 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mgc.pipeline.audio import decoding
-from mgc.pipeline.audio.decoding import Unusable
-from mgc.pipeline.storage.remote import RemotePath, Status, below, scratch
+from mgc.pipeline.audio import inspection
+from mgc.pipeline.audio.inspection import UnusableAudio
+from mgc.pipeline.storage.remote import RemotePath, Status, scratch_directory
+from mgc.pipeline.storage.urls import object_at
 
-#: Times a file that changes while it is read is read before it is given up until the next run.
-READINGS = 2
+#: Number of attempts to read a file that changes while it is read. After that, it is left to the next run.
+READ_ATTEMPTS = 2
 
-#: Where the paths of a dataset begin.
+#: Folder or URL to which a dataset's paths are relative.
 Root: TypeAlias = bytes | Path | RemotePath
 
 
-def status(root: Root, path: bytes) -> os.stat_result | Status:
-    """What the file system, or the server, says of an audio file.
+def stat_file(root: Root, path: bytes) -> os.stat_result | Status:
+    """Return size and modification time of an audio file.
+
+    Args:
+        root: folder or URL of the dataset.
+        path: path below `root`.
 
     Raises:
-        Unusable: `missing`, `not-a-file` or `unreadable`.
+        UnusableAudio: `missing`, `not-a-file` or `unreadable`.
     """
     if not isinstance(root, RemotePath):
-        return decoding.status(_joined(root, path))
-    with _refusals():
-        return below(root, path).stat()
+        return inspection.stat_file(_join(root, path))
+    with _unusable_on_error():
+        return object_at(root, path).stat()
 
 
 @contextlib.contextmanager
-def at_hand(root: Root, path: bytes, row: dict[str, Any]) -> Iterator[bytes]:
-    """The name of an audio file that can be opened.
+def local_path(root: Root, path: bytes, row: dict[str, Any]) -> Iterator[bytes]:
+    """Provide a local path of an audio file; an object at a URL is downloaded, and the copy removed at the end.
 
-    Of an object it is that of a copy, one at a time; what the server says of its size and time enters the row.
+    Args:
+        root: folder or URL of the dataset.
+        path: path below `root`.
+        row: the track's manifest row. For an object at a URL, its `size` and `mtime_ns` are set to the server's.
+
+    Yields:
+        The path of a local file.
 
     Raises:
-        Unusable: there is no object, or it cannot be read.
+        UnusableAudio: `missing` or `unreadable`, for an object at a URL.
+        OSError: the server cannot be reached, or the disk is full.
     """
     if not isinstance(root, RemotePath):
-        yield _joined(root, path)
+        yield _join(root, path)
         return
-    with tempfile.TemporaryDirectory(prefix="mgc-", dir=scratch()) as folder:
-        copy = Path(folder) / os.fsdecode(path.rpartition(b"/")[2][-200:])  # FFmpeg looks at names, too
-        found = _fetch(root, path, copy, row)
+    with tempfile.TemporaryDirectory(prefix="mgc-", dir=scratch_directory()) as folder:
+        # The object's name, since FFmpeg also considers the suffix; cut, since file systems limit names to 255 bytes.
+        copy = Path(folder) / os.fsdecode(path.rpartition(b"/")[2][-200:])
+        status = _download(root, path, copy, row)
         try:
             yield os.fsencode(copy)
         finally:
-            row |= signature(found)
+            row |= signature(status)  # over that of the copy
 
 
 def readable(root: Root, path: bytes) -> bool:
-    """Whether an audio file can be read."""
+    """Return True if an audio file can be opened for reading."""
     if isinstance(root, RemotePath):
-        return below(root, path).readable()
-    return os.access(_joined(root, path), os.R_OK)
+        return object_at(root, path).is_readable()
+    return os.access(_join(root, path), os.R_OK)
 
 
 def content_hash(root: Root, path: bytes) -> str:
-    """The content hash of an audio file.
+    """Return the content hash of an audio file, downloading it if it lies at a URL.
 
     Raises:
-        Unusable: it is no file that can be read.
-        OSError: there is no such object, or no server can be reached.
+        UnusableAudio: it is not a regular file, cannot be read or is empty.
+        OSError: there is no such object, or the server cannot be reached.
     """
     if isinstance(root, RemotePath):
-        with below(root, path).fetched() as copy:
-            return decoding.inspect(os.fsencode(copy)).content_hash
-    return decoding.inspect(_joined(root, path)).content_hash
+        with object_at(root, path).local_copy() as copy:
+            return inspection.inspect(os.fsencode(copy)).content_hash
+    return inspection.inspect(_join(root, path)).content_hash
 
 
-def _joined(root: bytes | Path, path: bytes) -> bytes:
+def signature(status: os.stat_result | Status) -> dict[str, int]:
+    """Return a file's size and modification time as manifest columns; they tell whether it changed since."""
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _join(root: bytes | Path, path: bytes) -> bytes:
     return os.path.join(os.fsencode(root), path)  # noqa: PTH118  names need not be text
 
 
-def _fetch(root: RemotePath, path: bytes, copy: Path, row: dict[str, Any]) -> Status:
-    """Copy an object that keeps still meanwhile, and enter its size and time into the manifest row.
+def _download(root: RemotePath, path: bytes, copy: Path, row: dict[str, Any]) -> Status:
+    """Download an object, again if it changed meanwhile, and set its size and time in the manifest row.
 
     Raises:
-        Unusable: `missing` or `unreadable`.
-        OSError: no server can be reached, or the disk is full: that is no fault of the object's.
+        UnusableAudio: `missing` or `unreadable`.
+        OSError: the server cannot be reached, or the disk is full: not the object's fault.
     """
-    with _refusals():
-        place = below(root, path)
-        for _ in range(READINGS):
-            found = place.stat()
-            row |= signature(found)
-            place.fetch(copy)
-            if place.stat() == found:
-                return found
+    with _unusable_on_error():
+        remote = object_at(root, path)
+        for _ in range(READ_ATTEMPTS):
+            status = remote.stat()
+            row |= signature(status)
+            remote.download(copy)
+            if remote.stat() == status:
+                return status
     row |= {"size": None, "mtime_ns": None}
-    raise Unusable("unreadable", "it changed while it was read")
+    raise UnusableAudio("unreadable", "it changed while it was read")
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a server says of one object as `Unusable`."""
+def _unusable_on_error() -> Iterator[None]:
+    """Convert a server's errors about one object to `UnusableAudio`; others (no server, full disk) pass through."""
     try:
         yield
     except FileNotFoundError:
-        raise Unusable("missing") from None
+        raise UnusableAudio("missing") from None
     except OSError as error:
         if error.errno in (errno.EHOSTUNREACH, errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Unusable("unreadable", error.strerror or "") from None
-
-
-def signature(found: os.stat_result | Status) -> dict[str, int]:
-    """What tells one state of a file from another, as columns of the manifest."""
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        raise UnusableAudio("unreadable", error.strerror or "") from None

@@ -7,21 +7,59 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline import plugins
 from mgc.pipeline.datasets import fma, folder, gtzan, listing
-from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
+from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, format_names
 from mgc.pipeline.datasets.published import Published, published
-from mgc.pipeline.errors import DatasetError
-from mgc.pipeline.storage.remote import Place, RemotePath, place
+from mgc.pipeline.errors import DatasetError, MgcError
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import parse_place
 
-__all__ = ["FORMATS", "Dataset", "open_dataset", "reopen"]
+__all__ = ["FORMATS", "Dataset", "Layout", "formats", "open_dataset", "reopen"]
 
+#: Values of `--format` that mgc knows itself.
 FORMATS = ("auto", "fma", "gtzan", "folder", "list")
+
+
+class Layout(Protocol):
+    """A way to arrange audio files and their genres in a folder: a module of this package, or a plug-in."""
+
+    def find_root(self, folder: Place) -> Place | None:
+        """The folder inside `folder` (or itself) that has this layout; None if there is none."""
+
+    def read(self, root: Place) -> Catalogue:
+        """The tracks of a folder with this layout.
+
+        Raises:
+            DatasetError: there are no tracks in it.
+        """
+
+
+def formats() -> list[str]:
+    """Values of `--format`: mgc's own, then those of plug-ins."""
+    return [*FORMATS, *_plugin_layouts()]
+
+
+@cache
+def _plugin_layouts() -> dict[str, Layout]:
+    return {name: plugin.value for name, plugin in plugins.load(plugins.DATASETS, _require_layout).items()}
+
+
+def _require_layout(point: EntryPoint, value: Any) -> None:
+    """Raise `TypeError` if the object of an entry point is no layout, `ValueError` if its name is taken."""
+    if not all(callable(getattr(value, name, None)) for name in ("find_root", "read")):
+        raise TypeError("it has no functions find_root and read")
+    if point.name in FORMATS:
+        raise ValueError(f"mgc has a format {point.name} itself")
 
 
 @dataclass(frozen=True)
@@ -78,8 +116,8 @@ def open_dataset(
     """
     source = _absolute(source)
     audio_root = audio_root and _absolute(audio_root)
-    if format not in FORMATS:
-        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(FORMATS)}")
+    if format not in FORMATS and format not in _plugin_layouts():
+        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(formats())}")
     is_folder = _is_folder(source)
     if format != "auto" and is_folder == (format == "list"):
         raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")
@@ -95,8 +133,10 @@ def open_dataset(
             found = gtzan.read(root)
         case "folder":
             found = folder.read(root)
-        case _:
+        case "list":
             found = _read_list(source, audio_root, genre_column)
+        case _:
+            found = _plugin_layouts()[format].read(root)
     genres, notes = _describe(found)
     given = {"metadata": metadata and _absolute(metadata), "subset": subset, "genre_column": genre_column}
     options = given | {"audio_root": audio_root}
@@ -125,17 +165,17 @@ def reopen(described: Mapping[str, Any]) -> Dataset:
         DatasetError: it is no longer there, or cannot be read.
     """
     options: dict[str, Any] = {
-        name: place(value) if name in ("metadata", "audio_root") else value
+        name: parse_place(value) if name in ("metadata", "audio_root") else value
         for name, value in described.get("options", {}).items()
     }
-    return open_dataset(place(described["source"]), format=described["format"], **options)
+    return open_dataset(parse_place(described["source"]), format=described["format"], **options)
 
 
 def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:
     """The tracks of a list; of one at a URL, whose paths begin there, by a copy."""
     if not isinstance(source, RemotePath):
         return listing.read(source, audio_root=audio_root, genre_column=genre_column)
-    with source.fetched() as copy:
+    with source.local_copy() as copy:
         try:
             return listing.read(copy, audio_root=audio_root or source.parent, genre_column=genre_column)
         except DatasetError as error:
@@ -186,11 +226,23 @@ def _is_remote_folder(source: RemotePath, remedy: str) -> bool:
 
 
 def _recognise(source: Place, format: str) -> tuple[str, Place]:
-    """The format of a folder and where in it the audio is; the first of FMA, GTZAN and plain folders that fits."""
-    for name, layout in (("fma", fma), ("gtzan", gtzan)):
-        if format in ("auto", name) and (root := layout.find_root(source)):
+    """The format of a folder and where in it the audio is; the first of FMA, GTZAN, plug-ins and plain folders that fits."""
+    layouts: dict[str, Layout | ModuleType] = {"fma": fma, "gtzan": gtzan, **_plugin_layouts()}
+    for name, layout in layouts.items():
+        if format in ("auto", name) and (root := _root(name, layout, source)):
             return name, root
     return ("folder" if format == "auto" else format), source
+
+
+def _root(name: str, layout: Layout | ModuleType, source: Place) -> Place | None:
+    """The root of a layout below a folder; a plug-in that fails is reported, and its layout is not recognised."""
+    try:
+        return layout.find_root(source)
+    except (MgcError, OSError):
+        raise
+    except Exception as error:
+        plugins.warn(f"the dataset layout {name} fails on {source} ({type(error).__name__}: {error}) and is left out")
+        return None
 
 
 def _refuse_foreign_options(format: str, options: dict[str, object]) -> None:
@@ -215,5 +267,5 @@ def _describe(found: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return genres, found.notes
     here = pc.is_in(found.tracks["path"], pa.array(known.faulty, pa.string()))
     faulty = [f"{path}: {known.faulty[path]}" for path in found.tracks["path"].filter(here).to_pylist()]
-    note = f"files known to be faulty as published: {len(faulty):,} ({listed(faulty)})"
+    note = f"files known to be faulty as published: {len(faulty):,} ({format_names(faulty)})"
     return known.genres, (*found.notes, *([note] if faulty else []))

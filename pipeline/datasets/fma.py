@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, listed, track_table
-from mgc.pipeline.datasets.parsed import kept
-from mgc.pipeline.datasets.tabular import SPLIT_WORDS
+from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, format_names, track_table
+from mgc.pipeline.datasets.parsed import cached_parse
+from mgc.pipeline.datasets.tabular import SPLIT_ALIASES
 from mgc.pipeline.datasets.walk import Walker
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage.remote import Place, RemotePath
@@ -48,7 +48,7 @@ def find_root(folder: Place) -> Place | None:
         return None
     inner = [folder / name for name in Walker(folder).scan()[0] if _has_clips(folder / name)]
     if len(inner) > 1:
-        raise DatasetError(f"{folder} holds several audio folders: {listed(path.name for path in inner)}", "name one")
+        raise DatasetError(f"{folder} holds several audio folders: {format_names(path.name for path in inner)}", "name one")
     return inner[0] if inner else None
 
 
@@ -76,7 +76,7 @@ def read(
     table = _find_metadata(root, metadata)
     names = _read_header(table)
     genre = _resolve(table, names, genre_column or "track.genre_top")
-    rows = kept(table.absolute(), f"{_PARSER}/{genre}", copies, lambda: _read_rows(table, names, genre))
+    rows = cached_parse(table.absolute(), f"{_PARSER}/{genre}", copies, lambda: _read_rows(table, names, genre))
 
     rank = pc.fill_null(pc.index_in(rows["subset"], pa.array(SUBSETS)), SUBSETS.index("full"))
     present = pc.is_in(rows["track_id"], clips["track_id"].combine_chunks())
@@ -263,16 +263,16 @@ def _ids(table: Path, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     counts = ids.value_counts()
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        raise DatasetError(f"{table} has several rows for track {listed(repeated.to_pylist())}", "keep one of each")
+        raise DatasetError(f"{table} has several rows for track {format_names(repeated.to_pylist())}", "keep one of each")
     return ids
 
 
 def _splits(table: Path, words: pa.ChunkedArray) -> pa.Array:
-    unknown = {word.lower() for word in words.unique().to_pylist() if word} - SPLIT_WORDS.keys()
+    unknown = {word.lower() for word in words.unique().to_pylist() if word} - SPLIT_ALIASES.keys()
     if unknown:
-        raise DatasetError(f"{table}: unknown split {listed(sorted(unknown))}", "write training, validation or test")
-    meant = pa.array(SPLIT_WORDS.values(), pa.string())
-    return meant.take(pc.index_in(pc.utf8_lower(words), pa.array(SPLIT_WORDS.keys(), pa.string())).combine_chunks())
+        raise DatasetError(f"{table}: unknown split {format_names(sorted(unknown))}", "write training, validation or test")
+    meant = pa.array(SPLIT_ALIASES.values(), pa.string())
+    return meant.take(pc.index_in(pc.utf8_lower(words), pa.array(SPLIT_ALIASES.keys(), pa.string())).combine_chunks())
 
 
 def _left_out(clips: pa.Table, rows: pa.Table, chosen: pa.Table, labelled: pa.Table, subset: str) -> tuple[str, ...]:
@@ -288,7 +288,7 @@ def _left_out(clips: pa.Table, rows: pa.Table, chosen: pa.Table, labelled: pa.Ta
     absent = labelled.num_rows - has_clip(labelled)
     unlabelled = chosen.num_rows - labelled.num_rows
     sentences = (
-        (len(no_row), f"clips without a row in tracks.csv, left out: {len(no_row):,} ({listed(no_row)})"),
+        (len(no_row), f"clips without a row in tracks.csv, left out: {len(no_row):,} ({format_names(no_row)})"),
         (outside, f"clips outside subset {subset}, left out: {outside:,}"),
         (unlabelled, f"tracks without a genre, left out: {unlabelled:,} of the {chosen.num_rows:,} of subset {subset}"),
         (absent, f"tracks without a file: {absent:,} of the {labelled.num_rows:,} labelled ones of subset {subset}"),

@@ -10,7 +10,7 @@ from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
 from mgc.pipeline.datasets.tabular import Row, read_rows
 from mgc.pipeline.datasets.tracks import escape, unescape
 from mgc.pipeline.errors import DatasetError
-from mgc.pipeline.storage import remote
+from mgc.pipeline.storage import urls
 from mgc.pipeline.storage.remote import Place, RemotePath
 
 _OPTIONAL = ("track_id", "split", "artist", "artist_id", "album", "album_id", "title")
@@ -71,7 +71,7 @@ def _locate_object(row: Row, root: RemotePath) -> str:
         raise row.error("it has no path")
     inside = text.removeprefix(f"{root}/")
     path = posixpath.normpath(inside)
-    if remote.is_url(inside) or path.startswith(("/", "../")) or path in (".", ".."):
+    if urls.is_url(inside) or path.startswith(("/", "../")) or path in (".", ".."):
         raise row.error(f"path {text!r} leads out of {root}", "give --audio-root the URL that all paths begin with")
     if not path.isprintable():
         raise row.error(f"path {text!a} holds what no URL can hold")
@@ -100,7 +100,7 @@ class _Places:
         raw = self._raw(text)
         if b"\0" in raw:
             raise row.error(f"path {text!a} holds a null character")
-        if remote.is_url(text):
+        if urls.is_url(text):
             raise row.error(f"path {text!r} is a URL", "give --audio-root the URL that all paths begin with")
         if raw.startswith(b"/") and not self.absolute:
             raise row.error(f"path {text!r} is absolute", "give --audio-root the folder that holds all the files")

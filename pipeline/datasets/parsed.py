@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, parquet
 
 _KEY = b"mgc.parsed"
 _DIGEST = 32  # hexadecimal digits of `files.digest`
@@ -23,7 +23,7 @@ _DIGEST = 32  # hexadecimal digits of `files.digest`
 SETTLED_NS = 2_000_000_000
 
 
-def kept(source: Path, variant: str, folder: Path | None, parse: Callable[[], pa.Table]) -> pa.Table:
+def cached_parse(source: Path, variant: str, folder: Path | None, parse: Callable[[], pa.Table]) -> pa.Table:
     """What `parse` makes of a file, or the copy of it that an earlier call left.
 
     Args:
@@ -41,7 +41,7 @@ def kept(source: Path, variant: str, folder: Path | None, parse: Callable[[], pa
     begun = time.time_ns()
     table = parse()
     if key is not None and key == _key(source, variant) and begun - key["mtime_ns"] > SETTLED_NS:
-        data = files.table_bytes(table.replace_schema_metadata({_KEY: json.dumps(key)}))
+        data = parquet.table_bytes(table.replace_schema_metadata({_KEY: json.dumps(key)}))
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             files.write_bytes(copy, files.digest(data).encode() + data)
@@ -61,12 +61,12 @@ def _key(source: Path, variant: str) -> dict | None:
 def _read(copy: Path, key: dict) -> pa.Table | None:
     """The table of a copy; None where there is none, or it is damaged, or one of something else."""
     try:
-        with files.open_native(copy) as file:
+        with parquet.open_native(copy) as file:
             data = file.read_buffer()
         digest, content = bytes(data[:_DIGEST]), data[_DIGEST:]
         if digest != files.digest(memoryview(content)).encode():
             return None
-        table = files.parse_table(pa.BufferReader(content), copy)
+        table = parquet.read_table_file(pa.BufferReader(content), copy)
     except OSError:
         return None
     same = json.loads((table.schema.metadata or {}).get(_KEY, b"null")) == key

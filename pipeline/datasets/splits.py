@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets.catalogue import listed
+from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tabular import read_rows
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import DatasetError
@@ -94,7 +94,7 @@ def assign_splits(
     return tracks.set_column(at, tracks.schema.field(at), _words(filled)), (*notes, *remarks)
 
 
-def deal(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.ndarray:
+def assign_folds(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.ndarray:
     """Deal tracks that all have a genre into parts, whatever their split, artists kept whole.
 
     Args:
@@ -186,13 +186,13 @@ def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str],
     found = {track: split for track, split in zip(meant, splits.values(), strict=True) if track is not None}
     if splits and not found:
         raise DatasetError(
-            f"none of the {len(splits):,} tracks of the splits file is in the dataset ({listed(sorted(splits))})",
-            f"name tracks as the dataset does ({listed(sorted(ids.to_pylist()), 3)})",
+            f"none of the {len(splits):,} tracks of the splits file is in the dataset ({format_names(sorted(splits))})",
+            f"name tracks as the dataset does ({format_names(sorted(ids.to_pylist()), 3)})",
         )
     unused = sorted(key for key, track in zip(splits, meant, strict=True) if track is None)
     if not unused:
         return found, ()
-    return found, (f"splits given for tracks that are not in the dataset: {len(unused):,} ({listed(unused)})",)
+    return found, (f"splits given for tracks that are not in the dataset: {len(unused):,} ({format_names(unused)})",)
 
 
 def _deal(labelled: _Labelled, tracks: np.ndarray, split: np.ndarray, seed: int, shares: Sequence[float]) -> np.ndarray:
@@ -268,14 +268,14 @@ def _remarks(labelled: _Labelled, split: np.ndarray, n_free: int, kept: np.ndarr
     if len(changed):
         yield (
             f"tracks that keep their split, against what the dataset says: {len(changed):,}"
-            f" ({listed(changed.to_pylist())})"
+            f" ({format_names(changed.to_pylist())})"
         )
 
     by_artist = labelled.group < len(labelled.artists)
     cells = np.unique(labelled.group[by_artist] * n_splits + split[by_artist]) // n_splits
     crossing = sorted(labelled.artists.take(pa.array(np.unique(cells[1:][np.diff(cells) == 0]))).to_pylist())
     if crossing:
-        yield f"artists in more than one split, which flatters the scores: {len(crossing):,} ({listed(crossing)})"
+        yield f"artists in more than one split, which flatters the scores: {len(crossing):,} ({format_names(crossing)})"
 
     genres = labelled.genres
     total = np.bincount(labelled.genre, minlength=len(genres))
@@ -287,12 +287,12 @@ def _remarks(labelled: _Labelled, split: np.ndarray, n_free: int, kept: np.ndarr
         share = f"{counts[at]:,} of {total[number]:,} {genres[number]}, {SPLITS[dealt[group]]}"
         large.append((-counts[at] / total[number], f"{labelled.name(group)[1]} ({share})"))
     if large:
-        yield f"artists too large to split cleanly, each kept in one split: {listed(text for _, text in sorted(large))}"
+        yield f"artists too large to split cleanly, each kept in one split: {format_names(text for _, text in sorted(large))}"
 
     small = [f"{genre} ({count})" for genre, count in zip(genres, total, strict=True) if count < n_splits]
     if small:
-        yield f"genres with too few tracks for three splits: {listed(small)}"
+        yield f"genres with too few tracks for three splits: {format_names(small)}"
     present = set(np.unique(labelled.genre * n_splits + split).tolist())
     for number, name in enumerate(SPLITS):
         if absent := [genre for k, genre in enumerate(genres) if k * n_splits + number not in present]:
-            yield f"genres without a {name} track: {listed(absent)}"
+            yield f"genres without a {name} track: {format_names(absent)}"

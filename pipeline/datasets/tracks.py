@@ -76,12 +76,12 @@ MANIFEST_SCHEMA = pa.schema(
 _OPTIONAL = ("variants", "variant")
 
 
-def stored(schema: pa.Schema, *, variants: bool) -> pa.Schema:
+def stored_schema(schema: pa.Schema, *, variants: bool) -> pa.Schema:
     """The schema of a table of tracks or slices as a store with or without variants writes it."""
     return schema if variants else pa.schema([field for field in schema if field.name not in _OPTIONAL])
 
 
-def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def with_optional_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table as it was `stored`, with all columns of its schema."""
     for field in schema:
         if field.name in _OPTIONAL and field.name not in table.schema.names:
@@ -103,7 +103,7 @@ def unescape(text: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode("utf-8"))
 
 
-def relabelled(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
+def update_labels(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
     """Manifest rows with the labels that a track table has for them; those that are not in it keep theirs."""
     at = pc.index_in(rows["track_id"].combine_chunks(), tracks["track_id"].combine_chunks())
     today, rows = tracks.take(at), rows.select(columns)
@@ -112,7 +112,7 @@ def relabelled(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_S
     return pa.table([labels.get(name, rows[name]) for name in columns], schema=schema)
 
 
-def differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def rows_differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """In which rows two columns differ, bool; two nulls are equal."""
     equal = pc.fill_null(pc.equal(left, right), False)
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))

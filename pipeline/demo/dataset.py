@@ -30,7 +30,7 @@ from mgc.pipeline.demo.composer import compose
 from mgc.pipeline.demo.instruments import Audio
 from mgc.pipeline.demo.styles import STYLES, invent_artist
 from mgc.pipeline.errors import DatasetError, SpecError
-from mgc.pipeline.storage.files import TEMPORARY, output_errors, write_folder, write_json
+from mgc.pipeline.storage.files import TEMPORARY_PREFIX, translate_write_errors, replace_folder, write_json
 
 Progress = Callable[[int], contextlib.AbstractContextManager[Callable[[int], Any]]]
 
@@ -139,10 +139,10 @@ def make_demo(
             f"libsndfile {sf.__libsndfile_version__} cannot write MP3", "install soundfile from its wheel, which can"
         )
     recipe = {"version": VERSION, "seed": seed, "tracks_per_artist": tracks_per_artist, "seconds": seconds}
-    with output_errors(folder):
+    with translate_write_errors(folder):
         if not _holds_demo(folder, recipe):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY) as scratch:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as scratch:
                 unfinished = Path(scratch) / "demo"
                 tracks = _catalogue(seed, tracks_per_artist)
                 _write_audio(unfinished / AUDIO, tracks, seed, seconds, progress)
@@ -150,7 +150,7 @@ def make_demo(
                 (unfinished / "README.txt").write_text(README.format(**recipe), encoding="utf-8")
                 write_json(unfinished / MARKER, {"recipe": recipe, "sizes": _sizes(unfinished)})
                 if not _holds_demo(folder, recipe):  # another process may have been faster
-                    write_folder(unfinished, folder)
+                    replace_folder(unfinished, folder)
     return folder / AUDIO
 
 

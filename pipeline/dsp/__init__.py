@@ -1,1 +1,1 @@
-"""Signal processing that features are made of: compiled loops, Fourier transforms, streaming stages."""
+"""Signal processing behind the features: streaming stages, Fourier transform, filter banks, compiled loops."""

@@ -1,8 +1,8 @@
-"""The first compilation on a machine, by one process at a time.
+"""A lock for the first compilation of librosa's functions on a machine.
 
-Numba keeps what it compiles in files, a vectorised function and its wrapper in one each. Two processes that compile
-librosa's at the same time in a new environment can leave a wrapper beside a function that it does not fit, and every
-process that calls it from then on ends by a segmentation fault (seen with librosa 0.11 and Numba 0.68).
+Numba caches a vectorised function and its wrapper in separate files. If two processes compile the same function of
+librosa at the same time in a new environment, the wrapper of one can be left beside the function of the other; every
+process that calls it from then on ends with a segmentation fault (seen with librosa 0.11 and Numba 0.68).
 """
 
 from __future__ import annotations
@@ -18,35 +18,37 @@ from filelock import FileLock
 
 from mgc.pipeline.storage import files
 
-#: Whose functions are compiled, and by what.
-_LIBRARIES = ("librosa", "numba", "llvmlite", "numpy")
+#: Packages whose versions decide whether a function is compiled again.
+_PACKAGES = ("librosa", "numba", "llvmlite", "numpy")
 
 
 @cache
 def _environment() -> list[str]:
-    """What keeps the compiled functions of one environment from those of another; 4 ms to find out."""
-    return [sys.prefix, *(version(name) for name in _LIBRARIES)]
+    """Return what identifies this environment's compiled functions: its folder and versions. Takes 4 ms."""
+    return [sys.prefix, *(version(name) for name in _PACKAGES)]
 
 
 @contextlib.contextmanager
-def first_alone(names: Iterable[str]) -> Iterator[None]:
-    """Around what may compile: processes wait for the first of them, unless it has been done before.
+def compilation_lock(names: Iterable[str]) -> Iterator[None]:
+    """Hold a lock while functions may be compiled; a marker file records success, so later calls need no lock.
+
+    Processes wait for the first one. If it fails or is killed, the next one holds the lock.
 
     Args:
-        names: what the work depends on.
+        names: names of the features to be computed. Each set of names has its own lock and marker.
     """
     key = [*_environment(), *sorted(names)]
-    done = platformdirs.user_cache_path("mgc") / f"compiled-{files.digest(chr(0).join(key).encode())}"
-    lock = FileLock(f"{done}.lock")
-    with contextlib.suppress(OSError):  # without a folder of one's own there is nothing to wait for
-        done.parent.mkdir(parents=True, exist_ok=True)
-        if not done.exists():
+    marker = platformdirs.user_cache_path("mgc") / f"compiled-{files.digest(chr(0).join(key).encode())}"
+    lock = FileLock(f"{marker}.lock")
+    with contextlib.suppress(OSError):  # no writable cache folder: go on without a lock
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
             lock.acquire()
-        if done.exists():
+        if marker.exists():
             lock.release()
     try:
         yield
         if lock.is_locked:
-            done.touch()
+            marker.touch()
     finally:
         lock.release()

@@ -1,8 +1,8 @@
-"""Loops over samples and spectra that NumPy makes several passes over memory of: compiled by Numba, one pass each.
+"""Loops over samples and spectra, compiled by Numba to one pass over memory where NumPy would take several.
 
-Whoever needs them imports this module inside a function: Numba takes half a second. What was compiled is kept beside
-this file, or in the user's cache folder. Sums are formed in the order in which they stand here, whatever the
-processor: nothing is compiled with `fastmath`, so results do not depend on how arrays are cut.
+Import this module inside functions only: importing Numba takes half a second. Compiled code is cached beside this file
+or in the user's cache folder. Without `fastmath`, sums are evaluated in the written order on every processor, so
+results do not depend on how arrays are cut into blocks.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import numba
 import numpy as np
 
-#: What still rounds down to 255.
-_LAST = np.nextafter(np.float32(256), np.float32(0))
+#: Largest float32 below 256: it is rounded down to 255.
+_BELOW_256 = np.nextafter(np.float32(256), np.float32(0))
 _ONE = np.float32(1)
-#: All bits of a number but its sign.
-_MAGNITUDE = np.int32(0x7FFFFFFF)
-#: The bits of the square root of 1/2, where the values of one exponent begin.
-_MIDDLE = np.float32(np.sqrt(0.5)).view(np.int32)
-#: Decibels of a power of two.
-_OCTAVE = np.float32(10 * np.log10(2))
-#: `10 log10(1 + f) / f` between the square roots of 1/2 and 2, highest power first: fitted for the least largest error
-#: of the logarithm, 2e-8 dB.
-_LEVELS = tuple(
+#: Mask of a float32's bits without its sign.
+_MAGNITUDE_BITS = np.int32(0x7FFFFFFF)
+#: Bits of sqrt(1/2) as int32: mantissas are normalised to [sqrt(1/2), sqrt(2)).
+_SQRT_HALF_BITS = np.float32(np.sqrt(0.5)).view(np.int32)
+#: Decibels of a factor of two.
+_DB_PER_OCTAVE = np.float32(10 * np.log10(2))
+#: Coefficients of a polynomial for `10 log10(1 + f) / f`, highest power first, for `1 + f` in [sqrt(1/2), sqrt(2)):
+#: a minimax fit, with an error of at most 2e-8 dB in the logarithm.
+_LOG_COEFFICIENTS = tuple(
     np.float32(value)
     for value in (
         0.377528702, -0.633069033, 0.65437338, -0.718015935, 0.865933498,
@@ -33,16 +33,16 @@ _LEVELS = tuple(
 )  # fmt: skip
 
 
-def compiled(function: Callable) -> Any:
-    """`function` in machine code; kept for later processes where there is a folder to keep it in."""
+def jit(function: Callable) -> Any:
+    """Compile a function with `numba.njit` without the GIL, and cache the code on disk where a folder is writable."""
     try:
         return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package nor the user has a folder that can be written
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-def callback(signature: Any) -> Callable[[Callable], Any]:
-    """What turns a function into machine code that C can call; kept likewise."""
+def c_callback(signature: Any) -> Callable[[Callable], Any]:
+    """Return a decorator that compiles a C callback with `numba.cfunc`, cached like `jit`."""
 
     def decorate(function: Callable) -> Any:
         try:
@@ -53,104 +53,132 @@ def callback(signature: Any) -> Callable[[Callable], Any]:
     return decorate
 
 
-def inlined(function: Callable) -> Any:
-    """`function` as a part of what is compiled and calls it: constants it is given stay constants."""
+def inline(function: Callable) -> Any:
+    """Inline a function into its compiled callers, so that constant arguments stay constants."""
     return numba.njit(inline="always", error_model="numpy")(function)
 
 
-@compiled
+@jit
 def mix_stereo(block: np.ndarray, out: np.ndarray) -> None:
-    """The mean of both channels of float32 `(2 * samples,)`, sample by sample left and right, into `(samples,)`."""
+    """Mix interleaved stereo down to the mean of both channels.
+
+    Args:
+        block: float32 `(2 * samples,)`, left and right in turn.
+        out: float32 `(samples,)`, receives the result.
+    """
     half = np.float32(0.5)
     for i in range(len(out)):
         out[i] = block[2 * i] * half + block[2 * i + 1] * half
 
 
-@compiled
+@jit
 def peak(block: np.ndarray) -> np.float32:
-    """The largest magnitude in float32 `(samples,)`: NaN where one is in it, else infinity, else a number."""
-    # Magnitudes are in the order of their bits, and only of integers is the maximum taken eight at a time.
-    most = np.int32(0)
+    """Return the largest absolute value of float32 `(samples,)`: NaN if a sample is NaN, else inf if one is infinite."""
+    # Absolute values have the order of their bits as integers, and only integer maxima are vectorised, eight at a time.
+    largest = np.int32(0)
     for i in range(len(block)):
-        most = max(most, np.int32(np.float32(block[i]).view(np.int32) & _MAGNITUDE))
-    return np.int32(most).view(np.float32)
+        largest = max(largest, np.int32(np.float32(block[i]).view(np.int32) & _MAGNITUDE_BITS))
+    return np.int32(largest).view(np.float32)
 
 
-@compiled
+@jit
 def window(signal: np.ndarray, hop: int, weights: np.ndarray, out: np.ndarray) -> None:
-    """Frames of `(samples,)`, each `hop` samples after the one before, times `(n_fft,)` weights, into `(n, n_fft)`."""
+    """Cut a signal into overlapping frames and multiply each by a window.
+
+    Args:
+        signal: `(samples,)`.
+        hop: samples between the starts of frames.
+        weights: the window, `(n_fft,)`.
+        out: `(n, n_fft)`, receives the first `n` frames.
+    """
     for i in range(len(out)):
         frame, row = signal[i * hop : i * hop + len(weights)], out[i]
         for j in range(len(weights)):
             row[j] = frame[j] * weights[j]
 
 
-@compiled
+@jit
 def power(spectrum: np.ndarray, out: np.ndarray) -> None:
-    """Squared magnitudes of complex `(n, bins)`, into float32 `(n, bins)`."""
+    """Compute squared magnitudes of complex `spectrum`, `(n, bins)`, into float32 `out`, `(n, bins)`."""
     for i in range(len(out)):
         values, row = spectrum[i], out[i]
         for j in range(len(row)):
             row[j] = values[j].real * values[j].real + values[j].imag * values[j].imag
 
 
-@compiled
+@jit
 def decibels(power: np.ndarray, floor: np.float32, out: np.ndarray) -> None:
-    """`10 log10(max(power, floor))` of float32 `(n,)`, into `(n,)`, to within 3e-7 of the logarithm.
+    """Compute `10 log10(max(power, floor))` with a relative error of at most 3e-7; NaN for values that are not finite.
 
-    A value is `2^e (1 + f)`, taken apart by its bits so that `f` lies around zero. What is not finite becomes NaN.
+    Each value is split by its bits into `2^e (1 + f)` with `f` around zero; a polynomial gives the logarithm of
+    `1 + f`.
+
+    Args:
+        power: float32 `(n,)`.
+        floor: smallest power.
+        out: float32 `(n,)`, receives decibels.
     """
     for i in range(len(out)):
         bits = np.float32(max(power[i], floor)).view(np.int32)
-        exponent = np.int32(np.int32(bits - _MIDDLE) >> 23)
+        exponent = np.int32(np.int32(bits - _SQRT_HALF_BITS) >> 23)
         f = np.int32(bits - np.int32(exponent << 23)).view(np.float32) - _ONE
-        c8, c7, c6, c5, c4, c3, c2, c1, c0 = _LEVELS
+        c8, c7, c6, c5, c4, c3, c2, c1, c0 = _LOG_COEFFICIENTS
         square = f * f
         low = (c0 + c1 * f) + (c2 + c3 * f) * square
         high = (c4 + c5 * f) + (c6 + c7 * f) * square + c8 * (square * square)
         series = (low + high * (square * square)) * f
-        out[i] = np.float32(exponent) * _OCTAVE + series + (power[i] - power[i])
+        out[i] = np.float32(exponent) * _DB_PER_OCTAVE + series + (power[i] - power[i])
 
 
-@compiled
+@jit
 def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.ndarray) -> int:
-    """`rows * scale + shift`, `(n, bins)`, rounded down and held within uint8; how many values were outside."""
-    outside = 0
+    """Quantise `rows * scale + shift` to uint8: rounded down and clipped to 0..255.
+
+    Args:
+        rows: float32 `(n, bins)`.
+        scale: steps per unit.
+        shift: step of the value 0, plus 0.5 for rounding to the nearest step.
+        out: uint8 `(n, bins)`, receives the steps.
+
+    Returns:
+        Number of values that were clipped.
+    """
+    n_clipped = 0
     for i in range(len(rows)):
         values, row = rows[i], out[i]
         count = np.int32(0)
         for j in range(len(values)):
             step = values[j] * scale + shift
-            held = min(max(step, np.float32(0)), _LAST)
-            count = np.int32(count + np.int32(held != step))
-            row[j] = np.uint8(np.int32(held))
-        outside += int(count)
-    return outside
+            clipped = min(max(step, np.float32(0)), _BELOW_256)
+            count = np.int32(count + np.int32(clipped != step))
+            row[j] = np.uint8(np.int32(clipped))
+        n_clipped += int(count)
+    return n_clipped
 
 
-@compiled
-def walk(
-    data: np.ndarray, at: int, limit: int, lengths: np.ndarray, seconds: np.ndarray, total: float
+@jit
+def scan_mpeg_frames(
+    data: np.ndarray, position: int, limit: int, lengths: np.ndarray, seconds: np.ndarray, total_s: float
 ) -> tuple[int, float, int]:
-    """Go from MPEG frame to MPEG frame while the next begins where the last ends, below `limit`.
+    """Step from MPEG frame to MPEG frame while each begins where the one before ends, below `limit`.
 
     Args:
-        data: uint8 `(n,)`, the bytes of a file.
-        at: where a frame begins.
-        limit: where not to begin another.
-        lengths: bytes of a frame by the second and third byte of its header, int64 `(65536,)`, 0 for none.
-        seconds: of each such frame.
-        total: seconds so far.
+        data: bytes of a file, uint8 `(n,)`.
+        position: index of the first frame's first byte.
+        limit: index from which on no frame is begun.
+        lengths: bytes per frame by the second and third byte of its header, int64 `(65536,)`; 0 for invalid headers.
+        seconds: seconds per frame by the same index, float64 `(65536,)`.
+        total_s: seconds of the frames before.
 
     Returns:
-        Where it stopped, seconds in all, and the bytes that are there of the frames passed.
+        Index after the last frame, total seconds, and the number of bytes of `data` in the frames.
     """
-    passed = 0
-    while at < limit and at + 2 < len(data) and data[at] == 0xFF:
-        header = np.int64(data[at + 1]) << 8 | np.int64(data[at + 2])
+    n_bytes = 0
+    while position < limit and position + 2 < len(data) and data[position] == 0xFF:
+        header = np.int64(data[position + 1]) << 8 | np.int64(data[position + 2])
         if not lengths[header]:
             break
-        total += seconds[header]
-        passed += min(lengths[header], len(data) - at)
-        at += lengths[header]
-    return at, total, passed
+        total_s += seconds[header]
+        n_bytes += min(lengths[header], len(data) - position)
+        position += lengths[header]
+    return position, total_s, n_bytes

@@ -20,12 +20,12 @@ AMIN = 1e-10
 #: Frames per FFT call. Fixed, and aligned to the start of the track, so that the same frame always takes the same code
 #: path of a vectorised FFT or matrix product, and blocks of any size give the same bits. 128 frames of 2048 samples
 #: stay in a core's cache; 64 to 256 time alike.
-BATCH = 128
+BATCH_FRAMES = 128
 #: dB below a frame's strongest bin down to which a float32 transform is good for cepstral coefficients: with all bands
 #: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed).
-SINGLE_REACH_DB = 105.0
+FLOAT32_RANGE_DB = 105.0
 #: Frames and bins on each side that a median for harmonic-percussive separation covers: librosa's kernel of 31.
-NEIGHBOURS = 15
+MEDIAN_REACH = 15
 #: Values sorted in one go to find medians.
 _SORTED = 1 << 21
 
@@ -38,7 +38,7 @@ class Stage(Protocol):
         ...
 
 
-class Framer:
+class StftStage:
     """Power spectra (`Power`) in batches of at most `BATCH` frames, aligned to the start of the signal.
 
     Args:
@@ -48,15 +48,15 @@ class Framer:
     """
 
     def __init__(self, n_fft: int, hop: int, precision: str) -> None:
-        from mgc.pipeline.dsp.fourier import LENGTHS, Transform
+        from mgc.pipeline.dsp.fourier import FFT_SIZES, Transform
 
         self._hop = hop
         self._window = hann(n_fft).astype(precision)
-        self._transform = Transform(self._window) if n_fft in LENGTHS and precision == "float32" else None
-        self._windowed = np.empty((BATCH, n_fft), precision)
+        self._transform = Transform(self._window) if n_fft in FFT_SIZES and precision == "float32" else None
+        self._windowed = np.empty((BATCH_FRAMES, n_fft), precision)
         self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
 
-    def push(self, block: np.ndarray, *, last: bool) -> Iterator[Power]:
+    def push(self, block: np.ndarray, *, last: bool) -> Iterator[PowerBatch]:
         """The next spectra."""
         from mgc.pipeline.dsp import kernels
 
@@ -67,12 +67,12 @@ class Framer:
         signal = np.concatenate(parts)
         count = max(0, 1 + (len(signal) - n_fft) // hop)
         if not last:
-            count -= count % BATCH
+            count -= count % BATCH_FRAMES
         if count:
             # Thirty times as fast as `sliding_window_view`, whose view it is.
             frames = np.ndarray((count, n_fft), signal.dtype, signal, strides=(hop * signal.itemsize, signal.itemsize))
-            for first in range(0, count, BATCH):
-                batch = frames[first : first + BATCH]
+            for first in range(0, count, BATCH_FRAMES):
+                batch = frames[first : first + BATCH_FRAMES]
                 start = signal[first * hop :]
                 if self._transform is not None:
                     spectrum = np.empty((len(batch), 1 + n_fft // 2), np.float32)
@@ -81,11 +81,11 @@ class Framer:
                     windowed = self._windowed[: len(batch)]
                     kernels.window(start, hop, self._window, windowed)
                     spectrum = _power(windowed)
-                yield Power(spectrum, batch)
+                yield PowerBatch(spectrum, batch)
         self._pending = signal[count * hop :].copy()
 
 
-class Power:
+class PowerBatch:
     """A batch of power spectra, and the mel bands that several features share, each computed once.
 
     Attributes:
@@ -112,7 +112,7 @@ class Power:
         """
         levels = self.log_mel(sr, n_mels, fmin, fmax)
         peaks = to_db(self.spectrum.max(axis=1))
-        (deep,) = np.nonzero(peaks - levels.min(axis=1) > SINGLE_REACH_DB)
+        (deep,) = np.nonzero(peaks - levels.min(axis=1) > FLOAT32_RANGE_DB)
         if len(deep):
             spectrum = _power(self.frames[deep] * hann(self.frames.shape[1]))
             levels = levels.copy()
@@ -120,7 +120,7 @@ class Power:
         return levels
 
 
-class Separator:
+class HpssStage:
     """Power spectra and their medians (`Separated`), `NEIGHBOURS` frames behind the signal.
 
     In float64: the masks compare medians that may lie far below the frame's maximum, where float32 is decibels off.
@@ -131,31 +131,31 @@ class Separator:
     """
 
     def __init__(self, n_fft: int, hop: int) -> None:
-        self._framer = Framer(n_fft, hop, "float64")
+        self._framer = StftStage(n_fft, hop, "float64")
         self._held = np.empty((0, 1 + n_fft // 2), np.float32)
         self._done = 0  # leading frames of `_held` that are only neighbours of those to come
 
-    def push(self, block: np.ndarray, *, last: bool) -> Iterator[Separated]:
+    def push(self, block: np.ndarray, *, last: bool) -> Iterator[HpssBatch]:
         """The next frames that have all their neighbours. Those beyond an end of the signal are its mirror image."""
         for power in self._framer.push(block, last=last):
             self._held = np.concatenate([self._held, power.spectrum])
-            yield from self._separated(len(self._held) - NEIGHBOURS)
+            yield from self._separated(len(self._held) - MEDIAN_REACH)
         if last:
             yield from self._separated(len(self._held))
 
-    def _separated(self, stop: int) -> Iterator[Separated]:
+    def _separated(self, stop: int) -> Iterator[HpssBatch]:
         if stop <= self._done:
             return
         power = self._held[self._done : stop]
         # At the ends of what is held that are no ends of the signal, what mirroring adds is in no window asked for.
         in_time = _medians(self._held, 0, self._done, stop)
-        yield Separated(power, in_time, _medians(power, 1, 0, len(power)))
-        first = max(0, stop - NEIGHBOURS)
+        yield HpssBatch(power, in_time, _medians(power, 1, 0, len(power)))
+        first = max(0, stop - MEDIAN_REACH)
         self._held, self._done = self._held[first:].copy(), stop - first
 
 
 @dataclass(frozen=True)
-class Separated:
+class HpssBatch:
     """Power spectra, and what they are in the neighbourhood of each value.
 
     Attributes:
@@ -193,19 +193,19 @@ def _medians(power: np.ndarray, axis: int, first: int, stop: int) -> np.ndarray:
     Twice as fast as `scipy.ndimage.median_filter`, whose result (`mode="reflect"`) it is.
     """
     width = [(0, 0), (0, 0)]
-    width[axis] = (NEIGHBOURS, NEIGHBOURS)
+    width[axis] = (MEDIAN_REACH, MEDIAN_REACH)
     windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(power, width, mode="symmetric"), 2 * NEIGHBOURS + 1, axis=axis
+        np.pad(power, width, mode="symmetric"), 2 * MEDIAN_REACH + 1, axis=axis
     )
     medians = np.empty((stop - first, power.shape[1]), np.float32)
     step = max(1, _SORTED // (power.shape[1] * windows.shape[-1]))
     for row in range(first, stop, step):
         some = slice(row, min(row + step, stop))
-        medians[some.start - first : some.stop - first] = np.partition(windows[some], NEIGHBOURS)[..., NEIGHBOURS]
+        medians[some.start - first : some.stop - first] = np.partition(windows[some], MEDIAN_REACH)[..., MEDIAN_REACH]
     return medians
 
 
-class Cutter:
+class FramingStage:
     """The samples themselves, float32 `(n, hop)`, the last row filled up with zeros: `1 + samples // hop` rows in all.
 
     Args:
@@ -227,7 +227,7 @@ class Cutter:
         self._pending = signal[whole:].copy()
 
 
-class Track:
+class WholeTrackStage:
     """All samples of a signal at once, float32 `(samples,)`; nothing where there are more than can be held.
 
     Args:

@@ -131,7 +131,7 @@ def _quiet() -> None:
     os.close(null)
 
 
-class Dispatch:
+class Dispatcher:
     """Sends tasks out in a rolling window, and takes a task apart when its worker dies or hangs.
 
     Args:
@@ -240,14 +240,14 @@ class Dispatch:
         self._attempts[number] += 1
         if self._attempts[number] > MOST_ATTEMPTS:
             raise MgcError("workers keep dying", "check the memory of the machine, or use fewer --workers")
-        task.beacon.unlink(missing_ok=True)
+        task.heartbeat_path.unlink(missing_ok=True)
         self._waiting.appendleft((number, task))
         self._unsent += 1
 
     def _watch(self) -> None:
         """Restart workers whose file has taken too long; by our own clock, since theirs may differ."""
         now = time.monotonic()
-        far = any(isinstance(task.beacon, RemotePath) for _, task in self._running.values())
+        far = any(isinstance(task.heartbeat_path, RemotePath) for _, task in self._running.values())
         if far and now - self._looked < LOOK_S:
             return
         self._looked = now
@@ -280,11 +280,11 @@ class Dispatch:
 def _at_work(task: Task) -> tuple[int, str] | None:
     """The row that is being decoded, or was when its worker died, and the worker's address."""
     try:
-        row, worker = task.beacon.read_bytes().decode().split()
+        row, worker = task.heartbeat_path.read_bytes().decode().split()
         return int(row), worker
     except (OSError, ValueError):
         return None
 
 
 def _condemn(task: Task, row: int, verdict: str) -> Task:
-    return dataclasses.replace(task, verdicts=task.verdicts | {row: verdict})
+    return dataclasses.replace(task, failures=task.failures | {row: verdict})

@@ -24,11 +24,13 @@ from mgc.pipeline.extraction import journal, planning
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant, variants_digest
 from mgc.pipeline.storage import files
-from mgc.pipeline.storage.remote import Place, RemotePath, for_each, in_one_process, require_writable
+from mgc.pipeline.storage.concurrency import run_requests
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import any_in_memory, require_writable
 from mgc.pipeline.store import manifest
-from mgc.pipeline.store.siblings import differing, known_splits, moved_tracks, require_same_root
+from mgc.pipeline.store.siblings import split_differences, existing_splits, count_moved_tracks, require_same_root
 from mgc.pipeline.store.slicing import Slicing
-from mgc.pipeline.store.store import PUBLISHED, Store
+from mgc.pipeline.store.store import PUBLISHED_TABLES, Store
 
 if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
     from mgc.pipeline.extraction.task import Target, Task
@@ -112,7 +114,7 @@ def extract(
     """
     require_writable(out)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.output_errors(out))
+        stack.enter_context(files.translate_write_errors(out))
         stores = []
         locks = []
         for spec in specs:
@@ -122,22 +124,22 @@ def extract(
         for store in stores if options.rebuild else ():
             _retire(store)
         plans = [_plan(store, dataset, options, echo) for store in stores]
-        if deals := _pooled(stores, plans):
-            with progress(sum(len(tracks) for tracks, _ in deals)) as advance:
+        if batches := _pooled(stores, plans):
+            with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
                 def done_with(tracks: int) -> None:
                     for require_lock in locks:
                         require_lock()
                     advance(tracks)
 
-                _dispatch(deals, dataset, options, done_with, echo)
+                _dispatch(batches, dataset, options, done_with, echo)
         done = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
             done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
             for folder in _retired(store):
                 files.remove(folder)
-        for note in differing(stores) if options.splits else ():
+        for note in split_differences(stores) if options.splits else ():
             echo(note)
     return done
 
@@ -172,7 +174,7 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
 def _retired(store: Store) -> tuple[Place, Place]:
     """Where a store's manifest is kept while the store is rebuilt, and where it is copied to before that."""
     retired = store.path.with_name(f"{store.path.name}.old")
-    return retired, retired.with_name(f"{files.TEMPORARY}{retired.name}")
+    return retired, retired.with_name(f"{files.TEMPORARY_PREFIX}{retired.name}")
 
 
 def _retire(store: Store) -> None:
@@ -188,7 +190,7 @@ def _retire(store: Store) -> None:
             Path(str(copy)).rename(str(retired))
         shutil.rmtree(store.path / "shards")
         (store.path / "shards").mkdir()
-    for name in (*PUBLISHED, "published.json", "plan.parquet"):
+    for name in (*PUBLISHED_TABLES, "published.json", "plan.parquet"):
         (store.path / name).unlink(missing_ok=True)
 
 
@@ -196,12 +198,12 @@ def _retire_objects(store: RemotePath, retired: Place) -> None:
     """Copy the manifest and what else is small. The head goes last: without it the copy is no store."""
     if (retired / "store.json").exists():
         return
-    names = [name for name in store.below() if ".zarr/" not in name and name not in ("lock.json", "store.json")]
+    names = [name for name in store.list_objects() if ".zarr/" not in name and name not in ("lock.json", "store.json")]
 
     def copy(name: str) -> None:
         files.write_bytes(retired / name, (store / name).read_bytes())
 
-    for_each(copy, names, store)
+    run_requests(copy, names, store)
     copy("store.json")
 
 
@@ -210,11 +212,11 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
     _clean(store)
     journal.finish_rewrites(store)
     past = manifest.history(store)
-    known = known_splits(store, past)
+    known = existing_splits(store, past)
     tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known, override=options.splits)
-    if moved := moved_tracks(past, tracks):
+    if moved := count_moved_tracks(past, tracks):
         notes = (*notes, f"{moved} tracks changed their split")
-    plan = planning.compare(store, dataset, tracks, past, thorough=options.verify)
+    plan = planning.make_plan(store, dataset, tracks, past, thorough=options.verify)
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
     if plan:
@@ -233,35 +235,35 @@ def _clean(store: Store) -> None:
 
 
 def _remove_temporaries(folder: Place) -> None:
-    for leftover in folder.glob(f"{files.TEMPORARY}*"):
+    for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
         files.remove(leftover)
 
 
 def _pooled(stores: list[Store], plans: list[planning.Plan]) -> list[Deal]:
     """The deals of all stores; stores that are to hold the same tracks share one, and its decoding."""
-    if not any(plan.deals for plan in plans):
+    if not any(plan.batches for plan in plans):
         return []
     from mgc.pipeline.extraction.task import Target
 
-    deals: dict[bytes, Deal] = {}
+    batches: dict[bytes, Deal] = {}
     for store, plan in zip(stores, plans, strict=True):
         # Workers may run in other folders. And a copy travels without the tables that the store has read so far.
         store = dataclasses.replace(store, path=store.path.absolute())
-        for tracks, shards in plan.deals:
+        for tracks, shards in plan.batches:
             key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
-            deals.setdefault(key, (tracks, []))[1].append(Target(store, shards))
-    return list(deals.values())
+            batches.setdefault(key, (tracks, []))[1].append(Target(store, shards))
+    return list(batches.values())
 
 
 def _dispatch(
-    deals: list[Deal], dataset: Dataset, options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]
+    batches: list[Deal], dataset: Dataset, options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]
 ) -> None:
-    from mgc.pipeline.extraction.cluster import Dispatch, connect
+    from mgc.pipeline.extraction.cluster import Dispatcher, connect
     from mgc.pipeline.extraction.worker import extract as work
 
-    workers = min(options.workers or processors(), len(deals))
-    tasks = make_tasks(deals, dataset, options)
-    if in_one_process([dataset.root, *(target.store.path for _, targets in deals for target in targets)]):
+    workers = min(options.workers or processors(), len(batches))
+    tasks = make_tasks(batches, dataset, options)
+    if any_in_memory([dataset.root, *(target.store.path for _, targets in batches for target in targets)]):
         # No other process sees this memory: a file that kills its worker would be the end of this one.
         if options.scheduler is not None:
             raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
@@ -273,16 +275,16 @@ def _dispatch(
     pa.default_memory_pool().release_unused()
     with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as here:
         if options.scheduler is None:
-            tasks = (dataclasses.replace(task, beacons=here) for task in tasks)
-        for task, _ in Dispatch(client, work, options.file_timeout).run(tasks, len(deals)):
+            tasks = (dataclasses.replace(task, heartbeat_folder=here) for task in tasks)
+        for task, _ in Dispatcher(client, work, options.file_timeout).run(tasks, len(batches)):
             advance(len(task.tracks))
 
 
-def make_tasks(deals: list[Deal], dataset: Dataset, options: Options) -> Iterator[Task]:
+def make_tasks(batches: list[Deal], dataset: Dataset, options: Options) -> Iterator[Task]:
     """What the workers get, made when it is sent; of copies, since a slice of a table would travel with all of it."""
     from mgc.pipeline.extraction.task import Task
 
-    for tracks, targets in deals:
+    for tracks, targets in batches:
         copy = tracks.take(np.arange(len(tracks)))
         yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
 
@@ -297,7 +299,7 @@ def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Stor
     current, whole = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
-        whole = store.tracks is not None and store.slices_are_whole()
+        whole = store.tracks is not None and store.slices_are_intact()
     wanted = (slicing or current or Slicing()).fitted(store.spec)
     if not plan and not store.unfinished and whole and current == wanted:
         return store
@@ -308,8 +310,8 @@ def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Stor
 
 def reslice(store: Store, slicing: Slicing) -> Store:
     """Cut a store's tracks anew, without decoding; nothing changes where no track holds a slice."""
-    with files.output_errors(store.path), store.lock():
-        if store.plan_path.exists():
+    with files.translate_write_errors(store.path), store.lock():
+        if store.journal_path.exists():
             store.require_finished()
         _remove_temporaries(store.path)
         manifest.publish(store, slicing, require_slices=True)

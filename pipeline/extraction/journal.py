@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA
 from mgc.pipeline.extraction.planning import Plan
-from mgc.pipeline.storage import files, remote
+from mgc.pipeline.storage import concurrency, parquet
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.store import Store
 
@@ -22,18 +22,18 @@ PLAN_SCHEMA = pa.schema([*MANIFEST_SCHEMA, pa.field("extract", pa.bool_())])
 def write_journal(store: Store, plan: Plan) -> None:
     """Write down what is going to be done, then forget the fragments of the shards that are to be extracted."""
     tables = [rows.append_column("extract", pa.repeat(False, len(rows))) for rows in plan.fragments.values()]
-    pending = [shard for _, shards in plan.deals for shard, _, _ in shards]
-    if plan.deals:
-        rows = pa.concat_tables([tracks for tracks, _ in plan.deals])
-        lengths = [stop - first for _, shards in plan.deals for _, first, stop in shards]
+    pending = [shard for _, shards in plan.batches for shard, _, _ in shards]
+    if plan.batches:
+        rows = pa.concat_tables([tracks for tracks, _ in plan.batches])
+        lengths = [stop - first for _, shards in plan.batches for _, first, stop in shards]
         known = {name: rows[name] for name in DATASET_SCHEMA.names}
         known |= {"shard": pa.array(np.repeat(pending, lengths)), "extract": pa.repeat(True, len(rows))}
         columns = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in PLAN_SCHEMA]
         tables.append(pa.table(columns, names=PLAN_SCHEMA.names))
-    files.write_table(
-        store.plan_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
+    parquet.write_table(
+        store.journal_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
     )
-    remote.for_each(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path)
+    concurrency.run_requests(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path)
 
 
 def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
@@ -44,12 +44,12 @@ def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
         if old is not None:
             manifest.write_fragment(store, shard, fragments[shard], manifest.fragment_files(old))
 
-    remote.for_each(rewrite, fragments, store.path)
+    concurrency.run_requests(rewrite, fragments, store.path)
 
 
 def finish_rewrites(store: Store) -> None:
     """Do what an interrupted run had written down to do without decoding: each rewrite may be done again."""
-    journal = manifest.readable_rows(store.plan_path)
+    journal = manifest.read_rows_or_none(store.journal_path)
     if journal is None:
         return
     rows = journal.filter(pc.invert(journal["extract"])).select(MANIFEST_SCHEMA.names)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.extraction.task import Target
 from mgc.pipeline.storage import files
-from mgc.pipeline.storage.remote import RemotePath, scratch
+from mgc.pipeline.storage.remote import RemotePath, scratch_directory
 from mgc.pipeline.store.manifest import write_fragment
 from mgc.pipeline.store.shard import ShardWriter
 from mgc.pipeline.store.store import Store
@@ -32,7 +32,7 @@ class Output:
         self.writer: ShardWriter
         self._rows: list[dict[str, Any]] = []
 
-    def turn_to(self, row: int) -> None:
+    def advance_to(self, row: int) -> None:
         """Commit the open shard where its last track is done, and open the one that `row` belongs to."""
         if row < self._stop:
             return
@@ -43,9 +43,9 @@ class Output:
             self._shard, _, self._stop = following
             folder = self.store.path / "shards"
             if isinstance(folder, RemotePath):
-                self._temporary = Path(scratch()) / f"{files.TEMPORARY}{uuid.uuid4().hex}.zarr"
+                self._temporary = Path(scratch_directory()) / f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}.zarr"
             else:
-                self._temporary = folder / f"{files.TEMPORARY}{os.getpid()}-{self._shard:05d}.zarr"
+                self._temporary = folder / f"{files.TEMPORARY_PREFIX}{os.getpid()}-{self._shard:05d}.zarr"
             shutil.rmtree(self._temporary, ignore_errors=True)
             self.writer = ShardWriter(self._temporary, self.spec)
 
@@ -83,6 +83,6 @@ class Output:
 def commit(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:
     """Give a finished shard its name and write its manifest rows: whoever finds the fragment finds the shard whole."""
     final = store.shard_path(shard)
-    shard_files = files.folder_files(temporary, final.name)
-    files.write_folder(temporary, final)
+    shard_files = files.folder_checksums(temporary, final.name)
+    files.replace_folder(temporary, final)
     write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), shard_files)

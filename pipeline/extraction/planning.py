@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.audio import decoding, sources
+from mgc.pipeline.audio import inspection, sources
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, differ, relabelled, unescape
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, rows_differ, update_labels, unescape
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import FeatureSpec
-from mgc.pipeline.features.variants import relative_volume
-from mgc.pipeline.storage import remote
-from mgc.pipeline.storage.remote import Place, RemotePath, statuses
+from mgc.pipeline.features.variants import frame_multiplier
+from mgc.pipeline.storage import concurrency
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import stat_objects
 from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.store import Store
 
@@ -51,20 +52,20 @@ class Plan:
         notes: what changed, for people.
     """
 
-    deals: list[tuple[pa.Table, Shards]] = field(default_factory=list)
+    batches: list[tuple[pa.Table, Shards]] = field(default_factory=list)
     fragments: dict[int, pa.Table] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
     def tracks(self) -> int:
         """Tracks to decode."""
-        return sum(len(tracks) for tracks, _ in self.deals)
+        return sum(len(tracks) for tracks, _ in self.batches)
 
     def __bool__(self) -> bool:
-        return bool(self.deals or self.fragments)
+        return bool(self.batches or self.fragments)
 
 
-def compare(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *, thorough: bool = False) -> Plan:
+def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *, thorough: bool = False) -> Plan:
     """The work that makes the store agree with the dataset.
 
     Args:
@@ -95,20 +96,20 @@ def compare(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *,
             redo.add(shard)
         else:
             rows = (
-                relabelled(fragment, tracks) if shard in shards_relabelled else fragment.select(MANIFEST_SCHEMA.names)
+                update_labels(fragment, tracks) if shard in shards_relabelled else fragment.select(MANIFEST_SCHEMA.names)
             )
             plan.fragments[shard] = _amended(rows, changes.get(shard, {}))
     for shard, held in _refreshed(past, tracks, redo, seed):
-        plan.deals.append((held, [(shard, 0, len(held))]))
+        plan.batches.append((held, [(shard, 0, len(held))]))
     new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks())))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
     following = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
     for dealt in deal(new, _signatures(dataset, new)[0], seed):
         training = dealt["split"][0].as_py() == "training"
-        shards = _shards(len(dealt), store.spec, following, relative_volume(store.variants) if training else 1.0)
+        shards = _shards(len(dealt), store.spec, following, frame_multiplier(store.variants) if training else 1.0)
         following = shards[-1][0] + 1
-        plan.deals.append((dealt, shards))
+        plan.batches.append((dealt, shards))
     return plan
 
 
@@ -202,11 +203,11 @@ def _changed_tracks(
     sizes, times = _signatures(dataset, now)
     lost = _equal(known["reason"], "missing")
     retried = _equal(known["reason"], "unreadable")
-    moved = differ(known["path"], now["path"]) | differ(known["size"], sizes) | differ(known["mtime_ns"], times)
+    moved = rows_differ(known["path"], now["path"]) | rows_differ(known["size"], sizes) | rows_differ(known["mtime_ns"], times)
     moved |= lost & sizes.is_valid().to_numpy(zero_copy_only=False)
     labels_changed = np.zeros(len(known), bool)
     for name in DATASET_SCHEMA.names:
-        labels_changed |= differ(known[name], now[name])
+        labels_changed |= rows_differ(known[name], now[name])
     shards_relabelled = set(pc.unique(known["shard"].filter(pa.array(labels_changed))).to_pylist())
     suspects = np.flatnonzero(moved | retried)
     columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
@@ -246,7 +247,7 @@ def _moved(root: Place, path: bytes, row: dict, size: int | None, mtime: int | N
         return None
     try:
         content_hash = sources.content_hash(root, path)
-    except (decoding.Unusable, FileNotFoundError, PermissionError):
+    except (inspection.UnusableAudio, FileNotFoundError, PermissionError):
         return None
     if content_hash != row["content_hash"]:
         return None
@@ -268,7 +269,7 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
     fragments = set(store.fragments())
     sizes = None
     if isinstance(store.path, RemotePath):  # one listing instead of a request for each file
-        sizes = {name: status.st_size for name, status in (store.path / "shards").below().items()}
+        sizes = {name: status.st_size for name, status in (store.path / "shards").list_objects().items()}
     recorded = {}
     if not store.unfinished:
         with contextlib.suppress(StoreError):
@@ -279,11 +280,11 @@ def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
         if shard_files is None:
             fragment = manifest.read_fragment(store, shard)
             shard_files = manifest.fragment_files(fragment) if fragment is not None else {}
-        intact = shard in fragments and manifest.intact(store, shard_files, sizes)
+        intact = shard in fragments and manifest.has_complete_files(store, shard_files, sizes)
         return not intact or (thorough and any(verify.shard_problems(store, shard, shard_files)))
 
     shards = pc.unique(past["shard"]).to_pylist()
-    return {shard for shard, bad in zip(shards, remote.several(is_broken, shards, store.path), strict=True) if bad}
+    return {shard for shard, bad in zip(shards, concurrency.map_requests(is_broken, shards, store.path), strict=True) if bad}
 
 
 def _lacking_variants(tracks: pa.Table, past: pa.Table, at: pa.Array) -> pa.Table:
@@ -297,7 +298,7 @@ def _lacking_variants(tracks: pa.Table, past: pa.Table, at: pa.Array) -> pa.Tabl
 def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
     """Tracks of some shards with the labels of today, in the order in which they were dealt; shards ascending."""
     held = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
-    labels = relabelled(held, tracks, DATASET_SCHEMA.names)
+    labels = update_labels(held, tracks, DATASET_SCHEMA.names)
     shard = held["shard"].to_numpy()
     # By hash alone: a split may have been reassigned since, which must not reorder the shard.
     order = np.lexsort((*_hashes(labels["track_id"], seed), shard))
@@ -311,7 +312,7 @@ def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]
     """Size and modification time of each track's file, int64; null where there is no regular file."""
     found = np.full((2, len(tracks)), -1)
     if isinstance(dataset.root, RemotePath):
-        seen = statuses(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
+        seen = stat_objects(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
         for i, object_status in enumerate(seen):
             if object_status is not None:
                 found[:, i] = object_status.st_size, object_status.st_mtime_ns
@@ -320,8 +321,8 @@ def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]
     root = os.fsencode(dataset.root) + b"/"
     for rows, paths in _batches(tracks["path"]):
         for i, path in enumerate(paths, rows.start):
-            with contextlib.suppress(decoding.Unusable):
-                status = decoding.status(root + unescape(path))
+            with contextlib.suppress(inspection.UnusableAudio):
+                status = inspection.stat_file(root + unescape(path))
                 found[:, i] = status.st_size, status.st_mtime_ns
     absent = found[0] < 0
     return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, differ, relabelled
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, rows_differ, update_labels
 from mgc.pipeline.extraction import journal
 from mgc.pipeline.extraction.planning import Plan
 from mgc.pipeline.storage import files
 from mgc.pipeline.store import manifest
-from mgc.pipeline.store.siblings import known_splits, moved_tracks, require_same_root, siblings
+from mgc.pipeline.store.siblings import existing_splits, count_moved_tracks, require_same_root, siblings
 from mgc.pipeline.store.store import Store
 
 
@@ -40,39 +40,39 @@ def resplit(
         StoreError: one of the stores is unfinished, damaged or held by another process: then none has changed.
     """
     require_same_root(store, dataset, "name the dataset that it was made from")
-    with files.output_errors(store.path), contextlib.ExitStack() as locks:
+    with files.translate_write_errors(store.path), contextlib.ExitStack() as locks:
         together = [store, *(other for other in siblings(store) if not other.path.name.endswith(".old"))]
         for one in together:
             locks.enter_context(one.lock())
             one.require_finished()
         pasts = [manifest.history(one) for one in together]
-        known = known_splits(store, pasts[0]) if keep else {}
+        known = existing_splits(store, pasts[0]) if keep else {}
         tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
         # All is read before anything is written.
-        plans = [relabel(one, _those_of(past, tracks)) for one, past in zip(together, pasts, strict=True)]
+        plans = [plan_relabelling(one, _those_of(past, tracks)) for one, past in zip(together, pasts, strict=True)]
         for one, plan in zip(together, plans, strict=True):
             if plan or one is store:
                 journal.write_journal(one, plan)
                 journal.rewrite_fragments(one, plan.fragments)
                 manifest.publish(one, one.slicing)
-    moved, *others = (moved_tracks(past, tracks) for past in pasts)
+    moved, *others = (count_moved_tracks(past, tracks) for past in pasts)
     for one, count in zip(together[1:], others, strict=True):
         if count:
             notes = (*notes, f"{one.path.name}: {count} tracks changed their split: the dataset's stores share theirs")
     return moved, notes
 
 
-def relabel(store: Store, tracks: pa.Table) -> Plan:
+def plan_relabelling(store: Store, tracks: pa.Table) -> Plan:
     """The fragments that give a store's tracks the labels and splits of a track table (`DATASET_SCHEMA`).
 
     Raises:
         StoreError: a fragment is missing or damaged.
     """
     plan = Plan()
-    shards = manifest.known_shards(store)
+    shards = manifest.expected_shards(store)
     for shard, (old, _) in zip(shards, manifest.require_fragments(store, shards), strict=True):
-        new = relabelled(old, tracks)
-        if any(differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
+        new = update_labels(old, tracks)
+        if any(rows_differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
             plan.fragments[shard] = new
     return plan
 

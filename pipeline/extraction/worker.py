@@ -11,25 +11,18 @@ import numpy as np
 import pyarrow as pa
 
 from mgc.pipeline.audio import sources
-from mgc.pipeline.audio.decoding import (
-    SILENCE,
-    AudioFile,
-    Decoding,
-    Unusable,
-    inspect,
-    mixed_down,
-    open_ffmpeg,
-    open_libsndfile,
-    status,
-)
+from mgc.pipeline.audio.decoding import SILENCE_PEAK, Decoding, open_libsndfile, to_mono
+from mgc.pipeline.audio.ffmpeg import open_ffmpeg
+from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio, inspect, stat_file
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, unescape
-from mgc.pipeline.dsp.compilation import first_alone
+from mgc.pipeline.dsp.compilation import compilation_lock
 from mgc.pipeline.extraction.output import Output
-from mgc.pipeline.extraction.task import Beacon, Task
+from mgc.pipeline.extraction.task import Heartbeat, Task
 from mgc.pipeline.features import FeatureSpec
-from mgc.pipeline.features.analysis import FILTER_REACH, analyse
-from mgc.pipeline.features.variants import LONGEST_S, MB_PER_MINUTE, RATE, Keeper, Variant, blocks
-from mgc.pipeline.storage.remote import RemotePath, parse
+from mgc.pipeline.features.analysis import RESAMPLER_REACH, analyse
+from mgc.pipeline.features.variants import MAX_DURATION_S, MB_PER_MINUTE, VARIANT_SR, SampleCollector, Variant, split_blocks
+from mgc.pipeline.storage.remote import RemotePath
+from mgc.pipeline.storage.urls import parse_url
 
 #: A file of foreign bytes in which a decoder finds less audio than this holds no audio: the frames are accidents.
 ACCIDENT_S = 2.0
@@ -41,21 +34,21 @@ def extract(task: Task) -> pa.Table:
     Returns:
         One row per track: status, reason, duration_s.
     """
-    with first_alone(target.store.spec.name for target in task.targets):
+    with compilation_lock(target.store.spec.name for target in task.targets):
         _warm_up(task)
-    root = parse(task.root) or os.fsencode(task.root)
+    root = parse_url(task.root) or os.fsencode(task.root)
     outputs = [Output(target) for target in task.targets]
     results = []
     try:
-        with Beacon(task.beacon) as beacon:
+        with Heartbeat(task.heartbeat_path) as beacon:
             for row, track in enumerate(task.tracks.to_pylist()):
                 beacon.show(row)
                 for output in outputs:
-                    output.turn_to(row)
-                found = _extract_track(root, track, outputs, task.verdicts.get(row), task.max_duration)
+                    output.advance_to(row)
+                found = _extract_track(root, track, outputs, task.failures.get(row), task.max_duration)
                 results.append((found["status"], found["reason"], found["duration_s"]))
         for output in outputs:
-            output.turn_to(len(task.tracks))
+            output.advance_to(len(task.tracks))
     finally:
         for output in outputs:
             output.discard()
@@ -69,14 +62,14 @@ def _warm_up(task: Task) -> None:
     import soxr  # noqa: F401
 
     specs = {target.store.spec for target in task.targets}
-    mono = mixed_down(np.zeros((1, 2), np.float32))
+    mono = to_mono(np.zeros((1, 2), np.float32))
     for spec, rows in analyse([mono], 22050, specs):
         spec.encode(rows, np.empty(rows.shape, spec.dtype))
     for variant in task.targets[0].store.variants:
-        variant.apply(np.zeros(RATE, np.float32), "")
+        variant.apply(np.zeros(VARIANT_SR, np.float32), "")
 
 
-_Sinks = Sequence[Output | Keeper]
+_Sinks = Sequence[Output | SampleCollector]
 
 
 def _extract_track(
@@ -95,21 +88,21 @@ def _extract_track(
     """
     row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names) | dict(track)
     variants = outputs[0].store.variants if track["split"] == "training" else ()
-    keeper = Keeper()
-    sinks: list[Output | Keeper] = [*outputs, keeper] if variants else [*outputs]
+    keeper = SampleCollector()
+    sinks: list[Output | SampleCollector] = [*outputs, keeper] if variants else [*outputs]
     starts = [sink.writer.n_frames for sink in sinks]
     saturated = [0] * len(sinks)
     gaps: list[list[list[int]]] = [[] for _ in outputs]
     holding = []
     try:
         if verdict is not None:
-            row |= sources.signature(sources.status(root, unescape(track["path"])))
-            raise Unusable(verdict, _VERDICTS[verdict])
-        with sources.at_hand(root, unescape(track["path"]), row) as path:
+            row |= sources.signature(sources.stat_file(root, unescape(track["path"])))
+            raise UnusableAudio(verdict, _VERDICTS[verdict])
+        with sources.local_path(root, unescape(track["path"]), row) as path:
             decoding, saturated = _read(path, row, sinks, starts, max_duration)
         row |= {"status": "ok", "detail": "; ".join(decoding.notes()) or None}
         gaps = [_frame_gaps(decoding.gaps, decoding.sample_rate, output.spec) for output in outputs]
-    except Unusable as unusable:
+    except UnusableAudio as unusable:
         row |= _dropped(unusable)
     for output, start, count, ranges in zip(outputs, starts, saturated, gaps, strict=False):  # the keeper comes last
         kept = row
@@ -133,7 +126,7 @@ def _add_variants(
 
     Args:
         outputs: those that hold the track.
-        samples: the track at `augment.RATE`; None where it is too long to be held.
+        samples: the track at `variants.VARIANT_SR`; None where it is too long to be held.
         variants: which.
         decoding: the track's, for its gaps.
         key: see `Variant.apply`.
@@ -142,37 +135,37 @@ def _add_variants(
         made, refusal = np.empty(0, np.float32), None
         if samples is None:
             held = f"variants hold the whole track in memory, {MB_PER_MINUTE} MB a minute"
-            refusal = Unusable("too-long", f"longer than {LONGEST_S:g} s: {held}")
+            refusal = UnusableAudio("too-long", f"longer than {MAX_DURATION_S:g} s: {held}")
         else:
             try:
                 made = variant.apply(samples, key)
             except MemoryError:
-                refusal = Unusable("crashed", "making it takes more memory than there is")
+                refusal = UnusableAudio("crashed", "making it takes more memory than there is")
         fate: dict[str, Any] = {"variant": str(variant)}
         if refusal is not None:
             fate |= {"reason": refusal.reason, "detail": refusal.detail}
         else:
-            fate |= {"duration_s": len(made) / RATE}
+            fate |= {"duration_s": len(made) / VARIANT_SR}
         starts = [output.writer.n_frames for output in outputs]
         writers = {output.spec: output.writer for output in outputs}
         saturated = dict.fromkeys(writers, 0)
-        for spec, rows in analyse(blocks(made), RATE, writers if refusal is None else ()):
+        for spec, rows in analyse(split_blocks(made), VARIANT_SR, writers if refusal is None else ()):
             saturated[spec] += writers[spec].append(rows)
-        spoilt = variant.spoilt(decoding.gaps, decoding.sample_rate)
+        affected_ranges = variant.affected_ranges(decoding.gaps, decoding.sample_rate)
         for output, start in zip(outputs, starts, strict=True):
-            gaps = _frame_gaps(spoilt, RATE, output.spec) or None
+            gaps = _frame_gaps(affected_ranges, VARIANT_SR, output.spec) or None
             output.record_variant({**fate, "saturated": saturated[output.spec], "gaps": gaps}, start)
 
 
-def _dropped(unusable: Unusable) -> dict[str, Any]:
+def _dropped(unusable: UnusableAudio) -> dict[str, Any]:
     return {"status": "dropped", "reason": unusable.reason, "detail": unusable.detail or None}
 
 
-def _beyond_memory(seconds: float, spec: FeatureSpec) -> Unusable | None:
+def _beyond_memory(seconds: float, spec: FeatureSpec) -> UnusableAudio | None:
     """Why one feature cannot be made of a track that the others can be made of."""
-    if spec.longest_s is None or seconds <= spec.longest_s:
+    if spec.max_duration_s is None or seconds <= spec.max_duration_s:
         return None
-    return Unusable("too-long", f"longer than {spec.longest_s:g} s: {spec.name} holds the whole track in memory")
+    return UnusableAudio("too-long", f"longer than {spec.max_duration_s:g} s: {spec.name} holds the whole track in memory")
 
 
 def _read(
@@ -183,15 +176,15 @@ def _read(
     What is stored is of the bytes whose hash is stored: a file that changes meanwhile is read again.
 
     Raises:
-        Unusable: it holds nothing to learn from, or does not keep still.
+        UnusableAudio: it holds nothing to learn from, or does not keep still.
     """
     blank = dict(row)
-    for _ in range(sources.READINGS):
+    for _ in range(sources.READ_ATTEMPTS):
         _truncate(outputs, starts)
         row |= blank
-        row |= sources.signature(status(path))
+        row |= sources.signature(stat_file(path))
         file = inspect(path)
-        row |= sources.signature(file.found) | {"content_hash": file.content_hash}
+        row |= sources.signature(file.stat) | {"content_hash": file.content_hash}
         failure = None
         try:
             decoding, saturated = _decode(file, outputs, starts, max_duration)
@@ -203,17 +196,17 @@ def _read(
                 "channels": decoding.channels,
             }
             _require_sound(file, decoding, max_duration)
-        except Unusable as unusable:
+        except UnusableAudio as unusable:
             failure = unusable
         except MemoryError:
-            failure = Unusable("crashed", "decoding it takes more memory than there is")
+            failure = UnusableAudio("crashed", "decoding it takes more memory than there is")
         if not file.changed:
             if failure is not None:
                 raise failure
             return decoding, saturated
     # Without size and hash the next run cannot take it for one it knows.
     row |= blank
-    raise Unusable("unreadable", "it changed while it was read")
+    raise UnusableAudio("unreadable", "it changed while it was read")
 
 
 def _truncate(outputs: _Sinks, starts: list[int]) -> None:
@@ -231,18 +224,18 @@ def _decode(
     """Append the frames of one file by the decoder that gets most out of it; values that saturated, per output.
 
     Raises:
-        Unusable: no decoder opens it.
+        UnusableAudio: no decoder opens it.
     """
     first = None
     saturated = [0] * len(outputs)
-    with contextlib.suppress(Unusable):
+    with contextlib.suppress(UnusableAudio):
         first = open_libsndfile(file)
         saturated = _append(first, outputs, max_duration)
         if not first.stopped_early(file):
             return first, saturated
     try:
         second = open_ffmpeg(file)
-    except Unusable:
+    except UnusableAudio:
         if first is None or not first.n_samples:
             raise
         return first, saturated
@@ -278,26 +271,26 @@ def _limited(decoding: Decoding, max_duration: float | None) -> Iterator[np.ndar
 
 
 def _require_sound(file: AudioFile, decoding: Decoding, max_duration: float | None) -> None:
-    """Raise `Unusable` where what was decoded is nothing to learn from."""
+    """Raise `UnusableAudio` where what was decoded is nothing to learn from."""
     if not decoding.n_samples:
-        raise Unusable("no-audio", decoding.error or "no samples in it")
-    if file.foreign and decoding.mpeg and decoding.seconds < ACCIDENT_S:
-        raise Unusable("not-audio", f"{decoding.seconds:.2f} s of accidental frames in foreign bytes")
+        raise UnusableAudio("no-audio", decoding.error or "no samples in it")
+    if file.unidentified and decoding.is_mpeg and decoding.seconds < ACCIDENT_S:
+        raise UnusableAudio("not-audio", f"{decoding.seconds:.2f} s of accidental frames in foreign bytes")
     if max_duration is not None and decoding.seconds > max_duration:
-        raise Unusable("too-long", f"longer than {max_duration:g} s")
-    if decoding.peak <= SILENCE:
+        raise UnusableAudio("too-long", f"longer than {max_duration:g} s")
+    if decoding.peak <= SILENCE_PEAK:
         if decoding.gaps:
-            raise Unusable("non-finite", "no finite sample above -80 dBFS")
-        raise Unusable("silence", "no sample above -80 dBFS")
+            raise UnusableAudio("non-finite", "no finite sample above -80 dBFS")
+        raise UnusableAudio("silence", "no sample above -80 dBFS")
 
 
 def _frame_gaps(gaps: Sequence[Sequence[float]], rate: int, spec: FeatureSpec) -> list[list[int]]:
     """[first, stop) ranges of the frames that depend on bad samples at a rate, overlapping ranges joined."""
     ratio = spec.sr / rate
-    reach = FILTER_REACH if spec.sr != rate else 0
+    reach = RESAMPLER_REACH if spec.sr != rate else 0
     joined: list[list[int]] = []
     for first, stop in gaps:
-        start, end = spec.touched(first * ratio - reach, stop * ratio + reach)
+        start, end = spec.affected_frames(first * ratio - reach, stop * ratio + reach)
         start = max(0, start)
         if joined and start <= joined[-1][1]:
             joined[-1][1] = end

@@ -11,7 +11,7 @@ from mgc.pipeline.dsp.stages import Stage
 from mgc.pipeline.features.spec import FeatureSpec
 
 #: Reach of the resampler's filter, in output samples: what a bad sample can touch beyond the window of a frame.
-FILTER_REACH = 64
+RESAMPLER_REACH = 64
 
 
 def analyse(
@@ -57,7 +57,7 @@ class _Chain:
         for stage, specs in self._stages:
             for made in stage.push(block, last=last):
                 for spec in specs:
-                    yield spec, spec.rows(made)
+                    yield spec, spec.compute_frames(made)
 
 
 def _grouped(specs: Iterable[FeatureSpec], attribute: str) -> dict[Any, list[FeatureSpec]]:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mgc.pipeline.dsp.stages import NEIGHBOURS, Separated, Separator, to_db
-from mgc.pipeline.features.spectral import Linear
+from mgc.pipeline.dsp.stages import MEDIAN_REACH, HpssBatch, HpssStage, to_db
+from mgc.pipeline.features.spectral import LinearFrequency
 
 
 @dataclass(frozen=True)
-class Harmonic(Linear):
+class Harmonic(LinearFrequency):
     """What lasts, in dB: the first of `librosa.decompose.hpss(abs(librosa.stft(y)))`, with its default settings.
 
     The filters reach 15 frames and 15 bins each way, so the track need not be held: frames are made 15 frames late.
@@ -24,14 +24,14 @@ class Harmonic(Linear):
     @property
     def stage(self) -> tuple[Any, ...]:
         """Power spectra and their medians."""
-        return Separator, self.n_fft, self.hop_length
+        return HpssStage, self.n_fft, self.hop_length
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """The frames whose windows, or those of the frames that they are compared with, hold one of the samples."""
-        start, end = super().touched(first, stop)
-        return start - NEIGHBOURS, end + NEIGHBOURS
+        start, end = super().affected_frames(first, stop)
+        return start - MEDIAN_REACH, end + MEDIAN_REACH
 
-    def rows(self, separated: Separated) -> np.ndarray:
+    def compute_frames(self, separated: HpssBatch) -> np.ndarray:
         """float32 `(n, bins)`, dB."""
         return to_db(separated.harmonic())
 
@@ -42,6 +42,6 @@ class Percussive(Harmonic):
 
     name: ClassVar[str] = "percussive"
 
-    def rows(self, separated: Separated) -> np.ndarray:
+    def compute_frames(self, separated: HpssBatch) -> np.ndarray:
         """float32 `(n, bins)`, dB."""
         return to_db(separated.percussive())

@@ -29,7 +29,7 @@ class FeatureSpec:
     dtypes: ClassVar[tuple[str, ...]]
     #: Of the values, where they are stored as integers.
     units: ClassVar[str] = "dB"
-    longest_s: ClassVar[float | None] = None
+    max_duration_s: ClassVar[float | None] = None
 
     sr: int
     hop_length: int
@@ -55,7 +55,7 @@ class FeatureSpec:
         """What makes the input of `rows`: a class of `dsp.stages` and its arguments. Equal ones run once."""
         raise NotImplementedError
 
-    def rows(self, made: Any) -> np.ndarray:
+    def compute_frames(self, made: Any) -> np.ndarray:
         """Frames of this feature, float32 `(n, bins)`, from what its stage has made of the signal."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class FeatureSpec:
         """Frames per second; 0 where a track is one frame."""
         return self.sr / self.hop_length
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """The range of frames [first, stop) that depend on a range of samples at the rate of the spec."""
         raise NotImplementedError
 
@@ -106,7 +106,9 @@ class FeatureSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The spec as plain values, with its name: what `store.json` holds and `from_dict` reads."""
-        return {"feature": self.name, **dataclasses.asdict(self)}
+        package = type(self).__module__.partition(".")[0]
+        origin = {} if package == "mgc" else {"package": package}
+        return {"feature": self.name, **origin, **dataclasses.asdict(self)}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import chroma_bank, dct_basis, mel_bank
-from mgc.pipeline.dsp.stages import Framer, Power, to_db
+from mgc.pipeline.dsp.stages import StftStage, PowerBatch, to_db
 from mgc.pipeline.features.spec import FeatureSpec
 
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
@@ -47,13 +47,13 @@ class Spectral(FeatureSpec):
     @property
     def stage(self) -> tuple[Any, ...]:
         """Power spectra."""
-        return Framer, self.n_fft, self.hop_length, "float32"
+        return StftStage, self.n_fft, self.hop_length, "float32"
 
     def full_scale_db(self) -> float:
         """Level of a full-scale sine in the most sensitive bin, in dB."""
         raise NotImplementedError
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """The frames whose windows hold one of the samples."""
         reach = self.n_fft / 2
         return math.floor((first - reach) / self.hop_length), math.ceil((stop + reach) / self.hop_length) + 1
@@ -84,7 +84,7 @@ class Spectral(FeatureSpec):
 
 
 @dataclass(frozen=True)
-class Linear(Spectral):
+class LinearFrequency(Spectral):
     """A feature with one value for each frequency of the transform."""
 
     @property
@@ -98,7 +98,7 @@ class Linear(Spectral):
 
 
 @dataclass(frozen=True)
-class Stft(Linear):
+class Stft(LinearFrequency):
     """Magnitude of the STFT in dB: `librosa.amplitude_to_db(abs(librosa.stft(y)), ref=1, top_db=None)`."""
 
     name: ClassVar[str] = "stft"
@@ -106,7 +106,7 @@ class Stft(Linear):
     sr: int = 44100
     n_fft: int = 1024
 
-    def rows(self, power: Power) -> np.ndarray:
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
         """float32 `(n, bins)`, dB."""
         return to_db(power.spectrum)
 
@@ -142,7 +142,7 @@ class Mel(Spectral):
         """librosa's mel filter bank, float32 `(1 + n_fft/2, n_mels)`."""
         return mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
-    def rows(self, power: Power) -> np.ndarray:
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
         """float32 `(n, n_mels)`, dB."""
         return power.log_mel(self.sr, self.n_mels, self.fmin, self.fmax)
 
@@ -180,7 +180,7 @@ class Mfcc(Mel):
         """`n_mfcc` coefficients, the zeroth first."""
         return self.n_mfcc
 
-    def rows(self, power: Power) -> np.ndarray:
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
         """float32 `(n, n_mfcc)`: orthonormal DCT-II of the log-mel bands.
 
         It mixes the bands at the floor, where a float32 transform is decibels off, into every coefficient: up to 0.1
@@ -190,7 +190,7 @@ class Mfcc(Mel):
 
 
 @dataclass(frozen=True)
-class PowerSpectrum(Linear):
+class PowerSpectrum(LinearFrequency):
     """Power of the STFT, kept linear: `abs(librosa.stft(y)) ** 2`.
 
     In dB it would be the STFT feature again. As float32 only: full scale is 65536 where n_fft is 1024, the floor of the
@@ -204,7 +204,7 @@ class PowerSpectrum(Linear):
     n_fft: int = 1024
     dtype: str = "float32"
 
-    def rows(self, power: Power) -> np.ndarray:
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
         """float32 `(n, bins)`: the spectra as they are, which nobody may change."""
         return power.spectrum
 
@@ -238,7 +238,7 @@ class Chroma(Spectral):
         """`n_chroma` pitch classes."""
         return self.n_chroma
 
-    def rows(self, power: Power) -> np.ndarray:
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
         """float32 `(n, n_chroma)`, in [0, 1]."""
         energy = power.spectrum @ chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
         largest = energy.max(axis=1, keepdims=True)

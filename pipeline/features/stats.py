@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mgc.pipeline.dsp.stages import Track
+from mgc.pipeline.dsp.stages import WholeTrackStage
 from mgc.pipeline.features.spec import FeatureSpec
 
 #: Rows of each feature, in the order of FMA's `features.csv`.
@@ -61,7 +61,7 @@ class Stats(FeatureSpec):
     #: 44100 Hz, beyond what a short track takes (measured: 44 to 56). The longest track takes a worker to about 1 GB,
     #: and a minute of processor time, a fifth of what a file may take.
     mb_per_minute: ClassVar[float] = 60.0
-    longest_s: ClassVar[float | None] = 900.0
+    max_duration_s: ClassVar[float | None] = 900.0
 
     sr: int = 44100
     dtype: str = "float32"
@@ -98,17 +98,17 @@ class Stats(FeatureSpec):
         """0: a track is one frame, whatever its length."""
         return 0.0
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """The only frame depends on every sample."""
         return 0, 1
 
     @property
     def stage(self) -> tuple[Any, ...]:
         """The whole track."""
-        assert self.longest_s is not None
-        return Track, math.ceil(self.longest_s * self.sr) + 1
+        assert self.max_duration_s is not None
+        return WholeTrackStage, math.ceil(self.max_duration_s * self.sr) + 1
 
-    def rows(self, samples: np.ndarray) -> np.ndarray:
+    def compute_frames(self, samples: np.ndarray) -> np.ndarray:
         """float32 `(1, 518)`."""
         if not len(samples):
             samples = np.zeros(1, np.float32)

@@ -15,20 +15,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mgc.pipeline.dsp.stages import Track
+from mgc.pipeline.dsp.stages import WholeTrackStage
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import FeatureSpec
-from mgc.pipeline.features.analysis import FILTER_REACH
+from mgc.pipeline.features.analysis import RESAMPLER_REACH
 
 #: Sample rate in Hz at which variants are made: that of most music.
-RATE = 44100
+VARIANT_SR = 44100
 #: The samples of a track and the spectra of a variant are held in memory: so many MB for each minute, beyond the 400 MB
 #: that a worker takes (measured: 204). The longest track takes it to about 1.5 GB.
 MB_PER_MINUTE = 210
 #: Seconds of the longest track that variants are made of. At half the speed it is still short enough for every feature.
-LONGEST_S = 300.0
+MAX_DURATION_S = 300.0
 #: Signal-to-noise ratio in dB where `noise` says nothing else.
-SNR_DB = 20.0
+DEFAULT_SNR_DB = 20.0
 
 #: Samples that a vocoder's windows (librosa: 2048) reach beyond a sample, twice over: it resamples, too.
 _VOCODER_REACH = 4096
@@ -69,10 +69,10 @@ class Variant:
         """
         raise NotImplementedError
 
-    def spoilt(self, gaps: Sequence[Sequence[float]], rate: int) -> list[list[float]]:
+    def affected_ranges(self, gaps: Sequence[Sequence[float]], rate: int) -> list[list[float]]:
         """[first, stop) sample ranges of the variant that depend on ranges of the file, which is at `rate`."""
-        ratio = RATE / rate
-        reach = self.reach + (FILTER_REACH if rate != RATE else 0)
+        ratio = VARIANT_SR / rate
+        reach = self.reach + (RESAMPLER_REACH if rate != VARIANT_SR else 0)
         return [[(start * ratio - reach) / self.speed, (stop * ratio + reach) / self.speed] for start, stop in gaps]
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class Pitch(Variant):
         import librosa
 
         with _short_signals():
-            return librosa.effects.pitch_shift(samples, sr=RATE, n_steps=self.amount, res_type="soxr_hq")
+            return librosa.effects.pitch_shift(samples, sr=VARIANT_SR, n_steps=self.amount, res_type="soxr_hq")
 
     def __str__(self) -> str:
         return f"{self.name}:{self.amount:+g}"
@@ -173,7 +173,7 @@ def _parse_one(text: str) -> Variant:
     if kind is None:
         raise SpecError(f"--augment: unknown variant {text!r}", f"choose from {', '.join(_KINDS)}; {_EXAMPLE}")
     if kind is Noise and not colon:
-        return Noise(SNR_DB)
+        return Noise(DEFAULT_SNR_DB)
     try:
         # As it is written again: what six digits do not tell apart is one variant.
         amount = float(f"{float(value):g}")
@@ -191,7 +191,7 @@ def variants_digest(variants: Sequence[Variant]) -> str:
     return hashlib.sha256(",".join(map(str, variants)).encode()).hexdigest()[:6]
 
 
-def relative_volume(variants: Sequence[Variant]) -> float:
+def frame_multiplier(variants: Sequence[Variant]) -> float:
     """How many times as many frames a track has with its variants."""
     return 1 + sum(1 / variant.speed for variant in variants)
 
@@ -205,23 +205,23 @@ class Signal(FeatureSpec):
 
     name: ClassVar[str] = "signal"
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
-    longest_s: ClassVar[float | None] = LONGEST_S
+    max_duration_s: ClassVar[float | None] = MAX_DURATION_S
 
-    sr: int = RATE
+    sr: int = VARIANT_SR
     hop_length: int = 1
     dtype: str = "float32"
 
     @property
     def stage(self) -> tuple[Any, ...]:
         """The whole track, where it can be held."""
-        return Track, math.ceil(LONGEST_S * RATE) + 1
+        return WholeTrackStage, math.ceil(MAX_DURATION_S * VARIANT_SR) + 1
 
-    def rows(self, samples: np.ndarray) -> np.ndarray:
+    def compute_frames(self, samples: np.ndarray) -> np.ndarray:
         """The samples, float32 `(n,)`."""
         return samples
 
 
-class Keeper:
+class SampleCollector:
     """Keeps the samples of the track that is being decoded, in the place of an output that writes a shard.
 
     Attributes:
@@ -234,7 +234,7 @@ class Keeper:
         self.n_frames = 0
 
     @property
-    def writer(self) -> Keeper:
+    def writer(self) -> SampleCollector:
         """Itself."""
         return self
 
@@ -248,7 +248,7 @@ class Keeper:
         self.samples = None
 
 
-def blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
+def split_blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
     """Samples in pieces that stay in a processor's cache while they are analysed."""
     return (samples[first : first + _BLOCK] for first in range(0, len(samples), _BLOCK))
 

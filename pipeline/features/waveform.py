@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mgc.pipeline.dsp.stages import Cutter
+from mgc.pipeline.dsp.stages import FramingStage
 from mgc.pipeline.features.spec import FeatureSpec
 
 _FULL_SCALE = 32768
@@ -49,13 +49,13 @@ class Waveform(FeatureSpec):
     @property
     def stage(self) -> tuple[Any, ...]:
         """Blocks of samples."""
-        return Cutter, self.hop_length
+        return FramingStage, self.hop_length
 
-    def rows(self, blocks: np.ndarray) -> np.ndarray:
+    def compute_frames(self, blocks: np.ndarray) -> np.ndarray:
         """float32 `(n, hop_length)`: the samples as they are."""
         return blocks
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """The frames that hold one of the samples."""
         return math.floor(first / self.hop_length), math.ceil(stop / self.hop_length)
 

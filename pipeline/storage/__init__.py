@@ -1,1 +1,1 @@
-"""Files written atomically, objects at URLs, and one writer at a time."""
+"""Storage: atomic files, Parquet tables, objects at URLs, and locks for stores at URLs."""

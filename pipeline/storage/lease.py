@@ -1,7 +1,7 @@
-"""One writer at a time on an object store: an object that names its holder, and expires unless the holder renews it.
+"""Lease: a lock on an object store. An object names its holder, and expires unless the holder renews it.
 
-Neither filelock (its locks are files on a mounted drive), nor Dask (they live in a scheduler, and two writers may have
-two), nor fsspec has such a lock.
+Other locks do not fit: filelock's are files on a mounted drive, Dask's live in one scheduler, while two writers may
+have two, and fsspec has none.
 """
 
 from __future__ import annotations
@@ -20,50 +20,53 @@ from typing import Any
 
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.storage.remote import RemotePath
-from mgc.pipeline.storage.servers import attempt
+from mgc.pipeline.storage.servers import with_retries
 
-#: Seconds until a lock expires that is not renewed, and between renewals. Clocks may differ by less than the first.
+#: Seconds until a lease expires that is not renewed. The clocks of two writers may differ by less than this.
 EXPIRY_S = 180
+#: Seconds between renewals.
 RENEWAL_S = 30
 
 
 class Lease:
-    """A lock object, held: its holder renews it from a thread until `free`.
+    """An acquired lease; a thread renews it until `release`.
 
-    Making it is a conditional PUT (`If-None-Match: *`); renewing it, and taking over one that has expired, a PUT on
-    condition that the object is still the one that was read (`If-Match`). Of several writers one succeeds. On `gs` both
-    conditions are `ifGenerationMatch`, with 0 or the generation that was read.
+    A lease is created by a conditional PUT (`If-None-Match: *`), and renewed, or taken over once it has expired, by a
+    PUT on condition that the object has not changed since it was read (`If-Match`): only one of several writers
+    succeeds. On `gs`, both conditions are `ifGenerationMatch`, with 0 or the generation that was read.
 
     Args:
-        path: the object.
-        what: what it guards, for messages.
+        path: the lock object.
+        resource: name of the locked store, for messages.
 
     Raises:
-        StoreError: another process holds it.
-        OSError: the store cannot be written, or knows no conditional PUT.
+        StoreError: another process holds the lease.
+        OSError: the object cannot be written, or the server has no conditional PUT.
     """
 
-    def __init__(self, path: RemotePath, what: str) -> None:
-        self._path, self._what = path, what
+    def __init__(self, path: RemotePath, resource: str) -> None:
+        self._path, self._resource = path, resource
         self._token = uuid.uuid4().hex
-        self._lost = ""
-        self._freed = threading.Event()
+        self._loss = ""  # reason for the loss of the lease, once it is lost
+        self._released = threading.Event()
         self._valid_until = self._acquire()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
-    def require(self) -> None:
-        """Raise `StoreError` where the lock was lost: this process was stopped, or cut off, for too long."""
-        if self._lost or time.time() > self._valid_until:
-            who = self._lost or "nobody renewed it, and it expired"
-            raise StoreError(f"{self._what}: its lock was lost ({who})", "run the same command again: it continues")
+    def require_valid(self) -> None:
+        """Raise `StoreError` if the lease was lost, as when this process was stopped or cut off for too long."""
+        if self._loss or time.time() > self._valid_until:
+            reason = self._loss or "nobody renewed it, and it expired"
+            raise StoreError(
+                f"{self._resource}: its lock was lost ({reason})", "run the same command again: it continues"
+            )
 
-    def free(self) -> None:
-        """Remove the object, if it is still ours."""
-        self._freed.set()
+    def release(self) -> None:
+        """Stop renewing, and remove the lock object unless another process has taken it over."""
+        self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError):
-            if not self._lost and json.loads(self._path.read_bytes()).get("token") == self._token:
+            if not self._loss and json.loads(self._path.read_bytes()).get("token") == self._token:
                 self._path.unlink(missing_ok=True)
 
     def _body(self, expires: float) -> bytes:
@@ -76,7 +79,12 @@ class Lease:
         return (json.dumps(body, indent=2) + "\n").encode()
 
     def _acquire(self) -> float:
-        for _ in range(3):  # it may be freed, or taken over, between two requests
+        """Write the lock object and return its expiry time.
+
+        Raises:
+            StoreError: another process holds the lease.
+        """
+        for _ in range(3):  # another process may release it, or take it over, between two requests
             expires = time.time() + EXPIRY_S
             try:
                 self._path.create(self._body(expires))
@@ -84,83 +92,89 @@ class Lease:
             except FileExistsError:
                 pass
             with contextlib.suppress(FileNotFoundError, FileExistsError):
-                etag, held = self._read()
-                if held.get("token") == self._token:  # an answer was lost, and the request made again
-                    return float(held["expires"])
-                if time.time() < float(held["expires"]):
+                etag, lock = self._read()
+                if lock.get("token") == self._token:  # the answer to the first attempt of `create` was lost
+                    return float(lock["expires"])
+                if time.time() < float(lock["expires"]):
                     raise StoreError(
-                        f"{self._what}: {held['holder']} is writing to it",
-                        f"wait for it to end; what was killed holds its lock until {held['until']}",
+                        f"{self._resource}: {lock['holder']} is writing to it",
+                        f"wait for it to end; if it was killed, its lock expires at {lock['until']}",
                     )
                 expires = time.time() + EXPIRY_S
                 _replace(self._path, self._body(expires), etag)
                 return expires
-        raise StoreError(f"{self._what}: other processes are writing to it", "wait for them to end")
+        raise StoreError(f"{self._resource}: other processes are writing to it", "wait for them to end")
 
     def _read(self) -> tuple[str, dict[str, Any]]:
-        """The object's ETag, and what it says: what was written between the two requests fails the condition later."""
+        """Read the lock object: its ETag and its content.
+
+        Two requests: if the object changes in between, a replacement on condition of the ETag fails.
+        """
         etag = _etag(self._path)
         try:
-            held = json.loads(self._path.read_bytes())
-            return etag, {"holder": str(held["holder"]), "token": held["token"],
-                          "expires": float(held["expires"]), "until": str(held["until"])}  # fmt: skip
+            lock = json.loads(self._path.read_bytes())
+            return etag, {"holder": str(lock["holder"]), "token": lock["token"],
+                          "expires": float(lock["expires"]), "until": str(lock["until"])}  # fmt: skip
         except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{self._path}: no lock of mgc's", "delete this object if nobody is writing") from None
+            raise StoreError(
+                f"{self._path}: not a lock that mgc wrote", "delete this object if no process is writing to the store"
+            ) from None
 
     def _renew(self) -> None:
-        while not self._freed.wait(RENEWAL_S):
+        """Renew the lease every `RENEWAL_S` seconds until it is released or lost."""
+        while not self._released.wait(RENEWAL_S):
             expires = time.time() + EXPIRY_S
             try:
-                etag, held = self._read()
-                if held["token"] != self._token:
-                    self._lost = f"{held['holder']} holds it now"
+                etag, lock = self._read()
+                if lock["token"] != self._token:
+                    self._loss = f"{lock['holder']} holds it now"
                     return
                 _replace(self._path, self._body(expires), etag)
                 self._valid_until = expires
             except (FileNotFoundError, StoreError):
-                self._lost = "somebody removed it"
+                self._loss = "somebody removed it"
                 return
             except OSError:
-                # The network may come back before it expires. And where the condition failed, perhaps it did so for a
-                # request that was made twice: the next reading tells whose lock it is.
+                # The network may come back before the lease expires. A failed condition may be due to a request that
+                # was sent twice: the next read shows who holds the lease.
                 continue
 
 
 @contextlib.contextmanager
-def held(path: RemotePath, what: str) -> Iterator[Lease]:
-    """A lock on `what` until the context ends."""
-    lease = Lease(path, what)
+def hold(path: RemotePath, resource: str) -> Iterator[Lease]:
+    """Hold a lease until the context ends; arguments and exceptions as for `Lease`."""
+    lease = Lease(path, resource)
     try:
         yield lease
     finally:
-        lease.free()
+        lease.release()
 
 
 def _etag(path: RemotePath) -> str:
-    """What the server calls this state of the object: its ETag, on `gs` its generation."""
-    info = attempt(path.url, lambda system, name: system.info(name))
+    """The server's identifier for the object's current content: its ETag, on `gs` its generation."""
+    info = with_retries(path.url, lambda system, name: system.info(name))
     return str(info.get("generation") or info.get("ETag") or info.get("etag") or "")
 
 
 def _replace(path: RemotePath, data: bytes, etag: str) -> None:
-    """Put an object in place of the one in a state.
+    """Write an object on condition that its current ETag is `etag`.
 
     Raises:
-        FileExistsError: it is another one by now, or none.
+        FileExistsError: the object has changed, or was removed.
     """
-    if path.protocol not in _PUTS:  # in memory, of one process
+    if path.protocol not in _CONDITIONAL_PUTS:  # memory: one process only
         if _etag(path) != etag:
-            raise FileExistsError(errno.EEXIST, "another object by now", path.url)
+            raise FileExistsError(errno.EEXIST, "the object has changed", path.url)
         path.write_bytes(data)
         return
 
     def put(system: Any, name: str) -> None:
         try:
-            _PUTS[path.protocol](system, name, data, etag)
+            _CONDITIONAL_PUTS[path.protocol](system, name, data, etag)
         except FileNotFoundError:
-            raise FileExistsError(errno.EEXIST, "none by now", path.url) from None
+            raise FileExistsError(errno.EEXIST, "the object was removed", path.url) from None
 
-    attempt(path.url, put)
+    with_retries(path.url, put)
 
 
 def _put_s3(system: Any, name: str, data: bytes, etag: str) -> None:
@@ -173,4 +187,4 @@ def _put_gs(system: Any, name: str, data: bytes, generation: str) -> None:
     system.call("POST", url, uploadType="media", name=key, ifGenerationMatch=generation, data=data)
 
 
-_PUTS = {"s3": _put_s3, "gs": _put_gs}
+_CONDITIONAL_PUTS = {"s3": _put_s3, "gs": _put_gs}

@@ -1,4 +1,4 @@
-"""Copies of shards that lie at a URL, for readers on this machine: shards are read whole, and in every epoch again."""
+"""Local cache of shards from stores at URLs, so that only the first epoch downloads them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mgc.pipeline.storage import files
-from mgc.pipeline.storage.remote import AT_ONCE, RemotePath
+from mgc.pipeline.storage.concurrency import MAX_CONCURRENT_REQUESTS
+from mgc.pipeline.storage.remote import RemotePath
 
-#: Bytes of copies that are kept, in the system's folder for temporary files ($TMPDIR), until the process ends.
-KEPT_BYTES = 4_000_000_000
-#: Copies that are kept however large they are: they may be in use.
-IN_USE = 8
+#: Size limit of the cache in bytes. It lies in the system's temporary directory ($TMPDIR) until the process ends.
+MAX_BYTES = 4_000_000_000
+#: Number of most recently used shards that stay in the cache whatever their size: readers may have them open.
+MIN_SHARDS = 8
 
 
-class Copies:
-    """The shards that were read last."""
+class ShardCache:
+    """Least-recently-used cache of shards on the local disk. Its methods may be called from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,11 +30,14 @@ class Copies:
         self._root: tempfile.TemporaryDirectory | None = None
 
     def get(self, folder: RemotePath, shard_files: dict[str, list]) -> Path:
-        """A folder with copies of some objects below `folder`, as far as they are there.
+        """Return a local directory with the files of a shard; download those that the cache does not hold.
+
+        Files that the server does not have are missing from the directory, too: the reader reports them.
 
         Args:
-            folder: of the shards.
-            shard_files: `{file: [size, digest]}` of one shard; others by the same names get another copy.
+            folder: URL of the store's `shards` folder.
+            shard_files: `{file: [size, digest]}` of one shard. The sizes and digests are part of the cache key, so a
+                shard that was written anew is downloaded anew.
 
         Raises:
             OSError: an object cannot be read.
@@ -43,23 +47,35 @@ class Copies:
                 self._root = tempfile.TemporaryDirectory(prefix="mgc-shards-", ignore_cleanup_errors=True)
             copy = Path(self._root.name) / files.digest(json.dumps([folder.url, shard_files]).encode())
             if copy not in self._sizes:
-                self._fetch(folder, shard_files, copy)
+                self._download(folder, shard_files, copy)
                 self._sizes[copy] = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
             self._sizes.move_to_end(copy)
-            while sum(self._sizes.values()) > KEPT_BYTES and len(self._sizes) > IN_USE:
+            while sum(self._sizes.values()) > MAX_BYTES and len(self._sizes) > MIN_SHARDS:
                 shutil.rmtree(self._sizes.popitem(last=False)[0], ignore_errors=True)
             return copy
 
-    def _fetch(self, folder: RemotePath, shard_files: dict[str, list], copy: Path) -> None:
-        shutil.rmtree(copy, ignore_errors=True)  # of a call that failed
+    def _download(self, folder: RemotePath, shard_files: dict[str, list], copy: Path) -> None:
+        shutil.rmtree(copy, ignore_errors=True)  # left by a download that failed
 
-        def fetch(name: str) -> None:
+        def download(name: str) -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # the reader says so
-                (folder / name).fetch(copy / name)
+            with contextlib.suppress(FileNotFoundError):  # the reader reports the missing file
+                (folder / name).download(copy / name)
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(fetch, shard_files))
+        with ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS) as threads:
+            list(threads.map(download, shard_files))
 
 
-COPIES = Copies()
+_CACHE = ShardCache()
+
+
+def local_copy(folder: RemotePath, shard_files: dict[str, list]) -> Path:
+    """Return a local directory with the files of a shard, from the cache of this process; see `ShardCache.get`.
+
+    Raises:
+        MgcError: the server cannot be reached, or denies access.
+    """
+    try:
+        return _CACHE.get(folder, shard_files)
+    except OSError as error:
+        raise files.explain_server_error(error) from error

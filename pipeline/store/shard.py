@@ -1,6 +1,7 @@
-"""One shard on disk: a Zarr v3 group with one array `(frame, bin)` of the frames of a few dozen tracks.
+"""Shard files: a Zarr v3 group with one array `(frame, bin)` that holds the frames of a few dozen tracks.
 
-Any Zarr reader can open it; CF attributes (`scale_factor`, `add_offset`) let xarray show dB by itself.
+Any Zarr reader can open a shard. xarray converts stored integers to dB by the CF attributes `scale_factor` and
+`add_offset`.
 """
 
 from __future__ import annotations
@@ -22,60 +23,59 @@ import zarrs  # noqa: F401  registers the Rust codec pipeline
 
 from mgc.pipeline.features import FeatureSpec, Stats
 
-#: Raw bytes of one data file at most. A long track is appended file by file, so memory stays bounded.
+#: Size limit of one data file in bytes before compression. Frames are written file by file, which bounds the memory.
 DATA_FILE_BYTES = 32_000_000
-#: A 30 s clip, the unit of the field, fills about one inner chunk: partial reads decode little else.
+#: Seconds of audio in an inner chunk, at most. Most datasets consist of 30 s clips, so reading one decodes little else.
 CHUNK_SECONDS = 30
-#: Frames of an inner chunk where a track is one frame.
+#: Frames in an inner chunk of a feature with one frame per track.
 CHUNK_TRACKS = 64
 
-# zarrs writes inner chunks in the order its threads finish them: one thread, or bytes differ from run to run.
+# zarrs writes inner chunks in the order in which its threads finish. With more than one, bytes differ between runs.
 _WRITE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 _READ = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
-_NO_CHUNK = 2**64 - 1  # in the index of a data file: nothing was written
+_NO_CHUNK = 2**64 - 1  # size of a chunk that was never written, in the index of a data file
 
 
 def chunk_frames(spec: FeatureSpec) -> int:
-    """Frames of an inner chunk: the power of two below 30 seconds."""
+    """Return the number of frames in an inner chunk: the largest power of two within `CHUNK_SECONDS`."""
     if not spec.frame_rate:
         return CHUNK_TRACKS
     return 2 ** int(math.log2(max(1.0, CHUNK_SECONDS * spec.frame_rate)))
 
 
 def data_file_frames(spec: FeatureSpec) -> int:
-    """Frames of a data file: as many inner chunks as fit in 32 MB."""
+    """Return the number of frames in a data file: as many inner chunks as fit in `DATA_FILE_BYTES`, at least one."""
     chunk = chunk_frames(spec)
     return chunk * max(1, DATA_FILE_BYTES // (chunk * spec.bins * np.dtype(spec.dtype).itemsize))
 
 
 class DamagedFrames(Exception):
-    """Stored frames that are not those that were written.
+    """A checksum of a data file does not match.
 
     Attributes:
-        what: what is wrong with them, and in which file.
-        first: the first frame that may be damaged.
-        stop: the one behind the last.
+        first: first frame that may be damaged.
+        stop: end (exclusive) of the frames that may be damaged.
     """
 
-    def __init__(self, what: str, first: int, stop: int) -> None:
-        self.what, self.first, self.stop = what, first, stop
-        super().__init__(what)
+    def __init__(self, problem: str, first: int, stop: int) -> None:
+        self.first, self.stop = first, stop
+        super().__init__(problem)
 
 
 class ShardWriter:
-    """Appends frames to a new shard. Holds one data file of frames in memory, whatever the length of the tracks.
+    """Appends frames to a new shard. Memory holds one data file of frames, whatever the length of the tracks.
 
     Args:
-        folder: where the group goes; must not exist.
-        spec: the feature the frames are of.
+        folder: directory of the Zarr group; must not exist.
+        spec: feature that the frames belong to; decides the dtype and the number of bins.
     """
 
     def __init__(self, folder: Path, spec: FeatureSpec) -> None:
         self._spec = spec
         self._capacity = data_file_frames(spec)
         self._buffer = np.empty((self._capacity, spec.bins), spec.dtype)
-        self._written = 0  # frames in finished data files
-        self._held = 0  # frames in the buffer
+        self._n_written = 0  # frames in finished data files
+        self._n_buffered = 0  # frames in the buffer
         with zarr.config.set(_WRITE):
             group = zarr.create_group(str(folder), zarr_format=3)
             self._array = group.create_array(
@@ -84,7 +84,7 @@ class ShardWriter:
                 dtype=spec.dtype,
                 chunks=(chunk_frames(spec), spec.bins),
                 shards=(self._capacity, spec.bins),
-                # CRC32C per inner chunk, checked on every read.
+                # The CRC32C of each inner chunk is checked on every read.
                 compressors=[
                     zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle=zarr.codecs.BloscShuffle.bitshuffle),
                     zarr.codecs.Crc32cCodec(),
@@ -96,42 +96,49 @@ class ShardWriter:
 
     @property
     def n_frames(self) -> int:
-        """Frames appended so far."""
-        return self._written + self._held
+        """Number of frames appended so far."""
+        return self._n_written + self._n_buffered
 
     def append(self, rows: np.ndarray) -> int:
-        """Append float32 frames `(n, bins)`; how many of their values were outside the range of the stored dtype."""
+        """Encode frames to the stored dtype and append them.
+
+        Args:
+            rows: frames, float32, `(n, bins)`.
+
+        Returns:
+            Number of values that were clipped to the range of the stored dtype.
+        """
         saturated = 0
         while len(rows):
-            taken = rows[: self._capacity - self._held]
-            saturated += self._spec.encode(taken, self._buffer[self._held : self._held + len(taken)])
-            self._held += len(taken)
-            rows = rows[len(taken) :]
-            if self._held == self._capacity:
+            batch = rows[: self._capacity - self._n_buffered]
+            saturated += self._spec.encode(batch, self._buffer[self._n_buffered : self._n_buffered + len(batch)])
+            self._n_buffered += len(batch)
+            rows = rows[len(batch) :]
+            if self._n_buffered == self._capacity:
                 self._flush()
         return saturated
 
     def truncate(self, n_frames: int) -> None:
-        """Forget all frames from `n_frames` on: a decoder gave up and another one starts the track afresh."""
-        first, held = divmod(n_frames, self._capacity)
+        """Keep the first `n_frames` frames and remove the others, such as those of a track that is decoded again."""
+        first, buffered = divmod(n_frames, self._capacity)
         first *= self._capacity
-        if first < self._written:
-            self._buffer[:held] = self._array[first : first + held]
-            self._written = first
+        if first < self._n_written:
+            self._buffer[:buffered] = self._array[first : first + buffered]
+            self._n_written = first
             self._resize(first)
-        self._held = held
+        self._n_buffered = buffered
 
     def close(self) -> None:
-        """Write what is left; the shard is complete."""
-        if self._held:
+        """Write the frames that are still in the buffer. The shard is complete then."""
+        if self._n_buffered:
             self._flush()
 
     def _flush(self) -> None:
-        end = self._written + self._held
+        end = self._n_written + self._n_buffered
         self._resize(end)
         with zarr.config.set(_WRITE), _operating_system_errors():
-            self._array[self._written : end] = self._buffer[: self._held]
-        self._written, self._held = end, 0
+            self._array[self._n_written : end] = self._buffer[: self._n_buffered]
+        self._n_written, self._n_buffered = end, 0
 
     def _resize(self, n_frames: int) -> None:
         with zarr.config.set(_WRITE):
@@ -139,11 +146,21 @@ class ShardWriter:
 
 
 def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | None = None) -> np.ndarray:
-    """Stored frames `[first, stop)` of a shard, in the stored dtype, `(n, bins)`; each chunk's CRC32C is checked.
+    """Read frames `[first, stop)` of a shard and check the CRC32C of each inner chunk.
+
+    Args:
+        folder: directory of the Zarr group.
+        spec: feature of the store.
+        first: first frame.
+        stop: end (exclusive); None, or a number beyond the last frame, reads to the end.
+
+    Returns:
+        Frames in the stored dtype, `(n, bins)`.
 
     Raises:
         DamagedFrames: a checksum does not match.
-        Exception: whatever zarr raises where the shard is damaged; `Store.read` names shard, tracks and remedy.
+        Exception: zarr and zarrs raise errors of any type for damaged files. `Store.read` turns them into a
+            `StoreError` that names the shard, its tracks and the remedy.
     """
     with zarr.config.set(_READ):
         array = zarr.open_array(str(folder / spec.name), mode="r")
@@ -153,39 +170,43 @@ def read_frames(folder: Path, spec: FeatureSpec, first: int = 0, stop: int | Non
 
 
 def _check_chunks(folder: Path, array: zarr.Array, first: int, stop: int) -> None:
-    """Hold the inner chunks of frames `[first, stop)` against their CRC32C.
+    """Check the CRC32C of the inner chunks that hold frames `[first, stop)`.
 
-    zarrs does so only where it decodes a data file from end to end; the last one of a shard it never does. Elsewhere it
-    returned other frames without a word for 298 of 301 bits flipped. This costs a tenth of the reading.
+    zarrs checks them only if it decodes a data file from end to end, which it never does with the last file of a shard.
+    Elsewhere it returned wrong frames without an error for 298 of 301 flipped bits. The check takes a tenth of the time
+    of reading.
 
     Raises:
-        DamagedFrames: one does not match.
+        DamagedFrames: a checksum does not match.
     """
     assert array.shards is not None
     chunk, per_file = array.chunks[0], array.shards[0] // array.chunks[0]
     chunks = range(first // chunk, -(-stop // chunk))
-    for number, mine in itertools.groupby(chunks, key=lambda chunk: chunk // per_file):
-        path = folder / "c" / str(number) / "0"
-        if not path.exists():  # zarr writes no chunks of nothing but zeros
+    for file_number, group in itertools.groupby(chunks, key=lambda chunk: chunk // per_file):
+        path = folder / "c" / str(file_number) / "0"
+        if not path.exists():  # zarr writes no file for chunks that hold only zeros
             continue
-        held = list(mine)
+        file_chunks = list(group)
         with path.open("rb") as file:
+            # The index at the end: offset and size of each inner chunk, uint64 each, and a CRC32C.
             size = 16 * per_file + 4
-            index = _checked(file, path.stat().st_size - size, size)
+            index = _read_checked(file, path.stat().st_size - size, size)
             if index is None:
                 raise DamagedFrames(
-                    f"{path}: the checksum of its index does not match", held[0] * chunk, (held[-1] + 1) * chunk
+                    f"{path}: the checksum of its index does not match",
+                    file_chunks[0] * chunk,
+                    (file_chunks[-1] + 1) * chunk,
                 )
             entries = np.frombuffer(index, "<u8").reshape(-1, 2)
-            for chunk_number in held:
-                offset, size = map(int, entries[chunk_number % per_file])
-                if size != _NO_CHUNK and _checked(file, offset, size) is None:
-                    damage = f"{path}: a checksum does not match"
-                    raise DamagedFrames(damage, chunk_number * chunk, (chunk_number + 1) * chunk)
+            for number in file_chunks:
+                offset, size = map(int, entries[number % per_file])
+                if size != _NO_CHUNK and _read_checked(file, offset, size) is None:
+                    problem = f"{path}: a checksum does not match"
+                    raise DamagedFrames(problem, number * chunk, (number + 1) * chunk)
 
 
-def _checked(file: BinaryIO, offset: int, size: int) -> bytes | None:
-    """Bytes of a file without the CRC32C at their end; None where it does not match."""
+def _read_checked(file: BinaryIO, offset: int, size: int) -> bytes | None:
+    """Read `size` bytes whose last four are a CRC32C. Return the others, or None if it does not match them."""
     file.seek(max(0, offset))
     data = file.read(size - 4)
     return data if google_crc32c.value(data) == int.from_bytes(file.read(4), "little") else None
@@ -193,7 +214,7 @@ def _checked(file: BinaryIO, offset: int, size: int) -> bytes | None:
 
 @contextlib.contextmanager
 def _operating_system_errors() -> Iterator[None]:
-    """zarrs reports a full disk as a RuntimeError that ends in the error's number; make it an OSError again."""
+    """Turn the RuntimeError that zarrs raises on a full disk, whose text ends in the error number, into an OSError."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What is in a store, as plain values for `--json` and as text for people."""
+"""Summary of a store: counts of tracks, slices, genres and bytes, as a dict for `--json` and as text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
-#: Dropped tracks shown by name; `--json` and the manifest have them all.
-SHOWN = 8
+#: Number of dropped tracks that the text lists; `--json` and the manifest list all of them.
+MAX_LISTED = 8
 
-#: Of the manifest, what a summary looks at.
+#: Manifest columns that a summary reads.
 _COLUMNS = [
     "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated", "variants",
 ]  # fmt: skip
 
 
 def summarise(store: Store) -> dict[str, Any]:
-    """Counts of tracks, slices, genres and bytes.
+    """Count the tracks, slices, genres and bytes of a store.
+
+    Returns:
+        Values that `json.dumps` accepts; `mgc info --json` prints them. `bytes` is the size of all shards, `seconds`
+        the decoded audio of the tracks in use, `saturated` the number of stored values that were clipped to the range
+        of the dtype, `rescued` the number of damaged tracks that are in use nevertheless.
 
     Raises:
         StoreError: the store is unfinished or damaged.
@@ -34,10 +39,10 @@ def summarise(store: Store) -> dict[str, Any]:
     ok = tracks.filter(pc.equal(tracks["status"], "ok"))
     dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
     slices_by_split: Counter[str] = Counter()
-    of_variants: Counter[str] = Counter()
+    slices_by_variant: Counter[str] = Counter()
     for slices in store.read_slices(map(int, store.shard_files()), ["split", "variant"]):
         slices_by_split += _count(slices["split"].filter(pc.is_null(slices["variant"])))
-        of_variants += _count(slices["variant"].drop_null())
+        slices_by_variant += _count(slices["variant"].drop_null())
     by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
     return {
         "store": str(store.path),
@@ -54,7 +59,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "slices": slices_by_split.total(),
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
-        "variants": _variants(store, ok, of_variants),
+        "variants": _variants(store, ok, slices_by_variant),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
         "versions": store.versions,
@@ -62,20 +67,27 @@ def summarise(store: Store) -> dict[str, Any]:
 
 
 def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dict[str, Any]]:
-    """What became of each variant of the training tracks in use: tracks that have it, slices, and why others do not.
+    """Count, for each augmentation variant, the tracks and slices that have it and the reasons why others do not.
 
-    `absent` are tracks that came to the training split after they were decoded.
+    Args:
+        store: the store.
+        ok: manifest rows of the tracks in use, with the columns `split` and `variants`.
+        slices: number of slices by variant.
+
+    Returns:
+        `{variant: {tracks, slices, dropped: {reason: count}, absent}}` of the training tracks. `absent` counts the
+        tracks that joined the training split after they were decoded.
     """
     training = ok["variants"].filter(pc.equal(ok["split"], "training")).combine_chunks()
-    made = pc.list_flatten(training)
-    name, reason = pc.struct_field(made, "variant"), pc.struct_field(made, "reason")
+    records = pc.list_flatten(training)
+    name, reason = pc.struct_field(records, "variant"), pc.struct_field(records, "reason")
     present = Counter(name.filter(pc.is_null(reason)).to_pylist())
     dropped = Counter(zip(name.to_pylist(), reason.to_pylist(), strict=True))
     return {
         text: {
             "tracks": present[text],
             "slices": slices[text],
-            "dropped": {why: n for (which, why), n in sorted(dropped.items(), key=str) if which == text and why},
+            "dropped": {why: n for (variant, why), n in sorted(dropped.items(), key=str) if variant == text and why},
             "absent": training.null_count,
         }
         for text in map(str, store.variants)
@@ -83,12 +95,17 @@ def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dic
 
 
 def _count(column: pa.ChunkedArray) -> Counter[str]:
-    """How often each value occurs."""
+    """Count how often each value of a column occurs."""
     return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
 
 
 def render(report: dict[str, Any], store: Store) -> str:
-    """The summary as text."""
+    """Format a summary as text.
+
+    Args:
+        report: result of `summarise`.
+        store: the same store.
+    """
     tracks, ok = report["tracks"], report["ok"]
     values = (pc.sum(store.read_tracks(["n_frames"])["n_frames"]).as_py() or 0) * store.spec.bins
     lines = [
@@ -110,29 +127,31 @@ def render(report: dict[str, Any], store: Store) -> str:
     if report["dropped"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
         lines.append(f"  dropped   {tracks - ok:,}: {reasons}")
-        lines += [f"            {row['reason']:<11} {_shown(row)}" for row in report["dropped_tracks"][:SHOWN]]
-        if len(report["dropped_tracks"]) > SHOWN:
-            lines.append(f"            ... and {len(report['dropped_tracks']) - SHOWN:,} more (`mgc info --json`)")
+        lines += [
+            f"            {row['reason']:<11} {_dropped_line(row)}" for row in report["dropped_tracks"][:MAX_LISTED]
+        ]
+        if len(report["dropped_tracks"]) > MAX_LISTED:
+            lines.append(f"            ... and {len(report['dropped_tracks']) - MAX_LISTED:,} more (`mgc info --json`)")
     return "\n".join(lines)
 
 
 def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
-    """The variants of the training tracks as text."""
+    """Format the `variants` entry of a summary, one string per line."""
     if not variants:
         return []
-    of_each = ", ".join(f"{name} {n['tracks']:,} ({n['slices']:,} slices)" for name, n in variants.items())
-    lines = [f"  variants  of training tracks: {of_each}"]
+    counts = ", ".join(f"{name} {n['tracks']:,} ({n['slices']:,} slices)" for name, n in variants.items())
+    lines = [f"  variants  of training tracks: {counts}"]
     for name, n in variants.items():
         if n["dropped"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in n["dropped"].items())
             lines.append(f"            {name} dropped, its track kept: {reasons}")
     if absent := max(n["absent"] for n in variants.values()):
-        lines.append(f"            {absent:,} training tracks lack theirs: the same `mgc extract` makes them")
+        lines.append(f"            {absent:,} training tracks have no variants yet: run the same `mgc extract` again")
     return lines
 
 
 def render_splits(report: dict[str, Any]) -> str:
-    """The splits as text."""
+    """Format the store's path and the `splits` entry of a summary as text."""
     return f"{report['store']}\n  splits    {_splits(report)}"
 
 
@@ -140,16 +159,19 @@ def _splits(report: dict[str, Any]) -> str:
     return ", ".join(f"{split} {n['tracks']:,} ({n['slices']:,} slices)" for split, n in report["splits"].items())
 
 
-def _shown(row: dict[str, Any]) -> str:
+def _dropped_line(row: dict[str, Any]) -> str:
     name = row["path"].encode("unicode_escape").decode() if not row["path"].isprintable() else row["path"]
     return f"{name}: {row['detail']}" if row["detail"] else name
 
 
 def parse_limit(text: str | None) -> tuple[float, bool] | None:
-    """`--max-dropped`: a number of tracks, or a share like `5%`; the second value tells which.
+    """Parse the value of `--max-dropped`: a number of tracks, or a percentage such as `5%`.
+
+    Returns:
+        The number, and whether it is a percentage; None if `text` is None.
 
     Raises:
-        SpecError: it is neither.
+        SpecError: `text` is neither.
     """
     if text is None:
         return None
@@ -163,8 +185,16 @@ def parse_limit(text: str | None) -> tuple[float, bool] | None:
     return number, share
 
 
-def require_enough(report: dict[str, Any], limit: tuple[float, bool] | None) -> None:
-    """Raise `MgcError` where no track is left, or more than `limit` were dropped."""
+def require_usable_tracks(report: dict[str, Any], limit: tuple[float, bool] | None) -> None:
+    """Require that tracks are left, and that not too many were dropped.
+
+    Args:
+        report: result of `summarise`.
+        limit: result of `parse_limit`; None allows any number of dropped tracks.
+
+    Raises:
+        MgcError: no track is in use, or more tracks than `limit` were dropped.
+    """
     tracks, dropped = report["tracks"], report["tracks"] - report["ok"]
     if not report["ok"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items()) or "it is empty"

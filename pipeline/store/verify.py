@@ -1,4 +1,4 @@
-"""Every byte of a store against its checksums, and the manifest against the fragments it was made of."""
+"""Verification of a store: checksums of all files, and the manifest against the fragments it was joined from."""
 
 from __future__ import annotations
 
@@ -10,117 +10,114 @@ from typing import Any
 import pyarrow as pa
 
 from mgc.pipeline.errors import StoreError
-from mgc.pipeline.storage import files, remote
+from mgc.pipeline.storage import concurrency, files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.store import manifest
-from mgc.pipeline.store.store import PUBLISHED, Store
+from mgc.pipeline.store.store import PUBLISHED_TABLES, Store, file_problem
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a store that is not as it was written.
+    """A file of a store that is missing, damaged or out of date.
 
     Attributes:
         path: the file.
-        what: what is wrong with it.
-        shard: the shard it belongs to; None for the store's own files.
+        description: short text for the user, such as `12 bytes instead of 40`.
+        shard: number of the shard that the file belongs to; None for the store's own files.
     """
 
     path: Place
-    what: str
+    description: str
     shard: int | None = None
 
 
 def verify(store: Store, progress: Callable[[int], Any] | None = None) -> list[Problem]:
-    """Everything that is wrong with a store; reading it changes nothing.
+    """Read every byte of a store and list its problems. Nothing is changed.
 
     Args:
         store: the store.
-        progress: given the number of shards, a context manager whose value is called with shards done.
+        progress: function that takes the number of shards and returns a context manager; its value is called with 1
+            after each shard. None reports no progress.
     """
     problems = []
-    if store.plan_path.exists():
-        problems.append(Problem(store.plan_path, "an extraction is unfinished"))
-    problems += _published_problems(store)
+    if store.journal_path.exists():
+        problems.append(Problem(store.journal_path, "an extraction is unfinished"))
+    problems += _publication_problems(store)
     try:
-        recorded = store.shard_files()
+        manifest_files = store.shard_files()
     except StoreError:
-        recorded = {}
-    shards = sorted({*store.fragments(), *(int(shard) for shard in recorded)})
+        manifest_files = {}
+    shards = sorted({*store.fragments(), *(int(shard) for shard in manifest_files)})
 
     def check(shard: int) -> list[Problem]:
-        return list(shard_problems(store, shard, recorded.get(f"{shard:05d}")))
+        return list(shard_problems(store, shard, manifest_files.get(f"{shard:05d}")))
 
-    with (progress or _silent)(len(shards)) as advance:
-        for found in remote.several(check, shards, store.path):
-            problems += found
+    with (progress or _no_progress)(len(shards)) as advance:
+        for problems_in_shard in concurrency.map_requests(check, shards, store.path):
+            problems += problems_in_shard
             advance(1)
     if not problems:
         problems += _manifest_problems(store)
     return problems
 
 
-def shard_problems(store: Store, shard: int, recorded: dict[str, list] | None) -> Iterator[Problem]:
-    """What is wrong with a shard and its fragment.
+def shard_problems(store: Store, shard: int, shard_files: dict[str, list] | None) -> Iterator[Problem]:
+    """Check size and digest of each file of a shard.
 
     Args:
         store: the store.
-        shard: the shard.
-        recorded: `{file: [size, digest]}` from the manifest; None where it is not to be had.
+        shard: number of the shard.
+        shard_files: `{file: [size, digest]}` from the manifest; None if the manifest cannot be read, then the shard's
+            fragment supplies them.
     """
-    if recorded is None:
+    if shard_files is None:
         fragment = manifest.read_fragment(store, shard)
         if fragment is None:
             yield Problem(store.fragment_path(shard), "missing or damaged", shard)
             return
-        recorded = manifest.fragment_files(fragment)
-    for name, (size, digest) in recorded.items():
+        shard_files = manifest.fragment_files(fragment)
+    for name, (size, digest) in shard_files.items():
         path = store.path / "shards" / name
-        try:
-            if path.stat().st_size != size:
-                yield Problem(path, f"{path.stat().st_size} bytes instead of {size}", shard)
-            elif files.file_digest(path) != digest:
-                yield Problem(path, files.CHANGED, shard)
-        except OSError as error:
-            yield Problem(path, error.strerror or "unreadable", shard)
+        if description := file_problem(path, size, digest):
+            yield Problem(path, description, shard)
 
 
-def _published_problems(store: Store) -> Iterator[Problem]:
-    """What is wrong with manifest and slice index as files."""
+def _publication_problems(store: Store) -> Iterator[Problem]:
+    """Check `published.json`, and the manifest and slice index against the digests in it."""
     try:
-        digests = store.published["digests"]
+        digests = store.publication["digests"]
     except StoreError as error:
         yield Problem(store.path / "published.json", error.problem.split(": ", 1)[1])
         return
-    for name in PUBLISHED:
+    for name in PUBLISHED_TABLES:
         path = store.path / name
         try:
             if files.file_digest(path) != digests[name]:
-                yield Problem(path, files.CHANGED)
+                yield Problem(path, files.CHECKSUM_MISMATCH)
         except OSError as error:
             yield Problem(path, error.strerror or "unreadable")
 
 
 def _manifest_problems(store: Store) -> Iterator[Problem]:
-    """Manifest and slice index against what the fragments give when joined and cut again."""
+    """Join the fragments and cut them into slices again, and compare with the manifest and the slice index."""
     shard_files: dict[str, dict[str, list]] = {}
     n_tracks = n_slices = 0
     tracks_agree = slices_agree = True
-    for tracks, slices, found in manifest.join(store, store.slicing):
-        tracks_agree &= _same(tracks, store.tracks.slice(n_tracks, len(tracks)))
-        slices_agree &= _same(slices, store.slices.slice(n_slices, len(slices)))
+    for tracks, slices, group_files in manifest.join_fragments(store, store.slicing):
+        tracks_agree &= _equal(tracks, store.tracks.slice(n_tracks, len(tracks)))
+        slices_agree &= _equal(slices, store.slices.slice(n_slices, len(slices)))
         n_tracks, n_slices = n_tracks + len(tracks), n_slices + len(slices)
-        shard_files |= found
+        shard_files |= group_files
     if not tracks_agree or n_tracks != len(store.tracks) or shard_files != store.shard_files():
         yield Problem(store.path / "tracks.parquet", "differs from the fragments of its shards")
     elif not slices_agree or n_slices != len(store.slices):
         yield Problem(store.path / "slices.parquet", "differs from the manifest cut again")
 
 
-def _same(left: pa.Table, right: pa.Table) -> bool:
+def _equal(left: pa.Table, right: pa.Table) -> bool:
     return left.replace_schema_metadata().equals(right.replace_schema_metadata())
 
 
 @contextlib.contextmanager
-def _silent(total: int) -> Iterator[Callable[[int], None]]:
+def _no_progress(total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: None

@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from mgc.models.classical import BLOCK, Vectors, fit, grouped_folds, probabilities
+from mgc.models.classical import BLOCK, Vectors, fit, grouped_folds, predict_proba
 from mgc.models.registry import systems
 from mgc.pipeline.errors import ModelError
 
@@ -71,7 +71,7 @@ def test_components_fitted_block_by_block_are_those_of_all_slices() -> None:
     np.testing.assert_allclose(overlap, 1, atol=1e-3)
     np.testing.assert_allclose(model[0].transform(x), scaled, atol=1e-4)
     np.testing.assert_allclose(model[1].explained_variance_, expected.explained_variance_, rtol=1e-3)
-    np.testing.assert_allclose(probabilities(model, batches, n), model.predict_proba(x), atol=1e-6)
+    np.testing.assert_allclose(predict_proba(model, batches, n), model.predict_proba(x), atol=1e-6)
 
 
 def test_calibration_does_not_change_decisions(data: Data) -> None:

@@ -13,7 +13,7 @@ import signal
 
 
 def dask_setup(worker: object) -> None:
-    from mgc.pipeline.audio.decoding import AudioFile
+    from mgc.pipeline.audio.inspection import AudioFile
     from mgc.pipeline.extraction import worker
 
     inspect = worker.inspect

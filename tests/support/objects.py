@@ -114,4 +114,4 @@ def put(folder: Path, url: str) -> RemotePath:
 
 def content(url: RemotePath) -> dict[str, bytes]:
     """What `tree` says of a folder, of the objects below a URL."""
-    return {name: (url / name).read_bytes() for name in url.below()}
+    return {name: (url / name).read_bytes() for name in url.list_objects()}

@@ -87,7 +87,7 @@ class Pair:
         self.ended: dict[str, str] = {}
 
     def go(self) -> None:
-        others = not self.processes.first
+        others = not self.processes.is_main
         seen: list[list[int]] = []
 
         def update(learner: Learner, batch: Batch, epoch: int) -> tuple[float, int]:
@@ -128,7 +128,7 @@ class Pair:
 
     def keep(self, name: str, file: str) -> None:
         """How far a training is."""
-        if self.processes.first:
+        if self.processes.is_main:
             progress = Run.open(*(self.folder / name).iterdir()).load("last.pt")["progress"]
             (self.folder / file).write_text(json.dumps(progress))
 
@@ -136,7 +136,7 @@ class Pair:
         """Train, or continue what there is where nothing is chosen; note how it ended."""
         folder = self.folder / name
         try:
-            if not self.processes.first:
+            if not self.processes.is_main:
                 train.follow(self.processes)
             elif options:
                 train.train(self.store, Options(**options), folder, lambda text: None, ranks=self.processes)

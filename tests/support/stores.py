@@ -119,7 +119,7 @@ def _write_shard(
             made.append({"variant": str(variant), "duration_s": length, "first_frame": first, "n_frames": len(levels)})
         rows[-1]["variants"] = made or None
     writer.close()
-    described = files.folder_files(store.shard_path(shard), store.shard_path(shard).name)
+    described = files.folder_checksums(store.shard_path(shard), store.shard_path(shard).name)
     write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from mgc.models.data.adapters import Cepstrum, Coefficients, Moments, Picture, Relative, Samples, adapter
+from mgc.models.data.adapters import Cepstrum, FirstCoefficients, Moments, Picture, RelativeDecibels, JoinBlocks, adapter
 from mgc.models.registry import systems
 from mgc.pipeline.features import FEATURES, FeatureSpec
 
@@ -59,7 +59,7 @@ def test_slices_of_one_level_are_finite(needs: systems.InputSpec, feature: str, 
 def test_relative_is_librosas_ref_max(slices: np.ndarray) -> None:
     power = librosa.feature.melspectrogram(y=slices, sr=22050)
     expected = [librosa.power_to_db(each, ref=np.max, top_db=80) for each in power]
-    found = Relative()(log_mel(slices)).transpose(1, 2)
+    found = RelativeDecibels()(log_mel(slices)).transpose(1, 2)
     np.testing.assert_allclose(found.numpy(), np.stack(expected), atol=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_cepstrum_keeps_its_precision_under_autocast(slices: np.ndarray) -> None
 def test_stored_mfccs_lack_only_the_floor(slices: np.ndarray) -> None:
     noise = log_mel(slices[:1])  # nothing in it is 80 dB below its maximum
     stored = torch.from_numpy(librosa.feature.mfcc(S=noise[0].T.numpy(), n_mfcc=20)).T[None]
-    torch.testing.assert_close(Coefficients(13)(stored), Cepstrum(128, 13)(noise), atol=1e-3, rtol=0)
+    torch.testing.assert_close(FirstCoefficients(13)(stored), Cepstrum(128, 13)(noise), atol=1e-3, rtol=0)
 
 
 def moments_by_scipy(x: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_moments_are_of_20_mfccs_or_of_the_pitch_classes(feature: str, width: in
 
 def test_samples_are_in_the_order_of_time() -> None:
     signal = torch.linspace(-1, 1, 3 * 512)
-    assert torch.equal(Samples()(signal.view(1, 3, 512)), signal[None, None])
+    assert torch.equal(JoinBlocks()(signal.view(1, 3, 512)), signal[None, None])
 
 
 def picture_by_pillow(db: np.ndarray, size: int) -> np.ndarray:
@@ -170,5 +170,5 @@ def test_picture_of_silence_is_black() -> None:
 
 def test_slices_of_a_batch_do_not_touch_each_other(slices: np.ndarray) -> None:
     db = log_mel(slices)
-    for module in (Relative(), Cepstrum(128, 13), Moments(), Picture(64)):
+    for module in (RelativeDecibels(), Cepstrum(128, 13), Moments(), Picture(64)):
         torch.testing.assert_close(module(db)[1:2], module(db[1:2]))

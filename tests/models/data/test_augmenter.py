@@ -19,7 +19,7 @@ def levels(n: int = 6, frames: int = 40, bins: int = 24) -> torch.Tensor:
 
 def applied(how: str, frames: torch.Tensor, rows: np.ndarray = ROWS, epoch: int = 0, seed: int = 0) -> torch.Tensor:
     spec = Waveform() if "waveform" in how else Mel()
-    return Augmenter(Augmentation.parse(how.replace("waveform", "")), spec, seed).changed(frames, epoch, rows)
+    return Augmenter(Augmentation.parse(how.replace("waveform", "")), spec, seed).augment(frames, epoch, rows)
 
 
 class TestParse:
@@ -197,7 +197,7 @@ class TestMixup:
         augmenter = Augmenter(Augmentation(mixup=0.4), Mel(), seed=0)
         shares = []
         for epoch in range(200):
-            mixed, others, share = augmenter.mixed(frames, labels, epoch, ROWS)
+            mixed, others, share = augmenter.mixup(frames, labels, epoch, ROWS)
             torch.testing.assert_close(mixed, share * frames + (1 - share) * frames[others])
             assert sorted(others.tolist()) == list(range(6))
             shares.append(share)
@@ -208,7 +208,7 @@ class TestMixup:
 
     def test_without_it_nothing_is_mixed(self) -> None:
         frames, labels = levels(), torch.arange(6)
-        mixed, others, share = Augmenter(Augmentation(gain=1), Mel(), 0).mixed(frames, labels, 0, ROWS)
+        mixed, others, share = Augmenter(Augmentation(gain=1), Mel(), 0).mixup(frames, labels, 0, ROWS)
         assert mixed is frames
         assert others is labels
         assert share == 1

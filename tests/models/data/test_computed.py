@@ -16,9 +16,9 @@ from sounds import analysed
 from stores import make_store
 from torch import Tensor
 
-from mgc.models.data.computed import Computed, ComputedStream
+from mgc.models.data.computed import WaveformView, FrontEndStream
 from mgc.models.data.parts import open_part
-from mgc.models.runs.selection import select
+from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.extraction import planning
 from mgc.pipeline.features import FeatureSpec, Mel, Waveform, parse_feature
 from mgc.pipeline.features.variants import parse_variants
@@ -51,17 +51,17 @@ def library(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> dict[st
     return {text: by_spec[parse_feature(text)] for text in (MEL, EXACT, ROUNDED)}
 
 
-def computed(library: dict[str, Store], source: str = EXACT) -> Computed:
-    return Computed.of(library[source], library[MEL].spec)
+def computed(library: dict[str, Store], source: str = EXACT) -> WaveformView:
+    return WaveformView.of(library[source], library[MEL].spec)
 
 
 def windows(stores: Sequence[Store], slicing: Slicing, frames: int, *, squeeze: bool = False) -> list[tuple]:
     """The same windows of two epochs of the training split in every store: frames of each."""
     part = open_part(
-        select(stores[0], slicing=slicing), stores, slicing, "training",
+        select_tracks(stores[0], slicing=slicing), stores, slicing, "training",
         frames=[frames] * len(stores), batch_size=4, device=CPU, seed=3, squeeze=squeeze,
     )  # fmt: skip
-    assert [isinstance(stream, ComputedStream) for stream in part.streams] == [False, True]
+    assert [isinstance(stream, FrontEndStream) for stream in part.streams] == [False, True]
     assert part.streams[0].bins == part.streams[1].bins
     return [batch.frames for epoch in (0, 1) for batch in part.stream.batches(epoch)]  # type: ignore[misc]
 
@@ -124,8 +124,8 @@ def test_rounded_samples_are_another_matter(library: dict[str, Store]) -> None:
 def test_a_length_in_blocks_becomes_one_of_the_same_seconds(library: dict[str, Store], tmp_path: Path) -> None:
     cut = Slicing(seconds=None, frames=128)
     store = make_store(tmp_path / "blocks", Waveform(), cut, tracks={"training": 1}, seconds=(3.0,))
-    assert Computed.of(store, Mel()).slicing.frames == 128
-    assert Computed.of(store, Mel(hop_length=604)).slicing.frames == 108  # 127 * 512 samples, and one more frame
+    assert WaveformView.of(store, Mel()).slicing.frames == 128
+    assert WaveformView.of(store, Mel(hop_length=604)).slicing.frames == 108  # 127 * 512 samples, and one more frame
     assert computed(library).slicing == library[EXACT].slicing
 
 
@@ -135,9 +135,9 @@ def test_variants_are_computed_of_their_own_samples(tmp_path: Path) -> None:
     waveform = Waveform(dtype="float32")
     tracks = {"training": 3, "validation": 3}
     store = make_store(tmp_path / "wave", waveform, Slicing(), tracks=tracks, seconds=(4.3, 4.1), variants=variants)
-    view, whole = Computed.of(store, spec), Slicing(seconds=None, whole=True)
-    slices, labels = select(store).slices(view, whole, "training", variants=True)
-    stream = ComputedStream(view, slices, labels, frames=440, batch_size=9, device=CPU)
+    view, whole = WaveformView.of(store, spec), Slicing(seconds=None, whole=True)
+    slices, labels = select_tracks(store).slices(view, whole, "training", variants=True)
+    stream = FrontEndStream(view, slices, labels, frames=440, batch_size=9, device=CPU)
     ((batch,), rows) = stream.batches(), slices.to_pylist()
     assert len(rows) == 9
     for row, shown in zip(rows, batch.frames, strict=True):

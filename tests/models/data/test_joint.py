@@ -12,12 +12,12 @@ import torch
 from stores import frames_of, make_store
 
 from mgc.models.data import stream
-from mgc.models.data.parts import Part, keep_resident, open_part
+from mgc.models.data.parts import SplitData, set_residency, open_part
 from mgc.models.data.stream import Batch
-from mgc.models.runs.selection import select
+from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import Mel, Waveform
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import parquet
 from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -48,9 +48,9 @@ def open_joint(
     seed: int | None = 5,
     residency: stream.Residency = "device",
     crop: bool = False,
-) -> Part:
+) -> SplitData:
     slicing = slicing or stores[0].slicing
-    selection = select(stores[0], stores[1:], slicing=slicing)
+    selection = select_tracks(stores[0], stores[1:], slicing=slicing)
     part = open_part(
         selection,
         stores,
@@ -129,16 +129,16 @@ def test_what_fits_in_memory_is_decided_for_each_store(stores: list[Store], monk
     part = open_joint(stores)
     audio, mel = (stream.nbytes for stream in part.streams)
     assert mel < audio
-    monkeypatch.setattr("mgc.models.data.parts.fits", lambda nbytes, device: nbytes < audio)
-    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
+    monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio)
+    assert set_residency([part], CPU) == [(audio, "stream"), (mel, "host")]
     assert [stream.residency for stream in part.streams] == ["stream", "device"]
-    monkeypatch.setattr("mgc.models.data.parts.fits", lambda nbytes, device: nbytes < audio + mel)
-    assert keep_resident([part], CPU) == [(audio, "stream"), (mel, "host")]
+    monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio + mel)
+    assert set_residency([part], CPU) == [(audio, "stream"), (mel, "host")]
 
 
 def test_slices_in_frames_of_the_first_store(stores: list[Store]) -> None:
     slicing = Slicing(seconds=None, frames=44, overlap=0.0)
-    tables, labels = select(*stores[:1], stores[1:], slicing=slicing).joined(stores, slicing, "training")
+    tables, labels = select_tracks(*stores[:1], stores[1:], slicing=slicing).join_slices(stores, slicing, "training")
     assert set(tables[0]["n_frames"].to_pylist()) == {44}
     assert set(tables[1]["n_frames"].to_pylist()) == {1 + 43 * 4}
     assert tables[0].select(["track_id", "start_s"]).equals(tables[1].select(["track_id", "start_s"]))
@@ -152,9 +152,9 @@ def edit(store: Store, track_id: str, **values: object) -> Store:
     """The store with another row for a track."""
     for shard in store.fragments():
         path = store.fragment_path(shard)
-        fragment = files.read_table(path)
+        fragment = parquet.read_table(path)
         rows = [row | (values if row["track_id"] == track_id else {}) for row in fragment.to_pylist()]
-        files.write_table(path, pa.Table.from_pylist(rows, fragment.schema))
+        parquet.write_table(path, pa.Table.from_pylist(rows, fragment.schema))
     publish(store, store.slicing)
     return Store.open(store.path)
 
@@ -170,20 +170,20 @@ def edit(store: Store, track_id: str, **values: object) -> Store:
 def test_stores_that_know_a_track_differently(tmp_path: Path, values: dict[str, str], message: str) -> None:
     first, second = make_pair(tmp_path)
     with pytest.raises(StoreError, match=message):
-        select(first, [edit(second, "training-003", **values)])
+        select_tracks(first, [edit(second, "training-003", **values)])
 
 
 def test_stores_of_two_datasets(tmp_path: Path) -> None:
     first = make_store(tmp_path / "a", SLOW)
     with pytest.raises(StoreError, match=r"hold different datasets.*name stores of one dataset"):
-        select(first, [make_store(tmp_path / "b", FAST)])
+        select_tracks(first, [make_store(tmp_path / "b", FAST)])
 
 
 def test_a_track_must_be_in_use_in_all_stores(tmp_path: Path) -> None:
     first, second = make_pair(tmp_path)
     second = edit(second, "training-003", status="dropped", reason="too-long", n_frames=0)
-    selection = select(first, [second])
-    assert len(selection.tracks) == len(select(first).tracks) - 1
+    selection = select_tracks(first, [second])
+    assert len(selection.tracks) == len(select_tracks(first).tracks) - 1
     assert "training-003" not in selection.tracks["track_id"].to_pylist()
 
 

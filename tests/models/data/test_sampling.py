@@ -14,9 +14,9 @@ from scipy.stats import kstest
 from stores import TINY, frames_of, make_store
 
 from mgc.models.data import stream
-from mgc.models.data.parts import Part, open_part
-from mgc.models.data.sampling import balanced
-from mgc.models.runs.selection import select
+from mgc.models.data.parts import SplitData, open_part
+from mgc.models.data.sampling import sample_balanced
+from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.features.variants import parse_variants
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -30,8 +30,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("stores") / "mel", seconds=(9.0, 4.0, 4.0))
 
 
-def open_training(store: Store, *, seed: int = 5, batch_size: int = 10, **how: Any) -> Part:
-    selection = select(store)
+def open_training(store: Store, *, seed: int = 5, batch_size: int = 10, **how: Any) -> SplitData:
+    selection = select_tracks(store)
     return open_part(
         selection, [store], store.slicing, "training", frames=[FRAMES], batch_size=batch_size,
         device=torch.device("cpu"), seed=seed, **how,
@@ -43,7 +43,7 @@ def test_every_stratum_is_drawn_as_often_and_so_is_every_slice_of_one() -> None:
     strata = rng.choice(5, 500, p=[0.6, 0.2, 0.1, 0.08, 0.02])
     drawn = np.zeros(500)
     for epoch in range(300):
-        rows = balanced(strata, np.random.default_rng([1, epoch]))
+        rows = sample_balanced(strata, np.random.default_rng([1, epoch]))
         assert len(rows) == 500
         assert set(np.bincount(strata[rows], minlength=5)) <= {99, 100, 101}
         counts = np.bincount(rows, minlength=500)

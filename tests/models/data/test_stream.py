@@ -1,4 +1,4 @@
-"""What the stream yields, in which order, and from which files."""
+"""The stream: the order of its batches, the frames in them, and the shards that it reads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 import torch
 from stores import TINY, frames_of, make_store
 
-from mgc.models.data import stream
-from mgc.models.data.stream import Batch, Stream
-from mgc.models.runs.selection import select
+from mgc.models.data import sampling
+from mgc.models.data.stream import Batch, Batching, Residency, Stream
+from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import FeatureSpec, Mel, Waveform
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 CPU = torch.device("cpu")
-RESIDENCIES: tuple[stream.Residency, ...] = ("device", "host", "stream")
+RESIDENCIES: tuple[Residency, ...] = ("device", "host", "stream")
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +36,29 @@ def open_stream(
     frames: int = 60,
     batch_size: int = 10,
     seed: int | None = 5,
-    residency: stream.Residency = "device",
+    residency: Residency = "device",
     device: torch.device = CPU,
     share: tuple[int, int] = (0, 1),
 ) -> Stream:
-    slices, labels = select(store).slices(store, store.slicing, split)
-    made = Stream(store, slices, labels, frames=frames, batch_size=batch_size, device=device, seed=seed, share=share)
-    made.residency = residency
-    return made
+    slices, labels = select_tracks(store).slices(store, store.slicing, split)
+    stream = Stream(store, slices, labels, frames, Batching(batch_size, device, seed=seed, share=share))
+    stream.residency = residency
+    return stream
 
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of one or two shards of the store, so that an epoch has several."""
-    monkeypatch.setattr(stream, "GROUP_BYTES", 25_000)
+    monkeypatch.setattr(sampling, "GROUP_BYTES", 25_000)
 
 
 def rows_of(batches: list[Batch]) -> list[int]:
     return np.concatenate([batch.rows for batch in batches]).tolist()
 
 
-def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         assert torch.equal(one.frames, other.frames)
         assert torch.equal(one.labels, other.labels)
@@ -68,10 +68,10 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 
 def test_order_is_a_function_of_seed_and_epoch(store: Store, small_groups: None) -> None:
-    ours, again, other = open_stream(store), open_stream(store), open_stream(store, seed=6)
-    assert_same(list(ours.batches(3)), list(again.batches(3)))
-    assert rows_of(list(ours.batches(3))) != rows_of(list(ours.batches(4)))
-    assert rows_of(list(ours.batches(3))) != rows_of(list(other.batches(3)))
+    stream, same, other = open_stream(store), open_stream(store), open_stream(store, seed=6)
+    assert_same(list(stream.batches(3)), list(same.batches(3)))
+    assert rows_of(list(stream.batches(3))) != rows_of(list(stream.batches(4)))
+    assert rows_of(list(stream.batches(3))) != rows_of(list(other.batches(3)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -81,15 +81,15 @@ def test_processes_share_an_epoch(store: Store, small_groups: None, size: int, s
     shares = [open_stream(store, seed=seed, batch_size=28, share=(rank, size)) for rank in range(size)]
     for epoch in range(4):
         batches = [list(share.batches(epoch)) for share in shares]
-        rows = [rows_of(of_one) for of_one in batches]
+        rows = [rows_of(share_batches) for share_batches in batches]
         assert sorted(itertools.chain(*rows)) == list(range(n))
-        assert {len(of_one) for of_one in rows} <= {n // size, -(-n // size)}
-        assert {len(of_one) for of_one in batches} == {6} == {len(share) for share in shares}
-        sizes = [[len(batch.rows) for batch in of_one] for of_one in batches]
+        assert {len(share_rows) for share_rows in rows} <= {n // size, -(-n // size)}
+        assert {len(share_batches) for share_batches in batches} == {6} == {len(share) for share in shares}
+        sizes = [[len(batch.rows) for batch in share_batches] for share_batches in batches]
         assert min(map(min, sizes)) >= 28 * 5 // 6 // size - 1
         assert max(map(sum, zip(*sizes, strict=True))) <= 28
-        read = Counter(shard for of_one in rows for shard in np.unique(shares[0].shard_of[of_one]).tolist())
-        assert sum(count - 1 for count in read.values()) <= size - 1  # what a cut goes through
+        read = Counter(shard for share_rows in rows for shard in np.unique(shares[0].shard_of[share_rows]).tolist())
+        assert sum(count - 1 for count in read.values()) <= size - 1  # shards that a boundary goes through
 
 
 def test_a_process_reads_only_the_shards_of_its_share(
@@ -107,16 +107,16 @@ def test_a_process_reads_only_the_shards_of_its_share(
 
 
 def test_balanced_draws_are_shared_too(store: Store) -> None:
-    slices, labels = select(store).slices(store, store.slicing, "training")
+    slices, labels = select_tracks(store).slices(store, store.slicing, "training")
     strata = (np.arange(len(labels)) > 100).astype(np.int64)
     drawn = []
     for share in ((0, 1), (0, 2), (1, 2)):
-        made = Stream(store, slices, labels, frames=60, batch_size=10, device=CPU, seed=5, strata=strata, share=share)
-        drawn.append(np.concatenate([batch.draws for batch in made.batches(1)]).tolist())
+        stream = Stream(store, slices, labels, 60, Batching(10, CPU, seed=5, share=share), strata)
+        drawn.append(np.concatenate([batch.draws for batch in stream.batches(1)]).tolist())
     assert sorted(drawn[1] + drawn[2]) == sorted(drawn[0]) == list(range(144))
 
 
-def test_order_does_not_depend_on_what_is_kept_in_memory(store: Store, small_groups: None) -> None:
+def test_order_does_not_depend_on_residency(store: Store, small_groups: None) -> None:
     resident, *others = (open_stream(store, residency=residency) for residency in RESIDENCIES)
     for epoch in range(3):
         for other in others:
@@ -125,32 +125,32 @@ def test_order_does_not_depend_on_what_is_kept_in_memory(store: Store, small_gro
 
 def test_an_epoch_has_each_slice_once(store: Store, small_groups: None) -> None:
     for seed in (None, 5):
-        part = open_stream(store, seed=seed, batch_size=7)
-        batches = list(part.batches(1))
-        assert len(batches) == len(part)
-        assert Counter(rows_of(batches)) == Counter(range(len(part.labels)))
+        stream = open_stream(store, seed=seed, batch_size=7)
+        batches = list(stream.batches(1))
+        assert len(batches) == len(stream)
+        assert Counter(rows_of(batches)) == Counter(range(len(stream.labels)))
 
 
 def test_slices_of_the_shards_of_a_group_are_mixed(store: Store, small_groups: None) -> None:
-    part = open_stream(store)
-    order = part.order(0)
+    stream = open_stream(store)
+    order = stream.order(0)
     assert len(order.groups) > 2
-    assert sorted(np.concatenate(order.groups)) == list(range(len(part.shards)))
-    shard = part.shard_of[order.rows]
+    assert sorted(np.concatenate(order.groups)) == list(range(len(stream.shards)))
+    shard = stream.shard_of[order.rows]
     for group in range(len(order.groups)):
-        mine = shard[order.group[order.rows] == group]
-        switches = np.count_nonzero(np.diff(mine))
+        shards_in_order = shard[order.group_of[order.rows] == group]
+        switches = np.count_nonzero(np.diff(shards_in_order))
         assert switches >= len(order.groups[group]) - 1
-    everything = open_stream(store)  # groups follow each other, and the first one changes with the epoch
-    assert {tuple(everything.order(epoch).groups[0]) for epoch in range(8)} != {tuple(order.groups[0])}
+    # The groups follow each other, and the first one changes with the epoch.
+    assert {tuple(stream.order(epoch).groups[0]) for epoch in range(8)} != {tuple(order.groups[0])}
 
 
 @pytest.mark.parametrize("residency", RESIDENCIES)
-def test_an_epoch_continues_from_any_batch(store: Store, small_groups: None, residency: stream.Residency) -> None:
-    part = open_stream(store, residency=residency)
-    whole = list(part.batches(2))
-    for start in range(len(part) + 1):
-        assert_same(whole[start:], list(part.batches(2, start)))
+def test_an_epoch_continues_from_any_batch(store: Store, small_groups: None, residency: Residency) -> None:
+    stream = open_stream(store, residency=residency)
+    whole = list(stream.batches(2))
+    for start in range(len(stream) + 1):
+        assert_same(whole[start:], list(stream.batches(2, start)))
 
 
 def test_without_a_seed_slices_come_in_the_order_of_the_table(store: Store, small_groups: None) -> None:
@@ -160,9 +160,9 @@ def test_without_a_seed_slices_come_in_the_order_of_the_table(store: Store, smal
 def test_no_batch_has_a_lone_slice(store: Store) -> None:
     n = len(open_stream(store).labels)
     for batch_size in range(2, n + 2):
-        part = open_stream(store, batch_size=batch_size)
-        sizes = np.diff(part._bounds)
-        assert len(sizes) == len(part)
+        stream = open_stream(store, batch_size=batch_size)
+        sizes = np.diff(stream._bounds)
+        assert len(sizes) == len(stream)
         assert sizes.sum() == n
         assert sizes.max() <= batch_size
         assert sizes.max() - sizes.min() <= 1
@@ -176,37 +176,37 @@ def test_no_batch_has_a_lone_slice(store: Store) -> None:
     [*(Mel(n_mels=8, n_fft=512, dtype=dtype) for dtype in ("uint8", "float16", "float32")), Waveform(hop_length=8)],
     ids=str,
 )
-def test_windows_are_what_the_store_holds(tmp_path: Path, spec: FeatureSpec, small_groups: None) -> None:
+def test_windows_are_frames_of_the_store(tmp_path: Path, spec: FeatureSpec, small_groups: None) -> None:
     store = make_store(tmp_path / "store", spec)
-    part = open_stream(store, frames=60)
-    slices = select(store).slices(store, store.slicing, "training")[0].to_pylist()
+    stream = open_stream(store, frames=60)
+    slices = select_tracks(store).slices(store, store.slicing, "training")[0].to_pylist()
     tracks = {row["track_id"]: row for row in store.tracks.to_pylist()}
-    crops = part.order(1).crops
-    for batch in part.batches(1):
+    crops = stream.order(1).crops
+    for batch in stream.batches(1):
         assert batch.frames.dtype == torch.float32
         for row, frames in zip(batch.rows, batch.frames.numpy(), strict=True):
-            cut = slices[row]
-            first = cut["first_frame"] - tracks[cut["track_id"]]["first_frame"] + crops[row]
-            np.testing.assert_array_equal(frames, frames_of(store, cut["track_id"])[first : first + 60])
+            track = slices[row]["track_id"]
+            first = slices[row]["first_frame"] - tracks[track]["first_frame"] + crops[row]
+            np.testing.assert_array_equal(frames, frames_of(store, track)[first : first + 60])
 
 
 def test_random_windows_lie_inside_their_slice_and_move(store: Store) -> None:
-    part = open_stream(store, frames=60)
-    spare = part._length - 60
-    crops = np.stack([part.order(epoch).crops for epoch in range(50)])
+    stream = open_stream(store, frames=60)
+    spare = stream._length - 60
+    crops = np.stack([stream.order(epoch).crops for epoch in range(50)])
     assert crops.min() == 0
     assert (crops <= spare).all()
     assert (crops.max(axis=0) > spare * 0.8).all()
     assert not (crops[0] == crops[1]).all()
 
 
-def test_otherwise_windows_are_from_the_centre(store: Store) -> None:
-    part = open_stream(store, frames=60, seed=None)
-    np.testing.assert_array_equal(part.order(0).crops, (part._length - 60) // 2)
+def test_without_a_seed_windows_come_from_the_centre(store: Store) -> None:
+    stream = open_stream(store, frames=60, seed=None)
+    np.testing.assert_array_equal(stream.order(0).crops, (stream._length - 60) // 2)
 
 
 def test_labels_are_those_of_the_tracks(store: Store) -> None:
-    selection = select(store)
+    selection = select_tracks(store)
     slices, _ = selection.slices(store, store.slicing, "training")
     genre = {row["track_id"]: row["genre"] for row in store.tracks.to_pylist()}
     for batch in open_stream(store).batches():
@@ -217,11 +217,11 @@ def test_labels_are_those_of_the_tracks(store: Store) -> None:
 def test_a_short_track_is_repeated_to_fill_the_window(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", slicing=Slicing(seconds=None, whole=True), seconds=(6.0, 6.0, 6.0, 6.0, 1.0))
     frames = TINY.frames(6.0)
-    part = open_stream(store, frames=frames)
-    slices = select(store).slices(store, store.slicing, "training")[0]["track_id"].to_pylist()
+    stream = open_stream(store, frames=frames)
+    slices = select_tracks(store).slices(store, store.slicing, "training")[0]["track_id"].to_pylist()
     short = [row for row, track in enumerate(slices) if len(frames_of(store, track)) < frames]
-    assert part.n_repeated == len(short) == 3
-    for batch in part.batches():
+    assert stream.n_repeated == len(short) == 3
+    for batch in stream.batches():
         for row, values in zip(batch.rows, batch.frames.numpy(), strict=True):
             track = frames_of(store, slices[row])
             np.testing.assert_array_equal(values, np.resize(track, values.shape))
@@ -232,7 +232,7 @@ def test_a_short_track_is_repeated_to_fill_the_window(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("residency", RESIDENCIES)
 def test_shards_of_other_splits_are_never_read(
-    store: Store, small_groups: None, residency: stream.Residency, monkeypatch: pytest.MonkeyPatch
+    store: Store, small_groups: None, residency: Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
     monkeypatch.setattr(Store, "read", lambda *args, read=read, whole=Store.read: read.append(args[1]) or whole(*args))
@@ -250,9 +250,9 @@ def test_resident_shards_are_read_once_and_streamed_ones_each_epoch(
     monkeypatch.setattr(Store, "read", lambda *args, read=read, whole=Store.read: read.append(args[1]) or whole(*args))
     for residency, times in zip(RESIDENCIES, (1, 1, 3), strict=True):
         read.clear()
-        part = open_stream(store, residency=residency)
+        stream = open_stream(store, residency=residency)
         for epoch in range(3):
-            list(part.batches(epoch))
+            list(stream.batches(epoch))
         assert set(Counter(read).values()) == {times}
 
 
@@ -270,19 +270,19 @@ def test_the_next_group_is_read_while_this_one_is_used(
         return frames
 
     monkeypatch.setattr(Store, "read", note)
-    part = open_stream(store, residency="stream")
-    groups = part.order(0).groups
-    batches = part.batches(0)
-    next(batches)  # of the first group, while the consumer is busy here:
+    stream = open_stream(store, residency="stream")
+    groups = stream.order(0).groups
+    batches = stream.batches(0)
+    next(batches)  # from the first group; while the consumer is busy here, the reader goes on:
     with changed:
         assert changed.wait_for(lambda: len(read) >= len(groups[0]) + len(groups[1]), timeout=30)
-        assert len(read) == len(groups[0]) + len(groups[1])  # and no further: memory holds two groups
+        assert len(read) == len(groups[0]) + len(groups[1])  # and then stops: memory holds two groups
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("shards")]
 
 
 @pytest.mark.parametrize("residency", RESIDENCIES)
-def test_a_damaged_shard_is_named(tmp_path: Path, residency: stream.Residency, small_groups: None) -> None:
+def test_a_damaged_shard_is_named(tmp_path: Path, residency: Residency, small_groups: None) -> None:
     store = make_store(tmp_path / "store")
     file = max((store.shard_path(2)).rglob("c/*/*"), key=lambda path: path.stat().st_size)
     data = bytearray(file.read_bytes())
@@ -298,14 +298,14 @@ def test_a_damaged_shard_is_named(tmp_path: Path, residency: stream.Residency, s
 # -- devices ----------------------------------------------------------------------------------------------------------
 
 
-def test_frames_that_stay_take_the_memory_that_is_told(store: Store) -> None:
+def test_resident_frames_take_nbytes_of_memory(store: Store) -> None:
     stream = open_stream(store, residency="device")
     list(stream.batches())
-    assert stream._everything.frames.nbytes == stream.nbytes
+    assert stream._resident_pool.frames.nbytes == stream.nbytes
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_frames_that_stay_take_the_memory_that_is_told_of_a_gpu(store: Store) -> None:
+def test_resident_frames_take_nbytes_of_gpu_memory(store: Store) -> None:
     stream = open_stream(store, residency="device", device=torch.device("cuda"))
     before = torch.cuda.memory_allocated()
     for _ in stream.batches():
@@ -315,10 +315,10 @@ def test_frames_that_stay_take_the_memory_that_is_told_of_a_gpu(store: Store) ->
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("residency", RESIDENCIES)
-def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, residency: stream.Residency) -> None:
+def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, residency: Residency) -> None:
     on_gpu = open_stream(store, residency=residency, device=torch.device("cuda"))
     for epoch in range(3):
-        for ours, theirs in zip(on_gpu.batches(epoch), open_stream(store).batches(epoch), strict=True):
-            assert ours.frames.is_cuda
-            assert torch.equal(ours.frames.cpu(), theirs.frames)
-            assert torch.equal(ours.labels.cpu(), theirs.labels)
+        for batch, expected in zip(on_gpu.batches(epoch), open_stream(store).batches(epoch), strict=True):
+            assert batch.frames.is_cuda
+            assert torch.equal(batch.frames.cpu(), expected.frames)
+            assert torch.equal(batch.labels.cpu(), expected.labels)

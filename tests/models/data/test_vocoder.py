@@ -15,7 +15,7 @@ SR = 22050
 def test_a_stretched_signal_is_librosas(rate: float) -> None:
     """In float64, that is: librosa adds up the phases of a float32 signal in float32."""
     signal = music(2, SR)[:, 0]
-    ours = vocoder.stretched(torch.from_numpy(signal), rate).numpy()
+    ours = vocoder.time_stretch(torch.from_numpy(signal), rate).numpy()
     theirs = librosa.effects.time_stretch(signal.astype(np.float64), rate=rate)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
@@ -24,7 +24,7 @@ def test_a_stretched_signal_is_librosas(rate: float) -> None:
 @pytest.mark.parametrize("semitones", [-4.0, -1.5, 0.0, 2.0, 4.0])
 def test_a_tone_has_another_pitch_and_the_level_that_librosa_gives_it(semitones: float) -> None:
     signal = tone(440, 4, SR)
-    pitched = vocoder.pitched(torch.from_numpy(signal), semitones).numpy()
+    pitched = vocoder.pitch_shift(torch.from_numpy(signal), semitones).numpy()
     assert len(pitched) == 4 * SR
     middle = pitched[SR : 3 * SR] * np.hanning(2 * SR)
     spectrum = np.abs(np.fft.rfft(middle))
@@ -36,7 +36,7 @@ def test_a_tone_has_another_pitch_and_the_level_that_librosa_gives_it(semitones:
 
 
 def test_a_stretched_tone_keeps_its_pitch() -> None:
-    slower = vocoder.stretched(torch.from_numpy(tone(440, 4, SR)), 0.8).numpy()
+    slower = vocoder.time_stretch(torch.from_numpy(tone(440, 4, SR)), 0.8).numpy()
     assert len(slower) == 5 * SR
     middle = slower[SR : 3 * SR] * np.hanning(2 * SR)
     assert np.argmax(np.abs(np.fft.rfft(middle))) * SR / len(middle) == pytest.approx(440, abs=0.5)

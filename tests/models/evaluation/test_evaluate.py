@@ -14,14 +14,14 @@ from matplotlib.image import imread
 
 import mgc.models.evaluation.evaluate
 from mgc.models.evaluation import report
-from mgc.models.evaluation.evaluate import ensemble, evaluate, results_path
+from mgc.models.evaluation.evaluate import mean_predictions, evaluate, results_path
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs.run import Run
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.pipeline.errors import MgcError, RunError
 from mgc.pipeline.features import Mel
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.store.slicing import Slicing
 
 GENRES = ("Ambient", "Chiptune", "Electronic", "Folk", "Orchestral", "Rock")
@@ -99,9 +99,9 @@ def test_a_run_gets_its_results(make_run: Callable[..., Run], answers: Answers) 
     assert written["runs"][0]["seed"] == 0
     assert {"numpy", "scikit-learn", "torch"} <= written["versions"].keys()
     assert written["chance"]["majority"] == pytest.approx(1 / 6)
-    assert files.read_table(run.path / "predictions.parquet").equals(answers[run.path.name])
+    assert parquet.read_table(run.path / "predictions.parquet").equals(answers[run.path.name])
     assert imread(run.path / "confusion.png").std() > 0.05  # not blank
-    assert not list(run.path.glob(files.TEMPORARY + "*"))
+    assert not list(run.path.glob(files.TEMPORARY_PREFIX + "*"))
 
 
 def test_evaluating_again_counts_and_changes_no_score(make_run: Callable[..., Run]) -> None:
@@ -145,7 +145,7 @@ def test_ensemble_by_slice_where_slices_are_shared(make_run: Callable[..., Run],
     runs = [make_run(seed=1), make_run(seed=2)]
     answers[runs[1].path.name] = answers[runs[1].path.name].take(np.random.default_rng(0).permutation(60))
     one, two = members(*answers.values())
-    slices, tracks = ensemble([one, two], ["a", "b"])
+    slices, tracks = mean_predictions([one, two], ["a", "b"])
     assert slices is not None
     np.testing.assert_allclose(slices.probabilities, (one.probabilities + two.probabilities) / 2)
     np.testing.assert_allclose(tracks.probabilities, slices.by_track().probabilities)
@@ -188,7 +188,7 @@ def test_members_that_disagree_about_a_genre(make_run: Callable[..., Run], answe
     renamed = ["Rock", *table["genre"].to_pylist()[1:]]
     other = table.set_column(3, "genre", pa.array(["Rock"] * 5 + renamed[5:]))
     with pytest.raises(RunError, match="track test-00000 is of another genre"):
-        ensemble(members(table, other), ["one", "two"])
+        mean_predictions(members(table, other), ["one", "two"])
 
 
 @pytest.fixture

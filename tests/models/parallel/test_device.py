@@ -12,21 +12,21 @@ from mgc.pipeline.errors import MgcError
 
 
 def test_names() -> None:
-    assert device.choose("cpu").type == "cpu"
-    assert device.choose("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device.choose_device("cpu").type == "cpu"
+    assert device.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:77", "", "cpu:x"])
 def test_names_of_nothing(name: str) -> None:
     with pytest.raises(MgcError, match=f"--device {name}: .+; choose auto, cpu or cuda") as error:
-        device.choose(name)
+        device.choose_device(name)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(MgcError, match="--device cuda: there is no CUDA GPU"):
-        device.choose("cuda")
+        device.choose_device("cuda")
 
 
 def test_memory_of_a_container_bounds_that_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_each_knows_its_place_and_has_its_share_of_the_processors(
 
 
 def test_the_first_one_speaks_for_all(tmp_path: Path) -> None:
-    others = f"sys.exit({launcher.LEFT_ALONE})"
+    others = f"sys.exit({launcher.PEER_LOST_CODE})"
     assert launch(tmp_path, "time.sleep(0.2); sys.exit(130)", others) == 130
     assert launch(tmp_path, "time.sleep(0.2); sys.exit(2)", "sys.exit('error: the same')") == 2
 
@@ -72,11 +72,11 @@ def test_the_first_one_speaks_for_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "problem", "remedy"),
     [
-        (f"time.sleep(0.2); sys.exit({launcher.LEFT_ALONE})", "sys.exit('error: no memory; fewer slices')",
+        (f"time.sleep(0.2); sys.exit({launcher.PEER_LOST_CODE})", "sys.exit('error: no memory; fewer slices')",
          "no memory", "fewer slices"),
         (WAIT, "sys.exit('error: no memory; fewer slices')", "no memory", "fewer slices"),
         (WAIT, "os.kill(os.getpid(), signal.SIGKILL)", "process 2 of 2 was ended by SIGKILL", "`mgc train --resume` "),
-        ("os.kill(os.getpid(), signal.SIGKILL)", f"sys.exit({launcher.LEFT_ALONE})",
+        ("os.kill(os.getpid(), signal.SIGKILL)", f"sys.exit({launcher.PEER_LOST_CODE})",
          "process 1 of 2 was ended by SIGKILL", "`mgc train --resume` "),
         ("pass", "raise ValueError(3)", "process 2 of 2 ended with exit code 1 (ValueError: 3)", "`mgc train"),
     ],

@@ -21,7 +21,7 @@ from tiny import TINY
 from mgc.models.data.stream import Batch
 from mgc.models.network import Network
 from mgc.models.parallel import launcher, ranks
-from mgc.models.parallel.ranks import ALONE, Ranks
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.training.learner import Learner
@@ -94,7 +94,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, sto
     _, (whole, validation), _ = open_run(run, [store])
     recipe = training_of(run)
     network = Network(PLAIN, [store.spec], 3)
-    network.measure(whole.stream)
+    network.fit_standardisers(whole.stream)
     learner = Learner(network, recipe, whole.stream.labels, 3, STEPS, torch.device("cpu"))
     for epoch in range(2):
         network.train()
@@ -203,11 +203,11 @@ def test_options_that_contradict_the_number_of_processes(monkeypatch: pytest.Mon
     assert (found.code, found.error) == (2, "--nproc 2: this is one of 3 processes; leave the option out")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with ranks.join() as processes:
-        assert processes is ALONE
+        assert processes is SINGLE_PROCESS
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "choose", torch.device)
+    monkeypatch.setattr(ranks, "choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     processes = Ranks(size=2, local_size=2)
     with pytest.raises(SpecError, match=r"--nproc 2: this machine has 1 GPU; leave it out"):
@@ -215,18 +215,18 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SpecError, match=r"--device cuda:1: 2 processes have a GPU each"):
         processes.device("cuda:1")
     assert processes.device("cpu").type == "cpu"
-    assert ALONE.device("cuda:1").index == 1
+    assert SINGLE_PROCESS.device("cuda:1").index == 1
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert Ranks(3, 4, local=1, local_size=2).device("cuda") == torch.device("cuda", 1) == chosen[0]
+    assert Ranks(3, 4, local_rank=1, local_size=2).device("cuda") == torch.device("cuda", 1) == chosen[0]
 
 
 def test_random_numbers_are_others_in_each_process() -> None:
     drawn = []
     for rank in range(3):
         torch.manual_seed(7)
-        Ranks(rank, 3).diverge(7)
+        Ranks(rank, 3).reseed(7)
         drawn.append(torch.rand(4).tolist())
     torch.manual_seed(7)
     assert drawn[0] == torch.rand(4).tolist()

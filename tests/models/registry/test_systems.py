@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -264,43 +263,3 @@ for system in systems.systems():
 assert "torch" in sys.modules and "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-OUTSIDE = """
-from pathlib import Path
-from torch import nn
-from mgc.models.registry.systems import InputSpec, system
-
-@system("acme/linear", input=InputSpec("relative", ("mel",), bands=4, frames=5), recipe=Path({recipe!r}))
-def linear(n_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(20, n_classes))
-"""
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Source of a module `acme_outside` that an entry point names."""
-    monkeypatch.setattr(systems, "_systems", dict(systems._systems))
-    monkeypatch.setattr(systems, "entry_points", lambda group: [EntryPoint("acme", "acme_outside", group)])
-    monkeypatch.syspath_prepend(tmp_path)
-    systems._load_entry_points.cache_clear()
-    yield tmp_path / "acme_outside.py"
-    systems._load_entry_points.cache_clear()
-    sys.modules.pop("acme_outside", None)
-
-
-def test_entry_point_adds_a_system(outside: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "linear.toml"
-    recipe.write_text(recipes.published()["kth2020/cnn"].read_text().replace("kth2020/cnn", "acme/linear"))
-    outside.write_text(OUTSIDE.format(recipe=str(recipe)))
-    assert "acme/linear" in systems.ids()
-    system = systems.get("acme/linear")
-    assert system.study == "acme"
-    assert system.params(8) == 168
-    assert system.recipe.model == "acme/linear"
-
-
-def test_entry_point_that_does_not_load_is_named(outside: Path) -> None:
-    outside.write_text("import no_such_module")
-    with pytest.raises(ModelError, match=r"acme_outside.*no_such_module"):
-        systems.ids()

@@ -15,7 +15,7 @@ from tiny import TINY
 from torch import nn
 
 from mgc.models.registry import systems, weights
-from mgc.models.registry.skeleton import skeleton
+from mgc.models.registry.skeleton import build_on_meta
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
 from mgc.models.training.train import Options, train
@@ -65,7 +65,7 @@ def test_what_a_plain_network_lacks_stays_random(tmp_path: Path) -> None:
         ("xu2022/se-resnet101", "xu2022/resnet101", {"fc1", "fc2"}),
         ("xu2022/cbam-resnet101", "xu2022/resnet101", {"fc1", "fc2", "spatial"}),
     ):
-        shapes = skeleton(systems.get(origin).build, 1000).state_dict()
+        shapes = build_on_meta(systems.get(origin).build, 1000).state_dict()
         # One number, seen as a tensor of each shape, is all that is saved.
         state = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
         torch.save(state, tmp_path / "plain.pth")

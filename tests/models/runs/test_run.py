@@ -17,15 +17,15 @@ from tiny import TINY
 
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
-from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select
+from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select_tracks
 from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, train
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
 from mgc.pipeline.errors import MgcError, RunError
 from mgc.pipeline.extraction.journal import rewrite_fragments
-from mgc.pipeline.extraction.resplit import relabel
+from mgc.pipeline.extraction.resplit import plan_relabelling
 from mgc.pipeline.features import Mel
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -75,7 +75,7 @@ def test_a_run_says_all_about_itself(run: Run, store: Store) -> None:
 
 
 def test_a_run_lists_its_tracks(run: Run, store: Store) -> None:
-    tracks = files.read_table(run.path / "tracks.parquet")
+    tracks = parquet.read_table(run.path / "tracks.parquet")
     assert tracks.schema.equals(TRACK_SCHEMA)
     known = {row["track_id"]: row for row in store.tracks.to_pylist()}
     assert len(tracks) == len(known) == sum(TRACKS.values())
@@ -84,7 +84,7 @@ def test_a_run_lists_its_tracks(run: Run, store: Store) -> None:
 
 
 def test_runs_of_one_second_have_different_names(run: Run, store: Store, tmp_path: Path) -> None:
-    made = [Run.create(tmp_path / "runs", "study/model", run.config, select(store)) for _ in range(20)]
+    made = [Run.create(tmp_path / "runs", "study/model", run.config, select_tracks(store)) for _ in range(20)]
     assert len({one.path for one in made}) == 20
     assert all("study-model" in one.path.name for one in made)
 
@@ -195,7 +195,7 @@ def test_a_run_keeps_its_slicing_and_its_splits(run: Run, store: Store) -> None:
     before = predict(run)
     labels = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = pa.Table.from_pylist([row | {"split": "training"} for row in labels], DATASET_SCHEMA)
-    rewrite_fragments(store, relabel(store, moved).fragments)
+    rewrite_fragments(store, plan_relabelling(store, moved).fragments)
     publish(store, Slicing(seconds=1.0, overlap=0.0))
     assert Store.open(store.path).slices.num_rows != before.num_rows
     assert predict(run).equals(before)
@@ -205,7 +205,7 @@ def test_a_test_track_that_was_trained_on_is_refused(run: Run) -> None:
     tracks = run.selection.tracks
     twice = tracks.filter(pc.equal(tracks["track_id"], "training-003")).to_pylist()[0] | {"split": "test"}
     leaky = pa.concat_tables([tracks, pa.Table.from_pylist([twice], TRACK_SCHEMA)])
-    files.write_table(run.path / "tracks.parquet", leaky)
+    parquet.write_table(run.path / "tracks.parquet", leaky)
     with pytest.raises(RunError, match=r"was trained on track training-003, which is in its test split"):
         predict(Run.open(run.path))
 
@@ -246,19 +246,19 @@ def test_tracks_without_a_genre_are_left_out(store: Store) -> None:
     rows = [row | ({"genre": None} if row["track_id"] == "training-001" else {}) for row in store.tracks.to_pylist()]
     unlabelled = Store(store.path, store.spec, store.dataset, store.versions)
     unlabelled.__dict__["tracks"] = pa.Table.from_pylist(rows, store.tracks.schema)
-    selection = select(unlabelled)
+    selection = select_tracks(unlabelled)
     assert "training-001" not in selection.tracks["track_id"].to_pylist()
     assert selection.classes == GENRES
 
 
 def test_classes_come_in_the_order_of_the_dataset(store: Store) -> None:
     assert tuple(sorted(GENRES)) != GENRES
-    assert select(store).classes == GENRES
+    assert select_tracks(store).classes == GENRES
 
 
 def test_a_limit_draws_from_each_genre_by_the_seed(store: Store) -> None:
     def drawn(seed: int) -> Selection:
-        return select(store, limit=2, seed=seed)
+        return select_tracks(store, limit=2, seed=seed)
 
     kinds = [tuple(row.values()) for row in drawn(0).tracks.select(["split", "genre"]).to_pylist()]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from stores import make_store
 
-from mgc.models.runs.selection import select
+from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.slicing import Slicing
@@ -49,7 +49,7 @@ def test_row_groups_without_a_wanted_shard_are_not_read(shards: list[int], read:
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_slices_of_a_split_are_those_of_its_tracks(split: str, slicing: Slicing, parted: Store) -> None:
     """However the store is cut: as the run cuts, or otherwise."""
-    selection = select(parted)
+    selection = select_tracks(parted)
     genres = {row["track_id"]: row["genre"] for row in selection.tracks.to_pylist() if row["split"] == split}
     table, labels = selection.slices(parted, slicing, split)
     index = [row for _, slices, _ in manifest.join(parted, slicing) for row in slices.to_pylist()]

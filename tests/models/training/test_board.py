@@ -27,13 +27,13 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 
 def test_each_epoch_is_there_once_also_after_an_interruption(tmp_path: Path) -> None:
     run = Run(tmp_path, {})
-    with board.Board(run) as begun:
+    with board.TensorBoardLogger(run) as logger:
         for entry in HISTORY[:2]:
-            begun.add(entry)
+            logger.add(entry)
     assert [step for step, _ in scalars(run)["loss/train"]] == [1, 2]
     run.write_history(HISTORY[:2])
-    with board.Board(run) as resumed:
-        resumed.add(HISTORY[2])
+    with board.TensorBoardLogger(run) as logger:
+        logger.add(HISTORY[2])
     found = scalars(run)
     assert set(found) == {"loss/train", "loss/validation", "track_accuracy/validation", "lr"}
     assert found["loss/train"] == [(epoch, pytest.approx(1 / epoch)) for epoch in (1, 2, 3)]

@@ -20,7 +20,7 @@ from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
 from mgc.models.training.ensemble import members_of
 from mgc.pipeline.features import Mel, Stft, Waveform
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import parquet
 from mgc.pipeline.store.slicing import Slicing
 
 BOTH = System(
@@ -159,7 +159,7 @@ def test_an_ensemble_predicts_the_mean_of_its_members(copy: Path) -> None:
         assert done.code == 0, done.err
         said[id] = done.out
     assert said[BOTH.id].startswith(f"{BOTH.id} on the test split of synthetic: 6 tracks")
-    tables = {id: files.read_table(run.path / "predictions.parquet") for id, run in found.items()}
+    tables = {id: parquet.read_table(run.path / "predictions.parquet") for id, run in found.items()}
     members = [np.stack(tables[id]["probabilities"].to_numpy()) for id in BOTH.members]
     mean = tables[BOTH.id].sort_by([("track_id", "ascending"), ("start_s", "ascending")])
     np.testing.assert_allclose(np.stack(mean["probabilities"].to_numpy()), np.mean(members, axis=0), atol=1e-6)
@@ -182,7 +182,7 @@ def test_members_that_cut_differently_are_averaged_by_track(copy: Path) -> None:
     measured = mgc("evaluate", ensemble.path, "--json", "--data-dir", copy).json
     assert measured["by_slice"] is None
     assert measured["by_track"]["n"] == 6
-    assert len(files.read_table(ensemble.path / "predictions.parquet")) == 6
+    assert len(parquet.read_table(ensemble.path / "predictions.parquet")) == 6
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "no weights"])
@@ -217,7 +217,7 @@ def test_members_are_what_they_are_taken_for(copy: Path) -> None:
 def test_members_of_other_tracks_make_no_ensemble(copy: Path) -> None:
     found = runs_of(copy)
     tracks = found[TINY.id].selection.tracks
-    files.write_table(
+    parquet.write_table(
         found[TINY.id].path / "tracks.parquet", tracks.filter(pc.not_equal(tracks["track_id"], "test-002"))
     )
     given = [option for id in BOTH.members for option in ("--member", found[id].path)]

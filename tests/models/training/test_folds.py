@@ -18,7 +18,7 @@ from tiny import TINY
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
-from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select
+from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select_tracks
 from mgc.models.training import folds, repeats
 from mgc.pipeline.errors import RunError, SpecError
 from mgc.pipeline.store.store import Store
@@ -83,7 +83,7 @@ def test_every_track_validates_once_and_artists_stay_whole(count: int, library: 
 def test_folds_have_as_much_of_each_genre(store: Store) -> None:
     """Four artists of two tracks of each genre, whatever their split was."""
     for number in (1, 2, 3, 4):
-        found = folds.hold_out(select(store), number, 4)
+        found = folds.hold_out(select_tracks(store), number, 4)
         count = Counter((row["split"], row["genre"]) for row in found.tracks.to_pylist())
         expected = {"training": 6, "validation": 2, "test": 2}
         assert count == {(split, genre): n for split, n in expected.items() for genre in GENRES}
@@ -107,8 +107,8 @@ def test_folds_that_are_none() -> None:
 
 def test_more_folds_than_a_genre_has_artists_are_refused(store: Store, library: Selection) -> None:
     with pytest.raises(SpecError, match=r"--folds 5: Folk has too few artists \(4\).*; choose 4 at most"):
-        folds.hold_out(select(store), 1, 5)
-    tracks = select(store).tracks
+        folds.hold_out(select_tracks(store), 1, 5)
+    tracks = select_tracks(store).tracks
     others = pc.and_(pc.equal(tracks["genre"], "Folk"), pc.not_equal(tracks["artist_id"], "training-artist-0-0"))
     lonely = Selection(GENRES, tracks.filter(pc.invert(others)))
     with pytest.raises(SpecError, match=r"--folds 2: Folk has too few artists \(1\).*; add other artists of Folk"):
@@ -134,7 +134,7 @@ def test_a_run_for_each_fold(store: Store, tmp_path: Path) -> None:
     assert [run.config["fold"] for run in runs] == [[1, 2], [2, 2]]
     assert "fold 2 of 2 for the validation split" in runs[1].config["differences"]
     validated = [id for run in runs for id, split in split_of(run.selection).items() if split == "validation"]
-    assert sorted(validated) == sorted(id for id, split in split_of(select(store)).items() if split != "test")
+    assert sorted(validated) == sorted(id for id, split in split_of(select_tracks(store)).items() if split != "test")
     said = re.search(r"by slice of 2 folds: (\S+) % ± (\S+) \((\S+) to (\S+)\): (\S+), (\S+)", outcome.out)
     each = np.array([100 * run.summary["best"]["validation_accuracy"] for run in runs])
     assert said is not None

@@ -16,7 +16,7 @@ from stores import make_store
 from tiny import TINY
 
 from mgc.models.registry import systems
-from mgc.models.registry.settings import Loop, options
+from mgc.models.registry.settings import Loop, loop_settings
 from mgc.models.runs.run import Run
 from mgc.models.training import rate_finder, repeats
 from mgc.models.training.optim import LOSSES
@@ -51,7 +51,7 @@ def words(name: str, value: object) -> list[str]:
 
 
 def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_path: Path) -> None:
-    assert [setting.name for setting in options()] == [field.name for field in dataclasses.fields(Loop)]
+    assert [setting.name for setting in loop_settings()] == [field.name for field in dataclasses.fields(Loop)]
     loop = [word for name, value in dataclasses.asdict(CHOSEN).items() for word in words(name, value)]
     own = ["--optimizer", "sgd", "--weight-decay", 0.01, "--monitor", "track_accuracy", "--patience", 1, "--epochs", 2]
     outcome = train(store, tmp_path, *own, *loop, "--residency", "stream", "--skip-damaged", "--tensorboard")

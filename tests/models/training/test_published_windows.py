@@ -11,10 +11,11 @@ from stores import frames_of, make_store
 from torch import nn
 
 from mgc.models.data import adapters
-from mgc.models.data.parts import Part, open_part
+from mgc.models.data.parts import RunInputs, SplitData
+from mgc.models.data.stream import Batching
 from mgc.models.registry import recipes, systems
 from mgc.models.registry.systems import System
-from mgc.models.runs.selection import select
+from mgc.models.runs.selection import select_tracks
 from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, train
 from mgc.pipeline.errors import ModelError, StoreError
@@ -50,13 +51,11 @@ def stores_of(system: System, root: Path, seconds: float) -> list[Store]:
     ]
 
 
-def windows_of(system: System, stores: list[Store], frames: tuple[int, ...], seed: int | None = None) -> Part:
+def windows_of(system: System, stores: list[Store], frames: tuple[int, ...], seed: int | None = None) -> SplitData:
     slicing = system.recipe.slicing
-    selection = select(stores[0], stores[1:], slicing=slicing)
-    return open_part(
-        selection, stores, slicing, "training",
-        frames=frames, batch_size=8, device=CPU, seed=seed, squeeze=system.squeezes(slicing),
-    )  # fmt: skip
+    selection = select_tracks(stores[0], stores[1:], slicing=slicing)
+    batching = Batching(8, CPU, seed=seed, squeeze=system.squeezes(slicing))
+    return RunInputs(selection, stores, slicing, frames).split("training", batching)
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +201,8 @@ def test_tracks_too_short_for_any_slice_are_told_in_a_line(uneven: Store, tmp_pa
 def test_other_features_are_pictures_too(spec: FeatureSpec, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", spec, Slicing(seconds=None, whole=True), tracks=TRACKS, seconds=(2.5, 1.5))
     window = spec.frames(2.5)
-    part = open_part(
-        select(store), [store], store.slicing, "training", frames=[window], batch_size=3, device=CPU, squeeze=True
-    )
+    inputs = RunInputs(select_tracks(store), [store], store.slicing, [window])
+    part = inputs.split("training", Batching(3, CPU, squeeze=True))
     (batch,) = part.stream.batches()
     pictures = adapters.adapter(THUMBNAILS.input, spec)(batch.frames)
     assert pictures.shape == (3, 3, 224, 224)

@@ -201,7 +201,7 @@ def test_a_seed_gives_the_same_weights_twice(store: Store, reference: Run, tmp_p
 def test_streamed_or_resident_gives_the_same_weights(
     store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "fits", lambda *_: False)
+    monkeypatch.setattr(parts, "fits_in_memory", lambda *_: False)
     run = quiet(store, tmp_path)
     assert run.summary["residency"] == "stream"
     assert reference.summary["residency"] == "host"
@@ -357,7 +357,7 @@ def test_a_damaged_shard_leaves_a_run_that_continues_once_it_is_repaired(
     tmp_path: Path, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path / "store")
-    monkeypatch.setattr(parts, "fits", lambda *_: False)
+    monkeypatch.setattr(parts, "fits_in_memory", lambda *_: False)
     whole, reads = Store.read, iter(range(1000))
 
     def read(self: Store, shard: int, *args: int) -> np.ndarray:
@@ -464,7 +464,7 @@ def test_too_little_to_train_on(tmp_path: Path) -> None:
     unchecked = make_store(tmp_path / "c", tracks={"training": 6, "test": 3})
     with pytest.raises(StoreError, match=r"no validation tracks"):
         quiet(unchecked, tmp_path / "runs")
-    lonely.plan_path.touch()
+    lonely.journal_path.touch()
     with pytest.raises(StoreError, match=r"unfinished"):
         quiet(lonely, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -15,8 +15,8 @@ from stores import make_store
 from tiny import TINY
 from twofold import TWOFOLD
 
-from mgc.models.data.computed import Computed, ComputedStream
-from mgc.models.data.sources import Offer
+from mgc.models.data.computed import WaveformView, FrontEndStream
+from mgc.models.data.sources import StoreCandidates
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.registry.augmentation import Augmentation
@@ -50,7 +50,7 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def behind(store: Store, system: System = TINY) -> list[Store]:
-    return Offer((store,), True, frontend=True).choose(system)
+    return StoreCandidates((store,), True, frontend=True).choose(system)
 
 
 def quiet(stores: list[Store], folder: Path, **options: object) -> Run:
@@ -130,22 +130,22 @@ def test_samples_are_changed_first_and_frames_later(waves: Store, tmp_path: Path
     run = prepare(view, options, tmp_path, lambda text: None)
     _, (training, validation), _ = open_run(run, [view])
     _, _, augmenter = build(run, TINY, training)
-    assert isinstance(training.stream, ComputedStream)
-    assert isinstance(validation.stream, ComputedStream)
-    assert validation.stream.change is None
+    assert isinstance(training.stream, FrontEndStream)
+    assert isinstance(validation.stream, FrontEndStream)
+    assert validation.stream.transform is None
     shown = next(training.stream.batches(1))
-    training.stream.change = None
+    training.stream.transform = None
     heard = next(training.stream.batches(1))
     assert augmenter is not None
     samples = []
-    training.stream.change = lambda signal, epoch, draws: samples.append(signal) or signal
+    training.stream.transform = lambda signal, epoch, draws: samples.append(signal) or signal
     next(training.stream.batches(1))
-    changed = augmenter.sound(samples[0], 1, shown.draws)
+    changed = augmenter.augment_samples(samples[0], 1, shown.draws)
     assert isinstance(shown.frames, torch.Tensor)
     assert isinstance(heard.frames, torch.Tensor)
     torch.testing.assert_close(training.stream._front_end(changed), shown.frames)
     assert (shown.frames - heard.frames).abs().mean() > 1
-    masked = augmenter.changed(shown.frames, 1, shown.draws)
+    masked = augmenter.augment(shown.frames, 1, shown.draws)
     assert not torch.equal(masked, shown.frames)
     same = masked == shown.frames  # outside of masks nothing happens any more: the gain was the samples'
     assert same.float().mean() > 0.4
@@ -181,15 +181,15 @@ class TestStores:
 
     def test_one_of_the_studys_rate_comes_first(self, waves: Store, tmp_path: Path) -> None:
         other = make_store(tmp_path / "w", Waveform(sr=16000), tracks=TRACKS, seconds=(4.0,))
-        assert Offer((other, waves), False, frontend=True).choose(TINY)[0].path == waves.path
-        assert Offer((other,), False, frontend=True).choose(TINY)[0].path == other.path
+        assert StoreCandidates((other, waves), False, frontend=True).choose(TINY)[0].path == waves.path
+        assert StoreCandidates((other,), False, frontend=True).choose(TINY)[0].path == other.path
         with pytest.raises(ModelError, match=r"needs samples at 22050 Hz.*`mgc extract --feature waveform:sr=22050`"):
-            Offer((other,), False, studied=True, frontend=True).choose(TINY)
+            StoreCandidates((other,), False, study_only=True, frontend=True).choose(TINY)
 
     def test_several_inputs(self, waves: Store, tmp_path: Path) -> None:
         first, second = behind(waves, TWOFOLD)
         assert first is waves
-        assert isinstance(second, Computed)
+        assert isinstance(second, WaveformView)
         run = quiet([first, second], tmp_path / "runs", model=TWOFOLD.id, epochs=1)
         assert [source.waveform for source in run.sources] == [None, waves.spec]
         assert len(predict(run, split="validation")) == 3 * TRACKS["validation"]

@@ -75,7 +75,7 @@ def test_a_run_records_its_stores(reference: Run, stores: list[Store]) -> None:
     assert [source.spec for source in opened.sources] == [AUDIO, LEVELS]
     assert [source.path.resolve() for source in opened.sources] == [store.path for store in stores]
     assert [source.frames for source in opened.sources] == [48, 96]
-    assert [source.manifest for source in opened.sources] == [store.manifest_digest for store in stores]
+    assert [source.manifest_digest for source in opened.sources] == [store.manifest_digest for store in stores]
 
 
 def test_statistics_are_those_of_the_training_split(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path: Path) -> None:
 def test_a_seed_gives_the_same_weights_streamed_or_resident(
     stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, residency: str
 ) -> None:
-    monkeypatch.setattr(parts, "fits", lambda nbytes, device: nbytes < room)
+    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes < room)
     run = quiet(stores, tmp_path)
     assert run.summary["residency"] == residency
     assert reference.summary["residency"] == "host + host"

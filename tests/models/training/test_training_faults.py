@@ -15,8 +15,8 @@ from stores import make_store
 from tiny import INPUT, TINY, build
 from torch import Tensor, nn
 
-from mgc.models.data import parts, stream
-from mgc.models.data.parts import keep_resident
+from mgc.models.data import parts, sampling
+from mgc.models.data.parts import set_residency
 from mgc.models.data.stream import Stream
 from mgc.models.network import Network, outputs
 from mgc.models.registry import systems
@@ -34,7 +34,7 @@ VALIDATION = 5
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(systems._systems, TINY.id, TINY)
-    monkeypatch.setattr(stream, "GROUP_BYTES", 25_000)  # a shard or two
+    monkeypatch.setattr(sampling, "GROUP_BYTES", 25_000)  # a shard or two
     torch.set_num_threads(1)
 
 
@@ -116,7 +116,7 @@ def test_lost_slices_are_not_validated(store: Store, tmp_path: Path) -> None:
     network.load(run.load("best.pt"))
     scores = validate(network, TINY.recipe.training, validation)
     logits = outputs(network, validation.stream, "")
-    kept = ~validation.lost
+    kept = ~validation.unreadable
     assert kept.sum() == 16
     assert torch.isnan(logits[~kept]).all()
     labels = validation.stream.labels[kept]
@@ -224,8 +224,8 @@ def test_frames_stay_where_they_fit(
     run = quiet(store, tmp_path / "runs", epochs=1)
     _, opened, _ = open_run(run, [store])
     rooms = {"cuda": gpu, "cpu": host}
-    monkeypatch.setattr(parts, "fits", lambda nbytes, device: nbytes <= rooms[device.type])
-    ((_, found),) = keep_resident(opened, torch.device("cuda"))
+    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes <= rooms[device.type])
+    ((_, found),) = set_residency(opened, torch.device("cuda"))
     assert found == opened[0].streams[0].residency == expected
-    ((_, found),) = keep_resident(opened, torch.device("cuda"), "stream")
+    ((_, found),) = set_residency(opened, torch.device("cuda"), "stream")
     assert found == opened[0].streams[0].residency == "stream"

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from stores import make_store
 from tiny import TINY
 
-from mgc.models.data.sources import Offer
+from mgc.models.data.sources import StoreCandidates
 from mgc.models.data.stream import Stream
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
-from mgc.models.runs.selection import Selection, select
+from mgc.models.runs.selection import Selection, select_tracks
 from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, train
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, SPLITS
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.extraction.journal import rewrite_fragments
-from mgc.pipeline.extraction.resplit import relabel
+from mgc.pipeline.extraction.resplit import plan_relabelling
 from mgc.pipeline.features.variants import parse_variants
 from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.slicing import Slicing
@@ -58,7 +58,7 @@ def resplit(store: Store, splits: dict[str, str]) -> Store:
     """The store with other splits, as `mgc split` gives it."""
     tracks = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = [row | {"split": splits.get(row["track_id"], row["split"])} for row in tracks]
-    plan = relabel(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
+    plan = plan_relabelling(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
     rewrite_fragments(store, plan.fragments)
     publish(store, store.slicing)
     return Store.open(store.path)
@@ -101,8 +101,8 @@ def test_a_recipe_with_them_is_not_followed_without_them(store, tmp_path, monkey
     assert alone.config["variants"] == []
     # Of two stores of its features the one that has them is taken.
     plain = make_store(tmp_path / "plain")
-    assert Offer((plain, store), named=False, studied=True).choose(varied) == [store]
-    assert Offer((store, plain), named=False, studied=True).choose(TINY) == [plain]
+    assert StoreCandidates((plain, store), named=False, study_only=True).choose(varied) == [store]
+    assert StoreCandidates((store, plain), named=False, study_only=True).choose(TINY) == [plain]
 
 
 def test_no_study_used_them(store, tmp_path):
@@ -131,7 +131,7 @@ def test_what_the_store_trains_on_by_now_does_not_change_an_evaluation(store, tm
 
 
 def test_frames_that_validation_reads_are_those_of_the_tracks(store):
-    slices, labels = select(store).slices(store, store.slicing, "validation")
+    slices, labels = select_tracks(store).slices(store, store.slicing, "validation")
     stream = Stream(store, slices, labels, frames=20, batch_size=16, device=torch.device("cpu"))
     rows = {row["track_id"]: row for row in store.tracks.to_pylist()}
     for row in slices.to_pylist():
@@ -149,10 +149,10 @@ def test_for_any_splits_of_store_and_run_variants_are_of_training_tracks(store, 
     of_store = dict(zip(ids, data.draw(splits), strict=True))
     of_run = dict(zip(ids, data.draw(splits), strict=True))
     moved = resplit(store, of_store)
-    tracks = select(store).tracks
+    tracks = select_tracks(store).tracks
     where = tracks.schema.get_field_index("split")
     mine = pa.array([of_run[track] for track in tracks["track_id"].to_pylist()])
-    selection = Selection(select(store).classes, tracks.set_column(where, tracks.schema.field(where), mine))
+    selection = Selection(select_tracks(store).classes, tracks.set_column(where, tracks.schema.field(where), mine))
     for slicing in (moved.slicing, Slicing(seconds=3.0)):
         for split in SPLITS:
             plain, _ = selection.slices(moved, slicing, split)

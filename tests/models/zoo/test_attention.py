@@ -1,4 +1,4 @@
-"""Attention modules against their formulas, written out in NumPy."""
+"""Attention modules against NumPy implementations of their formulas."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ def test_squeeze_excitation(x: np.ndarray) -> None:
     w = weights(module)
     hidden = np.maximum(x.mean(axis=(2, 3)) @ w["fc1.weight"].T + w["fc1.bias"], 0)
     gate = sigmoid(hidden @ w["fc2.weight"].T + w["fc2.bias"])
-    found = module(torch.from_numpy(x)).detach().numpy()
-    np.testing.assert_allclose(found, x * gate[:, :, None, None], atol=1e-6)
+    output = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(output, x * gate[:, :, None, None], atol=1e-6)
 
 
 def test_cbam(x: np.ndarray) -> None:
@@ -43,9 +43,9 @@ def test_cbam(x: np.ndarray) -> None:
     scaled = x * sigmoid(dense(x.mean(axis=(2, 3))) + dense(x.max(axis=(2, 3))))[:, :, None, None]
     pooled = np.stack([scaled.mean(axis=1), scaled.max(axis=1)], axis=1)
     padded = np.pad(pooled, ((0, 0), (0, 0), (3, 3), (3, 3)))
-    places = np.stack([correlate(each, w["spatial.weight"][0], mode="valid") for each in padded])
-    found = module(torch.from_numpy(x)).detach().numpy()
-    np.testing.assert_allclose(found, scaled * sigmoid(places), atol=1e-6)
+    spatial = np.stack([correlate(planes, w["spatial.weight"][0], mode="valid") for planes in padded])
+    output = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(output, scaled * sigmoid(spatial), atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [256, 2048])

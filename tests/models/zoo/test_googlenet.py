@@ -1,4 +1,4 @@
-"""GoogLeNet against the table of its blocks, and its auxiliary heads in training."""
+"""GoogLeNet: shapes and parameters of every block, torchvision's state-dict keys, and the auxiliary heads."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgc.models.registry import systems
-from mgc.models.registry.skeleton import skeleton
+from mgc.models.registry.skeleton import build_on_meta
 from mgc.models.training.optim import binary_on_softmax, main_logits, total_loss
 from mgc.models.zoo.googlenet import GoogLeNet
 
-# Output (channels, side) at 224 × 224 and parameters.
+# By layer: output channels, output side for 224 × 224 pixels, parameters.
 LAYERS = {
     "conv1": (64, 112, 9_536),
     "maxpool1": (64, 56, 0),
@@ -30,7 +30,7 @@ LAYERS = {
     "inception5a": (832, 7, 978_944),
     "inception5b": (1024, 7, 1_347_040),
 }
-# Channels of each branch: 1×1, 3×3, "5×5", pool.
+# Output channels of each block's branches: 1×1, 3×3, "5×5", pool.
 BRANCHES = {
     "3a": (64, 128, 32, 32),
     "3b": (128, 192, 96, 64),
@@ -46,8 +46,8 @@ BRANCHES = {
 
 @pytest.fixture(scope="module")
 def model() -> GoogLeNet:
-    """Without memory for its weights."""
-    return skeleton(GoogLeNet, 8)
+    """GoogLeNet on the meta device, without memory for its weights."""
+    return build_on_meta(GoogLeNet, 8)
 
 
 def test_every_layer(model: GoogLeNet) -> None:
@@ -74,7 +74,7 @@ def test_auxiliary_heads_are_not_counted(model: GoogLeNet) -> None:
     assert systems.get("xu2022/googlenet").params(1000) == 6_624_904
     assert [n_params(model, name) for name in ("aux1", "aux2")] == [2_172_168, 2_174_216]
     assert n_params(model, "") == 9_954_488
-    assert n_params(skeleton(GoogLeNet, 1000), "") == 13_004_888
+    assert n_params(build_on_meta(GoogLeNet, 1000), "") == 13_004_888
 
 
 @pytest.mark.parametrize(("name", "channels"), [("aux1", 512), ("aux2", 528)])
@@ -108,7 +108,7 @@ def test_auxiliary_heads_train_and_do_not_predict() -> None:
     torch.manual_seed(0)
     model, x, target = GoogLeNet(8), torch.randn(2, 3, 64, 64), torch.tensor([1, 5])
     logits, early, late = outputs = model(x)
-    assert [each.shape for each in outputs] == [(2, 8)] * 3
+    assert [head.shape for head in outputs] == [(2, 8)] * 3
     assert main_logits(outputs) is logits
     loss = total_loss(F.cross_entropy, outputs, target)
     expected = F.cross_entropy(logits, target) + 0.3 * (F.cross_entropy(early, target) + F.cross_entropy(late, target))

@@ -1,4 +1,4 @@
-"""kth2020: the networks layer by layer, their chains of shortcuts, dead maps and what their GRUs read; kNN and SVM."""
+"""kth2020: every layer of the networks, the wiring of shortcuts, the inputs of the GRUs, dead maps; kNN and SVM."""
 
 import numpy as np
 import pytest
@@ -36,16 +36,17 @@ def test_every_layer(model: ResidualCNN) -> None:
 
 
 def shortcuts(trunk: Trunk, x: torch.Tensor) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
+    """Output of every block's shortcut."""
+    outputs: list[torch.Tensor] = []
     hooks = [
-        block.shortcut.register_forward_hook(lambda module, inputs, output: found.append(output))
+        block.shortcut.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         for block in trunk.blocks
     ]
     with torch.no_grad():
         trunk(x)
     for hook in hooks:
         hook.remove()
-    return found
+    return outputs
 
 
 @pytest.mark.parametrize("id", ["cnn", "cnn-released", "cnn-rnn", "cnn-rnn-fig"])
@@ -59,7 +60,7 @@ def test_shortcuts_of_even_blocks_bypass_the_sum_before(id: str) -> None:
         torch.nn.init.zeros_(block.norm.weight)
         torch.nn.init.constant_(block.norm.bias, 0.5)
         after = shortcuts(trunk, x)
-        bypasses = zeroed % 2 == 0  # blocks count from 1 in the paper: the one after an odd block is even
+        bypasses = zeroed % 2 == 0  # blocks 1, 3, ... of the paper, which counts from 1; the next one is even
         assert torch.equal(before[zeroed + 1], after[zeroed + 1]) == bypasses
         assert torch.equal(before[zeroed], after[zeroed])
         block.norm.load_state_dict({"weight": weight, "bias": bias}, strict=False)
@@ -68,8 +69,8 @@ def test_shortcuts_of_even_blocks_bypass_the_sum_before(id: str) -> None:
 def test_shortcuts_of_odd_blocks_read_the_pooled_input(model: ResidualCNN) -> None:
     block = model.trunk.blocks[2]
     assert isinstance(block, Block)
-    x, chain = torch.randn(2, 2, 128, 32, 32)
-    _, shortcut = block(x, chain)
+    x, previous_shortcut = torch.randn(2, 2, 128, 32, 32)
+    _, shortcut = block(x, previous_shortcut)
     pooled = torch.nn.functional.max_pool2d(x, 2)
     torch.testing.assert_close(shortcut, block.shortcut[1:](pooled))
 
@@ -93,7 +94,7 @@ BLOCK_SIZES = [(32, 32), (32, 32), (16, 16), (16, 16), (8, 8), (8, 8)]
 
 
 def test_every_layer_of_the_released_cnn() -> None:
-    model = ResidualCNN(8, released=True)
+    model = ResidualCNN(8, released_module=True)
     blocks = [f"trunk.blocks.{i}" for i in range(6)]
     paths = [f"{block}.{path}" for block in blocks for path in ("norm", "shortcut")]
     names = ["trunk.stem", *paths, "head.0.1", "head.0", "head.1", "head.4", "head"]
@@ -133,45 +134,45 @@ def test_every_layer_of_the_cnn_beside_a_gru() -> None:
     assert (n_params(model, "gru"), n_params(model, "classify")) == (49_920, 9_224)
 
 
-def test_every_layer_of_the_cnn_beside_a_gru_as_drawn() -> None:
-    model = CNNRNN(8, as_drawn=True)
+def test_every_layer_of_the_cnn_beside_a_gru_with_the_trunk_of_the_figure() -> None:
+    model = CNNRNN(8, figure_trunk=True)
     shapes = output_shapes(model, ["trunk", "flatten", "gru", "classify"], 1, 128, 128)
     assert shapes == {"trunk": (64, 8, 8), "flatten": (4096,), "gru": (128,), "classify": (8,)}
     assert n_params(model, "gru") == 49_920
     assert model.classify.in_features == 4224
 
 
-def read(gru: torch.nn.Module, model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What the GRU reads, `(batch, steps, inputs)`."""
-    seen: list[torch.Tensor] = []
-    hook = gru.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+def gru_input(gru: torch.nn.Module, model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Input of a model's GRU, `(batch, steps, input_size)`, for the model's input `x`."""
+    gru_inputs: list[torch.Tensor] = []
+    hook = gru.register_forward_pre_hook(lambda module, inputs: gru_inputs.append(inputs[0]))
     with torch.no_grad():
         model.eval()(x)
     hook.remove()
-    return seen[0]
+    return gru_inputs[0]
 
 
 @pytest.mark.parametrize("scan_time", [False, True])
 def test_the_gru_beside_the_cnn_scans_mel_rows_of_pooled_frames(scan_time: bool) -> None:
-    model = CNNRNN(8, as_drawn=True, scan_time=scan_time)
+    model = CNNRNN(8, figure_trunk=True, scan_time=scan_time)
     x = torch.randn(1, 1, 128, 128)
     rows = torch.stack([torch.maximum(x[:, 0, band, ::2], x[:, 0, band, 1::2]) for band in range(128)], dim=1)
-    assert torch.equal(read(model.gru, model, x), rows.transpose(1, 2) if scan_time else rows)
+    assert torch.equal(gru_input(model.gru, model, x), rows.transpose(1, 2) if scan_time else rows)
 
 
-C_RNNS = {"crnn": (32, 64, 128, 64), "crnn-137": (68, 137, 137, 137)}
+CRNN_WIDTHS = {"crnn": (32, 64, 128, 64), "crnn-137": (68, 137, 137, 137)}
 
 
-def c_rnn(id: str) -> CRNN:
+def build_crnn(id: str) -> CRNN:
     torch.manual_seed(0)
     model = systems.get(f"kth2020/{id}").build(8)
     assert isinstance(model, CRNN)
     return model
 
 
-@pytest.mark.parametrize("id", C_RNNS)
-def test_every_layer_of_the_c_rnn(id: str) -> None:
-    model, widths = c_rnn(id), C_RNNS[id]
+@pytest.mark.parametrize("id", CRNN_WIDTHS)
+def test_every_layer_of_the_crnn(id: str) -> None:
+    model, widths = build_crnn(id), CRNN_WIDTHS[id]
     names = [f"features.{5 * i + offset}" for i in range(4) for offset in (0, 3)]
     maps = [128, 127, 127, 125, 125, 122, 122, 119]
     shapes = output_shapes(model, [*names, "gru", "classify"], 1, 128, 128)
@@ -186,7 +187,7 @@ def test_every_layer_of_the_c_rnn(id: str) -> None:
 
 @pytest.mark.parametrize(("id", "dead"), [("crnn", 72_765), ("crnn-137", 168_096)])
 def test_maps_that_the_gru_does_not_read_get_no_gradient(id: str, dead: int) -> None:
-    model = c_rnn(id)
+    model = build_crnn(id)
     model(torch.randn(1, 1, 128, 128)).square().sum().backward()
     convolution, norm = model.features[15], model.features[16]
     gradients = [module.get_parameter(name).grad for module in (convolution, norm) for name in ("weight", "bias")]
@@ -196,21 +197,21 @@ def test_maps_that_the_gru_does_not_read_get_no_gradient(id: str, dead: int) -> 
     assert all(parameter.grad.any() for parameter in model.features[10].parameters())
 
 
-def test_the_gru_of_the_c_rnn_scans_mel_rows_of_the_first_map() -> None:
-    model, x = c_rnn("crnn").eval(), torch.randn(1, 1, 128, 128)
+def test_the_gru_of_the_crnn_scans_mel_rows_of_the_first_map() -> None:
+    model, x = build_crnn("crnn").eval(), torch.randn(1, 1, 128, 128)
     with torch.no_grad():
         maps = model.features(x)
-    seen = read(model.gru, model, x)
-    assert seen.shape == (1, 119, 119)
+    steps = gru_input(model.gru, model, x)
+    assert steps.shape == (1, 119, 119)
     for row in (0, 57, 118):
-        assert torch.equal(seen[:, row], maps[:, 0, row])
+        assert torch.equal(steps[:, row], maps[:, 0, row])
 
 
-def test_the_repaired_c_rnn_scans_frames_of_all_maps() -> None:
+def test_the_repaired_crnn_scans_frames_of_all_maps() -> None:
     model, x = CRNN(8, (4, 4, 4, 6), all_maps=True).eval(), torch.randn(2, 1, 128, 128)
     with torch.no_grad():
         maps = model.features(x)
-    torch.testing.assert_close(read(model.gru, model, x), maps.mean(dim=2).transpose(1, 2))
+    torch.testing.assert_close(gru_input(model.gru, model, x), maps.mean(dim=2).transpose(1, 2))
     model(x).square().sum().backward()
     assert all(gradient.any() for gradient in model.features[15].weight.grad)
 

@@ -1,4 +1,4 @@
-"""Keras layers against literal NumPy loops and Keras's constants."""
+"""Keras layers against NumPy loops and Keras's constants."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 
 from mgc.models.zoo.layers import (
     BatchNorm2d,
-    LastGRU,
+    LastStateGRU,
     SameConv2d,
     SameMaxPool2d,
     he_normal_,
@@ -37,17 +37,17 @@ def test_same_padding(size: int, kernel: int, stride: int, expected: tuple[int, 
 
 
 def windows(x: np.ndarray, kernel: int, stride: int, fill: float) -> np.ndarray:
-    """Windows `(channel, row, column, kernel, kernel)` of Keras's `same` padding, from TensorFlow's own formula."""
+    """Windows `(channel, row, column, kernel, kernel)` with `same` padding, by TensorFlow's formula."""
     out = [-(-size // stride) for size in x.shape[1:]]
     padded = np.full((len(x), out[0] * stride + kernel, out[1] * stride + kernel), fill)
     before = [max((n - 1) * stride + kernel - size, 0) // 2 for n, size in zip(out, x.shape[1:], strict=True)]
     padded[:, before[0] : before[0] + x.shape[1], before[1] : before[1] + x.shape[2]] = x
-    found = np.empty((len(x), *out, kernel, kernel))
+    patches = np.empty((len(x), *out, kernel, kernel))
     for row in range(out[0]):
         for column in range(out[1]):
             top, left = row * stride, column * stride
-            found[:, row, column] = padded[:, top : top + kernel, left : left + kernel]
-    return found
+            patches[:, row, column] = padded[:, top : top + kernel, left : left + kernel]
+    return patches
 
 
 GEOMETRIES = [((8, 6), 5, 2), ((8, 6), 3, 2), ((8, 6), 3, 1), ((6, 4), 2, 1), ((7, 5), 3, 2), ((10, 4), 3, 3)]
@@ -65,13 +65,13 @@ def test_same_convolution(size: tuple[int, int], kernel: int, stride: int) -> No
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), GEOMETRIES)
 def test_same_max_pool(size: tuple[int, int], kernel: int, stride: int) -> None:
-    x = np.random.default_rng(0).standard_normal((3, *size)) - 5  # zero padding would win everywhere
+    x = np.random.default_rng(0).standard_normal((3, *size)) - 5  # negative values: zero padding would win
     expected = windows(x, kernel, stride, -np.inf).max(axis=(3, 4))
-    found = SameMaxPool2d(kernel, stride)(torch.from_numpy(x)[None])[0].numpy()
-    np.testing.assert_array_equal(found, expected)
+    pooled = SameMaxPool2d(kernel, stride)(torch.from_numpy(x)[None])[0].numpy()
+    np.testing.assert_array_equal(pooled, expected)
 
 
-def test_symmetric_padding_is_something_else() -> None:
+def test_symmetric_padding_differs() -> None:
     x = torch.randn(1, 3, 8, 8)
     layer = SameConv2d(3, 4, 3, stride=2)
     symmetric = torch.nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
@@ -80,13 +80,14 @@ def test_symmetric_padding_is_something_else() -> None:
 
 
 def test_batch_norm_trains_as_pytorchs_with_keras_constants() -> None:
-    ours, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3, momentum=0.01)
+    layer, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3, momentum=0.01)
     for seed in range(3):
         x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 3 + 2
-        assert torch.equal(ours(x), reference(x))
-    for (name, value), (other, expected) in zip(ours.state_dict().items(), reference.state_dict().items(), strict=True):
-        assert name == other
-        assert torch.equal(value, expected)
+        assert torch.equal(layer(x), reference(x))
+    state, expected = layer.state_dict(), reference.state_dict()
+    assert list(state) == list(expected)
+    for name, value in state.items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_running_statistics_do_not_remember_their_initial_values() -> None:
@@ -104,12 +105,12 @@ def test_running_statistics_do_not_remember_their_initial_values() -> None:
     torch.testing.assert_close(norm.eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_batch_norm_that_has_seen_nothing_or_much_is_pytorchs() -> None:
+def test_batch_norm_after_no_or_many_updates_is_pytorchs() -> None:
     x = torch.randn(2, 3, 4, 4)
-    ours, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3)
+    layer, reference = BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=1e-3)
     for updates in (0, 5000):
-        ours.num_batches_tracked.fill_(updates)
-        torch.testing.assert_close(ours.eval()(x), reference.eval()(x))
+        layer.num_batches_tracked.fill_(updates)
+        torch.testing.assert_close(layer.eval()(x), reference.eval()(x))
 
 
 def test_he_initialisations_have_variance_two_over_fan_in() -> None:
@@ -136,7 +137,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def keras_gru(x: np.ndarray, weights: dict[str, np.ndarray], suffix: str) -> np.ndarray:
-    """Last state `(units,)` of TensorFlow 2's GRU for a sequence `(steps, inputs)`; gates in the order r, z, n."""
+    """Last state `(units,)` of TensorFlow 2's GRU for a sequence `(steps, input_size)`; gate order r, z, n."""
     kernel, recurrent = weights[f"weight_ih_l0{suffix}"], weights[f"weight_hh_l0{suffix}"]
     bias, recurrent_bias = weights[f"bias_ih_l0{suffix}"], weights[f"bias_hh_l0{suffix}"]
     state = np.zeros(recurrent.shape[1])
@@ -149,7 +150,7 @@ def keras_gru(x: np.ndarray, weights: dict[str, np.ndarray], suffix: str) -> np.
 
 
 def test_last_state_of_both_directions() -> None:
-    layer = LastGRU(3, 4, both_ways=True).double()
+    layer = LastStateGRU(3, 4, bidirectional=True).double()
     weights = {name: value.detach().numpy() for name, value in layer.gru.named_parameters()}
     x = np.random.default_rng(0).standard_normal((7, 3))
     expected = np.concatenate([keras_gru(x, weights, ""), keras_gru(x[::-1], weights, "_reverse")])
@@ -157,13 +158,13 @@ def test_last_state_of_both_directions() -> None:
 
 
 def test_last_states_of_stacked_layers_are_those_of_the_last() -> None:
-    layer = LastGRU(3, 4, both_ways=True, layers=2)
+    layer = LastStateGRU(3, 4, bidirectional=True, layers=2)
     sequence, _ = layer.gru(x := torch.randn(2, 5, 3))
     torch.testing.assert_close(layer(x), torch.cat([sequence[:, -1, :4], sequence[:, 0, 4:]], dim=1))
 
 
 @pytest.mark.parametrize("cell", [torch.nn.GRU, torch.nn.LSTM])
-def test_recurrent_layers_begin_as_keras_makes_them(cell: type[torch.nn.RNNBase]) -> None:
+def test_recurrent_layers_are_initialised_as_in_keras(cell: type[torch.nn.RNNBase]) -> None:
     torch.manual_seed(0)
     layer = cell(300, 50, num_layers=2, bidirectional=True)
     init_keras(layer)

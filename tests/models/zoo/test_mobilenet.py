@@ -1,14 +1,14 @@
-"""The MobileNets against the tables of their papers and the keys of the reference implementation."""
+"""MobileNets against the tables of their papers and torchvision's state-dict keys."""
 
 import pytest
 import torch
 from shapes import n_params, output_shapes
 from torch import nn
 
-from mgc.models.registry.skeleton import skeleton
+from mgc.models.registry.skeleton import build_on_meta
 from mgc.models.zoo.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 
-# Output (channels, side) at 224 × 224 and parameters, by block.
+# V3, by block: output channels, output side for 224 × 224 pixels, parameters.
 BLOCKS = [
     (16, 112, 464),
     (24, 56, 3_440),
@@ -45,7 +45,7 @@ def test_every_layer(model: MobileNetV3) -> None:
     assert n_params(model, "classifier") == 1_240_328
 
 
-# Kernel, width between the convolutions and of the squeeze gate, and stride of each block.
+# V3, by block: kernel, channels of the depthwise convolution, channels of the squeeze gate (None: no gate), stride.
 INSIDE = [
     (3, 16, None, 1),
     (3, 64, None, 2),
@@ -66,7 +66,7 @@ INSIDE = [
 
 
 def test_every_layer_of_the_blocks(model: MobileNetV3) -> None:
-    """Widening (but for the first block), depth-wise, gated where the paper has a gate, and the dense layers."""
+    """Expansion (except in the first block), depthwise convolution, gate where the paper has one, and dense layers."""
     names = [f"features.{i}.block.{j}" for i in range(1, 16) for j in range(len(model.features[i].block))]
     shapes = output_shapes(model, [*names, "classifier.0", "classifier.3"], 3, 224, 224)
     side = 112
@@ -89,7 +89,7 @@ def test_keys_and_shapes_are_the_reference_ones(model: MobileNetV3) -> None:
     expected = {
         "features.0.0.weight": (16, 3, 3, 3),
         "features.0.1.running_var": (16,),
-        "features.1.block.0.0.weight": (16, 1, 3, 3),  # the first block does not widen
+        "features.1.block.0.0.weight": (16, 1, 3, 3),  # the first block has no expansion
         "features.1.block.1.0.weight": (16, 16, 1, 1),
         "features.2.block.0.0.weight": (64, 16, 1, 1),
         "features.4.block.1.0.weight": (72, 1, 5, 5),
@@ -127,7 +127,7 @@ def test_squeeze_gate_is_a_hard_sigmoid(model: MobileNetV3) -> None:
 
 # -- V2 -------------------------------------------------------------------------------------------------------------
 
-# Output channels, side and stride at 224 × 224 of each of the 17 blocks, expanded from the groups of its paper.
+# By block, one row per group of the paper: output channels, output side for 224 × 224 pixels, stride.
 V2 = [
     *[(16, 112, 1)],
     *[(24, 56, 2), (24, 56, 1)],
@@ -140,14 +140,14 @@ V2 = [
 
 
 def v2_params(channels: int, filters: int, expansion: int) -> int:
-    """Of a block: 1×1, depth-wise 3×3 and 1×1 convolutions, two parameters of batch norm a channel."""
+    """Parameters of a block: 1×1, depthwise 3×3 and 1×1 convolutions, and two batch-norm parameters per channel."""
     width = channels * expansion
     widen = channels * width + 2 * width if expansion > 1 else 0
     return widen + 9 * width + 2 * width + width * filters + 2 * filters
 
 
 def test_every_layer_of_v2() -> None:
-    model = skeleton(MobileNetV2, 8)
+    model = build_on_meta(MobileNetV2, 8)
     names = [f"features.{i}" for i in range(19)]
     shapes = output_shapes(model, [*names, "classifier"], 3, 224, 224)
     blocks = [(channels, side, side) for channels, side, _ in V2]
@@ -156,10 +156,10 @@ def test_every_layer_of_v2() -> None:
     params = [v2_params(inputs[i], inputs[i + 1], 6 if i else 1) for i in range(17)]
     assert [n_params(model, name) for name in names] == [3 * 9 * 32 + 64, *params, 320 * 1280 + 2560]
     assert n_params(model, "") == 2_234_120
-    assert n_params(skeleton(MobileNetV2, 1000), "") == 3_504_872
+    assert n_params(build_on_meta(MobileNetV2, 1000), "") == 3_504_872
     inside = output_shapes(model, [f"features.{i}.conv.{j}" for i in range(1, 18) for j in (0, 1)], 3, 224, 224)
     sides = [112, *(side for _, side, _ in V2)]
-    assert inside["features.1.conv.0"] == (32, 112, 112)  # depth-wise: it does not widen
+    assert inside["features.1.conv.0"] == (32, 112, 112)  # depthwise: the first block has no expansion
     for i in range(1, 17):
         width = 6 * inputs[i]
         assert inside[f"features.{i + 1}.conv.0"] == (width, sides[i], sides[i])
@@ -176,13 +176,13 @@ def test_keys_of_v2_are_the_reference_ones() -> None:
         convolutions |= {f"features.{i}.conv.{j}" for j in ("0.0", "1.0", "2")}
         norms |= {f"features.{i}.conv.{j}" for j in ("0.1", "1.1", "3")}
     expected = {f"{name}.weight" for name in convolutions} | {f"{name}.{part}" for name in norms for part in norm}
-    model = skeleton(MobileNetV2, 8)
+    model = build_on_meta(MobileNetV2, 8)
     assert set(model.state_dict()) == expected | {"classifier.1.weight", "classifier.1.bias"}
     assert {(m.eps, m.momentum) for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {(1e-5, 0.1)}
 
 
-def test_v2_narrows_without_an_activation() -> None:
-    model = skeleton(MobileNetV2, 8)
+def test_v2_has_linear_bottlenecks() -> None:
+    model = build_on_meta(MobileNetV2, 8)
     assert [type(layer).__name__ for layer in model.features[2].conv] == [
         "Sequential",
         "Sequential",
@@ -194,20 +194,20 @@ def test_v2_narrows_without_an_activation() -> None:
 
 # -- V1 -------------------------------------------------------------------------------------------------------------
 
-# Output channels and side at 224 × 224 of each separable block.
+# By block: output channels, output side for 224 × 224 pixels.
 V1 = [(64, 112), (128, 56), (128, 56), (256, 28), (256, 28), (512, 14), *[(512, 14)] * 5, (1024, 7), (1024, 7)]
 
 
 def test_every_layer_of_v1() -> None:
-    model = skeleton(MobileNetV1, 8)
+    model = build_on_meta(MobileNetV1, 8)
     names = [f"features.{i}" for i in range(14)]
     shapes = output_shapes(model, [*names, "classifier"], 3, 224, 224)
     assert list(shapes.values()) == [(32, 112, 112), *((channels, side, side) for channels, side in V1), (8,)]
     inputs = [32, *(channels for channels, _ in V1)]
     depthwise = output_shapes(model, [f"features.{i}.0" for i in range(1, 14)], 3, 224, 224)
     assert list(depthwise.values()) == [(inputs[i], side, side) for i, (_, side) in enumerate(V1)]
-    # Depth-wise 3×3 and 1×1 convolutions, two parameters of batch norm a channel of each.
+    # Depthwise 3×3 and 1×1 convolutions, each with two batch-norm parameters per channel.
     params = [9 * inputs[i] + 2 * inputs[i] + inputs[i] * inputs[i + 1] + 2 * inputs[i + 1] for i in range(13)]
     assert [n_params(model, name) for name in names] == [3 * 9 * 32 + 64, *params]
     assert n_params(model, "") == 3_215_176
-    assert n_params(skeleton(MobileNetV1, 1000), "") == 4_231_976
+    assert n_params(build_on_meta(MobileNetV1, 1000), "") == 4_231_976

@@ -1,4 +1,4 @@
-"""Baselines on the moments of slices, from a store to probabilities, against scikit-learn on the same vectors."""
+"""Baselines on moments of slices, from a store to probabilities, against scikit-learn on the same vectors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("stores") / "mel", slicing=Slicing(seconds=3.0, overlap=0.0))
 
 
-def by_hand(store: Store, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Moments of every slice of a split with NumPy and SciPy, and genres."""
+def reference_moments(store: Store, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Moments of every slice of a split, computed with NumPy and SciPy, and the slices' genres."""
     vectors, genres = [], []
     for row in store.slices.to_pylist():
         if row["split"] == split:
@@ -55,17 +55,17 @@ def test_a_baseline_is_scikit_learns_on_the_same_vectors(
 ) -> None:
     run = train(store, Options(id), tmp_path / "runs", echo=quiet)
     table = predict(run)
-    x, genres = by_hand(store, "training")
-    held_out, true = by_hand(store, "test")
+    x, genres = reference_moments(store, "training")
+    x_test, true_genres = reference_moments(store, "test")
     reference = make_pipeline(StandardScaler(), classifier).fit(x, [run.classes.index(genre) for genre in genres])
-    assert table["genre"].to_pylist() == true.tolist()
-    found = np.stack(table["probabilities"].to_numpy())
-    np.testing.assert_allclose(found, reference.predict_proba(held_out), atol=2e-3)
-    assert (np.array(run.classes)[found.argmax(axis=1)] == true).mean() > 0.6
+    assert table["genre"].to_pylist() == true_genres.tolist()
+    probabilities = np.stack(table["probabilities"].to_numpy())
+    np.testing.assert_allclose(probabilities, reference.predict_proba(x_test), atol=2e-3)
+    assert (np.array(run.classes)[probabilities.argmax(axis=1)] == true_genres).mean() > 0.6
 
 
 @pytest.mark.parametrize("id", ["moments/knn-pca", "moments/svm-pca"])
-def test_components_are_what_the_classifier_holds(id: str) -> None:
+def test_the_classifier_reads_30_float32_components(id: str) -> None:
     rng = np.random.default_rng(0)
     model = systems.get(id).build(3)
     x = rng.standard_normal((200, 140)).astype(np.float32)

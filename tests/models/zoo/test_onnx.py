@@ -1,7 +1,7 @@
-"""Every network as ONNX, run by ONNX Runtime, against PyTorch. Needs onnx, onnxscript and onnxruntime.
+"""Every network exported to ONNX: ONNX Runtime against PyTorch. Needs onnx, onnxscript and onnxruntime.
 
-`python -m pytest -m "slow or long" tests/models/test_onnx.py` takes a quarter of an hour; the slow ones are those that
-have every kind of layer between them.
+`python -m pytest -m "slow or long" tests/models/zoo/test_onnx.py` takes a quarter of an hour. The networks marked slow,
+not long, cover every kind of layer.
 """
 
 from pathlib import Path
@@ -32,13 +32,13 @@ def test_onnx_agrees(id: str, tmp_path: Path) -> None:
     model = build(system, system.recipe.dataset.n_classes)
     x = random_batch(system, 2)
     with torch.no_grad():
-        # Moves the running statistics away from their initial values; of two examples some deviations would be so small
-        # that rounding alone makes more than 1e-4.
+        # Moves the running statistics away from their initial values. With only two examples, some standard deviations
+        # would be so small that rounding alone gives differences above 1e-4.
         model(*random_batch(system, 8))
     model.eval()
     torch.onnx.export(model, tuple(x), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
-    (found,) = session.run(None, {name: value.numpy() for name, value in zip(names, x, strict=True)})
+    (logits,) = session.run(None, {name: value.numpy() for name, value in zip(names, x, strict=True)})
     with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(found), model(*x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(logits), model(*x), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""padova2023 layer by layer."""
+"""padova2023: shapes and parameters of every layer, and the wiring of the late fusion."""
 
 import pytest
 import torch
@@ -47,17 +47,17 @@ def test_late_fusion_reads_audio_beside_mfccs_step_by_step() -> None:
     model = late_fusion(8).eval()
     assert isinstance(model, LateFusion)
     audio, mfcc = torch.randn(2, 1, 131_072), torch.randn(2, 1, 20, 512)
-    seen = []
-    model.lstm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    lstm_inputs = []
+    model.lstm.register_forward_pre_hook(lambda module, inputs: lstm_inputs.append(inputs[0]))
     with torch.no_grad():
         logits = model(audio, mfcc)
         maps = model.audio(audio), model.mfcc(mfcc)
-        sequence, _ = model.lstm(seen[0])
+        sequence, _ = model.lstm(lstm_inputs[0])
         torch.testing.assert_close(logits, model.classify(sequence[:, -1]))
     assert [part.shape for part in maps] == [(2, 128, 64), (2, 128, 1, 64)]
-    assert seen[0].shape == (2, 64, 256)
+    assert lstm_inputs[0].shape == (2, 64, 256)
     for step in (0, 63):
-        assert torch.equal(seen[0][:, step], torch.cat([maps[0][:, :, step], maps[1][:, :, 0, step]], dim=1))
+        assert torch.equal(lstm_inputs[0][:, step], torch.cat([maps[0][:, :, step], maps[1][:, :, 0, step]], dim=1))
     parts = {name: n_params(model, name) for name in ("audio", "mfcc", "lstm", "classify")}
     assert parts == {"audio": 116_432, "mfcc": 97_632, "lstm": 197_632, "classify": 1_032}
 
@@ -84,13 +84,13 @@ def test_every_layer_of_the_2d_cnn_on_log_mel() -> None:
 @pytest.mark.parametrize(("build", "shape"), [(cnn1d, (131_072,)), (cnn2d_mel, (128, 512)), (cnn2d_mfcc, (20, 512))])
 def test_head_reads_maxima_then_means(build: Builder, shape: tuple[int, ...]) -> None:
     model = build(8).eval()
-    seen = []
-    model.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    head_inputs = []
+    model.head.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))
     x = torch.randn(2, 1, *shape)
     with torch.no_grad():
         model(x)
-        maps = model.features(model.normalise(x))
-    assert torch.equal(seen[0], torch.cat([maps.flatten(2).max(dim=2).values, maps.flatten(2).mean(dim=2)], dim=1))
+        maps = model.features(model.normalise(x)).flatten(2)
+    assert torch.equal(head_inputs[0], torch.cat([maps.max(dim=2).values, maps.mean(dim=2)], dim=1))
 
 
 @pytest.mark.parametrize(("build", "shape"), [(cnn1d, (131_072,)), (cnn2d_mel, (128, 512)), (cnn2d_mfcc, (20, 512))])
@@ -101,7 +101,7 @@ def test_every_layer_of_the_head(build: Builder, shape: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize(("build", "shape"), [(cnn1d, (4 * 512,)), (cnn2d_mel, (128, 256)), (cnn2d_mfcc, (20, 8))])
-def test_least_frames_is_what_the_pools_need(build: Builder, shape: tuple[int, ...]) -> None:
+def test_min_frames_is_the_pools_minimum(build: Builder, shape: tuple[int, ...]) -> None:
     model = build(8).eval()
     assert isinstance(model, PooledCNN)
     assert model(torch.randn(1, 1, *shape)).shape == (1, 8)
@@ -109,6 +109,6 @@ def test_least_frames_is_what_the_pools_need(build: Builder, shape: tuple[int, .
         model(torch.randn(1, 1, *shape[:-1], shape[-1] - 1))
 
 
-def test_least_frames_are_those_the_systems_ask_for() -> None:
-    least = [systems.get(f"padova2023/{name}").input.least_frames for name in ("cnn1d", "cnn2d-mel", "cnn2d-mfcc")]
-    assert least == [4, 256, 8]
+def test_min_frames_of_the_systems() -> None:
+    min_frames = [systems.get(f"padova2023/{name}").input.min_frames for name in ("cnn1d", "cnn2d-mel", "cnn2d-mfcc")]
+    assert min_frames == [4, 256, 8]

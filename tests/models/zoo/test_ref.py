@@ -1,4 +1,4 @@
-"""ref/crnn-choi2017 layer by layer."""
+"""ref/crnn-choi2017: shapes and parameters of every layer."""
 
 import torch
 from shapes import n_params, output_shapes
@@ -21,6 +21,6 @@ def test_every_layer() -> None:
     assert n_params(model, "gru") == 42_228 + 28_152
 
 
-def test_least_frames_leave_one_step() -> None:
+def test_min_frames_leave_one_step() -> None:
     model = ChoiCRNN(8).eval()
     assert model(torch.randn(1, 1, 96, 96)).shape == (1, 8)

@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt against the tables of their papers, the study's ten settings and the reference layout."""
+"""ResNet and ResNeXt against the tables of their papers, the study's ten settings and torchvision's state dicts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from shapes import n_params, output_shapes
 from torch import nn
 from torch.nn import functional as F
 
-from mgc.models.registry.skeleton import skeleton
+from mgc.models.registry.skeleton import build_on_meta
 from mgc.models.zoo.attention import ConvolutionalAttention, SqueezeExcitation
 from mgc.models.zoo.resnet import Bottleneck, ResNet
 
-# Rows of the study's Table 1, of which rows 4 and 7 are one: blocks, layers with weights, parameters at 8 classes as
-# they are, with squeeze-and-excitation and with CBAM.
+# Rows of the study's Table 1, where rows 4 and 7 are the same setting: blocks, layers with weights, and parameters with
+# 8 classes without attention, with squeeze-and-excitation and with CBAM.
 SETTINGS = [
     ((3, 8, 23, 3), 113, 43_636_808, 48_547_768, 48_514_674),
     ((6, 4, 23, 3), 110, 42_727_752, 47_530_856, 47_499_024),
@@ -25,15 +25,15 @@ SETTINGS = [
     ((2, 3, 22, 2), 89, 36_586_312, 40_663_624, 40_636_002),
     ((3, 4, 23, 3), 101, 42_516_552, 47_294_264, 47_262_954),
 ]
-# Parameters of the first block of each stage, and of every other one.
+# By groups and stage: parameters of the first block, and of each further one.
 BLOCKS = {1: ((75_008, 70_400), (379_392, 280_064), (1_512_448, 1_117_184), (6_039_552, 4_462_592))}
 BLOCKS[32] = ((118_784, 151_040), (602_112, 601_088), (2_400_256, 2_398_208), (9_584_640, 9_580_544))
 RESNEXT = {"groups": 32, "width_per_group": 8}
 
 
 def build(blocks: tuple[int, int, int, int], n_classes: int = 8, **options: object) -> ResNet:
-    """Without memory for its weights."""
-    return skeleton(lambda n: ResNet(blocks, n, **options), n_classes)
+    """Build a ResNet on the meta device, without memory for its weights."""
+    return build_on_meta(lambda n: ResNet(blocks, n, **options), n_classes)
 
 
 @pytest.mark.parametrize(("blocks", "layers", "plain", "squeeze", "cbam"), SETTINGS)
@@ -64,16 +64,15 @@ def test_every_layer(blocks: tuple[int, int, int, int], groups: int) -> None:
     assert (shapes["conv1"], shapes["maxpool"], shapes["fc"]) == ((64, 112, 112), (64, 56, 56), (8,))
     assert n_params(model, "conv1") + n_params(model, "bn1") == 9_536
     assert n_params(model, "fc") == 16_392
-    before = 56  # of the maps that a stage reads
+    input_side = 56  # of the maps that a stage reads
     for stage, (channels, side), (width, _), (first, other) in zip(stages, outer, inner, BLOCKS[groups], strict=True):
         assert {shapes[name] for name in stage} == {(channels, side, side)}
         assert {shapes[f"{name}.bn3"] for name in stage} == {(channels, side, side)}
         assert {shapes[f"{name}.bn2"] for name in stage} == {(width, side, side)}
-        assert [shapes[f"{name}.bn1"] for name in stage] == [(width, before, before)] + [(width, side, side)] * (
-            len(stage) - 1
-        )
+        inner_shapes = [shapes[f"{name}.bn1"] for name in stage]
+        assert inner_shapes == [(width, input_side, input_side)] + [(width, side, side)] * (len(stage) - 1)
         assert shapes[f"{stage[0]}.downsample"] == (channels, side, side)
-        before = side
+        input_side = side
         assert [n_params(model, name) for name in stage] == [first, *[other] * (len(stage) - 1)]
 
 
@@ -105,7 +104,7 @@ def test_batch_norm_and_strides() -> None:
 
 
 def test_block_is_its_formula() -> None:
-    """With a projection, groups and attention; in evaluation, where batch norm is a line."""
+    """With a projection, groups and attention; in evaluation mode, where batch norm is an affine map."""
     torch.manual_seed(0)
     block = Bottleneck(8, 16, stride=2, groups=2, width_per_group=32, attention=SqueezeExcitation)
     for module in block.modules():
@@ -130,7 +129,7 @@ def test_block_is_its_formula() -> None:
         torch.testing.assert_close(block.eval()(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_initial_weights_are_he_normal_by_what_goes_out() -> None:
+def test_initial_weights_are_he_normal_by_fan_out() -> None:
     torch.manual_seed(0)
     model = ResNet((1, 1, 1, 1), 8)
     for weight in (model.conv1.weight, model.layer3[0].conv2.weight):
@@ -145,7 +144,7 @@ def test_initial_weights_are_he_normal_by_what_goes_out() -> None:
     ids=["plain", "resnext", "squeeze", "cbam"],
 )
 def test_shallow_networks_overfit_one_batch(options: dict) -> None:
-    """What the registry's tests do with the deep ones, which are slow."""
+    """Shallow versions of the registry's deep networks, whose own overfitting tests are slow."""
     torch.manual_seed(0)
     model, x, target = ResNet((1, 1, 1, 1), 4, **options), torch.randn(4, 3, 64, 64), torch.arange(4)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

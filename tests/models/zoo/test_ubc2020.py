@@ -1,4 +1,4 @@
-"""ubc2020: both branches layer by layer, the attention that cancels out, and the ablations."""
+"""ubc2020: every layer of both branches, the attention that cancels out, and the ablations."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,13 @@ from shapes import n_params, output_shapes
 from torch import Tensor, nn
 
 from mgc.models.registry import systems
-from mgc.models.zoo.ubc2020 import ConvolutionBranch, Parallel, PrintedAttention, RecurrentBranch, TemporalAttention
+from mgc.models.zoo.ubc2020 import (
+    ConvolutionBranch,
+    ParallelBranches,
+    PrintedAttention,
+    RecurrentBranch,
+    TemporalAttention,
+)
 
 CLIP = (1, 640, 128)
 
@@ -17,13 +23,13 @@ def build(name: str) -> nn.Module:
     return systems.get(f"ubc2020/{name}").build(8)
 
 
-def seen_by(module: nn.Module, model: nn.Module, x: Tensor) -> Tensor:
-    """The input of one of the model's modules."""
-    seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+def input_of(module: nn.Module, model: nn.Module, x: Tensor) -> Tensor:
+    """Input of one of a model's modules for the model's input `x`."""
+    module_inputs: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda module, inputs: module_inputs.append(inputs[0]))
     model(x)
     hook.remove()
-    return seen[0]
+    return module_inputs[0]
 
 
 def test_every_layer_of_the_convolutions() -> None:
@@ -51,15 +57,15 @@ def test_kernels_span_three_frames_of_one_band() -> None:
     x = np.random.default_rng(0).standard_normal((10, 5)).astype(np.float32)
     weight, bias = convolution.weight.detach().numpy()[:, 0, :, 0], convolution.bias.detach().numpy()
     expected = np.stack([weight @ x[frame : frame + 3] + bias[:, None] for frame in range(8)], axis=1)
-    found = convolution(torch.from_numpy(x)[None, None])[0].detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    output = convolution(torch.from_numpy(x)[None, None])[0].detach().numpy()
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("units", "params"), [(64, 74_496), (128, 198_144)])
 def test_the_gru_reads_the_larger_of_every_two_frames(units: int, params: int) -> None:
     branch = RecurrentBranch(units)
     x = torch.randn(2, *CLIP)
-    steps = seen_by(branch.gru, branch, x)
+    steps = input_of(branch.gru, branch, x)
     assert steps.shape == (2, 320, 128)
     assert torch.equal(steps, torch.maximum(x[:, 0, ::2], x[:, 0, 1::2]))
     assert branch(x).shape == (2, 2 * units)
@@ -79,8 +85,8 @@ def test_the_gru_reads_the_larger_of_every_two_frames(units: int, params: int) -
 )
 def test_every_layer_of_the_parallel_networks(name: str, features: int, gru: int) -> None:
     model = build(name)
-    assert isinstance(model, Parallel)
-    assert seen_by(model.classify, model, torch.randn(1, *CLIP)).shape == (1, features)
+    assert isinstance(model, ParallelBranches)
+    assert input_of(model.classify, model, torch.randn(1, *CLIP)).shape == (1, features)
     assert sum(n_params(model, name) for name, module in model.named_modules() if isinstance(module, nn.GRU)) == gru
     assert n_params(model, "classify") == 8 * features + 8
 
@@ -111,15 +117,17 @@ GRU_128 = {"pool": (1, 320, 128), "gru": (256,)}
         ),
     ],
 )
-def test_both_branches_and_what_joins_them(name: str, branches: dict, rest: dict) -> None:
-    expected = {f"{part}.{layer}".rstrip("."): shape for part, of in branches.items() for layer, shape in of.items()}
+def test_both_branches_and_the_layers_behind_them(name: str, branches: dict, rest: dict) -> None:
+    expected = {
+        f"{branch}.{layer}".rstrip("."): shape for branch, layers in branches.items() for layer, shape in layers.items()
+    }
     assert output_shapes(build(name), [*expected, *rest], *CLIP) == expected | rest
 
 
 def test_the_printed_attention_is_the_state_of_the_gru() -> None:
     model, x = build("prcnn-attention"), torch.randn(2, *CLIP)
     assert isinstance(model, PrintedAttention)
-    torch.testing.assert_close(seen_by(model.classify, model, x), model.recurrent(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(input_of(model.classify, model, x), model.recurrent(x), atol=1e-5, rtol=0)
 
 
 def test_the_printed_attention_leaves_the_cnn_no_gradient_beyond_rounding() -> None:
@@ -136,7 +144,7 @@ def test_the_printed_attention_leaves_the_cnn_no_gradient_beyond_rounding() -> N
 def test_the_other_axis_leaves_the_softmax_scaled_by_the_sum_of_the_states() -> None:
     model, x = PrintedAttention(8, sum_axis=2), torch.randn(1, *CLIP)
     expected = model.convolutions(x).softmax(dim=1) * model.recurrent(x).sum(dim=1, keepdim=True)
-    torch.testing.assert_close(seen_by(model.classify, model, x), expected)
+    torch.testing.assert_close(input_of(model.classify, model, x), expected)
 
 
 def test_temporal_attention_is_a_weighted_mean_of_the_steps() -> None:
@@ -145,9 +153,9 @@ def test_temporal_attention_is_a_weighted_mean_of_the_steps() -> None:
     with torch.no_grad():
         score = model.score(model.convolutions(x))[0].numpy()
         states = model.recurrent.gru.gru(torch.maximum(x[:, 0, ::2], x[:, 0, 1::2]))[0][0].numpy()
-        found = seen_by(model.classify, model, x)[0].numpy()
+        classified = input_of(model.classify, model, x)[0].numpy()
     weights = np.exp(score) / np.exp(score).sum()
-    np.testing.assert_allclose(found, sum(w * state for w, state in zip(weights, states, strict=True)), rtol=1e-9)
+    np.testing.assert_allclose(classified, sum(w * state for w, state in zip(weights, states, strict=True)), rtol=1e-9)
     assert (n_params(model, "score"), n_params(model, "recurrent"), n_params(model, "classify")) == (
         82_240,
         198_144,

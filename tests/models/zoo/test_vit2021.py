@@ -1,4 +1,4 @@
-"""vit2021 layer by layer."""
+"""vit2021: shapes and parameters of every layer."""
 
 import pytest
 import torch
@@ -44,10 +44,10 @@ def test_every_layer_of_the_cnn_with_the_courses_pools() -> None:
     assert [n_params(model, name) for name in layers] == [320, 64, 9_248, 64, 4_128, 64, 30_784, 650]
 
 
-@pytest.mark.parametrize("course", [False, True])
-def test_pooled_before_normalised(course: bool) -> None:
-    kinds = [type(layer).__name__ for layer in SegmentCNN(10, course).features]
-    assert kinds == ["Conv2d" if course else "SameConv2d", "ReLU", "SameMaxPool2d", "BatchNorm2d"] * 3
+@pytest.mark.parametrize("course_pools", [False, True])
+def test_pools_come_before_batch_norm(course_pools: bool) -> None:
+    kinds = [type(layer).__name__ for layer in SegmentCNN(10, course_pools).features]
+    assert kinds == ["Conv2d" if course_pools else "SameConv2d", "ReLU", "SameMaxPool2d", "BatchNorm2d"] * 3
 
 
 def test_every_layer_of_the_mlp() -> None:
@@ -57,7 +57,7 @@ def test_every_layer_of_the_mlp() -> None:
     assert [n_params(model, str(i)) for i in (1, 4, 7, 10)] == [865_792, 131_328, 32_896, 1_290]
 
 
-def test_only_one_of_the_mlps_leaves_neurons_out() -> None:
+def test_only_one_of_the_mlps_has_dropout() -> None:
     rates = [[layer.p for layer in build(10) if isinstance(layer, nn.Dropout)] for build in (mlp, mlp_plain)]
     assert rates == [[0.3] * 3, [0.0] * 3]
 
@@ -70,7 +70,7 @@ def test_every_layer_of_the_lstm() -> None:
     assert [n_params(model, f"head.{i}") for i in (0, 3)] == [4_160, 650]
 
 
-def test_the_lstm_reads_time_and_gives_the_last_state_of_its_second_layer() -> None:
+def test_the_lstm_steps_along_time_and_returns_the_last_state_of_its_second_layer() -> None:
     model, x = SegmentLSTM(10).eval(), torch.randn(2, *SEGMENT)
     with torch.no_grad():
         sequence, _ = model.lstm(x[:, 0])

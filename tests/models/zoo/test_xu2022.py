@@ -1,4 +1,4 @@
-"""The study's systems: which networks they are, and what its tables say about them."""
+"""xu2022: parameters of its networks, the position of attention modules, and the published tables."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ from shapes import n_params, output_shapes
 from torch import nn
 
 from mgc.models.registry import systems
-from mgc.models.registry.skeleton import skeleton
+from mgc.models.registry.skeleton import build_on_meta
 from mgc.models.zoo.attention import ConvolutionalAttention, SqueezeExcitation
 
-# At 8 classes.
+# Parameters with 8 classes.
 PARAMS = {
     "resnet-3-8-23-3": 43_636_808,
     "resnet-6-4-23-3": 42_727_752,
@@ -64,7 +64,7 @@ def test_resnet101_is_an_alias() -> None:
     ],
 )
 def test_attention_in_every_block(id: str, kind: type[nn.Module], groups: int) -> None:
-    model = skeleton(systems.get(f"xu2022/{id}").build, 8)
+    model = build_on_meta(systems.get(f"xu2022/{id}").build, 8)
     blocks = [block for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
     assert len(blocks) == 33
     assert {type(block.attention) for block in blocks} == {kind}
@@ -73,8 +73,8 @@ def test_attention_in_every_block(id: str, kind: type[nn.Module], groups: int) -
     shapes = output_shapes(model, [*(name for stage in stages for name in stage), "fc"], 3, 224, 224)
     for stage, channels, side in zip(stages, (256, 512, 1024, 2048), (56, 28, 14, 7), strict=True):
         assert {shapes[name] for name in stage} == {(channels, side, side)}
-        more = channels // 16 + channels if kind is SqueezeExcitation else 98
-        assert {n_params(model, name) for name in stage} == {channels**2 // 8 + more}
+        extra = channels // 16 + channels if kind is SqueezeExcitation else 98
+        assert {n_params(model, name) for name in stage} == {channels**2 // 8 + extra}
     assert shapes["fc"] == (8,)
 
 
@@ -86,6 +86,6 @@ def test_adam_with_the_printed_weight_decay() -> None:
 
 
 def test_float32_weights_of_the_mobilenet_have_the_printed_size() -> None:
-    model = skeleton(systems.get("xu2022/mobilenet").build, 8)
+    model = build_on_meta(systems.get("xu2022/mobilenet").build, 8)
     assert sum(value.numel() * 4 for value in model.state_dict().values()) / 2**20 == pytest.approx(16.2, abs=0.05)
     assert all(value.dtype in (torch.float32, torch.int64) for value in model.state_dict().values())

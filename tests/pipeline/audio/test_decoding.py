@@ -21,10 +21,11 @@ import scipy.signal
 import soundfile as sf
 from sounds import analysed, assert_levels_agree, encoded, music, tone
 
-from mgc.pipeline.audio import decoding as decoders
-from mgc.pipeline.audio import mpeg
-from mgc.pipeline.audio.decoding import Decoding, Unusable
-from mgc.pipeline.audio.sources import READINGS
+from mgc.pipeline.audio import inspection, mpeg
+from mgc.pipeline.audio.decoding import BLOCK_SAMPLES, LENGTH_TOLERANCE, MAX_AMPLITUDE, Decoding, open_libsndfile
+from mgc.pipeline.audio.ffmpeg import open_ffmpeg
+from mgc.pipeline.audio.inspection import UnusableAudio
+from mgc.pipeline.audio.sources import READ_ATTEMPTS
 from mgc.pipeline.datasets.catalogue import track_table
 from mgc.pipeline.datasets.tracks import escape
 from mgc.pipeline.extraction import worker
@@ -70,9 +71,9 @@ def row_of(path: Path, **task: Any) -> dict[str, Any]:
     return Extracted(path.parent, path.name, **task).rows[0]
 
 
-def decoded(path: Path, opener=decoders.open_libsndfile) -> tuple[np.ndarray, Decoding]:
+def decoded(path: Path, opener=open_libsndfile) -> tuple[np.ndarray, Decoding]:
     """All samples of a file by one decoder, mono."""
-    decoding = opener(decoders.inspect(bytes(path)))
+    decoding = opener(inspection.inspect(bytes(path)))
     return np.concatenate([np.empty(0, np.float32), *decoding.blocks()]), decoding
 
 
@@ -175,7 +176,7 @@ class TestReasons:
 
     @pytest.mark.parametrize("reason", ["crashed", "timeout"])
     def test_a_file_that_ended_a_worker_is_not_tried_again(self, tmp_path, reason):
-        row = row_of(written(tmp_path / "healthy.wav", music(5, 22050), 22050), verdicts={0: reason})
+        row = row_of(written(tmp_path / "healthy.wav", music(5, 22050), 22050), failures={0: reason})
         assert (row["status"], row["reason"], row["n_frames"]) == ("dropped", reason, 0)
 
     def test_a_dropped_file_leaves_no_frames_among_those_of_others(self, tmp_path):
@@ -247,9 +248,9 @@ class TestNodes:
             hidden.parent.chmod(0)
             try:
                 with unprivileged():
-                    assert decoders.status(bytes(unreadable)).st_size > 0
-                    for examine, path in ((decoders.inspect, unreadable), (decoders.status, hidden)):
-                        with pytest.raises(Unusable) as caught:
+                    assert inspection.stat_file(bytes(unreadable)).st_size > 0
+                    for examine, path in ((inspection.inspect, unreadable), (inspection.stat_file, hidden)):
+                        with pytest.raises(UnusableAudio) as caught:
                             examine(bytes(path))
                         assert (caught.value.reason, caught.value.detail) == ("unreadable", "Permission denied")
             finally:
@@ -258,8 +259,8 @@ class TestNodes:
     @pytest.mark.timeout(60)
     def test_a_file_that_became_a_pipe_is_not_waited_for(self, make):
         """Between the look at it and its opening."""
-        with pytest.raises(Unusable) as caught:
-            decoders.inspect(bytes(make / "pipe.mp3"))
+        with pytest.raises(UnusableAudio) as caught:
+            inspection.inspect(bytes(make / "pipe.mp3"))
         assert caught.value.reason == "not-a-file"
 
     def test_names_that_are_not_text_are_opened_as_bytes(self, tmp_path):
@@ -281,9 +282,9 @@ class TestChangingFiles:
         """Has something done after each of the first so many times that a file was hashed, before it is decoded."""
 
         def arrange(do: Callable[[], Any], times: int = 1) -> None:
-            inspect, left = decoders.inspect, iter(range(times))
+            inspect, left = inspection.inspect, iter(range(times))
 
-            def and_then(path: bytes) -> decoders.AudioFile:
+            def and_then(path: bytes) -> inspection.AudioFile:
                 file = inspect(path)
                 if next(left, None) is not None:
                     do()
@@ -323,7 +324,7 @@ class TestChangingFiles:
             with clip.open("ab") as file:
                 file.write(bytes(1000))
 
-        meanwhile(grow, times=READINGS)
+        meanwhile(grow, times=READ_ATTEMPTS)
         among = Extracted(tmp_path, "clip.wav", "healthy.wav")
         row, other = among.rows
         assert (row["status"], row["reason"], row["n_frames"]) == ("dropped", "unreadable", 0)
@@ -344,18 +345,18 @@ class TestInspection:
     def test_the_hash_is_that_of_all_bytes(self, tmp_path):
         (tmp_path / "data.mp3").write_bytes(RANDOM)
         expected = blake3.blake3(RANDOM).hexdigest()[:32]
-        assert decoders.inspect(bytes(tmp_path / "data.mp3")).content_hash == expected
+        assert inspection.inspect(bytes(tmp_path / "data.mp3")).content_hash == expected
 
     def test_a_file_of_several_pieces_is_walked_as_one(self, tmp_path):
         """A tag of 9 MB with a picture, before an MP3: the reader takes 4 MB at a time."""
         clip, size = encoded(music(4, 44100), 44100), 9_000_000
         tag = b"ID3\x04\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + (RANDOM * 46)[:size]
         (tmp_path / "picture.mp3").write_bytes(tag + clip)
-        file = decoders.inspect(bytes(tmp_path / "picture.mp3"))
-        walk = mpeg.Walk()
+        file = inspection.inspect(bytes(tmp_path / "picture.mp3"))
+        walk = mpeg.FrameScanner()
         walk.feed(clip)
         bare = walk.finish()
-        assert file.survey == mpeg.Survey(bare.seconds, 1.0, True, True)
+        assert file.frame_stats == mpeg.FrameStats(bare.seconds, 1.0, True, True)
         assert row_of(tmp_path / "picture.mp3")["duration_s"] == pytest.approx(4, abs=0.03)
 
     def test_content_decides_and_not_the_name(self, tmp_path):
@@ -389,7 +390,7 @@ class TestRescue:
     def test_around_a_hole_stands_the_music_that_was_there(self, tmp_path):
         (tmp_path / "healthy.mp3").write_bytes(self.MP3)
         healthy, _ = decoded(tmp_path / "healthy.mp3")
-        rescued, _ = decoded(self.holed(tmp_path / "hole.mp3"), decoders.open_ffmpeg)
+        rescued, _ = decoded(self.holed(tmp_path / "hole.mp3"), open_ffmpeg)
         np.testing.assert_allclose(rescued[: 9 * 44100], healthy[: 9 * 44100], atol=1e-3)
         behind = healthy[12 * 44100 : 19 * 44100]
         at = scipy.signal.correlate(rescued, behind, mode="valid", method="fft").argmax()
@@ -400,7 +401,7 @@ class TestRescue:
         self.holed(tmp_path / "hole.mp3")
         written(tmp_path / "other.wav", music(5, 22050), 22050)
         found = Extracted(tmp_path, "hole.mp3", "other.wav", "hole.mp3")
-        rescued, decoding = decoded(tmp_path / "hole.mp3", decoders.open_ffmpeg)
+        rescued, decoding = decoded(tmp_path / "hole.mp3", open_ffmpeg)
         assert np.array_equal(found.frames(0), analysed([rescued], decoding.sample_rate, Mel()))
         assert np.array_equal(found.frames(2), found.frames(0))
         assert found.rows[1]["first_frame"] == len(found.frames(0))
@@ -440,7 +441,7 @@ class TestRescue:
         (tmp_path / "parts.mp3").write_bytes(b"".join(parts))
         with av.open(str(tmp_path / "parts.mp3")) as container:
             exact = sum(frame.samples * 44100 / frame.sample_rate for frame in container.decode(audio=0))
-        samples, _ = decoded(tmp_path / "parts.mp3", decoders.open_ffmpeg)
+        samples, _ = decoded(tmp_path / "parts.mp3", open_ffmpeg)
         assert len(samples) == pytest.approx(exact, abs=len(parts))
 
     @pytest.mark.parametrize(("rate", "channels"), [(22050, 2), (22050, 1), (48000, 2), (44100, 1)])
@@ -451,7 +452,7 @@ class TestRescue:
         row = row_of(tmp_path / "both.mp3")
         assert (row["status"], row["decoder"], row["sample_rate"], row["channels"]) == ("ok", "ffmpeg", 44100, 2)
         assert row["duration_s"] == pytest.approx(11, abs=0.2)
-        samples, _ = decoded(tmp_path / "both.mp3", decoders.open_ffmpeg)
+        samples, _ = decoded(tmp_path / "both.mp3", open_ffmpeg)
         for moment, pitch in ((1, 440), (4, 440), (7, 1000), (9.5, 1000)):
             piece = samples[int(moment * 44100) :][:44100] * np.hanning(44100)
             assert np.abs(np.fft.rfft(piece)).argmax() == pytest.approx(pitch, abs=1)
@@ -483,12 +484,12 @@ class TestRescue:
     def test_what_only_ffmpeg_reads_is_read(self, tmp_path, name, codec, format):
         sound = music(5, 44100, 2)
         av_written(tmp_path / name, sound, 44100, codec, format)
-        with pytest.raises(Unusable):
-            decoders.open_libsndfile(decoders.inspect(bytes(tmp_path / name)))
+        with pytest.raises(UnusableAudio):
+            open_libsndfile(inspection.inspect(bytes(tmp_path / name)))
         row = row_of(tmp_path / name)
         assert (row["status"], row["decoder"], row["sample_rate"], row["channels"]) == ("ok", "ffmpeg", 44100, 2)
         assert row["detail"] == "libsndfile could not open it"
-        samples, _ = decoded(tmp_path / name, decoders.open_ffmpeg)
+        samples, _ = decoded(tmp_path / name, open_ffmpeg)
         if codec != "aac":
             np.testing.assert_allclose(samples, sound.mean(axis=1), rtol=0, atol=2**-15)
 
@@ -545,8 +546,8 @@ class TestHeaders:
         """A block of 1024 channels would take 1 GB."""
         many = written(tmp_path / "many.wav", np.zeros((3000, 1024), np.float32), 44100, subtype="FLOAT")
         slow = written(tmp_path / "slow.wav", np.zeros(100_000, np.float32), 1000, subtype="FLOAT")
-        for path, longest in ((many, 4 * decoders.BLOCK // 1024), (slow, 30 * 1000)):
-            lengths = [len(block) for block in decoders.open_libsndfile(decoders.inspect(bytes(path))).blocks()]
+        for path, longest in ((many, 4 * BLOCK_SAMPLES // 1024), (slow, 30 * 1000)):
+            lengths = [len(block) for block in open_libsndfile(inspection.inspect(bytes(path))).blocks()]
             assert max(lengths) == longest
             assert sum(lengths) == sf.info(path).frames
 
@@ -572,7 +573,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, psutil, soundfile as sf
 from sounds import music
-from test_audio import Extracted
+from test_decoding import Extracted
 folder = Path(sys.argv[1])
 sf.write(folder / "clip.wav", music(5, 22050), 22050)
 sf.write(folder / "huge.wav", np.zeros((1, 1024)), 44100, subtype="PCM_U8")
@@ -583,11 +584,11 @@ with open(folder / "huge.wav", "r+b") as file:  # zeros that take no space on th
     file.seek(4), file.write((data - 4 + size).to_bytes(4, "little"))
     file.seek(data), file.write(size.to_bytes(4, "little"))
     file.truncate(data + 4 + size)
-from mgc.pipeline.audio import decoding as decoders
+from mgc.pipeline.audio import decoding
 Extracted(folder, "clip.wav")
-decoders._BLOCK_CHANNELS = 10**6  # as if blocks were not made shorter
-decoders.BLOCK = 2**22
-decoders._BLOCK_S = 1000
+decoding._BLOCK_CHANNELS = 10**6  # as if blocks were not made shorter
+decoding.BLOCK_SAMPLES = 2**22
+decoding._BLOCK_S = 1000
 space = psutil.Process().memory_info().vms + (1 << 29)
 resource.setrlimit(resource.RLIMIT_AS, (space, space))
 print([row["reason"] for row in Extracted(folder, "huge.wav", "clip.wav").rows])
@@ -623,7 +624,7 @@ class TestBareFrames:
         """So that the test above can fail."""
         with av.open(str(av_written(tmp_path / "clip.aac", self.SOUND, 44100, "aac", "fltp"))) as container:
             stream = container.streams.audio[0]
-            assert float(stream.duration * stream.time_base) - 12 > decoders.TOLERANCE / 44100
+            assert float(stream.duration * stream.time_base) - 12 > LENGTH_TOLERANCE / 44100
 
     def test_frames_that_cannot_be_decoded_are_missed(self, tmp_path):
         path = av_written(tmp_path / "clip.aac", self.SOUND, 44100, "aac", "fltp")
@@ -668,7 +669,7 @@ class TestNonFinite:
         assert decoding.peak == np.abs(expected).max()
 
     def test_bad_samples_close_together_are_one_gap_across_blocks_too(self, tmp_path):
-        edge = decoders.BLOCK
+        edge = BLOCK_SAMPLES
         path = self.broken(
             tmp_path / "gaps.wav",
             (5000, 5001, np.nan),
@@ -705,7 +706,7 @@ class TestNonFinite:
 
     def test_loud_is_not_broken(self, tmp_path):
         """Clipped MP3s decode to peaks of about twice full scale; float files may hold any level."""
-        for level in (2.0, 1000.0, decoders.LOUDEST):
+        for level in (2.0, 1000.0, MAX_AMPLITUDE):
             samples, decoding = decoded(
                 written(tmp_path / "loud.wav", tone(440, 1, 8000, level), 8000, subtype="FLOAT")
             )
@@ -742,7 +743,7 @@ class TestPlaylists:
 
 
 class TestSamples:
-    @pytest.mark.parametrize("opener", [decoders.open_libsndfile, decoders.open_ffmpeg])
+    @pytest.mark.parametrize("opener", [open_libsndfile, open_ffmpeg])
     @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 9, 16])
     def test_channels_are_mixed_down_to_their_mean(self, tmp_path, channels, opener):
         """PyAV reads beyond the planes of planar frames of eight and more channels, and the process ends."""
@@ -767,7 +768,7 @@ class TestSamples:
     def test_both_decoders_agree_on_a_healthy_mp3(self, tmp_path, rate, channels, mode):
         sound = music(4, rate, channels)
         path = written(tmp_path / "clip.mp3", sound, rate, bitrate_mode=mode)
-        ours, theirs = decoded(path)[0], decoded(path, decoders.open_ffmpeg)[0]
+        ours, theirs = decoded(path)[0], decoded(path, open_ffmpeg)[0]
         assert len(ours) == len(theirs) == len(sound)  # without the encoder's padding
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
@@ -782,7 +783,7 @@ class TestSamples:
     @pytest.mark.corpus
     def test_both_decoders_agree_on_real_clips(self, corpus):
         for clip in sorted((corpus / "fma_debian").rglob("*.mp3"))[::17]:
-            ours, theirs = decoded(clip)[0], decoded(clip, decoders.open_ffmpeg)[0]
+            ours, theirs = decoded(clip)[0], decoded(clip, open_ffmpeg)[0]
             # A clip cut out of a longer MP3 may begin with frames that refer to data which is not there; decoders
             # differ in what they make of those.
             whole = slice(4 * 1152, min(len(ours), len(theirs)))
@@ -842,7 +843,7 @@ class TestSamples:
 
     def test_blocks_are_bounded_whatever_the_length(self, tmp_path):
         path = written(tmp_path / "long.flac", music(30, 44100, 2), 44100)
-        for opener in (decoders.open_libsndfile, decoders.open_ffmpeg):
-            decoding = opener(decoders.inspect(bytes(path)))
-            assert max(map(len, decoding.blocks())) <= decoders.BLOCK
+        for opener in (open_libsndfile, open_ffmpeg):
+            decoding = opener(inspection.inspect(bytes(path)))
+            assert max(map(len, decoding.blocks())) <= BLOCK_SAMPLES
             assert (decoding.n_samples, decoding.seconds) == (30 * 44100, 30)

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import encoded, music, pieces
 
-from mgc.pipeline.audio.mpeg import Survey, Walk
+from mgc.pipeline.audio.mpeg import FrameStats, FrameScanner
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MODES = ("CONSTANT", "AVERAGE", "VARIABLE")
 
 
-def survey(data: bytes, size: int = 1 << 22) -> Survey:
-    walk = Walk()
+def survey(data: bytes, size: int = 1 << 22) -> FrameStats:
+    walk = FrameScanner()
     for piece in pieces(data, size):
         walk.feed(piece)
     return walk.finish()
@@ -67,15 +67,15 @@ class TestRealFiles:
             data = encoded(sound, rate, bitrate_mode=mode, compression_level=level)
             found = survey(data)
             headed = packets(data)[0][0] > 0  # LAME writes no header frame where frames are too small for it
-            assert found == Survey(pytest.approx(seconds(data) + headed * frame_seconds(rate)), 1.0, False, headed)
+            assert found == FrameStats(pytest.approx(seconds(data) + headed * frame_seconds(rate)), 1.0, False, headed)
 
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("rate", [16000, 44100])
     def test_a_file_without_header_frame_does_not_state_its_length(self, rate, mode):
         data = headless(encoded(music(1.5, rate, 2), rate, bitrate_mode=mode))
         found = survey(data)
-        assert not found.states_length
-        assert found.share == 1
+        assert not found.has_length_header
+        assert found.frame_share == 1
         assert found.seconds == pytest.approx(seconds(data), abs=1e-9)
 
     @pytest.mark.parametrize(("codec", "rate"), [("mp2", 48000), ("mp2", 44100), ("mp2", 22050)])
@@ -92,7 +92,7 @@ class TestRealFiles:
             container.mux(stream.encode(None))
         data = file.getvalue()
         found = survey(data)
-        assert found.share == pytest.approx(1)
+        assert found.frame_share == pytest.approx(1)
         assert found.seconds == pytest.approx(len(packets(data)) * 1152 / rate)
         assert found.seconds == pytest.approx(1, abs=0.06)
 
@@ -104,10 +104,10 @@ class TestRealFiles:
             data = path.read_bytes()
             found = survey(data)
             rate = sf.info(path).samplerate
-            header = frame_seconds(rate) if found.states_length else 0
+            header = frame_seconds(rate) if found.has_length_header else 0
             assert found.seconds == pytest.approx(seconds(data) + header, abs=1e-6), path.name
-            assert found.share > 0.99, path.name
-            kinds.add((found.states_length, found.tagged))
+            assert found.frame_share > 0.99, path.name
+            kinds.add((found.has_length_header, found.has_id3))
         assert len(paths) == 102
         assert {states for states, _ in kinds} == {tagged for _, tagged in kinds} == {True, False}
 
@@ -116,24 +116,24 @@ class TestTagsAndJunk:
     @pytest.mark.parametrize("size", [0, 1, 2000, 300_000])
     def test_an_id3v2_tag_is_passed_over(self, size):
         found = survey(id3v2(size) + MP3)
-        assert found == Survey(survey(MP3).seconds, 1.0, True, True)
+        assert found == FrameStats(survey(MP3).seconds, 1.0, True, True)
 
     def test_an_id3v2_footer_belongs_to_the_tag(self):
         tag = bytearray(id3v2(2000))
         tag[5] |= 0x10
-        assert survey(bytes(tag) + b"3DI" + bytes(tag[3:10]) + MP3) == Survey(survey(MP3).seconds, 1.0, True, True)
+        assert survey(bytes(tag) + b"3DI" + bytes(tag[3:10]) + MP3) == FrameStats(survey(MP3).seconds, 1.0, True, True)
 
     def test_an_id3v1_tag_is_passed_over(self):
         assert survey(MP3 + b"TAG" + bytes(125)) == survey(MP3)
 
     def test_a_tag_longer_than_its_file_is_no_audio(self):
         found = survey(id3v2(2000)[:700])
-        assert (found.seconds, found.share, found.tagged) == (0, 0, True)
+        assert (found.seconds, found.frame_share, found.has_id3) == (0, 0, True)
 
     def test_a_tag_in_the_middle_does_not_make_the_file_tagged(self):
         found = survey(MP3 + id3v2(500) + HEADLESS)
         assert found.seconds == pytest.approx(SECONDS * 2 + frame_seconds(44100))
-        assert (found.share, found.tagged) == (1, False)
+        assert (found.frame_share, found.has_id3) == (1, False)
 
     @pytest.mark.parametrize("junk", [1, 4096, 100_000])
     def test_junk_before_the_first_frame(self, junk):
@@ -141,7 +141,7 @@ class TestTagsAndJunk:
         found = survey(data)
         # An accidental frame in random bytes may swallow the beginning of the first real one.
         assert found.seconds == pytest.approx(survey(MP3).seconds, abs=3 * frame_seconds(8000))
-        assert found.share == pytest.approx(len(MP3) / len(data), abs=0.03)
+        assert found.frame_share == pytest.approx(len(MP3) / len(data), abs=0.03)
 
     def test_a_hole_in_the_middle_costs_its_own_length(self):
         hole = bytearray(HEADLESS)
@@ -151,49 +151,49 @@ class TestTagsAndJunk:
         found = survey(bytes(hole))
         # The frame that the hole cuts off is not counted: no other follows where it says it ends.
         assert found.seconds == pytest.approx(SECONDS - touched * frame_seconds(44100), abs=1.01 * frame_seconds(44100))
-        assert found.share == pytest.approx(1 - 6000 / len(hole), abs=0.03)
+        assert found.frame_share == pytest.approx(1 - 6000 / len(hole), abs=0.03)
 
     def starts(self) -> list[int]:
         return [position for position, _ in packets(HEADLESS)]
 
     def test_a_file_cut_in_mid_frame_ends_with_a_whole_frame_counted(self):
         cut = HEADLESS[: self.starts()[50] + 100]
-        assert survey(cut) == Survey(pytest.approx(51 * frame_seconds(44100)), 1.0, False, False)
+        assert survey(cut) == FrameStats(pytest.approx(51 * frame_seconds(44100)), 1.0, False, False)
 
     def test_two_rates_in_one_file_add_up(self):
         slow = encoded(music(2, 22050), 22050)
         found = survey(MP3 + slow)
         assert found.seconds == pytest.approx(survey(MP3).seconds + survey(slow).seconds)
-        assert found.share == 1
+        assert found.frame_share == 1
 
 
 class TestForeignBytes:
     def test_random_bytes_are_no_mpeg_stream(self):
         rng = np.random.default_rng(0)
-        shares = [survey(rng.bytes(int(size))).share for size in rng.integers(1, 60_000, 150)]
+        shares = [survey(rng.bytes(int(size))).frame_share for size in rng.integers(1, 60_000, 150)]
         assert max(shares) < 0.5
 
     @pytest.mark.parametrize("data", [b"", b"\xff", b"ID3", b"\xff\xfb", b"\0" * 9999, b"\xff" * 9999])
     def test_degenerate_bytes_hold_nothing(self, data):
-        assert survey(data) == Survey(0.0, 0.0, False, False)
+        assert survey(data) == FrameStats(0.0, 0.0, False, False)
 
     @pytest.mark.parametrize("unit", [b"\xff\x00", b"\xff\xe3ab", b"ID", b"TA\xff"])
     def test_foreign_bytes_take_time_in_proportion(self, unit):
         """Each false sync used to start two searches to the end of the piece: 70 s for 4 MB of random bytes."""
         data = unit * (4_000_000 // len(unit))
         start = time.process_time()
-        assert survey(data).share < 0.001
+        assert survey(data).frame_share < 0.001
         assert time.process_time() - start < 15
 
     @pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "AIFF", "CAF"])
     def test_other_containers_are_no_mpeg_stream(self, format):
-        assert survey(encoded(music(3, 44100, 2), 44100, format)).share < 0.1
+        assert survey(encoded(music(3, 44100, 2), 44100, format)).frame_share < 0.1
 
     @given(st.binary(max_size=3000))
     def test_anything_is_walked_to_its_end(self, data):
         found = survey(data)
         assert found.seconds >= 0
-        assert 0 <= found.share <= 1
+        assert 0 <= found.frame_share <= 1
 
 
 BYTES = st.one_of(
@@ -209,7 +209,7 @@ class TestPieces:
     def test_pieces_of_any_size_give_the_same_survey(self, parts, data):
         whole = b"".join(parts)
         edges = data.draw(st.lists(st.integers(0, len(whole)), max_size=8).map(sorted))
-        walk = Walk()
+        walk = FrameScanner()
         for first, stop in zip([0, *edges], [*edges, len(whole)], strict=True):
             walk.feed(whole[first:stop])
         assert walk.finish() == survey(whole)

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 from sounds import encoded, music
 
-from mgc.pipeline.audio import decoding
-from mgc.pipeline.audio.memory import ResidentFile, _length, _read, _seek, _tell, has_binding, open_resident
+from mgc.pipeline.audio.decoding import open_libsndfile
+from mgc.pipeline.audio.inspection import UnusableAudio, inspect
+from mgc.pipeline.audio.memory import MemoryFile, _length, _read, _seek, _tell, has_binding, open_in_memory
 
 
 def samples(sound: soundfile.SoundFile) -> np.ndarray:
@@ -35,7 +36,7 @@ class TestSamples:
     def test_are_those_of_the_file(self, tmp_path, format):
         path = tmp_path / "clip"
         soundfile.write(path, music(3, 22050, channels=2), 22050, format=format)
-        resident, file = ResidentFile(path.read_bytes(), str(path)), soundfile.SoundFile(str(path))
+        resident, file = MemoryFile(path.read_bytes(), str(path)), soundfile.SoundFile(str(path))
         assert (resident.format, resident.frames, resident.name) == (file.format, file.frames, file.name)
         assert np.array_equal(samples(resident), samples(file))
 
@@ -48,21 +49,21 @@ class TestSamples:
             with contextlib.suppress(soundfile.LibsndfileError):
                 found.append(samples(soundfile.SoundFile(path)))
             with contextlib.suppress(soundfile.LibsndfileError):
-                found.append(samples(ResidentFile(path.read_bytes(), path)))
+                found.append(samples(MemoryFile(path.read_bytes(), path)))
             assert len(found) in (0, 2)
             assert not found or np.array_equal(*found)
 
 
 def test_what_is_no_audio_is_refused_as_a_file_is():
     with pytest.raises(soundfile.LibsndfileError, match=r"Error opening 'notes.mp3': Format not recognised"):
-        ResidentFile(b"no audio at all, but long enough to be looked at" * 20, "notes.mp3")
+        MemoryFile(b"no audio at all, but long enough to be looked at" * 20, "notes.mp3")
 
 
 def decoded(path: Path) -> list[str]:
     """What the extraction gets of a file, in short: format, digest of the samples, and what stopped the decoder."""
     try:
-        opened = decoding.open_libsndfile(decoding.inspect(bytes(path)))
-    except decoding.Unusable as unusable:
+        opened = open_libsndfile(inspect(bytes(path)))
+    except UnusableAudio as unusable:
         return [unusable.reason, unusable.detail]
     digest = hashlib.sha256(b"".join(block.tobytes() for block in opened.blocks())).hexdigest()
     return [f"{opened.sample_rate} Hz, {opened.channels} ch, {opened.n_samples}", digest, str(opened.error)]
@@ -115,7 +116,7 @@ for path in sys.argv[2:]:
 
     def test_the_installed_one_has_all_names(self, clips):
         assert has_binding()
-        assert isinstance(open_resident((clips[-1]).read_bytes(), clips[-1]), ResidentFile)
+        assert isinstance(open_in_memory((clips[-1]).read_bytes(), clips[-1]), MemoryFile)
 
 
 class TestCalls:

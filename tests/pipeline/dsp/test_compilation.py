@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mgc.pipeline.dsp.compilation import first_alone
+from mgc.pipeline.dsp.compilation import compilation_lock
 
 #: Enters with the names in argv[2:], writes when to argv[1], stays for a second, and writes when it leaves.
 HOLDER = """
 import sys, time
-from mgc.pipeline.dsp.compilation import first_alone
-with first_alone(sys.argv[2:]):
+from mgc.pipeline.dsp.compilation import compilation_lock
+with compilation_lock(sys.argv[2:]):
     start = time.time()
     time.sleep(1)
     open(sys.argv[1], "w").write(f"{start} {time.time()}")
@@ -50,14 +50,14 @@ def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
 
 
 def test_other_work_is_another_first_time(tmp_path):
-    with first_alone(["mel"]):
+    with compilation_lock(["mel"]):
         pass
     first, second = spans(tmp_path, ("mel", "stft"), ("stft", "mel"))
     assert second[0] >= first[1]
 
 
 def test_work_that_fails_is_not_done(tmp_path):
-    with pytest.raises(RuntimeError, match="no"), first_alone(["mel"]):
+    with pytest.raises(RuntimeError, match="no"), compilation_lock(["mel"]):
         raise RuntimeError("no")
     first, second = spans(tmp_path, ("mel",), ("mel",))
     assert second[0] >= first[1]

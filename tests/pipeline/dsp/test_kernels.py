@@ -104,4 +104,4 @@ def test_steps_are_those_of_numpy():
 def test_a_function_that_cannot_be_kept_is_compiled_all_the_same():
     namespace: dict = {}
     exec("def double(x):\n    return 2 * x\n", namespace)  # of no file: there is no folder beside it
-    assert kernels.compiled(namespace["double"])(21) == 42
+    assert kernels.jit(namespace["double"])(21) == 42

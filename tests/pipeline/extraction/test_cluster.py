@@ -92,7 +92,7 @@ def test_tasks_are_made_as_they_are_sent(harmless, scheduler):
 
     with cluster.connect(1, scheduler) as client:
         window = cluster.TASKS_PER_WORKER * len(client.scheduler_info(n_workers=-1)["workers"])
-        results = cluster.Dispatch(client, str, 10).run(tasks(), 40)
+        results = cluster.Dispatcher(client, str, 10).run(tasks(), 40)
         ahead = [made - done for done, _ in enumerate(results, 1)]
     assert len(ahead) == 40
     assert 0 < max(ahead) <= window
@@ -115,7 +115,7 @@ def test_the_last_tasks_go_to_whoever_is_free(harmless, scheduler):
 
     with cluster.connect(2, scheduler) as client:
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
-        done = [(found, made) for _, found in cluster.Dispatch(client, work, 10).run(tasks(), 4)]
+        done = [(found, made) for _, found in cluster.Dispatcher(client, work, 10).run(tasks(), 4)]
     assert done[0][1] == 2
     assert done[0][0] == done[1][0] == done[2][0] != done[3][0]
 
@@ -259,7 +259,7 @@ class TestForeignCluster:
 
             monkeypatch.setattr(distributed, "wait", wait_and_kill)
             with pytest.raises(MgcError, match="all workers of the cluster are gone"):
-                list(cluster.Dispatch(client, str, 10).run([task], 1))
+                list(cluster.Dispatcher(client, str, 10).run([task], 1))
 
     @pytest.mark.slow
     def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):

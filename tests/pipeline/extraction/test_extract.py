@@ -14,7 +14,7 @@ import soundfile
 from commands import Outcome, mgc, stamps, tree
 from music import silence, write_clip, write_genres, write_list
 
-from mgc.pipeline.audio import decoding
+from mgc.pipeline.audio import inspection
 from mgc.pipeline.extraction import extract, planning, worker
 from mgc.pipeline.store.store import Store
 
@@ -271,7 +271,7 @@ class TestChange:
         listed[0]["path"] = "blues/other.wav"
         library.list(listed)
         library.extract()
-        assert library.tracks["0"]["content_hash"] == planning.decoding.inspect(os.fsencode(now)).content_hash
+        assert library.tracks["0"]["content_hash"] == planning.inspection.inspect(os.fsencode(now)).content_hash
 
     def test_a_listed_file_that_appears_later_is_extracted(self, library, listed):
         listed.append({"path": "blues/late.wav", "genre": "blues", "artist": "late"})
@@ -324,7 +324,7 @@ class TestMeanwhile:
         assert library.extract()["ok"] == 12
         row = library.tracks["blues/blues03"]
         assert row["duration_s"] == 1.5
-        assert row["content_hash"] == planning.decoding.inspect(os.fsencode(file)).content_hash
+        assert row["content_hash"] == planning.inspection.inspect(os.fsencode(file)).content_hash
         before = stamps(library.path)
         library.nothing_to_decode()
         assert stamps(library.path) == before
@@ -355,17 +355,17 @@ class TestMeanwhile:
         whole = file.read_bytes()
         times = file.stat().st_atime_ns, file.stat().st_mtime_ns
         file.write_bytes(whole[:9000])
-        inspect = decoding.inspect
+        inspect = inspection.inspect
 
-        def grow(path: bytes) -> decoding.AudioFile:
+        def grow(path: bytes) -> inspection.AudioFile:
             found = inspect(path)
             if path == os.fsencode(file):
                 with file.open("ab") as growing:
                     growing.write(whole[len(file.read_bytes()) :][:1000])
             return found
 
-        def here(deals: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
-            for task in extract.make_tasks(deals, dataset, options):
+        def here(batches: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
+            for task in extract.make_tasks(batches, dataset, options):
                 worker.extract(task)
                 advance(len(task.tracks))
 

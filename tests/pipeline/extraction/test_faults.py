@@ -21,7 +21,7 @@ from commands import mgc_process
 from sounds import assert_levels_agree, librosa_frames
 
 from mgc.pipeline.features import FeatureSpec, Mel, Mfcc
-from mgc.pipeline.store.manifest import join
+from mgc.pipeline.store.manifest import join_fragments
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
@@ -187,7 +187,7 @@ class TestFaults:
 
     def test_a_shorter_slice_takes_in_what_was_too_short_or_broken_in_places(self, result):
         """Their frames are stored: `mgc slice` needs no decoding."""
-        ((tracks, slices, _),) = join(result.stores[Mel()], Slicing(seconds=1.0, overlap=0.0))
+        ((tracks, slices, _),) = join_fragments(result.stores[Mel()], Slicing(seconds=1.0, overlap=0.0))
         rows = {row["path"].rpartition("/")[2]: row for row in tracks.to_pylist()}
         starts = {name: starts_of(slices, row["track_id"]) for name, row in rows.items()}
         assert rows["000006.mp3"]["reason"] == "too-short"  # half a second

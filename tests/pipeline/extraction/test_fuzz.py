@@ -104,7 +104,7 @@ class TestChild:
         ("change", "fault"),
         [
             ("worker.inspect = lambda path: 1 / 0", "ZeroDivisionError: division by zero"),
-            pytest.param("decoding.LOUDEST = math.inf", "frames that are not finite", marks=pytest.mark.slow),
+            pytest.param("decoding.MAX_AMPLITUDE = math.inf", "frames that are not finite", marks=pytest.mark.slow),
             pytest.param(
                 "worker._frame_gaps = lambda *_: [[-5, 1]]", "gaps [[-5, 1]] in 44 frames", marks=pytest.mark.slow
             ),

@@ -187,17 +187,17 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
             shutil.rmtree(extraction.stores)
 
     for call in (1, 2, 3, 4):  # store.json and journal of either store
-        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:install", rng.random() < 0.5), call))
+        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call))
     for hold in (
         ("worker", "mgc.pipeline.extraction.worker:inspect", False),
-        ("worker", "mgc.pipeline.storage.files:write_folder", False),
+        ("worker", "mgc.pipeline.storage.files:replace_folder", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", True),
     ):
         count(extraction.kill_at(workers, hold, rng.choice((1, 2))))
         count(extraction.kill_after(workers, seconds=rng.uniform(0, 0.2)))
     for call in (1, 2, 3, 4, 5, 6):  # what is published of either store
-        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:install", rng.random() < 0.5), call))
+        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call))
     extraction.finish(workers)
     assert kills >= 12
     assert set(hit) == set(STAGES), hit
@@ -244,7 +244,7 @@ def test_killed_while_it_is_extended_it_ends_with_the_same_bytes(finished, tmp_p
         # Between the removal of the old shard and the arrival of the new one.
         (2, ("worker", "shutil:rmtree", True), 3),
         (2, ("worker", "mgc.pipeline.extraction.output:write_fragment", False), 1),
-        (1, ("client", "mgc.pipeline.storage.files:install", True), 1),
+        (1, ("client", "mgc.pipeline.storage.files:replace_file", True), 1),
     ):
         assert extraction.kill_at(workers, hold, call)
     extraction.finish(workers=2)
@@ -283,7 +283,7 @@ def splits(stores: dict[str, bytes]) -> dict[str, dict[str, str]]:
 @pytest.mark.slow
 def test_workers_of_a_killed_client_end_and_its_store_is_free_at_once(dataset, undisturbed, tmp_path):
     extraction = Extraction(dataset, tmp_path)
-    client = extraction.start(2, hold=("worker", "mgc.pipeline.storage.files:write_folder", False))
+    client = extraction.start(2, hold=("worker", "mgc.pipeline.storage.files:replace_folder", False))
     extraction.wait_until_held(client)
     family = psutil.Process(client.pid).children(recursive=True)
     assert len(family) >= 2
@@ -335,9 +335,9 @@ class TestWithoutDecoding:
         assert mgc("slice", other, *how).code == 0
 
         assert extraction.kill_command_at(
-            ("client", "mgc.pipeline.storage.files:install", True), call, "slice", store, *how
+            ("client", "mgc.pipeline.storage.files:replace_file", True), call, "slice", store, *how
         )
-        assert f"{files.CHANGED}; run `mgc extract` again" in mgc("info", store).error
+        assert f"{files.CHECKSUM_MISMATCH}; run `mgc extract` again" in mgc("info", store).error
         assert mgc("slice", store, *how).code == 0
         assert tree(store) == tree(other)
 
@@ -349,7 +349,7 @@ class TestWithoutDecoding:
         ("worker", "mgc.pipeline.extraction.worker:inspect", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", False),
         ("client", "mgc.pipeline.extraction.cluster:connect", False),
-        ("client", "mgc.pipeline.storage.files:install", True),
+        ("client", "mgc.pipeline.storage.files:replace_file", True),
     ],
 )
 def test_interrupted_it_says_so_in_one_line_and_can_be_continued(hold, dataset, undisturbed, tmp_path):

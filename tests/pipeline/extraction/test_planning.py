@@ -43,7 +43,7 @@ def deal_one_by_one(tracks: pa.Table, sizes: list[int | None], seed: int) -> lis
     """What `planning.deal` promises, track by track."""
     rows = [row | {"size": size or 0} for row, size in zip(tracks.to_pylist(), sizes, strict=True)]
     rows.sort(key=lambda row: hashlib.sha256(f"{seed}/{row['track_id']}".encode()).digest())
-    deals: list[list[str]] = []
+    batches: list[list[str]] = []
     for row in rows:
         rate = {"wav": 88_200, "flac": 100_000}.get(row["path"][-4:].lower().lstrip("."), 24_000)
         row["seconds"] = row["size"] * 8 / row["bit_rate"] if row["bit_rate"] else row["size"] / rate
@@ -56,12 +56,12 @@ def deal_one_by_one(tracks: pa.Table, sizes: list[int | None], seed: int) -> lis
             seconds = row["seconds"]
             full = len(held) == math.ceil(len(those) / math.ceil(least))
             if held and (full or total + seconds > planning.DEAL_SECONDS):
-                deals.append(held)
+                batches.append(held)
                 held, total = [], 0.0
             held.append(row["track_id"])
             total += seconds
-        deals += [held] if held else []
-    return deals
+        batches += [held] if held else []
+    return batches
 
 
 @pytest.mark.parametrize("bit_rate", [False, True])
@@ -102,7 +102,7 @@ def plan_of(tmp_path: Path):
         tracemalloc.start()
         try:
             assigned, _ = assign_splits(tracks, seed=0)
-            planned = planning.compare(store, dataset, assigned, manifest.history(store))
+            planned = planning.make_plan(store, dataset, assigned, manifest.history(store))
             journal.write_journal(store, planned)
             return planned, tracemalloc.get_traced_memory()[1]
         finally:
@@ -121,10 +121,10 @@ def test_a_plan_of_20_000_tracks_takes_few_bytes_a_track(plan_of):
 
 def test_the_journal_holds_the_plan(plan_of, tmp_path):
     plan, _ = plan_of(500)
-    journal = manifest.readable_rows(tmp_path / "500" / "plan.parquet")
+    journal = manifest.read_rows_or_none(tmp_path / "500" / "plan.parquet")
     expected = [
         (row["track_id"], row["split"], shard)
-        for tracks, shards in plan.deals
+        for tracks, shards in plan.batches
         for shard, first, stop in shards
         for row in itertools.islice(tracks.to_pylist(), first, stop)
     ]

@@ -26,8 +26,9 @@ from sounds import (
     tone,
 )
 
-from mgc.pipeline.audio import decoding
-from mgc.pipeline.dsp.stages import AMIN, BATCH, NEIGHBOURS, hann
+from mgc.pipeline.audio.decoding import MAX_AMPLITUDE, open_libsndfile
+from mgc.pipeline.audio.inspection import inspect
+from mgc.pipeline.dsp.stages import AMIN, BATCH_FRAMES, MEDIAN_REACH, hann
 from mgc.pipeline.features import (
     Chroma,
     FeatureSpec,
@@ -83,7 +84,7 @@ def test_the_window_is_scipys(n_fft: int):
 class Magnitude(Stft):
     """Bare magnitudes, for the comparison that dB in float32 are too coarse for."""
 
-    def rows(self, power):
+    def compute_frames(self, power):
         return np.sqrt(power.spectrum)
 
 
@@ -91,7 +92,7 @@ def from_file(sound: np.ndarray, rate: int, folder, spec: FeatureSpec) -> np.nda
     """Frames by the path that files take: decoded in blocks, mixed down, resampled, transformed."""
     path = folder / "sound.wav"
     sf.write(path, sound, rate, subtype="FLOAT")
-    return analysed(decoding.open_libsndfile(decoding.inspect(bytes(path))).blocks(), rate, spec)
+    return analysed(open_libsndfile(inspect(bytes(path))).blocks(), rate, spec)
 
 
 @pytest.fixture(scope="module", params=SOURCES, ids=lambda source: f"{source[0]}-{source[1]}ch")
@@ -232,7 +233,7 @@ class TestClosedForms:
 
     def test_the_loudest_sample_allowed_overflows_nothing(self):
         longest = {"sr": 44100, "n_fft": 65536, "hop_length": 65536}
-        loudest = np.float32(decoding.LOUDEST) * np.sign(tone(1000, 5, 44100))
+        loudest = np.float32(MAX_AMPLITUDE) * np.sign(tone(1000, 5, 44100))
         for spec in (Stft(**longest), Mel(**longest), Mfcc(**longest), PowerSpectrum(**longest)):
             frames = analysed([loudest], 44100, spec)
             assert np.isfinite(frames).all()
@@ -317,10 +318,10 @@ class TestBlocks:
 
         made, longest_wait = 0, 0
         for _, rows in analyse(blocks(), 44100, [spec]):
-            assert len(rows) <= BATCH
+            assert len(rows) <= BATCH_FRAMES
             made += len(rows)
             longest_wait = max(longest_wait, given - made * 512)
-        assert longest_wait < 65536 + (2 * BATCH + NEIGHBOURS) * 512
+        assert longest_wait < 65536 + (2 * BATCH_FRAMES + MEDIAN_REACH) * 512
 
     def test_memory_does_not_grow_with_the_length_of_a_track(self):
         def peak(seconds: int) -> int:
@@ -376,5 +377,5 @@ def test_a_wav_header_longer_than_a_block_is_no_matter(tmp_path):
     data[4:8] = (len(data) - 8).to_bytes(4, "little")
     path = tmp_path / "padded.wav"
     path.write_bytes(data)
-    blocks = decoding.open_libsndfile(decoding.inspect(bytes(path))).blocks()
+    blocks = open_libsndfile(inspect(bytes(path))).blocks()
     assert np.array_equal(analysed(blocks, 22050, Mel()), from_file(sound, 22050, tmp_path, Mel()))

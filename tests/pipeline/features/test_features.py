@@ -293,7 +293,7 @@ class TestFrames:
         different = np.flatnonzero(
             (analysed([signal], spec.sr, spec) != analysed([changed], spec.sr, spec)).any(axis=1)
         )
-        first, stop = spec.touched(30_000, 30_200)
+        first, stop = spec.affected_frames(30_000, 30_200)
         assert first <= different[0]
         assert different[-1] < stop
         slack = 2 if reach is None else 4 + (reach - spec.n_fft // 2) // spec.hop_length * 2

@@ -96,7 +96,7 @@ def test_a_row_that_never_changes_has_no_shape():
 
 
 def test_a_track_beyond_the_limit_has_no_frame(monkeypatch):
-    monkeypatch.setattr(Stats, "longest_s", 2.0)
+    monkeypatch.setattr(Stats, "max_duration_s", 2.0)
     blocks = [np.full(11025, 0.5, np.float32)] * 8
     assert analysed(blocks, 44100, SPEC).shape == (1, 518)
     with pytest.raises(ValueError, match="at least one array"):  # nothing to concatenate

@@ -357,7 +357,7 @@ class TestSplitsThatMove:
         store = Store.open(path)
         assert {track for track, _, _ in variant_slices(store)} == {"t1", "t4"}
         assert mgc("info", path, "--json").json["variants"]["pitch:+2"]["absent"] == 1
-        assert "1 training tracks lack theirs" in mgc("info", path).out
+        assert "1 training tracks have no variants yet" in mgc("info", path).out
 
         assert extracted.extract("--augment", VARIANTS)[0]["decoded"] > 0
         store = Store.open(path)

@@ -74,10 +74,10 @@ def test_it_holds_the_bytes_of_a_local_store(store: RemotePath, local: Path, wor
     assert frames(there) == frames(here)
     assert set(there) == set(here)
     assert rows(store) == rows(local)
-    before = store.below()
+    before = store.list_objects()
     outcome = extract(f"{GS_BUCKET}/small", store.parent, workers)
     assert outcome.json["stores"][0]["decoded"] == 0
-    assert store.below() == before
+    assert store.list_objects() == before
 
 
 def test_slice_verify_and_repair(store: RemotePath, local: Path, workers: str) -> None:
@@ -100,7 +100,7 @@ def test_objects_of_several_parts(server: dict[str, str], tmp_path: Path) -> Non
     file.write_bytes(os.urandom(6_000_000))
     path.upload(file)
     assert path.stat().st_size == 6_000_000
-    path.fetch(tmp_path / "copy")
+    path.download(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == file.read_bytes() == path.read_bytes()
 
 
@@ -117,7 +117,7 @@ class TestTheLock:
 
         with ThreadPoolExecutor(6) as racers:
             (winner,) = [held for held in racers.map(race, range(6)) if held is not None]
-        winner.free()
+        winner.release()
         assert not path.is_file()
 
     def test_an_expired_one_is_taken_over_once(self, server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,15 +127,15 @@ class TestTheLock:
         generation = lease._etag(path)
         monkeypatch.setattr(lease, "EXPIRY_S", 60)
         monkeypatch.setattr(lease, "RENEWAL_S", 0.05)
-        with lease.held(path, "it") as heir:
+        with lease.hold(path, "it") as heir:
             with pytest.raises(FileExistsError):  # who read the expired one at the same time comes too late
                 lease._replace(path, b"{}", generation)
             first = json.loads(path.read_bytes())
             while json.loads(path.read_bytes())["expires"] == first["expires"]:
                 time.sleep(0.01)
-            heir.require()
+            heir.require_valid()
             with pytest.raises(MgcError, match="its lock was lost"):
-                dead.require()
+                dead.require_valid()
         with pytest.raises(FileExistsError):
             lease._replace(path, b"{}", generation)  # there is none any more
 
@@ -186,5 +186,5 @@ def test_what_gcsfs_says_of_a_status(status: int, kind: type[OSError], words: st
         validate_response(status, json.dumps({"error": {"code": status, "message": "because"}}), "b/bucket/o/x")
 
     with pytest.raises(kind, match=words) as caught:
-        servers.attempt("gs://bucket/x", answer)
+        servers.with_retries("gs://bucket/x", answer)
     assert caught.value.filename == "gs://bucket/x"

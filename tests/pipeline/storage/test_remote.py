@@ -27,7 +27,7 @@ from music import write_list
 from objects import BUCKET, bucket, content, frames, free_port, put, rows, songs
 
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
-from mgc.pipeline.storage import lease, remote, servers
+from mgc.pipeline.storage import concurrency, lease, servers, urls
 from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.store.store import Store
 
@@ -84,7 +84,7 @@ def extract(dataset: object, out: object, scheduler: str | None, *options: objec
 def extracted(dataset: object, out: object, scheduler: str | None, *options: object):
     outcome = extract(dataset, out, scheduler, "--json", *options)
     assert outcome.code == 0, outcome.err
-    return remote.place(outcome.json["stores"][0]["store"])
+    return urls.parse_place(outcome.json["stores"][0]["store"])
 
 
 class TestAStoreOfObjects:
@@ -102,10 +102,10 @@ class TestAStoreOfObjects:
         assert not any(secret in data for data in content(store).values())
 
     def test_a_second_call_changes_nothing(self, store: RemotePath, objects: RemotePath) -> None:
-        before = store.below()
+        before = store.list_objects()
         outcome = extract(objects, store.parent, None, "--json")
         assert outcome.json["stores"][0]["decoded"] == 0
-        assert store.below() == before
+        assert store.list_objects() == before
 
     def test_info_slice_split_and_verify(self, store: RemotePath, objects: RemotePath) -> None:
         assert mgc("info", store, "--json").json["ok"] == 10
@@ -141,7 +141,7 @@ class TestAStoreOfObjects:
         assert len(fragments) >= 3
         for name in fragments:
             assert [method for key, method in asked if key.endswith(f"/shards/{name}")] == ["get_object"]
-        assert len(fragments) <= most[0] <= remote.AT_ONCE
+        assert len(fragments) <= most[0] <= concurrency.MAX_CONCURRENT_REQUESTS
 
     def test_objects_without_a_fragment_are_nothing(self, store: RemotePath) -> None:
         for name in ("00077.zarr/zarr.json", "00077.zarr/stft/c/0/0"):
@@ -177,7 +177,7 @@ class TestAStoreOfObjects:
         outcome = extract(dataset, out, workers, "--json")
         report = outcome.json["stores"][0]
         assert (report["ok"], report["dropped"]) == (10, {"missing": 1, "unsupported": 1})
-        hashes = {row["track_id"]: row["content_hash"] for row in rows(remote.place(report["store"]))}
+        hashes = {row["track_id"]: row["content_hash"] for row in rows(urls.parse_place(report["store"]))}
         assert hashes["blues/blues00"] == hashes["disco/disco04"]
         assert mgc("verify", report["store"]).code == 0
         again = extracted(dataset, out, workers, "--rebuild")
@@ -215,9 +215,9 @@ class TestSeveral:
             time.sleep(0.001 * (number % 3))
             return number * number
 
-        results = remote.several(work, range(100), RemotePath("memory://x"))
+        results = concurrency.map_requests(work, range(100), RemotePath("memory://x"))
         assert next(results) == 0
-        assert len(begun) <= 2 * remote.AT_ONCE
+        assert len(begun) <= 2 * concurrency.MAX_CONCURRENT_REQUESTS
         assert [0, *results] == [number * number for number in range(100)]
 
     def test_an_error_ends_it(self) -> None:
@@ -231,17 +231,17 @@ class TestSeveral:
             return number
 
         with pytest.raises(StoreError):
-            list(remote.several(work, range(1000), RemotePath("memory://x")))
-        assert len(begun) <= 3 * remote.AT_ONCE
+            list(concurrency.map_requests(work, range(1000), RemotePath("memory://x")))
+        assert len(begun) <= 3 * concurrency.MAX_CONCURRENT_REQUESTS
 
     def test_on_this_machine_it_is_a_map(self, tmp_path: Path) -> None:
         here = threading.get_ident()
-        assert set(remote.several(lambda _: threading.get_ident(), range(4), tmp_path)) == {here}
+        assert set(concurrency.map_requests(lambda _: threading.get_ident(), range(4), tmp_path)) == {here}
 
 
 class TestTheLock:
     def test_who_holds_it_is_said(self, objects: RemotePath, store: RemotePath) -> None:
-        with lease.held(store / "lock.json", "it"):
+        with lease.hold(store / "lock.json", "it"):
             outcome = extract(objects, store.parent, None)
             assert outcome.code == 1
             assert f"{store}: process {os.getpid()} on {HOST} is writing to it; wait for it to end" in outcome.error
@@ -265,7 +265,7 @@ class TestTheLock:
         assert [end for end in ends if end is not winner] == [
             f"it: process {os.getpid()} on {HOST} is writing to it"
         ] * 5
-        winner.free()
+        winner.release()
 
     def test_an_expired_one_is_taken_over_once(self, server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         path = RemotePath(f"{BUCKET}/expired/lock.json")
@@ -273,15 +273,15 @@ class TestTheLock:
         dead = lease.Lease(path, "it")  # as one that a kill left
         etag = lease._etag(path)
         monkeypatch.setattr(lease, "EXPIRY_S", 60)
-        with lease.held(path, "it") as heir:
-            heir.require()
+        with lease.hold(path, "it") as heir:
+            heir.require_valid()
             with pytest.raises(MgcError, match="is writing to it"):
                 lease.Lease(path, "it")
             with pytest.raises(FileExistsError):  # who read the expired one at the same time comes too late
                 lease._replace(path, b"{}", etag)
             with pytest.raises(MgcError, match="its lock was lost"):
-                dead.require()
-            dead.free()
+                dead.require_valid()
+            dead.release()
             assert path.is_file()
 
     def test_the_holder_renews_it_and_notices_its_loss(
@@ -289,16 +289,16 @@ class TestTheLock:
     ) -> None:
         monkeypatch.setattr(lease, "RENEWAL_S", 0.05)
         path = RemotePath(f"{BUCKET}/renewed/lock.json")
-        with lease.held(path, "it") as held:
+        with lease.hold(path, "it") as held:
             first = json.loads(path.read_bytes())
             while json.loads(path.read_bytes())["expires"] == first["expires"]:
                 time.sleep(0.01)
-            held.require()
+            held.require_valid()
             path.write_bytes(json.dumps(first | {"token": "another's", "holder": "somebody"}).encode())
-            while not held._lost:
+            while not held._loss:
                 time.sleep(0.01)
             with pytest.raises(MgcError, match=r"its lock was lost \(somebody holds it now\)"):
-                held.require()
+                held.require_valid()
         assert path.is_file()
 
 
@@ -366,11 +366,11 @@ class TestAudioFromAWebServer:
         assert "leads out of http://127.0.0.1:9/music" in outcome.error
 
     def test_escapes_in_names_are_names(self) -> None:
-        root = remote.parse("http://host/my music")
+        root = urls.parse_url("http://host/my music")
         assert root.url == "http://host/my%20music"
-        assert remote.below(root, b"%2e%2e/a?b#c.wav").url == "http://host/my%20music/%252e%252e/a%3Fb%23c.wav"
+        assert urls.object_at(root, b"%2e%2e/a?b#c.wav").url == "http://host/my%20music/%252e%252e/a%3Fb%23c.wav"
         with pytest.raises(FileNotFoundError):
-            remote.below(root, b"a/../../b")
+            urls.object_at(root, b"a/../../b")
 
     def test_it_has_no_folders(self, site: str, tmp_path: Path) -> None:
         assert f"{site}/nothing: web servers list no folders" in extract(f"{site}/nothing", tmp_path, None).error
@@ -404,7 +404,7 @@ class TestErrors:
     )
     def test_odd_urls(self, url: str, words: str) -> None:
         with pytest.raises(SpecError, match=words) as caught:
-            remote.parse(url)
+            urls.parse_url(url)
         assert "secret" not in str(caught.value)
 
     def test_a_folder_that_must_be_here(self) -> None:
@@ -421,12 +421,12 @@ class TestErrors:
         assert "stores are not written to https://" in extract(music, "https://host/features", None).error
 
     def test_a_server_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "RETRY_DELAY_S", 0.01)
         with pytest.raises(OSError, match="the server cannot be reached"):
             RemotePath(f"http://127.0.0.1:{free_port()}/x").stat()
 
     def test_what_a_web_server_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "RETRY_DELAY_S", 0.01)
         asked = []
 
         class Answers(BaseHTTPRequestHandler):
@@ -450,8 +450,8 @@ class TestErrors:
             for word, kind, text, times in (
                 ("403", PermissionError, "refuses", 1),
                 ("404", FileNotFoundError, "no object", 1),
-                ("503", servers.ServerError, "server fails", servers.ATTEMPTS),
-                ("cut", servers.ServerError, "server fails", servers.ATTEMPTS),
+                ("503", servers.ServerError, "server fails", servers.MAX_ATTEMPTS),
+                ("cut", servers.ServerError, "server fails", servers.MAX_ATTEMPTS),
             ):
                 asked.clear()
                 with pytest.raises(kind, match=text):
@@ -462,18 +462,18 @@ class TestErrors:
             server.shutdown()
 
     def test_what_may_pass_is_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(servers, "PAUSE_S", 0.01)
+        monkeypatch.setattr(servers, "RETRY_DELAY_S", 0.01)
         path, calls = RemotePath("memory://a/b"), []
 
         def request(error: Exception) -> str:
             calls.append(error)
-            if len(calls) < servers.ATTEMPTS:
+            if len(calls) < servers.MAX_ATTEMPTS:
                 raise error
             return "at last"
 
-        assert servers.attempt(path.url, lambda *_: request(TimeoutError("slow"))) == "at last"
-        assert len(calls) == servers.ATTEMPTS
+        assert servers.with_retries(path.url, lambda *_: request(TimeoutError("slow"))) == "at last"
+        assert len(calls) == servers.MAX_ATTEMPTS
         calls.clear()
         with pytest.raises(PermissionError):
-            servers.attempt(path.url, lambda *_: request(PermissionError("no")))
+            servers.with_retries(path.url, lambda *_: request(PermissionError("no")))
         assert len(calls) == 1

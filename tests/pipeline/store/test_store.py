@@ -131,7 +131,7 @@ class TestSecondWriter:
     @pytest.fixture
     def writer(self, store: Path, dataset: Path, tmp_path: Path):
         """A process that holds the store."""
-        stall = {"process": "client", "at": "mgc.pipeline.store.manifest:join", "call": 1, "after": False}
+        stall = {"process": "client", "at": "mgc.pipeline.store.manifest:join_fragments", "call": 1, "after": False}
         command = [str(word) for word in extract_into(store, dataset, "--slice", "0.3")]
         process = subprocess.Popen(
             [sys.executable, stalling.__file__, *command],

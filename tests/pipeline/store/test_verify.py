@@ -192,10 +192,14 @@ def test_reading_frames_notices_what_is_missing_or_damaged(store: Path):
     with pytest.raises(StoreError, match=r"00001\.zarr: damaged .*; run `mgc extract --verify`"):
         opened.read(1)
     cut_short(store / DATA)
-    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: \d+ bytes instead of \d+, which holds .*; run"):
+    with pytest.raises(
+        StoreError, match=r"00001\.zarr/stft/c/0/0: \d+ bytes instead of \d+ \(contains frames of .*\); run"
+    ):
         opened.read(1)
     remove(store / DATA)
-    with pytest.raises(StoreError, match=r"00001\.zarr/stft/c/0/0: No such file or directory, which holds .*; run"):
+    with pytest.raises(
+        StoreError, match=r"00001\.zarr/stft/c/0/0: No such file or directory \(contains frames of .*\); run"
+    ):
         opened.read(1)
 
 
