@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pipeline import augment, files, planning
+from pipeline import augment, files, planning, verify
 from pipeline.augment import Variant
 from pipeline.datasets import Dataset
 from pipeline.errors import SpecError, StoreError
@@ -133,7 +133,7 @@ def extract(
         done = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
-            done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
+            done.append(Extraction(_publish(store, plan, options), plan.tracks))
             for folder in _retired(store):
                 files.remove(folder)
         for note in differing(stores) if options.splits else ():
@@ -291,15 +291,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Store:
+def _publish(store: Store, plan: planning.Plan, options: Options) -> Store:
     """Write the manifest and the slice index, where anything is new; the store as it is then."""
     current, whole = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
         whole = store.tracks is not None and store.slices_are_whole()
-    wanted = (slicing or current or Slicing()).fitted(store.spec)
+    wanted = (options.slicing or current or Slicing()).fitted(store.spec)
     if not plan and not store.unfinished and whole and current == wanted:
-        return store
+        # An index that was cut by an earlier version, by other rules, has no damaged byte.
+        stale = options.verify and any(verify.manifest_problems(store))
+        if not stale:
+            return store
     publish(store, wanted)
     _clean(store)
     return Store.open(store.path)

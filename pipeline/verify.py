@@ -55,7 +55,7 @@ def verify(store: Store, progress: Callable[[int], Any] | None = None) -> list[P
             problems += found
             advance(1)
     if not problems:
-        problems += _manifest_problems(store)
+        problems += manifest_problems(store)
     return problems
 
 
@@ -100,7 +100,7 @@ def _published_problems(store: Store) -> Iterator[Problem]:
             yield Problem(path, error.strerror or "unreadable")
 
 
-def _manifest_problems(store: Store) -> Iterator[Problem]:
+def manifest_problems(store: Store) -> Iterator[Problem]:
     """Manifest and slice index against what the fragments give when joined and cut again."""
     shard_files: dict[str, dict[str, list]] = {}
     n_tracks = n_slices = 0
