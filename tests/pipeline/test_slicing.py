@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
@@ -285,7 +285,6 @@ class TestGaps:
         assert len(self.firsts([[5, 6]], place="random", max_slices=9)) == 4  # in 0 to 4 one, in 6 to 19 three
         assert self.firsts([[3, 4], [7, 8], [11, 12], [15, 20]], place="random", max_slices=9) == []
 
-    @settings(deadline=None)
     @given(
         st.sampled_from(PLACES),
         st.integers(1, 8),
@@ -386,7 +385,6 @@ def decimal(value: float) -> Fraction:
 
 
 class TestProperties:
-    @settings(deadline=None)
     @given(slicings(), st.sampled_from(SPECS), st.lists(thousandths, min_size=1, max_size=5))
     def test_every_window_lies_inside_its_track(self, slicing, spec, durations):
         tracks = manifest(spec, *map(float, durations))
@@ -404,7 +402,6 @@ class TestProperties:
             assert first == [math.floor(t * spec.sr / spec.hop_length + 1e-6) for t in begins]
             assert len(rows) <= slicing._kept
 
-    @settings(deadline=None)
     @given(slicings(lengths=["seconds"]), st.sampled_from(SPECS), thousandths)
     def test_slices_are_as_many_as_exact_arithmetic_says(self, slicing, spec, duration):
         length = decimal(slicing.seconds)
@@ -421,7 +418,6 @@ class TestProperties:
             assert before == pytest.approx(behind, abs=1e-6)
             assert np.diff(found) == pytest.approx(float(step))
 
-    @settings(deadline=None)
     @given(slicings(lengths=["frames"], places=["all", "start"]), st.sampled_from(SPECS), thousandths)
     def test_windows_of_frames_are_as_many_as_fit(self, slicing, spec, duration):
         slicing = dataclasses.replace(slicing, offset=0.0)
@@ -431,7 +427,6 @@ class TestProperties:
         slices = cut(slicing, spec, manifest(spec, float(duration)))
         assert slices["first_frame"].to_pylist() == [1000 + end - slicing.frames for end in ends[:kept]]
 
-    @settings(deadline=None)
     @given(slicings(places=["all"]), st.lists(st.tuples(st.integers(0, 600), st.integers(1, 40)), max_size=3))
     def test_gaps_take_away_the_slices_they_touch_and_no_others(self, slicing, spans):
         slicing = dataclasses.replace(slicing, max_slices=None)
