@@ -6,13 +6,18 @@ PYTEST := $(BIN)/python -m pytest
 # One process per processor, each with one thread; a file's tests stay together and share what they set up.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-long test-all lint format bench bench-smoke clean
+# Property tests with fresh examples, ten times as many (tests/support/properties.py). They may take longer than others.
+HUNT := MGC_HYPOTHESIS_PROFILE=hunt OMP_NUM_THREADS=1 $(PYTEST) -m hypothesis --timeout 3600 $(PARALLEL)
+MINUTES ?= 10
+
+.PHONY: help demo test test-slow test-long test-all hunt lint format bench bench-smoke clean
 
 help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
 	@echo "make test         the tests that take seconds"
 	@echo "make test-all     all tests, the slow ones too"
-	@echo "make test-long    every network through ONNX Runtime, more kills"
+	@echo "make test-long    every network through ONNX Runtime, more kills, ten times as many examples of each property"
+	@echo "make hunt         fresh examples for the property tests until one fails, for ten minutes (MINUTES=30: thirty)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
 	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s), then training"
@@ -41,6 +46,16 @@ test-slow: $(VENV)/compiled
 
 test-long: $(VENV)/compiled
 	OMP_NUM_THREADS=1 $(PYTEST) -m long $(PARALLEL)
+	$(HUNT)
+
+# The last round is finished, so it may take some minutes longer.
+hunt: $(VENV)/compiled
+	@end=$$(($$(date +%s) + 60 * $(MINUTES))); round=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		round=$$((round + 1)); echo "round $$round"; \
+		$(HUNT) --exitfirst --quiet || exit 1; \
+	done; \
+	echo "$$round rounds found nothing"
 
 test-all: test test-slow
 

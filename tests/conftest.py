@@ -7,8 +7,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import properties
 import pytest
 from clusters import foreign_cluster
+
+properties.load_profile()
 
 # Ctrl-C is among what is tested. Tests that a shell starts in the background ignore it, and so do their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

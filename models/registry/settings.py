@@ -82,7 +82,7 @@ class Loop:
         return dataclasses.replace(self, **values)
 
     def differences(self, study: Loop) -> list[str]:
-        """List the settings that differ from a study's, such as `clip 1 for 0` (this loop's value, then the study's)."""
+        """List the settings that differ from a study's, such as `clip 1 for 0`: this value, then the study's."""
         names = [setting.name for setting in dataclasses.fields(self)]
         pairs = {name: (getattr(self, name), getattr(study, name)) for name in names}
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mgc.models.registry import systems, weights
 from mgc.models.registry.recipes import Training
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run, relative_store_path
-from mgc.models.runs.selection import n_usable_tracks, select_tracks
+from mgc.models.runs.selection import Selection, n_usable_tracks, select_tracks
 from mgc.models.training import origin
 from mgc.models.training.board import require_tensorboard
 from mgc.models.training.folds import hold_out
@@ -28,6 +29,31 @@ from mgc.models.training.options import Options, resolve
 from mgc.pipeline.errors import ModelError, SpecError
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that options, recipe and stores decide about a run.
+
+    Attributes:
+        system: system to train.
+        recipe: training settings; None for a classical system.
+        seed: seed of initial weights, order, windows and dropout.
+        device: device to train on.
+        slicing: slicing of the tracks.
+        selection: tracks of the run and their splits.
+        variants: augmentation variants of the training tracks to train on, too.
+        differences: differences of the recipe from the study's.
+    """
+
+    system: System
+    recipe: Training | None
+    seed: int
+    device: torch.device
+    slicing: Slicing
+    selection: Selection
+    variants: list[str]
+    differences: list[str]
 
 
 def prepare(
@@ -50,41 +76,19 @@ def prepare(
         MgcError: see `mgc.models.training.train.train`; no run is left behind.
     """
     first, *further = stores
-    system = systems.get(options.model or systems.default_model(first.spec.name))
-    for store in stores:
-        store.require_finished()
-    system.require_trainable(len(stores))
-    specs = [store.spec for store in stores]
-    computed = any(isinstance(store, WaveformView) for store in stores)
-    recipe, seed, recipe_differences = resolve(system, options, specs, computed=computed)
-    if options.tensorboard:
-        require_tensorboard()
-    device = ranks.device(options.device)
-    require_amp(recipe.loop.amp if recipe else "off", device)
-    if options.skip_damaged and further:
-        raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
-    slicing = (system.recipe.slicing if options.as_sliced else first.slicing).fitted(first.spec)
-    selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
-    if options.fold is not None:
-        # The user's seed or 0, not the recipe's: systems are compared on the same folds.
-        selection = hold_out(selection, *options.fold, seed=options.seed or 0)
-    if ranks.size > 1:
-        _require_shareable(ranks.size, system, recipe, options, selection.tracks)
+    plan = _make_plan(stores, options, ranks)
+    system, slicing, selection = plan.system, plan.slicing, plan.selection
     initial = weights.read(options.weights, system, len(selection.classes)).provenance if options.weights else None
     if options.limit_tracks is None and (n_unused := n_usable_tracks(first, slicing) - len(selection.tracks)):
         echo(f"{n_unused} tracks of {first.path} are not in use in the other stores, and left out")
-    variants = _training_variants(first, system, options)
-    tables, _ = selection.join_slices(stores, slicing, "training")
-    typical = [_typical_length(table["n_frames"].to_numpy()) for table in tables]
-    fit = check(system, specs, slicing, typical, [str(store.path) for store in stores], computed=computed)
-    differences = [*fit.differences, *recipe_differences, *_data_differences(stores, system, options, variants)]
+    frames, feature_differences = _fit_inputs(stores, plan)
+    differences = [*feature_differences, *plan.differences, *_data_differences(stores, plan, options)]
     if options.as_published:
         limited = options.limit_tracks is not None
         differences = [*origin.differences(system.recipe.dataset, first, selection, limited=limited), *differences]
     if options.as_published and differences:
         remedy = f"extract as the study did, `mgc extract --for {system.id}`, and change no setting"
         raise ModelError(f"{system.id} would not be as published: {'; '.join(differences)}", remedy)
-    frames = [window or length for window, length in zip(fit.frames, typical, strict=True)]
     config = {
         "kind": system.kind,
         **({"package": system.package} if system.package else {}),
@@ -95,12 +99,12 @@ def prepare(
             _store_entry(store, slicing, folder) | {"frames": window}
             for store, window in zip(further, frames[1:], strict=True)
         ],
-        "training": dataclasses.asdict(recipe) if recipe else None,
+        "training": dataclasses.asdict(plan.recipe) if plan.recipe else None,
         "limit_tracks": options.limit_tracks,
-        "variants": variants,
+        "variants": plan.variants,
         "weights": initial,
-        "seed": seed,
-        "device": str(device) if ranks.size == 1 else device.type,
+        "seed": plan.seed,
+        "device": str(plan.device) if ranks.size == 1 else plan.device.type,
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
         "tensorboard": options.tensorboard,
@@ -114,6 +118,50 @@ def prepare(
     return Run.create(folder, system.id, config, selection)
 
 
+def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan:
+    """Check that the options can be followed, and decide what is trained on what."""
+    first, *further = stores
+    system = systems.get(options.model or systems.default_model(first.spec.name))
+    for store in stores:
+        store.require_finished()
+    system.require_trainable(len(stores))
+    specs = [store.spec for store in stores]
+    recipe, seed, differences = resolve(system, options, specs, computed=_any_computed(stores))
+    if options.tensorboard:
+        require_tensorboard()
+    device = ranks.device(options.device)
+    require_amp(recipe.loop.amp if recipe else "off", device)
+    if options.skip_damaged and further:
+        raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
+    slicing = (system.recipe.slicing if options.as_sliced else first.slicing).fitted(first.spec)
+    selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
+    if options.fold is not None:
+        # The user's seed or 0, not the recipe's: systems are compared on the same folds.
+        selection = hold_out(selection, *options.fold, seed=options.seed or 0)
+    if ranks.size > 1:
+        _require_shareable(ranks.size, system, recipe, options, selection.tracks)
+    variants = _training_variants(first, system, options)
+    return _Plan(system, recipe, seed, device, slicing, selection, variants, differences)
+
+
+def _any_computed(stores: Sequence[Store]) -> bool:
+    return any(isinstance(store, WaveformView) for store in stores)
+
+
+def _fit_inputs(stores: Sequence[Store], plan: _Plan) -> tuple[list[int], Sequence[str]]:
+    """Check that the stores fit the system's inputs.
+
+    Returns:
+        Frames of a window in each store, and the differences of features and slicing from the study.
+    """
+    tables, _ = plan.selection.join_slices(stores, plan.slicing, "training")
+    lengths = [_typical_length(table["n_frames"].to_numpy()) for table in tables]
+    specs, paths = [store.spec for store in stores], [str(store.path) for store in stores]
+    fit = check(plan.system, specs, plan.slicing, lengths, paths, computed=_any_computed(stores))
+    frames = [window or length for window, length in zip(fit.frames, lengths, strict=True)]
+    return frames, fit.differences
+
+
 def _require_shareable(
     n_processes: int, system: System, recipe: Training | None, options: Options, tracks: pa.Table
 ) -> None:
@@ -122,8 +170,8 @@ def _require_shareable(
     if recipe is None:
         raise SpecError(f"{option}: {system.id} is fitted in one step", "leave the option out")
     refuse_skipping(n_processes, options.skip_damaged)
-    # Batch normalisation cannot learn from a single slice. The worst case is an epoch of kB + 1 slices, which makes k + 1
-    # batches: with 4 slices per process and batch, a process has 4k slices and at least 4k // (k + 1) >= 2 in each batch.
+    # Batch normalisation cannot learn from a single slice. The worst case is an epoch of kB + 1 slices in k + 1 batches:
+    # a process with 4 slices of each B has 4k slices in all, and 4k // (k + 1) >= 2 or more of them in each batch.
     if recipe.batch_size < 4 * n_processes:
         problem = f"{option}: {recipe.batch_size} slices per update are fewer than 4 for each process"
         raise SpecError(problem, f"choose --batch-size {4 * n_processes} or more, or fewer processes")
@@ -148,7 +196,7 @@ def _training_variants(store: Store, system: System, options: Options) -> list[s
     return [] if unwanted else list(map(str, store.variants))
 
 
-def _data_differences(stores: Sequence[Store], system: System, options: Options, variants: list[str]) -> Iterator[str]:
+def _data_differences(stores: Sequence[Store], plan: _Plan, options: Options) -> Iterator[str]:
     """Yield the differences from the study in tracks, initial weights and variants."""
     if options.fold is not None:
         yield "fold {} of {} for the validation split".format(*options.fold)
@@ -161,7 +209,7 @@ def _data_differences(stores: Sequence[Store], system: System, options: Options,
         # The rounding of int16 samples moves frames by more than the tolerance for stored ones.
         if isinstance(store, WaveformView) and store.source.spec.quantised:
             yield f"{store.spec.name} computed of int16 samples"
-    study = list(map(str, system.recipe.variants))
+    variants, study = plan.variants, list(map(str, plan.system.recipe.variants))
     if variants and variants != study:
         yield f"training tracks also as {', '.join(variants)}" + (f" for {', '.join(study)}" if study else "")
     elif variants != study:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline import plugins
 from mgc.pipeline.datasets import fma, folder, gtzan, listing
-from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, format_names
+from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name
 from mgc.pipeline.datasets.published import Published, published
 from mgc.pipeline.errors import DatasetError, MgcError
 from mgc.pipeline.storage.remote import Place, RemotePath

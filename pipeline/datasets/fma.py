@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from mgc.pipeline.datasets.catalogue import Catalogue, is_audio_name, format_names, track_table
+from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name, track_table
 from mgc.pipeline.datasets.parsed import cached_parse
 from mgc.pipeline.datasets.tabular import SPLIT_ALIASES
 from mgc.pipeline.datasets.walk import Walker

@@ -1,4 +1,4 @@
-"""The track table: one row per file of a dataset, and the manifest it becomes once the files have been decoded."""
+"""Track tables: schemas of the dataset table and of the manifest, paths as text, and label updates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 SPLITS = ("training", "validation", "test")
 
-#: What a dataset adapter yields. `path` is relative to the dataset's audio root, `/`-separated, with bytes that are
-#: not UTF-8 backslash-escaped (see `escape`); `genre` is null for unlabelled tracks; `split` is null until assigned;
-#: `artist_id` and `album_id` are whatever identifies them in the dataset, null where unknown; `bit_rate` is in bit/s.
+#: Columns of a dataset's track table, one row per file. `path` is relative to the dataset's audio root, `/`-separated,
+#: with bytes that are not UTF-8 backslash-escaped (see `escape`); `genre` is null for unlabelled tracks; `split` is
+#: null until assigned; `artist_id` and `album_id` are the dataset's identifiers, null where unknown; `bit_rate` is in
+#: bit/s.
 DATASET_SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
@@ -29,8 +30,8 @@ DATASET_SCHEMA = pa.schema(
     ]
 )
 
-#: What became of one variant (`features.variants`) of a track. `reason` and `detail` say why there is none; the
-#: others are as for the track, in whose shard its frames are.
+#: Result of extracting one variant (`features.variants`) of a track. `reason` and `detail` are null, or say why the
+#: variant was not extracted; the other fields are as in MANIFEST_SCHEMA. Its frames are in the track's shard.
 VARIANT_TYPE = pa.struct(
     [
         pa.field("variant", pa.string()),
@@ -44,11 +45,11 @@ VARIANT_TYPE = pa.struct(
     ]
 )
 
-#: What extraction adds. `size` in bytes and `mtime_ns` identify the file cheaply, `content_hash` (BLAKE2b-128 of its
-#: bytes) for certain. `duration_s` was decoded, `declared_s` is what the file's own headers promise. `gaps` lists
-#: [first, stop) frame ranges touched by non-finite samples. `saturated` counts values outside the range of the stored
-#: dtype. The track's frames are rows [first_frame, first_frame + n_frames) of its shard. `variants` are in the row of
-#: their track, so that a row is a track whoever counts them; null where none were to be made.
+#: Columns of a store's manifest: those of DATASET_SCHEMA, and the results of extraction. `size` in bytes and `mtime_ns`
+#: identify the file cheaply, `content_hash` (BLAKE2b-128 of its bytes) for certain. `duration_s` is the decoded length,
+#: `declared_s` the length in the file's headers. `gaps` lists [first, stop) frame ranges touched by non-finite samples.
+#: `saturated` counts values outside the range of the stored dtype. The track's frames are rows [first_frame,
+#: first_frame + n_frames) of its shard. `variants` is nested, so that one row is one track; null if none were requested.
 MANIFEST_SCHEMA = pa.schema(
     [
         *DATASET_SCHEMA,
@@ -72,17 +73,17 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
-#: Columns of stores with variants only: all others, and those made before there were any, are read alike.
+#: Columns that only stores with variants write; stores without them, and those of older versions, read as null.
 _OPTIONAL = ("variants", "variant")
 
 
 def stored_schema(schema: pa.Schema, *, variants: bool) -> pa.Schema:
-    """The schema of a table of tracks or slices as a store with or without variants writes it."""
+    """The part of a track or slice schema that a store writes: a store without variants omits their columns."""
     return schema if variants else pa.schema([field for field in schema if field.name not in _OPTIONAL])
 
 
 def with_optional_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table as it was `stored`, with all columns of its schema."""
+    """Append the optional columns of `schema` that a table lacks, filled with null."""
     for field in schema:
         if field.name in _OPTIONAL and field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
@@ -90,7 +91,7 @@ def with_optional_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def escape(path: bytes | str) -> str:
-    r"""A file-system path as valid UTF-8 text: each undecodable byte becomes `\xNN`.
+    r"""Encode a file-system path as valid UTF-8 text: each undecodable byte becomes `\xNN`.
 
     A backslash that already stands before `xNN` becomes `\x5c`, so that `unescape` is exact.
     """
@@ -99,21 +100,34 @@ def escape(path: bytes | str) -> str:
 
 
 def unescape(text: str) -> bytes:
-    r"""The path that `escape` made `text` of, as bytes that can be opened."""
+    r"""Invert `escape`: the path as bytes, with which the file can be opened."""
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode("utf-8"))
 
 
 def update_labels(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
-    """Manifest rows with the labels that a track table has for them; those that are not in it keep theirs."""
-    at = pc.index_in(rows["track_id"].combine_chunks(), tracks["track_id"].combine_chunks())
-    today, rows = tracks.take(at), rows.select(columns)
-    labels = {name: pc.if_else(at.is_valid(), today[name], rows[name]) for name in DATASET_SCHEMA.names}
+    """Replace the dataset's columns (genre, split, path, ...) in manifest rows by those of a track table.
+
+    Args:
+        rows: manifest rows.
+        tracks: table with the columns of DATASET_SCHEMA; rows whose track is not in it stay unchanged.
+        columns: names of the columns to return.
+
+    Returns:
+        The rows in their order, with `columns` and the types of MANIFEST_SCHEMA.
+    """
+    indices = pc.index_in(rows["track_id"].combine_chunks(), tracks["track_id"].combine_chunks())
+    labels, rows = tracks.take(indices), rows.select(columns)
+    updated = {name: pc.if_else(indices.is_valid(), labels[name], rows[name]) for name in DATASET_SCHEMA.names}
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
-    return pa.table([labels.get(name, rows[name]) for name in columns], schema=schema)
+    return pa.table([updated.get(name, rows[name]) for name in columns], schema=schema)
 
 
 def rows_differ(left: pa.ChunkedArray, right: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """In which rows two columns differ, bool; two nulls are equal."""
+    """Compare two columns row by row; two nulls are equal.
+
+    Returns:
+        True where they differ, bool `(rows,)`.
+    """
     equal = pc.fill_null(pc.equal(left, right), False)
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
     return ~pc.or_(equal, both_null).to_numpy()

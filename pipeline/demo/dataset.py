@@ -30,7 +30,7 @@ from mgc.pipeline.demo.composer import compose
 from mgc.pipeline.demo.instruments import Audio
 from mgc.pipeline.demo.styles import STYLES, invent_artist
 from mgc.pipeline.errors import DatasetError, SpecError
-from mgc.pipeline.storage.files import TEMPORARY_PREFIX, translate_write_errors, replace_folder, write_json
+from mgc.pipeline.storage.files import TEMPORARY_PREFIX, replace_folder, translate_write_errors, write_json
 
 Progress = Callable[[int], contextlib.AbstractContextManager[Callable[[int], Any]]]
 

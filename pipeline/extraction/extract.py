@@ -27,8 +27,8 @@ from mgc.pipeline.storage import files
 from mgc.pipeline.storage.concurrency import run_requests
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
-from mgc.pipeline.store import manifest
-from mgc.pipeline.store.siblings import split_differences, existing_splits, count_moved_tracks, require_same_root
+from mgc.pipeline.store import manifest, verify
+from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, split_differences
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import PUBLISHED_TABLES, Store
 
@@ -136,7 +136,7 @@ def extract(
         done = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
-            done.append(Extraction(_publish(store, plan, options.slicing), plan.tracks))
+            done.append(Extraction(_publish(store, plan, options), plan.tracks))
             for folder in _retired(store):
                 files.remove(folder)
         for note in split_differences(stores) if options.splits else ():
@@ -294,15 +294,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _publish(store: Store, plan: planning.Plan, slicing: Slicing | None) -> Store:
+def _publish(store: Store, plan: planning.Plan, options: Options) -> Store:
     """Write the manifest and the slice index, where anything is new; the store as it is then."""
     current, whole = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
         whole = store.tracks is not None and store.slices_are_intact()
-    wanted = (slicing or current or Slicing()).fitted(store.spec)
+    wanted = (options.slicing or current or Slicing()).fitted(store.spec)
     if not plan and not store.unfinished and whole and current == wanted:
-        return store
+        # An index that an earlier version cut by other rules has no damaged byte.
+        stale = options.verify and any(verify.manifest_problems(store))
+        if not stale:
+            return store
     manifest.publish(store, wanted)
     _clean(store)
     return Store.open(store.path)

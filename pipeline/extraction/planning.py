@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.audio import inspection, sources
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, rows_differ, update_labels, unescape
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, rows_differ, unescape, update_labels
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import frame_multiplier

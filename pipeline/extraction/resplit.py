@@ -15,7 +15,7 @@ from mgc.pipeline.extraction import journal
 from mgc.pipeline.extraction.planning import Plan
 from mgc.pipeline.storage import files
 from mgc.pipeline.store import manifest
-from mgc.pipeline.store.siblings import existing_splits, count_moved_tracks, require_same_root, siblings
+from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, siblings
 from mgc.pipeline.store.store import Store
 
 

@@ -20,7 +20,14 @@ from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.extraction.task import Heartbeat, Task
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH, analyse
-from mgc.pipeline.features.variants import MAX_DURATION_S, MB_PER_MINUTE, VARIANT_SR, SampleCollector, Variant, split_blocks
+from mgc.pipeline.features.variants import (
+    MAX_DURATION_S,
+    MB_PER_MINUTE,
+    VARIANT_SR,
+    SampleCollector,
+    Variant,
+    split_blocks,
+)
 from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.storage.urls import parse_url
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import chroma_bank, dct_basis, mel_bank
-from mgc.pipeline.dsp.stages import StftStage, PowerBatch, to_db
+from mgc.pipeline.dsp.stages import PowerBatch, StftStage, to_db
 from mgc.pipeline.features.spec import FeatureSpec
 
 #: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.

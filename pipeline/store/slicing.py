@@ -46,7 +46,7 @@ class Slicing:
         overlap: share of a slice that the next one repeats, in [0, 1).
         offset: seconds at the start of each track that are left out.
         max_slices: slices per track at most.
-        place: which of the possible slices are kept: all, the first ones, those in the centre, or random positions.
+        place: which of the possible slices are kept: all, the first ones, the most central ones, or random positions.
         seed: of the random positions.
     """
 
@@ -311,32 +311,95 @@ def _starts(
 def _clear_starts(
     slicing: Slicing, spec: FeatureSpec, track_id: str, room: float, possible: int, step: float, gaps: np.ndarray
 ) -> np.ndarray:
-    """Starts in seconds `(slices,)` of the windows kept of a track with gaps, chosen among those that touch none."""
-    frames = slicing.n_frames(spec) or 1
+    """Starts in seconds `(slices,)`, ascending, of the windows of a track with gaps that touch none of them.
+
+    `all` and `start` take the clear windows of the grid on which a track without gaps is cut. `centre` and `random`
+    also find those between its points: at least as many, up to `max_slices`.
+
+    Args:
+        slicing: how to cut, not `whole`.
+        spec: the feature, for its frame rate.
+        track_id: what the random positions depend on, beside the seed.
+        room: seconds after the offset in which a window may start.
+        possible: windows of the grid, 1 or more.
+        step: seconds from one window of the grid to the next.
+        gaps: in frames `(gaps, 2)`, ascending.
+    """
+    if slicing.place in ("all", "start"):
+        frames = slicing.n_frames(spec) or 1
+        starts = slicing.offset + np.arange(possible) * step
+        first = np.floor(starts * spec.frame_rate + 1e-9)[:, None]
+        clear = np.all((first >= gaps[:, 1]) | (first + frames <= gaps[:, 0]), axis=1)
+        return starts[clear][: slicing._kept]
+    first, begin, last, most = _clear_ranges(slicing, spec, room, possible, step, gaps)
     if slicing.place == "random":
-        ranges = _clear_ranges(gaps, frames, spec.frame_rate, slicing.offset, max(room, 0))
-        fitting = int(np.sum(np.floor((ranges[:, 1] - ranges[:, 0]) / step + 1e-9) + 1))
-        return _random_starts(slicing, track_id, min(fitting, slicing._kept), ranges)
-    kept = min(possible, slicing._kept)  # of a track without gaps
-    slack = max(room - (kept - 1) * step, 0) / 2 if slicing.place == "centre" else 0.0
-    beyond = int(slack / step + 1e-9)
-    ordinal = np.arange(-beyond, kept + beyond) if slicing.place == "centre" else np.arange(possible)
-    starts = slicing.offset + ordinal * step + slack
-    first = np.floor(starts * spec.frame_rate + 1e-9)[:, None]
-    clear = np.all((first >= gaps[:, 1]) | (first + frames <= gaps[:, 0]), axis=1)
-    starts, ordinal = starts[clear], ordinal[clear]
-    if slicing.place == "centre":
-        starts = starts[np.argsort(np.abs(ordinal - (kept - 1) / 2), kind="stable")]
-    return np.sort(starts[: slicing._kept])
+        ranges = np.stack([first, last], axis=1)
+        return _random_starts(slicing, track_id, min(int(most.sum()), slicing._kept), ranges)
+    # Within its last frame a window starts no later than the others need: a gap that another feature sees more finely
+    # begins where this window's last frame does.
+    last = np.maximum(np.minimum(begin, last), first + (most - 1) * step)
+    return slicing.offset + _central_starts(first, last, most, slicing._kept, step, max(room, 0) / 2)
 
 
-def _clear_ranges(gaps: np.ndarray, frames: int, frame_rate: float, offset: float, room: float) -> np.ndarray:
-    """Seconds after the offset at which a window of so many frames may start and touch no gap: `(ranges, 2)`."""
-    first = np.append(0.0, np.maximum.accumulate(gaps[:, 1]) / frame_rate - offset)
+def _clear_ranges(
+    slicing: Slicing, spec: FeatureSpec, room: float, possible: int, step: float, gaps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where a window may start and touch no gap; the arguments are those of `_clear_starts`.
+
+    Returns:
+        `(ranges,)` each, ascending: the first moments, in seconds after the offset; those at which the last frames
+        begin, infinite where no gap ends the range; the last moments; and how many windows, `step` apart, fit, int64.
+    """
+    frames, rate = slicing.n_frames(spec) or 1, spec.frame_rate
+    first = np.maximum(np.append(0.0, np.maximum.accumulate(gaps[:, 1]) / rate - slicing.offset), 0)
+    begin = np.append((gaps[:, 0] - frames) / rate - slicing.offset, np.inf)
     # The last frame at which a window may start lasts until just before the next one.
-    last = np.append((gaps[:, 0] - frames + 1 - 1e-6) / frame_rate - offset, room)
-    first, last = np.maximum(first, 0), np.minimum(last, room)
-    return np.stack([first, last], axis=1)[first <= last]
+    last = np.append((gaps[:, 0] - frames + 1 - 1e-6) / rate - slicing.offset, np.inf)
+    last = np.minimum(last, max(room, 0))
+    # What fits must not depend on rounding, which may also put the last window of the grid a hair behind the room.
+    # 5e-9 frames are more than `_cut` adds when it rounds, and less than decimal seconds and overlaps can differ by.
+    hair = 5e-9 / rate
+    end = np.minimum(begin + 1 / rate - hair, max(room, (possible - 1) * step) + hair)
+    most = np.floor((end - first) / step).astype(np.int64) + 1
+    some = end >= first
+    return first[some], begin[some], last[some], most[some]
+
+
+def _central_starts(
+    first: np.ndarray, last: np.ndarray, most: np.ndarray, kept: int, step: float, middle: float
+) -> np.ndarray:
+    """The most central starts in ranges, `(slices,)`, ascending, `step` apart or more: as many as fit, up to `kept`.
+
+    Most central are those with the least sum of squared distances between starts and `middle`, which without gaps is
+    the row of windows around it. Of two ranges that are equally near, the earlier one is used.
+
+    The best n starts in one range are a row, `step` apart, as near to the middle as the range allows. What the n-th of
+    a range adds to the sum grows with n, and no range limits another, because windows on two sides of a gap do not
+    overlap. So the best choice is that of the least additions over all ranges.
+
+    Args:
+        first: first moment of each range, ascending.
+        last: last moment of each.
+        most: starts that each can hold, 1 or more.
+        kept: starts at most, over all ranges.
+        step: between two starts of a range, at least.
+        middle: the moment to be near to.
+    """
+    count = np.minimum(most, kept)
+    of = np.repeat(np.arange(len(count)), count)
+    before = np.cumsum(count) - count
+    n = np.arange(len(of)) - before[of] + 1
+    half = (n - 1) * step / 2
+    centre = np.maximum(np.minimum(middle, last[of] - half), first[of] + half)
+    total = n * ((centre - middle) / step) ** 2 + n * (n * n - 1) / 12  # in squared steps
+    added = total - np.where(n > 1, np.roll(total, 1), 0)
+    taken = np.argsort(added.round(9), kind="stable")[:kept]
+    number = np.bincount(of[taken], minlength=len(count))
+    rows = np.flatnonzero(number)
+    row = np.repeat(rows, number[rows])
+    ordinal = np.arange(len(row)) - (np.cumsum(number) - number)[row]
+    begin = (centre - half)[before[row] + number[row] - 1]
+    return begin + ordinal * step
 
 
 def _random_starts(slicing: Slicing, track_id: str, count: int, ranges: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def verify(store: Store, progress: Callable[[int], Any] | None = None) -> list[P
             problems += problems_in_shard
             advance(1)
     if not problems:
-        problems += _manifest_problems(store)
+        problems += manifest_problems(store)
     return problems
 
 
@@ -98,7 +98,7 @@ def _publication_problems(store: Store) -> Iterator[Problem]:
             yield Problem(path, error.strerror or "unreadable")
 
 
-def _manifest_problems(store: Store) -> Iterator[Problem]:
+def manifest_problems(store: Store) -> Iterator[Problem]:
     """Join the fragments and cut them into slices again, and compare with the manifest and the slice index."""
     shard_files: dict[str, dict[str, list]] = {}
     n_tracks = n_slices = 0

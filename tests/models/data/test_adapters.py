@@ -7,7 +7,15 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from mgc.models.data.adapters import Cepstrum, FirstCoefficients, Moments, Picture, RelativeDecibels, JoinBlocks, adapter
+from mgc.models.data.adapters import (
+    Cepstrum,
+    FirstCoefficients,
+    JoinBlocks,
+    Moments,
+    Picture,
+    RelativeDecibels,
+    adapter,
+)
 from mgc.models.registry import systems
 from mgc.pipeline.features import FEATURES, FeatureSpec
 

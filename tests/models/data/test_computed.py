@@ -16,7 +16,7 @@ from sounds import analysed
 from stores import make_store
 from torch import Tensor
 
-from mgc.models.data.computed import WaveformView, FrontEndStream
+from mgc.models.data.computed import FrontEndStream, WaveformView
 from mgc.models.data.parts import open_part
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.extraction import planning

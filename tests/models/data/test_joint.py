@@ -12,7 +12,7 @@ import torch
 from stores import frames_of, make_store
 
 from mgc.models.data import stream
-from mgc.models.data.parts import SplitData, set_residency, open_part
+from mgc.models.data.parts import SplitData, open_part, set_residency
 from mgc.models.data.stream import Batch
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.errors import StoreError

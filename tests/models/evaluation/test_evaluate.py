@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 import mgc.models.evaluation.evaluate
 from mgc.models.evaluation import report
-from mgc.models.evaluation.evaluate import mean_predictions, evaluate, results_path
+from mgc.models.evaluation.evaluate import evaluate, mean_predictions, results_path
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs.run import Run

@@ -15,7 +15,7 @@ from stores import make_store
 from tiny import TINY
 from twofold import TWOFOLD
 
-from mgc.models.data.computed import WaveformView, FrontEndStream
+from mgc.models.data.computed import FrontEndStream, WaveformView
 from mgc.models.data.sources import StoreCandidates
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 from stores import make_store
 from tiny import TINY
 
@@ -142,7 +143,7 @@ def test_frames_that_validation_reads_are_those_of_the_tracks(store):
 
 
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, HealthCheck.function_scoped_fixture)
 def test_for_any_splits_of_store_and_run_variants_are_of_training_tracks(store, data):
     ids = store.tracks["track_id"].to_pylist()
     splits = st.lists(st.sampled_from(SPLITS), min_size=len(ids), max_size=len(ids))

@@ -9,11 +9,12 @@ import av
 import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from sounds import encoded, music, pieces
 
-from mgc.pipeline.audio.mpeg import FrameStats, FrameScanner
+from mgc.pipeline.audio.mpeg import FrameScanner, FrameStats
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MODES = ("CONSTANT", "AVERAGE", "VARIABLE")
@@ -204,7 +205,7 @@ BYTES = st.one_of(
 
 
 class TestPieces:
-    @settings(deadline=None, max_examples=150)
+    @examples(150)
     @given(parts=st.lists(BYTES, max_size=6), data=st.data())
     def test_pieces_of_any_size_give_the_same_survey(self, parts, data):
         whole = b"".join(parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgc.pipeline.datasets import Dataset, open_dataset
@@ -296,7 +296,6 @@ class TestFolder:
         (tmp_path / "jazz").chmod(0)
         assert open_dataset(tmp_path).notes == ("folders that cannot be read, left out: 1 (jazz)",)
 
-    @settings(deadline=None)
     @given(
         st.sets(
             st.text("ab.", min_size=1, max_size=3).map(lambda s: s + ".mp3") | st.text("ab.", min_size=1, max_size=3)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -60,7 +60,6 @@ some_tracks = st.lists(
 
 
 class TestProperties:
-    @settings(deadline=None)
     @given(some_tracks, st.integers(0, 5))
     def test_every_track_gets_a_split_and_no_artist_two(self, tracks, seed):
         result, notes = assign_splits(tracks, seed=seed)
@@ -69,7 +68,6 @@ class TestProperties:
         assert artists_apart(result)
         assert all(note.isprintable() for note in notes)
 
-    @settings(deadline=None)
     @given(some_tracks, st.randoms(use_true_random=False))
     def test_row_order_does_not_matter(self, tracks, rng):
         order = list(range(tracks.num_rows))
@@ -79,7 +77,6 @@ class TestProperties:
         assert straight.take(order).equals(shuffled)
         assert sorted(notes) == sorted(same_notes)
 
-    @settings(deadline=None)
     @given(some_tracks, st.data())
     def test_growing_moves_nothing(self, tracks, data):
         first = tracks.slice(0, data.draw(st.integers(1, tracks.num_rows)))
@@ -88,7 +85,6 @@ class TestProperties:
         assert known.items() <= splits_of(grown).items()
         assert artists_apart(grown)
 
-    @settings(deadline=None)
     @given(some_tracks)
     def test_a_genre_with_three_artists_of_its_own_is_in_every_split(self, tracks):
         result, _ = assign_splits(tracks, seed=0)

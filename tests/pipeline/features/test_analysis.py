@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile as sf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from sounds import (
     analysed,
     assert_levels_agree,
@@ -283,7 +284,7 @@ class TestBlocks:
     def test_blocks_of_any_size_give_the_same_bits(self, whole, size):
         assert_same_bits(made_together(pieces(SOUND, size), SPECS), whole)
 
-    @settings(deadline=None, max_examples=15)
+    @examples(15)
     @given(edges=st.lists(st.integers(0, len(SOUND)), max_size=12))
     def test_uneven_and_empty_blocks_give_the_same_bits(self, whole, edges):
         edges = [0, *sorted(edges), len(SOUND)]
@@ -338,7 +339,6 @@ class TestBlocks:
 
 
 class TestLength:
-    @settings(deadline=None)
     @given(
         samples=st.integers(0, 20000),
         rate=st.sampled_from([8000, 22050, 44100, 48000]),

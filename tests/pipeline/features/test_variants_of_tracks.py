@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from commands import Outcome, mgc, tree
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from music import RATE, write_list
+from properties import examples
 from sounds import tone
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, SPLITS
@@ -404,7 +405,7 @@ class TestNeverOutsideTraining:
         ),
         st.sampled_from([Slicing(seconds=1.0), Slicing(seconds=None, frames=20), Slicing(seconds=None, whole=True)]),
     )
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     def test_for_any_splits(self, tracks, slicing):
         rows = []
         for number, (split, has_variants, seconds) in enumerate(tracks):

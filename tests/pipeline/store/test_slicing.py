@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import json
@@ -13,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
@@ -45,6 +46,24 @@ def by_track(slices: pa.Table) -> dict[str, list[dict]]:
     for row in slices.to_pylist():
         grouped[row["track_id"]].append(row)
     return grouped
+
+
+thousandths = st.integers(0, 90_000).map(lambda n: Fraction(n, 1000))
+
+
+@st.composite
+def slicings(draw, lengths=("seconds", "frames"), places=PLACES) -> Slicing:
+    """Any slicing in seconds or frames."""
+    by_frames = draw(st.sampled_from(lengths)) == "frames"
+    return Slicing(
+        seconds=None if by_frames else draw(st.integers(50, 30_000)) / 1000,
+        frames=draw(st.integers(1, 1500)) if by_frames else None,
+        overlap=draw(st.integers(0, 95)) / 100,
+        offset=draw(st.integers(0, 8000)) / 1000,
+        max_slices=draw(st.none() | st.integers(1, 20)),
+        place=draw(st.sampled_from(places)),
+        seed=draw(st.integers(0, 9)),
+    )
 
 
 class TestClosedForms:
@@ -197,15 +216,58 @@ class TestGaps:
         ("gap", "kept", "expected"),
         [
             ([0, 1], 1, [8]),
-            ([8, 9], 1, [4]),  # as near to the centre as the one behind it
-            ([4, 9], 1, [12]),
-            ([8, 9], 2, [2, 10]),  # two whole slices centred begin at 6 and at 10
-            ([8, 13], 3, [0, 4, 16]),
-            ([8, 9], 5, [0, 4, 12, 16]),
+            ([8, 9], 1, [9]),
+            ([9, 11], 1, [5]),  # not 11, which is as near
+            ([4, 9], 1, [9]),
+            ([8, 9], 2, [4, 9]),  # two whole slices centred begin at 6 and at 10
+            ([8, 13], 3, [0, 4, 13]),
+            ([8, 9], 5, [0, 4, 9, 13]),
         ],
     )
     def test_of_those_the_ones_nearest_to_the_centre(self, gap, kept, expected):
         assert self.firsts([gap], place="centre", max_slices=kept) == expected
+
+    def test_a_slice_between_the_points_of_the_grid_is_found(self):
+        """`centre` looked at one grid only, on which no slice of this track is clear, and the track was dropped."""
+        gaps = [[3, 7], [11, 15]]
+        assert self.firsts(gaps, place="all") == [16]
+        assert self.firsts(gaps, place="centre") == [7]
+        assert self.firsts(gaps, place="centre", max_slices=2) == [7, 15]
+        assert len(self.firsts(gaps, place="random", max_slices=2)) == 2
+
+    def test_the_distance_that_counts_is_that_of_each_slice(self):
+        """After the gap two slices fit, at 8 and 14; the second is 7 frames from the middle, the one before it 6."""
+        assert self.firsts([[7, 8]], place="centre", frames=6, max_slices=1) == [8]
+        assert self.firsts([[7, 8]], place="centre", frames=6, max_slices=2) == [1, 8]
+
+    def test_of_two_that_are_equally_near_the_earlier_is_taken(self):
+        """Whatever rounding makes of frames that are no round number of seconds."""
+        total = Mel().frames(12.0)
+        gaps = {i: [[gap, total - gap]] for i, gap in enumerate(range(20, total // 2))}
+        slicing = Slicing(seconds=None, frames=20, place="centre")
+        slices = by_track(cut(slicing, Mel(), manifest(Mel(), *[12.0] * len(gaps), gaps=gaps)))
+        found = [slices[f"t{i}"][0]["first_frame"] - 1000 - i * total for i in range(len(gaps))]
+        assert found == list(range(len(gaps)))
+
+    @pytest.mark.parametrize("place", ["centre", "random"])
+    def test_a_slice_that_fits_by_a_rounding_error_is_found(self, place):
+        """Of 9.5 s, 5.5 s after the gap are left, in floating point a hair less: the offset was subtracted twice."""
+        spec = Mel(sr=1024, n_fft=512, hop_length=512)
+        tracks = manifest(spec, 9.5, gaps={0: [[3, 11]]})
+        slicing = Slicing(seconds=4.0, overlap=0.0, offset=2.39, max_slices=3, place=place)
+        assert cut(slicing, spec, tracks)["first_frame"].to_pylist() == [1011]
+
+    @pytest.mark.parametrize("place", ["centre", "random"])
+    @pytest.mark.parametrize("seconds", ["0.3", "0.7", "3.3"])
+    @pytest.mark.parametrize("overlap", ["0", "0.1", "0.9"])
+    def test_a_gap_before_the_offset_takes_no_slice_away(self, place, seconds, overlap):
+        """Not by rounding either: each track ends with a slice."""
+        length, begin = Fraction(seconds), Fraction("1.7")
+        durations = [float(begin + length * (1 + k * (1 - Fraction(overlap)))) for k in range(100)]
+        tracks = manifest(Mel(), *durations, gaps={i: [[5, 9]] for i in range(100)})
+        slicing = Slicing(float(seconds), overlap=float(overlap), offset=1.7, max_slices=1000, place=place)
+        slices = by_track(cut(slicing, Mel(), tracks))
+        assert [len(slices[f"t{k}"]) for k in range(100)] == list(range(1, 101))
 
     def test_random_places_are_drawn_from_what_is_healthy(self):
         """Evenly: 4 s of a track of 22 s are bad, in its middle; a slice of 2 s may start in 0 to 7 or 13 to 20."""
@@ -223,7 +285,6 @@ class TestGaps:
         assert len(self.firsts([[5, 6]], place="random", max_slices=9)) == 4  # in 0 to 4 one, in 6 to 19 three
         assert self.firsts([[3, 4], [7, 8], [11, 12], [15, 20]], place="random", max_slices=9) == []
 
-    @settings(deadline=None)
     @given(
         st.sampled_from(PLACES),
         st.integers(1, 8),
@@ -237,26 +298,85 @@ class TestGaps:
         assert all(first + 4 <= start or first >= stop for first in found for start, stop in gaps)
         if place in ("all", "start"):
             assert found == every[:kept]
-        elif every:
-            assert 1 <= len(found) <= kept
+        else:
+            assert min(kept, len(every)) <= len(found) <= kept
 
 
-thousandths = st.integers(0, 90_000).map(lambda n: Fraction(n, 1000))
+def least_distances(moments: list[int], step: int, kept: int, middle: int) -> list[int]:
+    """Least sum of squared distances to the middle of 0, 1, 2 ... moments, `step` apart or more, by trying all."""
+    best = [[0]]  # of the first so many moments
+    for i, moment in enumerate(moments):
+        shorter = best[bisect.bisect_right(moments, moment - step, hi=i)]
+        with_it = [total + (moment - middle) ** 2 for total in shorter]
+        pairs = itertools.zip_longest(best[-1], [math.inf, *with_it], fillvalue=math.inf)
+        best.append([min(pair) for pair in pairs][: kept + 1])
+    return best[-1]
 
 
-@st.composite
-def slicings(draw, lengths=("seconds", "frames"), places=PLACES) -> Slicing:
-    """Any slicing in seconds or frames."""
-    by_frames = draw(st.sampled_from(lengths)) == "frames"
-    return Slicing(
-        seconds=None if by_frames else draw(st.integers(50, 30_000)) / 1000,
-        frames=draw(st.integers(1, 1500)) if by_frames else None,
-        overlap=draw(st.integers(0, 95)) / 100,
-        offset=draw(st.integers(0, 8000)) / 1000,
-        max_slices=draw(st.none() | st.integers(1, 20)),
-        place=draw(st.sampled_from(places)),
-        seed=draw(st.integers(0, 9)),
-    )
+class TestCentralOnesAmongGaps:
+    """Against all choices there are, of tracks of 20 frames, two a second."""
+
+    SPEC = Mel(sr=1024, n_fft=512, hop_length=512)
+    SPANS = st.lists(st.tuples(st.integers(0, 19), st.integers(1, 8)), min_size=1, max_size=5)
+
+    def starts(self, slicing: Slicing, gaps: list[list[int]]) -> np.ndarray:
+        """Starts in frames, after what holds of all slices is asserted of these."""
+        tracks = manifest(self.SPEC, 9.5, gaps={0: gaps} if gaps else None)
+        slices = cut(slicing, self.SPEC, tracks)
+        every = cut(dataclasses.replace(slicing, place="all"), self.SPEC, tracks)
+        assert min(slicing._kept, len(every)) <= len(slices) <= slicing._kept
+        frames = slicing.n_frames(self.SPEC)
+        for first in slices["first_frame"].to_numpy() - 1000:
+            assert 0 <= first <= 20 - frames
+            assert all(first + frames <= start or first >= stop for start, stop in gaps)
+        return slices["start_s"].to_numpy() * 2
+
+    @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 95), SPANS)
+    def test_windows_of_frames(self, frames, kept, overlap, spans):
+        """They start at frames, or half-way between two if they may start at both."""
+        gaps = [[first, first + length] for first, length in spans]
+        slicing = Slicing(seconds=None, frames=frames, overlap=overlap / 100, max_slices=kept, place="centre")
+        step = max(1, round(frames * (1 - overlap / 100)))
+        clear = [all(i + frames <= start or i >= stop for start, stop in gaps) for i in range(21 - frames)]
+        halves = [half for half in range(2 * len(clear) - 1) if clear[half // 2] and clear[(half + 1) // 2]]
+        found = 2 * self.starts(slicing, gaps)
+        best = least_distances(halves, 2 * step, kept, 20 - frames)
+        assert np.all(np.diff(found) >= 2 * step - 1e-6)
+        assert len(found) == len(best) - 1
+        assert np.sum((found - (20 - frames)) ** 2) == pytest.approx(best[-1], abs=1e-6)
+
+    @given(st.integers(20, 400), st.integers(1, 6), st.integers(0, 95), st.integers(0, 300), SPANS)
+    def test_windows_of_seconds(self, hundredths, kept, overlap, offset, spans):
+        """They may start within a frame, but are moved to its beginning where as many fit then."""
+        gaps = [[first, first + length] for first, length in spans]
+        slicing = Slicing(hundredths / 100, overlap=overlap / 100, offset=offset / 100, max_slices=kept, place="centre")
+        frames, unit = slicing.n_frames(self.SPEC), 50  # a frame has 50 units of 0.01 s
+        moments = [
+            moment
+            for moment in range(offset, 950 - hundredths + 1)
+            if all(moment // unit + frames <= start or moment // unit >= stop for start, stop in gaps)
+        ]
+        middle = (offset + 950 - hundredths) / 2
+        step = hundredths * (100 - overlap) / 100
+        found = unit * self.starts(slicing, gaps)
+        best = least_distances(moments, math.ceil(step), kept, middle)
+        assert np.all(np.diff(found) >= step - 1e-6)
+        assert len(found) >= len(best) - 1
+        if len(found) == len(best) - 1:
+            assert np.linalg.norm(found - middle) <= math.sqrt(best[-1]) + unit * math.sqrt(len(found)) + 1e-6
+
+    @given(slicings(places=["centre"]), st.lists(st.tuples(st.integers(0, 600), st.integers(1, 40)), max_size=3))
+    def test_gaps_beside_the_slices_of_a_healthy_track_change_nothing(self, slicing, spans):
+        healthy = cut(slicing, Mel(), manifest(Mel(), 12.0))
+        rows = [(row["first_frame"] - 1000, row["n_frames"]) for row in healthy.to_pylist()]
+        gaps = [
+            [start, start + length]
+            for start, length in spans
+            if rows and all(start > first + frames or start + length < first for first, frames in rows)
+        ]
+        damaged = cut(slicing, Mel(), manifest(Mel(), 12.0, gaps={0: gaps} if gaps else None))
+        assert damaged.drop(["start_s"]).equals(healthy.drop(["start_s"]))
+        np.testing.assert_allclose(damaged["start_s"], healthy["start_s"], atol=1e-9)
 
 
 def decimal(value: float) -> Fraction:
@@ -265,7 +385,6 @@ def decimal(value: float) -> Fraction:
 
 
 class TestProperties:
-    @settings(deadline=None)
     @given(slicings(), st.sampled_from(SPECS), st.lists(thousandths, min_size=1, max_size=5))
     def test_every_window_lies_inside_its_track(self, slicing, spec, durations):
         tracks = manifest(spec, *map(float, durations))
@@ -283,7 +402,6 @@ class TestProperties:
             assert first == [math.floor(t * spec.sr / spec.hop_length + 1e-6) for t in begins]
             assert len(rows) <= slicing._kept
 
-    @settings(deadline=None)
     @given(slicings(lengths=["seconds"]), st.sampled_from(SPECS), thousandths)
     def test_slices_are_as_many_as_exact_arithmetic_says(self, slicing, spec, duration):
         length = decimal(slicing.seconds)
@@ -300,7 +418,6 @@ class TestProperties:
             assert before == pytest.approx(behind, abs=1e-6)
             assert np.diff(found) == pytest.approx(float(step))
 
-    @settings(deadline=None)
     @given(slicings(lengths=["frames"], places=["all", "start"]), st.sampled_from(SPECS), thousandths)
     def test_windows_of_frames_are_as_many_as_fit(self, slicing, spec, duration):
         slicing = dataclasses.replace(slicing, offset=0.0)
@@ -310,7 +427,6 @@ class TestProperties:
         slices = cut(slicing, spec, manifest(spec, float(duration)))
         assert slices["first_frame"].to_pylist() == [1000 + end - slicing.frames for end in ends[:kept]]
 
-    @settings(deadline=None)
     @given(slicings(places=["all"]), st.lists(st.tuples(st.integers(0, 600), st.integers(1, 40)), max_size=3))
     def test_gaps_take_away_the_slices_they_touch_and_no_others(self, slicing, spans):
         slicing = dataclasses.replace(slicing, max_slices=None)

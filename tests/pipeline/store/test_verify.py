@@ -16,7 +16,9 @@ from music import write_genres
 
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.extraction import planning
+from mgc.pipeline.storage import files
 from mgc.pipeline.store import manifest
+from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 from mgc.pipeline.store.verify import verify
 
@@ -165,6 +167,19 @@ def test_damage_in_several_places_is_repaired_at_once(store, whole, scheduler):
     flip_middle(store / "slices.parquet")
     remove(store / "tracks.parquet")
     assert repair(whole, store, scheduler, "--verify") == 6
+    assert tree(store) == healthy
+
+
+def test_an_index_that_was_cut_by_other_rules_is_written_anew(store, whole, scheduler):
+    """Such as those of an earlier version. It has no damaged byte, so `--verify` left it as it was."""
+    healthy = tree(store)
+    manifest.publish(Store.open(store), Slicing(seconds=0.2))
+    published = files.read_sealed(store / "published.json")
+    files.write_sealed(store / "published.json", published | {"slicing": Slicing(seconds=0.4).as_dict()})
+    outcome = mgc("verify", store)
+    assert outcome.code == 1
+    assert f"{store / 'slices.parquet'}: differs from the manifest cut again" in outcome.out
+    assert repair(whole, store, scheduler, "--verify") == 0
     assert tree(store) == healthy
 
 
