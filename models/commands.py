@@ -1,4 +1,4 @@
-"""Commands that need both stores and systems: `mgc extract`, `mgc models` and `mgc demo`."""
+"""The commands that need both stores and systems: `mgc extract`, `mgc models` and `mgc demo`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from mgc.pipeline.features.variants import Variant
     from mgc.pipeline.store.slicing import Slicing
 
-#: Options of `mgc extract` that set parameters of all features of a call.
+#: Options of `mgc extract` that set a parameter of every `--feature`.
 _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
 
 
 @click.command()
 @dataset_options
-@click.option("--name", help="What the dataset's stores are filed under.  [default: name of the folder or list]")
+@click.option("--name", help="Folder name of the dataset's stores.  [default: name of the folder or list]")
 @click.option(
     "--feature",
     "features",
@@ -34,14 +34,14 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 )
 @slicing_options
 @click.option("--sr", type=int, help="Sample rate in Hz.")
-@click.option("--n-fft", type=int, help="Samples of the Fourier transform.")
-@click.option("--hop-length", type=int, help="Samples between frames.")
-@click.option("--n-mels", type=int, help="Mel bands.")
-@click.option("--n-mfcc", type=int, help="Cepstral coefficients.")
+@click.option("--n-fft", type=int, help="Length of the Fourier transform in samples.")
+@click.option("--hop-length", type=int, help="Hop between frames in samples.")
+@click.option("--n-mels", type=int, help="Number of mel bands.")
+@click.option("--n-mfcc", type=int, help="Number of cepstral coefficients.")
 @click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
 @click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
-@click.option("--dtype", help="How frames are stored: uint8 (0.5 dB steps), float16, float32; waveform: int16.")
-@click.option("--for", "system", help="Take features and slicing from the recipe of a system, study, or all.")
+@click.option("--dtype", help="Dtype of stored frames: uint8 (0.5 dB steps), float16, float32; for waveform int16.")
+@click.option("--for", "system", help="Extract the features and slicing of the recipe of a system or study, or of all.")
 @click.option("--out", type=PATH_OR_URL, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
 @click.option(
     "--augment",
@@ -49,19 +49,19 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of splits and shard layout.")
-@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split: overrides all others.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
+@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split; overrides all others.")
 @click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
-@click.option("--max-dropped", help="Exit with 1 if more is dropped: a number, or a share like 5%.")
-@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds that one file may take.")
-@click.option("--verify", is_flag=True, help="Check every byte of the store first; extract damaged shards again.")
-@click.option("--rebuild", is_flag=True, help="Extract everything again, into the layout of one pass.")
+@click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
+@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
+@click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
+@click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
 @console.json_option
 @console.common_options
 def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     """Decode a dataset once and store features of it.
 
-    A second call does nothing; a call after new, changed or removed files does just what is needed.
+    A second call changes nothing. After files were added, changed or removed, a call extracts only what is affected.
     """
     from mgc.pipeline.datasets.splits import read_splits
     from mgc.pipeline.extraction import extract as extraction
@@ -94,7 +94,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         results += extraction.extract(
             dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
         )
-    reports = [summary.summarise(result.store) | {"decoded": result.decoded} for result in results]
+    reports = [summary.summarise(result.store) | {"decoded": result.n_decoded} for result in results]
     workspace.remember("store", results[-1].store.path)
     if as_json:
         console.print_json({"stores": reports})
@@ -109,12 +109,17 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 def _extraction_passes(
     options: dict[str, Any],
 ) -> tuple[dict[tuple[Variant, ...], list[FeatureSpec]], Slicing | None]:
-    """The features to extract, grouped by the variants of training tracks they need, and the slicing.
+    """Parse the features to extract and their slicing.
 
-    A file is decoded once for all features of a group.
+    Args:
+        options: options of `mgc extract`, by name.
+
+    Returns:
+        The features, grouped by the augmentation variants that training tracks need for them (a file is decoded once
+        per group); and the slicing, None if no option decides it.
 
     Raises:
-        SpecError: no feature is asked for, or an option is not understood.
+        SpecError: no feature is given, or an option has an invalid value.
     """
     from mgc.pipeline.features import parse_feature
     from mgc.pipeline.features.variants import parse_variants
@@ -126,19 +131,19 @@ def _extraction_passes(
     if options["system"]:
         from mgc.models.registry import overview
 
-        studied, cut = overview.extraction_for(options["system"])
-        pairs += [(spec, published if variants is None else variants) for spec, published in studied]
-        slicing = slicing or cut
+        study_features, study_slicing = overview.extraction_for(options["system"])
+        pairs += [(spec, used if variants is None else variants) for spec, used in study_features]
+        slicing = slicing or study_slicing
     if not pairs:
-        raise SpecError("no feature asked for", "add --feature stft, --feature mel or --feature mfcc")
+        raise SpecError("no feature given", "add --feature stft, --feature mel or --feature mfcc")
     passes: dict[tuple[Variant, ...], list[FeatureSpec]] = {}
-    for spec, needed in dict.fromkeys(pairs):
-        passes.setdefault(needed, []).append(spec)
+    for spec, spec_variants in dict.fromkeys(pairs):
+        passes.setdefault(spec_variants, []).append(spec)
     return passes, slicing
 
 
 @click.command()
-@click.option("--markdown", "as_markdown", is_flag=True, help="Everything about them, as in docs/systems.md.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print every detail as Markdown, as in docs/systems.md.")
 @console.json_option
 @console.common_options
 def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
@@ -157,8 +162,8 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
 
 
 @click.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="Of music and training.")
-@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs at most.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of music and training.")
+@click.option("--epochs", type=int, default=8, show_default=True, help="Maximum number of epochs.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @console.common_options
 @click.pass_context

@@ -97,7 +97,7 @@ def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
         subset=options["subset"],
         genre_column=options["genre_column"],
         audio_root=options["audio_root"],
-        copies=out if isinstance(out, Path) else workspace.root / "features",
+        cache_folder=out if isinstance(out, Path) else workspace.root / "features",
     )
 
 

@@ -141,7 +141,7 @@ class TestErrors:
             (
                 "extract --data-dir {store}",
                 2,
-                "no feature asked for; add --feature stft, --feature mel or --feature mf",
+                "no feature given; add --feature stft, --feature mel or --feature mf",
             ),
             ("info --data-dir {store}", 1, "no feature store in {store}; make one with `mgc extract`, or name one"),
         ],
@@ -188,7 +188,7 @@ class TestErrors:
         monkeypatch.setattr("mgc.models.runs.commands.choose_store", fault)
         outcome = mgc("info", store)
         assert outcome.code == 1
-        assert outcome.error == "RuntimeError: several lines; this is a fault in mgc; `--debug` shows where"
+        assert outcome.error == "RuntimeError: several lines; this is a bug in mgc; `--debug` shows where"
 
     def test_a_reader_that_stops_reading_gets_no_traceback(self, store):
         command = f"'{MGC}' info --json '{store}' | true; echo ${{PIPESTATUS[0]}}"

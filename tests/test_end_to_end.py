@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import MGC
 
-from mgc.pipeline.demo.dataset import BROKEN
+from mgc.pipeline.demo.tracks import BROKEN_TRACKS
 
 DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
@@ -103,9 +103,9 @@ def test_the_demo_ends_as_it_says(tmp_path: Path):
     assert "nothing beyond that" in said
     (manifest,) = tmp_path.glob("features/fma_demo/mel-*/tracks.parquet")
     rows = {int(row["track_id"]): row for row in pq.read_table(manifest).to_pylist()}
-    assert {track: rows[track]["reason"] or rows[track]["status"] for track in BROKEN} == BROKEN
+    assert {track: rows[track]["reason"] or rows[track]["status"] for track in BROKEN_TRACKS} == BROKEN_TRACKS
     dropped = {track for track, row in rows.items() if row["status"] == "dropped"}
-    assert dropped == {track for track, end in BROKEN.items() if end != "ok"}
+    assert dropped == {track for track, end in BROKEN_TRACKS.items() if end != "ok"}
     (run,) = (tmp_path / "runs").iterdir()
     for name in ("config.json", "history.jsonl", "metrics.json", "predictions.parquet", "confusion.png"):
         assert (run / name).stat().st_size > 0

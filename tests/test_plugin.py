@@ -19,6 +19,7 @@ from packages import install
 
 from mgc.models.registry import systems
 from mgc.pipeline import datasets, features, plugins
+from mgc.pipeline.datasets import layouts
 from mgc.pipeline.errors import ModelError, SpecError
 from mgc.pipeline.features import Mel, feature_names, from_dict, parse_feature
 from mgc.pipeline.scaffold import KINDS, package_files
@@ -42,7 +43,7 @@ def forget() -> None:
         plugins._entry_points,
         systems._load_plugins,
         features._plugin_features,
-        datasets._plugin_layouts,
+        layouts.plugin_layouts,
     )
     for cached in caches:
         cached.cache_clear()

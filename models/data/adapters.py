@@ -1,8 +1,8 @@
-"""Input adapters: what a store holds, as a batch on the device, made into what a model sees.
+"""Input adapters: convert frames of a store, as a batch on the device, to the input tensor of a model.
 
-Frames come as float32 `(batch, frames, bins)`: absolute dB, lowest frequency first, MFCCs, or samples. What depends on
-a slice, such as its maximum or a floor below it, is applied here. Adapters have no weights; the id of the system and
-the spec of the store say which one belongs to a run.
+Frames come as float32 `(batch, frames, bins)`: absolute levels in dB with the lowest frequency first, MFCCs, or
+samples. Whatever depends on the slice, such as its maximum or a floor below it, is computed here. Adapters have no
+trainable weights; the id of the system and the spec of the store determine which one a run uses.
 """
 
 from __future__ import annotations
@@ -18,85 +18,85 @@ from mgc.models.registry.systems import PICTURE_SIZE, InputSpec
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.stats import MOMENTS
 
-#: dB below a slice's maximum at which its levels are cut off (librosa's `top_db`).
+#: Levels are clipped this many dB below the slice's maximum (librosa's `top_db`).
 TOP_DB = 80.0
-#: MFCCs whose moments are taken, as in the FMA baseline.
+#: Number of MFCCs whose moments are computed, as in the FMA baseline.
 N_MFCC = 20
 
 
-def adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
-    """The module that makes a model's input of a store's frames, `(batch, frames, bins)` to `(batch, *input.shape)`.
+def adapter(input_spec: InputSpec, spec: FeatureSpec) -> nn.Module:
+    """Build the module that converts frames `(batch, frames, bins)` to an input `(batch, *input_spec.shape)`.
 
     Args:
-        input: what the model needs.
-        spec: what the store holds; it has passed `mgc.models.data.fit.check`.
+        input_spec: input that the model requires.
+        spec: feature of the store; it has passed `mgc.models.data.fit.check`.
     """
-    made = _adapter(input, spec)
-    return nn.Sequential(made, Standardiser()) if input.standardise else made
+    module = _adapter(input_spec, spec)
+    return nn.Sequential(module, Standardiser()) if input_spec.standardise else module
 
 
-def _adapter(input: InputSpec, spec: FeatureSpec) -> nn.Module:
+def _adapter(input_spec: InputSpec, spec: FeatureSpec) -> nn.Module:
     values: nn.Module
-    match input.adapter:
+    match input_spec.adapter:
         case "picture":
-            return Picture(PICTURE_SIZE, _levels(spec))
+            return Picture(PICTURE_SIZE, _picture_levels(spec))
         case "statistics":
-            return nn.Flatten()  # the one row there is
+            return nn.Flatten()  # statistics have one frame per track
         case "waveform":
             return JoinBlocks()
         case "moments":
-            values = nn.Identity() if spec.name == "chroma" else _cepstra(spec, min(N_MFCC, spec.bins))
+            values = nn.Identity() if spec.name == "chroma" else _mfcc(spec, min(N_MFCC, spec.bins))
             return nn.Sequential(values, Moments())
         case "relative":
             values = RelativeDecibels()
         case "absolute":
             values = nn.Identity()
         case "mfcc":
-            values = _cepstra(spec, input.bands or spec.bins)
-    return nn.Sequential(values, SingleChannel(input.time_first))
+            values = _mfcc(spec, input_spec.bands or spec.bins)
+    return nn.Sequential(values, SingleChannel(input_spec.time_first))
 
 
-def _cepstra(spec: FeatureSpec, n_mfcc: int) -> nn.Module:
+def _mfcc(spec: FeatureSpec, n_mfcc: int) -> nn.Module:
     return FirstCoefficients(n_mfcc) if spec.name == "mfcc" else Cepstrum(spec.bins, n_mfcc)
 
 
-def _levels(spec: FeatureSpec) -> nn.Module:
-    """What a picture shows of a feature: levels relative to the maximum, or values that are no levels, as they are."""
+def _picture_levels(spec: FeatureSpec) -> nn.Module:
+    """Module from frames to what a picture shows: levels relative to the maximum; chroma and MFCCs unchanged."""
     if spec.name == "power":
         return nn.Sequential(Decibels(), RelativeDecibels())
     return nn.Identity() if spec.name in ("chroma", "mfcc") else RelativeDecibels()
 
 
 class Decibels(nn.Module):
-    """Power in dB, with librosa's least value: `power_to_db(S, ref=1, amin=1e-10, top_db=None)`."""
+    """Convert power to dB: `librosa.power_to_db(S, ref=1, amin=1e-10, top_db=None)`."""
 
     def forward(self, power: Tensor) -> Tensor:
-        """Any shape, 0 and above, to the same shape, dB."""
+        """Convert power of any shape, >= 0, to dB of the same shape."""
         return 10 * power.clamp_min(1e-10).log10()
 
 
 class RelativeDecibels(nn.Module):
-    """Levels relative to the maximum of each slice, cut off 80 dB below: `power_to_db(S, ref=np.max, top_db=80)`."""
+    """Levels relative to each slice's maximum, clipped 80 dB below: `librosa.power_to_db(S, ref=np.max, top_db=80)`."""
 
     def forward(self, db: Tensor) -> Tensor:
-        """`(batch, frames, bins)`, dB, to the same shape, in [-80, 0] dB."""
+        """Convert `(batch, frames, bins)` in dB to the same shape, in [-80, 0] dB."""
         return (db - db.amax(dim=(1, 2), keepdim=True)).clamp_min(-TOP_DB)
 
 
 class FirstCoefficients(nn.Module):
-    """The first MFCCs of those stored."""
+    """Keep the first `n_mfcc` of the stored MFCCs."""
 
     def __init__(self, n_mfcc: int) -> None:
         super().__init__()
         self.n_mfcc = n_mfcc
 
     def forward(self, mfcc: Tensor) -> Tensor:
-        """`(batch, frames, coefficients)` to `(batch, frames, n_mfcc)`."""
+        """Slice `(batch, frames, coefficients)` to `(batch, frames, n_mfcc)`."""
         return mfcc[..., : self.n_mfcc]
 
 
 def dct_matrix(n_mels: int, n_mfcc: int) -> Tensor:
-    """The orthonormal DCT-II along the last axis as a matrix, float32 `(n_mels, n_mfcc)`."""
+    """Orthonormal DCT-II along the last axis as a matrix to multiply by, float32 `(n_mels, n_mfcc)`."""
     band, order = torch.meshgrid(
         torch.arange(n_mels, dtype=torch.float64), torch.arange(n_mfcc, dtype=torch.float64), indexing="ij"
     )
@@ -106,9 +106,10 @@ def dct_matrix(n_mels: int, n_mfcc: int) -> Tensor:
 
 
 class Cepstrum(nn.Module):
-    """MFCCs of log-mel slices: a floor 80 dB below the slice's maximum, then the orthonormal DCT-II along the bands.
+    """MFCCs of log-mel slices: clip 80 dB below the slice's maximum, then take the orthonormal DCT-II of the bands.
 
-    That is what `librosa.feature.mfcc` makes of the slice's audio, and what stored MFCCs cannot be turned into.
+    This equals `librosa.feature.mfcc` of the slice's audio. Stored MFCCs cannot be converted to it, since the floor of
+    80 dB belongs before the DCT.
     """
 
     basis: Tensor
@@ -118,57 +119,63 @@ class Cepstrum(nn.Module):
         self.register_buffer("basis", dct_matrix(n_mels, n_mfcc), persistent=False)
 
     def forward(self, db: Tensor) -> Tensor:
-        """`(batch, frames, n_mels)`, dB, to `(batch, frames, n_mfcc)`."""
+        """Convert `(batch, frames, n_mels)` in dB to `(batch, frames, n_mfcc)`."""
         floored = db.clamp_min(db.amax(dim=(1, 2), keepdim=True) - TOP_DB)
         with torch.autocast(db.device.type, enabled=False):  # in bfloat16 the first coefficient would be off by units
             return floored @ self.basis
 
 
 class Moments(nn.Module):
-    """Seven moments over the time of a slice, those of `mgc.pipeline.features.stats` and in their order.
+    """Seven moments of each bin over the time of a slice, in the order of `mgc.pipeline.features.stats.MOMENTS`.
 
-    Of the population; kurtosis is excess kurtosis. A bin that does not move has skew and kurtosis 0 rather than those
-    of its rounding errors: its deviation is below a millionth of the slice's largest value, float32's precision.
+    Moments are those of the population; kurtosis is excess kurtosis. A constant bin has skew and kurtosis 0 instead of
+    those of its rounding errors. It counts as constant if its standard deviation is at most a millionth of the slice's
+    largest absolute value, the precision of float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, frames, bins)` to `(batch, 7 * bins)`, moment by moment."""
+        """Convert `(batch, frames, bins)` to `(batch, 7 * bins)`: all bins of the first moment, then of the next."""
         values = x.double()
         ordered = values.sort(dim=1).values
         n = x.shape[1]
         mean = values.mean(dim=1)
         deviation = values - mean.unsqueeze(1)
         std = deviation.square().mean(dim=1).sqrt()
-        still = std <= 1e-6 * values.abs().amax(dim=(1, 2)).unsqueeze(1)
-        scaled = deviation / torch.where(still, 1.0, std).unsqueeze(1)
-        found = {
-            "kurtosis": torch.where(still, 0.0, scaled.pow(4).mean(dim=1) - 3),
+        constant = std <= 1e-6 * values.abs().amax(dim=(1, 2)).unsqueeze(1)
+        scaled = deviation / torch.where(constant, 1.0, std).unsqueeze(1)
+        moments = {
+            "kurtosis": torch.where(constant, 0.0, scaled.pow(4).mean(dim=1) - 3),
             "max": ordered[:, -1],
             "mean": mean,
             "median": (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2,
             "min": ordered[:, 0],
-            "skew": torch.where(still, 0.0, scaled.pow(3).mean(dim=1)),
+            "skew": torch.where(constant, 0.0, scaled.pow(3).mean(dim=1)),
             "std": std,
         }
-        return torch.cat([found[moment] for moment in MOMENTS], dim=1).float()
+        return torch.cat([moments[name] for name in MOMENTS], dim=1).float()
 
 
 class SingleChannel(nn.Module):
-    """Frames as a plane with one channel, the way up the model reads it."""
+    """Add a channel axis to frames, and order the axes as the model reads them.
+
+    Args:
+        time_first: keep time before frequency.
+    """
 
     def __init__(self, time_first: bool) -> None:
         super().__init__()
         self.time_first = time_first
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, frames, bins)` to `(batch, 1, bins, frames)`, or `(batch, 1, frames, bins)` if `time_first`."""
+        """Convert `(batch, frames, bins)` to `(batch, 1, bins, frames)`, or `(batch, 1, frames, bins)`."""
         return (x if self.time_first else x.transpose(1, 2)).unsqueeze(1)
 
 
 class Standardiser(nn.Module):
-    """Values less the mean of the training split, over its deviation: one of each for all values of an input.
+    """Scale an input to mean 0 and standard deviation 1 over the training split, one of each for all of its values.
 
-    Its buffers are part of a checkpoint: what the weights were trained on.
+    To fit it, call `begin`, pass the training split through it, and call `finish`. Its buffers are saved in
+    checkpoints, since the weights depend on them.
     """
 
     mean: Tensor
@@ -181,25 +188,25 @@ class Standardiser(nn.Module):
         self._sums: Tensor | None = None
 
     def begin(self) -> None:
-        """Count what passes from here on."""
-        # float64: the sum of squares of a million samples would lose what the deviation is made of.
+        """Start to accumulate statistics of the inputs."""
+        # float64: in float32, the sum of squares of a million samples would lose the digits of the deviation.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
-    def finish(self, added: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
-        """Use the statistics of what has passed. Where all of it was one value, the deviation is taken for 1.
+    def finish(self, all_reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+        """Use the accumulated statistics from here on. If all values were equal, the deviation is set to 1.
 
         Args:
-            added: makes of these sums, float64 `(3,)`, those of all processes.
+            all_reduce: function that adds the sums of all processes: from float64 `(3,)` to the same shape.
         """
         assert self._sums is not None
-        n, total, squares = added(self._sums).tolist()
+        n, total, squares = all_reduce(self._sums).tolist()
         self._sums = None
         variance = max(squares / n - (total / n) ** 2, 0.0)
         self.mean.fill_(total / n)
         self.std.fill_(math.sqrt(variance) or 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, to the same shape."""
+        """Scale a tensor of any shape."""
         if self._sums is not None:
             double = x.double()
             self._sums += torch.stack([torch.tensor(float(x.numel())), double.sum().cpu(), double.square().sum().cpu()])
@@ -207,24 +214,24 @@ class Standardiser(nn.Module):
 
 
 class JoinBlocks(nn.Module):
-    """Blocks of samples in [-1, 1] as one signal with one channel."""
+    """Join blocks of samples to a signal of one channel."""
 
     def forward(self, blocks: Tensor) -> Tensor:
-        """`(batch, frames, samples of a frame)` to `(batch, 1, samples)`."""
+        """Convert `(batch, blocks, samples per block)`, in [-1, 1], to `(batch, 1, samples)`."""
         return blocks.flatten(1).unsqueeze(1)
 
 
 class Picture(nn.Module):
-    """A spectrogram as an ImageNet network expects a photograph.
+    """Render a spectrogram as the picture that an ImageNet network expects.
 
-    xu2022 plots spectrograms and reads the pictures. Here levels are cut off 80 dB below the slice's maximum and
-    stretched to [0, 1], low frequencies at the bottom, resized (bilinear, antialiased), copied to three channels and
+    xu2022 plots spectrograms and reads the pictures. Here, levels are clipped 80 dB below the slice's maximum, scaled
+    to [0, 1], resized with low frequencies at the bottom (bilinear, antialiased), copied to three channels and
     normalised by ImageNet's means and deviations. A slice of a single level, such as digital silence, is black. Chroma
-    and MFCCs are no levels, and only stretched.
+    and MFCCs are not levels; they are scaled without clipping.
 
     Args:
-        size: side of the picture in pixels.
-        levels: what is shown of the frames.
+        size: width and height of the picture in pixels.
+        levels: module from frames to the levels to show; None for `RelativeDecibels`.
     """
 
     mean: Tensor
@@ -238,9 +245,9 @@ class Picture(nn.Module):
         self.levels = nn.Sequential(levels or RelativeDecibels(), SingleChannel(time_first=False))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`(batch, frames, bins)` to `(batch, 3, size, size)`."""
-        shown = self.levels(frames)
-        lowest, highest = shown.amin(dim=(2, 3), keepdim=True), shown.amax(dim=(2, 3), keepdim=True)
-        grey = (shown - lowest) / (highest - lowest).clamp_min(torch.finfo(shown.dtype).tiny)
+        """Convert `(batch, frames, bins)` to `(batch, 3, size, size)`."""
+        levels = self.levels(frames)
+        lowest, highest = levels.amin(dim=(2, 3), keepdim=True), levels.amax(dim=(2, 3), keepdim=True)
+        grey = (levels - lowest) / (highest - lowest).clamp_min(torch.finfo(levels.dtype).tiny)
         grey = F.interpolate(grey.flip(2), (self.size, self.size), mode="bilinear", antialias=True)
         return (grey - self.mean) / self.std

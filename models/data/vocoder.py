@@ -1,4 +1,4 @@
-"""Time stretch and pitch shift on the device: the phase vocoder of librosa's effects, in float32 and for one signal."""
+"""Time stretch and pitch shift on the device: librosa's phase vocoder, for one signal in float32."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-#: The STFT behind it; librosa's has a window of four times the hop, too.
+#: Window and hop of the STFT in samples; as in librosa, the window is four hops long.
 N_FFT, HOP = 2048, 512
 
 
 def time_stretch(signal: Tensor, rate: float) -> Tensor:
-    """The signal `rate` times as fast, at its pitch (`librosa.effects.time_stretch`).
+    """Change the speed of a signal but not its pitch, like `librosa.effects.time_stretch`.
 
     Args:
         signal: float32 `(samples,)`.
-        rate: above 0.
+        rate: speed, > 0; above 1 is faster.
 
     Returns:
         float32 `(round(samples / rate),)`.
@@ -28,33 +28,37 @@ def time_stretch(signal: Tensor, rate: float) -> Tensor:
 
 
 def pitch_shift(signal: Tensor, semitones: float) -> Tensor:
-    """The signal so much higher, in its length (`librosa.effects.pitch_shift`).
+    """Change the pitch of a signal but not its length, like `librosa.effects.pitch_shift`.
 
-    It is stretched and then resampled by its Fourier transform, which any ratio suits.
+    The signal is stretched, then resampled by its Fourier transform, which works for any ratio.
 
     Args:
         signal: float32 `(samples,)`.
-        semitones: up, or where negative down.
+        semitones: pitch shift; negative is down.
+
+    Returns:
+        float32 `(samples,)`.
     """
     longer = time_stretch(signal, 2 ** (-semitones / 12))
     spectrum = torch.fft.rfft(longer)
-    # irfft cuts the spectrum off, or fills it up with zeros, and scales by the length that it gives.
+    # irfft truncates the spectrum or pads it with zeros, and scales by the length of its output.
     return torch.fft.irfft(spectrum, n=len(signal)) * (len(signal) / len(longer))
 
 
 def _phase_vocoder(spectrum: Tensor, rate: float) -> Tensor:
-    """Frames at every `rate`-th place between those of an STFT `(bins, frames)`, their phases as if time went on.
+    """Interpolate an STFT `(bins, frames)` at every `rate`-th frame, with phases that advance as in the original.
 
-    Flanagan & Golden, "Phase Vocoder", 1966; the algorithm of `librosa.phase_vocoder`, its loop as a cumulative sum.
+    Flanagan & Golden, "Phase Vocoder", 1966: the algorithm of `librosa.phase_vocoder`, with its loop over frames as a
+    cumulative sum.
     """
     bins, frames = spectrum.shape
-    places = torch.arange(0, frames, rate, dtype=torch.float64, device=spectrum.device)
-    at = places.long()
-    share = (places - at).float()
+    positions = torch.arange(0, frames, rate, dtype=torch.float64, device=spectrum.device)
+    index = positions.long()
+    fraction = (positions - index).float()
     padded = torch.nn.functional.pad(spectrum, (0, 2))
-    before, after = padded[:, at], padded[:, at + 1]
-    magnitude = (1 - share) * before.abs() + share * after.abs()
-    # float64: the sum of a long signal's advances would lose its fraction of a turn.
+    before, after = padded[:, index], padded[:, index + 1]
+    magnitude = (1 - fraction) * before.abs() + fraction * after.abs()
+    # float64: in float32, the sum of a long signal's phase advances would lose its fraction of a turn.
     expected = torch.linspace(0, math.pi * HOP, bins, dtype=torch.float64, device=spectrum.device)[:, None]
     advance = after.angle().double() - before.angle().double() - expected
     advance = expected + advance - 2 * math.pi * torch.round(advance / (2 * math.pi))

@@ -1,4 +1,4 @@
-"""`mgc evaluate`."""
+"""The command `mgc evaluate`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mgc.pipeline.workspace import Workspace
 
 @click.command()
 @click.argument("runs", type=LOCAL_PATH, nargs=-1)
-@click.option("--by-genre", is_flag=True, help="Precision, recall, F1 and support of each genre.")
-@click.option("--split", default="test", show_default=True, help="training, validation or test.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--by-genre", is_flag=True, help="Show precision, recall, F1 and support of each genre.")
+@click.option("--split", default="test", show_default=True, help="Split to score: training, validation or test.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
 @console.json_option
 @console.common_options
 def evaluate(runs: tuple[Path, ...], by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool) -> int:
-    """Score a run on its own test tracks; several runs, or the run of an ensemble, by their mean probabilities."""
+    """Score a run on its own test tracks; several runs, or an ensemble, by their mean probabilities."""
     workspace = Workspace(data_dir)
-    opened = [choose_run(workspace, path) for path in runs or [None]]
+    members = [choose_run(workspace, path) for path in runs or [None]]
     from mgc.models.evaluation import report
-    from mgc.models.evaluation.evaluate import evaluate as measure
+    from mgc.models.evaluation.evaluate import evaluate as evaluate_runs
 
-    evaluation = measure(opened, split=split, device=device)
+    evaluation = evaluate_runs(members, split=split, device=device)
     if as_json:
         console.print_json(evaluation.as_dict())
     else:

@@ -1,4 +1,4 @@
-"""The result of an evaluation: scores of a run, or of the mean of several, and what they were measured on."""
+"""The result of an evaluation: scores of a run, or of an ensemble of runs, and the data they were measured on."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from mgc.models.evaluation.metrics import Scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a run, or the mean of several, is on a split.
+    """Scores of a run, or of the mean probabilities of several, on a split.
 
     Attributes:
-        runs: configuration of each run, its folder included.
+        runs: configuration of each run, with its folder under `run`.
         dataset: name of the dataset.
-        split: what it was measured on.
-        n_tracks, n_artists: how much that is.
-        n_unattributed: tracks whose artist is not known.
-        by_track: scores of the mean probabilities of each track's slices.
-        by_slice: scores of the slices; None for an ensemble of runs that cut their tracks differently.
-        chance: what guessing would reach by track.
-        differences: settings other than the studies', of any run.
-        leaky: whether slices of one track were on both sides of a run's split.
-        evaluations: how often this split of the run has been evaluated; None for several runs.
-        bootstrap: resamples and seed of the intervals.
-        versions: of the libraries that computed the scores.
+        split: training, validation or test.
+        n_tracks: number of tracks.
+        n_artists: number of known artists.
+        n_unattributed: number of tracks with an unknown artist.
+        by_track: scores of tracks, by the mean probabilities of their slices.
+        by_slice: scores of slices; None for an ensemble of runs that cut their tracks differently.
+        chance: accuracy of guessing, by track.
+        differences: settings of any run that differ from its study's.
+        leaky: whether a run had slices of one track on both sides of its split.
+        evaluations: number of evaluations of this split of the run, this one included; None for several runs.
+        bootstrap: number of resamples and seed of the intervals.
+        versions: versions of the libraries that computed the scores.
     """
 
     runs: tuple[dict[str, Any], ...]
@@ -46,5 +47,5 @@ class Evaluation:
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None for what is undefined."""
+        """Convert to plain values for JSON; undefined scores are None."""
         return dataclasses.asdict(self)

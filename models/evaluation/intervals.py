@@ -1,15 +1,16 @@
-"""How far a score may be off: intervals that treat an artist's tracks as one draw, and what guessing would reach.
+"""Confidence intervals of scores by resampling artists, and the accuracy that guessing would reach.
 
-Tracks of one artist are right or wrong together, so resampling tracks, let alone slices, promises too much. Artists are
-resampled instead (the cluster bootstrap; Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007).
+Tracks of one artist tend to be right or wrong together, so intervals from resampling tracks, let alone slices, are too
+narrow. Artists are resampled instead (cluster bootstrap: Field and Welsh, "Bootstrapping clustered data", JRSS B 69,
+2007).
 
-The percentiles of those resamples are still too narrow where artists are few, and have no width at all where every
-track is right. So the bootstrap supplies the variance, and the interval is the exact binomial one of the number of
-independent tracks with that variance, corrected for the degrees of freedom: Korn and Graubard, "Confidence intervals
-for proportions with small expected number of positive counts", Survey Methodology 24, 1998, which the US National
-Center for Health Statistics uses for its proportions. In simulations with 10 artists of 1 to 4 tracks each, whose
-tracks agree a little or a lot, 95 % percentile intervals held the true accuracy in 62 to 93 % of cases, these in 95 to
-100 %; the true macro F1 in 60 to 88 %, these in 92 to 99 %. With 100 artists the two differ by a percentage point.
+Percentiles of the resampled scores are still too narrow if there are few artists, and have no width at all if every
+track is right. So the bootstrap gives the variance, and the interval is the exact binomial one for as many independent
+tracks as would have this variance, corrected for the degrees of freedom: Korn and Graubard, "Confidence intervals for
+proportions with small expected number of positive counts", Survey Methodology 24, 1998, which the US National Center
+for Health Statistics uses for its proportions. In simulations with 10 artists of 1 to 4 tracks each, whose tracks agree
+a little or a lot, 95 % percentile intervals contained the true accuracy in 62 to 93 % of cases, these in 95 to 100 %;
+the true macro F1 in 60 to 88 %, these in 92 to 99 %. With 100 artists the two differ by a percentage point.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+#: Confidence level.
 LEVEL = 0.95
 _UPPER = (1 + LEVEL) / 2
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval of a score in [0, 1].
+    """A 95 % confidence interval of a score in [0, 1].
 
     Attributes:
-        low, high: its ends (Korn and Graubard, with the variance of the artist bootstrap).
+        low, high: ends of the interval (Korn and Graubard, with the variance of the artist bootstrap).
         percentiles: 2.5th and 97.5th percentile of the resampled scores, for comparison with other work.
     """
 
@@ -38,20 +40,20 @@ class Interval:
 
     @property
     def width(self) -> float:
-        """From end to end."""
+        """Width of the interval."""
         return self.high - self.low
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What can be had without listening, as the share of tracks that are right.
+    """Accuracy by track that guessing reaches, and whether a model is better.
 
     Attributes:
-        uniform: by guessing each genre equally often.
-        majority: by always answering the genre with the most training tracks; None where those are not known.
+        uniform: accuracy of guessing each genre equally often.
+        majority: accuracy of always answering the genre with the most training tracks; None if those are unknown.
         level: the larger of the two.
-        p_value: probability that guessing at this level is right at least as often as the model was.
-        least_accuracy: smallest accuracy whose `p_value` is below 0.05; None where even 100 % is not.
+        p_value: probability that guessing at this level is right at least as often as the model.
+        least_accuracy: smallest accuracy whose `p_value` is below 0.05; None if even that of 100 % is not.
     """
 
     uniform: float
@@ -62,15 +64,15 @@ class Chance:
 
 
 def resample(counts: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Counts of samples of as many groups as there are, drawn with replacement.
+    """Draw bootstrap samples of the groups, and add up the counts of each.
 
     Args:
-        counts: of each group, `(groups, ...)`; adding them up must be all there is to pooling groups.
-        n_resamples: how many samples.
-        seed: of the draws.
+        counts: counts of each group, `(groups, ...)`, of which scores of several groups can be computed by summing.
+        n_resamples: number of samples; each has as many groups as `counts`, drawn with replacement.
+        seed: seed of the draws.
 
     Returns:
-        float64 `(n_resamples, ...)`.
+        Sums of each sample, float64 `(n_resamples, ...)`.
     """
     n_groups = len(counts)
     draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
@@ -79,12 +81,12 @@ def resample(counts: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(estimate: float, resampled: np.ndarray, sizes: np.ndarray) -> Interval:
-    """The interval of a score.
+    """Compute the confidence interval of a score.
 
     Args:
-        estimate: the score on all groups, in [0, 1].
-        resampled: the score on resampled groups `(resamples,)`; NaN where it is undefined.
-        sizes: items in each group, `(groups,)`.
+        estimate: score of all groups, in [0, 1].
+        resampled: score of each bootstrap sample, `(resamples,)`; NaN if it is undefined.
+        sizes: number of items in each group, `(groups,)`.
     """
     resampled = resampled[np.isfinite(resampled)]
     if not len(resampled):
@@ -92,8 +94,8 @@ def interval(estimate: float, resampled: np.ndarray, sizes: np.ndarray) -> Inter
     n, n_groups = float(sizes.sum()), len(sizes)
     variance = resampled.var() * n_groups / max(n_groups - 1, 1)
     if variance < 1e-12 or n_groups == 1:
-        # All groups score alike, which says nothing about their spread: the worst case, in which a group counts as one
-        # item (Kish's effective size, for groups of unequal sizes).
+        # All groups score alike, which says nothing about their spread. Assume the worst case, in which a group counts
+        # as one item (Kish's effective sample size, for groups of unequal sizes).
         effective = n**2 / float((sizes.astype(np.float64) ** 2).sum())
     else:
         effective = min(n, estimate * (1 - estimate) / variance)
@@ -105,7 +107,7 @@ def interval(estimate: float, resampled: np.ndarray, sizes: np.ndarray) -> Inter
 
 
 def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
-    """The exact interval of a proportion; the numbers need not be whole."""
+    """Compute the exact binomial interval of a proportion; the counts need not be integers."""
     failures = trials - successes
     low = float(stats.beta.ppf(1 - _UPPER, successes, failures + 1)) if successes > 0 else 0.0
     high = float(stats.beta.ppf(_UPPER, successes + 1, failures)) if failures > 0 else 1.0
@@ -113,20 +115,20 @@ def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
 
 
 def chance(correct: int, sizes: np.ndarray, uniform: float, majority: float | None) -> Chance:
-    """How the tracks that are right compare with guessing.
+    """Test whether a model is better than guessing.
 
-    The test is the exact binomial one where every artist has one track. Otherwise all tracks of an artist count as
-    right or wrong together: who guesses by the sound of an artist is not lucky independently for each track.
+    If every artist has one track, this is the exact binomial test. Otherwise, all tracks of an artist count as right or
+    wrong together: tracks of one artist sound alike, so a guess by their sound does not succeed independently for each.
 
     Args:
-        correct: tracks that are right.
-        sizes: tracks of each artist, `(artists,)`.
+        correct: number of tracks that the model has right.
+        sizes: number of tracks of each artist, `(artists,)`.
         uniform: one over the number of genres.
         majority: see `Chance`.
     """
     level = max(uniform, majority or 0.0)
     n_tracks = int(sizes.sum())
-    # Probability of each number of tracks right: artists with one track first, then one artist after the other.
+    # Probability of each number of right tracks: first of artists with one track, then artist by artist.
     right = stats.binom.pmf(np.arange(n_tracks + 1), np.sum(sizes == 1), level)
     for size in sizes[sizes > 1]:
         with_artist = np.zeros_like(right)

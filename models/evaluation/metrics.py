@@ -1,7 +1,7 @@
 """Scores of a classifier, by slice and by track.
 
-Scikit-learn computes what it has a function for; only what is repeated for every bootstrap sample is written out here.
-A genre without a test item has no recall: its scores are None and the macro averages leave it out. A genre that is
+Scikit-learn computes the scores; only those of bootstrap samples, of which there are thousands, are vectorised here.
+A genre without a test item has no recall: its scores are None, and the macro averages leave it out. A genre that is
 never predicted has precision 0.
 """
 
@@ -22,15 +22,15 @@ from mgc.pipeline.errors import RunError
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said about n items, slices or tracks, of genres that are known.
+    """Predictions for n items, which are slices or tracks, and their true genres.
 
     Attributes:
-        genres: the K genres, in the order of the model's outputs.
-        truth: index of each item's genre, int64 `(n,)`.
-        probabilities: float64 `(n, K)`, each row adding up to 1.
-        tracks: id of each item's track, `(n,)`, ascending.
-        starts: seconds from the start of its track to each slice, float64 `(n,)`, ascending in a track; 0 for tracks.
-        groups: index of each item's artist, int64 `(n,)`; a track of an unknown artist has one of its own.
+        genres: the K genres in the order of the model's outputs.
+        truth: index of the true genre of each item, int64 `(n,)`.
+        probabilities: float64 `(n, K)`; each row adds up to 1.
+        tracks: track id of each item, `(n,)`, ascending.
+        starts: start of each slice in its track in seconds, float64 `(n,)`, ascending within a track; 0 for tracks.
+        groups: index of the artist of each item, int64 `(n,)`; a track of an unknown artist has an index of its own.
     """
 
     genres: tuple[str, ...]
@@ -42,15 +42,16 @@ class Predictions:
 
     @classmethod
     def from_table(cls, table: pa.Table, genres: Sequence[str]) -> Predictions:
-        """The slices of a prediction table.
+        """Convert a prediction table, one row per slice.
 
         Args:
-            table: `track_id`, `start_s`, `genre`, `artist_id` (null where unknown) and `probabilities`, a list of
-                float32, in any order.
-            genres: what the probabilities belong to.
+            table: table with the columns `track_id`, `start_s`, `genre`, `artist_id` (null if unknown) and
+                `probabilities` (list of float32); rows in any order.
+            genres: genres in the order of the probabilities.
 
         Raises:
-            RunError: there is no row, a genre is not one of `genres`, or the model gave no probabilities.
+            RunError: the table is empty, a genre is not one of `genres`, or the values are not probabilities: NaN,
+                infinite, or too few or too many.
         """
         if not len(table):
             raise RunError("there is no slice to evaluate", "choose another split with --split")
@@ -61,7 +62,8 @@ class Predictions:
             raise RunError(f"a track of genre {genre!r}, which is not a class of the run", "train a new run")
         flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         if flat.size != len(table) * len(genres) or not np.isfinite(flat).all():
-            raise RunError("the model gives numbers that are no probabilities", "train it again, with a lower rate")
+            problem = "the outputs of the model are not probabilities, but NaN, infinite or of the wrong number"
+            raise RunError(problem, "train it again with a lower learning rate: --lr")
         probabilities = flat.astype(np.float64).reshape(len(table), len(genres))
         tracks = table["track_id"]
         artists = pc.if_else(
@@ -79,25 +81,25 @@ class Predictions:
         )
 
     def by_track(self) -> Predictions:
-        """One item per track: the mean of its slices' probabilities."""
+        """Average the probabilities of the slices of each track; the result has one item per track."""
         tracks, first, n_slices = np.unique(self.tracks, return_index=True, return_counts=True)
         means = np.add.reduceat(self.probabilities, first) / n_slices[:, None]
         return Predictions(self.genres, self.truth[first], means, tracks, np.zeros(len(tracks)), self.groups[first])
 
     @property
     def predicted(self) -> np.ndarray:
-        """Index of the most probable genre, the first of several, int64 `(n,)`."""
+        """Index of the most probable genre of each item, the first one of equals, int64 `(n,)`."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def group_sizes(self) -> np.ndarray:
-        """Items of each group, int64 `(groups,)`."""
+        """Number of items of each group, int64 `(groups,)`."""
         return np.bincount(self.groups)
 
 
 @dataclass(frozen=True)
 class GenreScores:
-    """Scores of one genre; all but `specificity` are None where the genre has no item."""
+    """Scores of one genre; if it has no item (`support` 0), they are None but for `specificity`."""
 
     support: int
     precision: float | None
@@ -109,18 +111,18 @@ class GenreScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores on slices or on tracks.
+    """Scores of slices or of tracks.
 
     Attributes:
-        n: items.
-        accuracy: share of them whose most probable genre is the true one.
-        macro_precision, macro_recall, macro_f1: plain means over the genres that have items.
-        f1_of_means: harmonic mean of macro precision and macro recall, which padova2023 prints as F1.
+        n: number of items.
+        accuracy: share of the items whose most probable genre is the true one.
+        macro_precision, macro_recall, macro_f1: unweighted means over the genres that have items.
+        f1_of_means: harmonic mean of macro precision and macro recall, which padova2023 reports as F1.
         one_vs_rest_accuracy: mean over the genres of the accuracy of "this genre or not", `1 - 2 (1 - accuracy) / K`:
             78.1 % by chance for 8 genres (padova2023).
         rmse: root of the mean squared difference between probabilities and one-hot truth, over items and genres.
         cross_entropy: mean of -ln p(true genre), in nats; a probability of 0 counts as 2.2e-16.
-        confusion: items of true genre (row) taken for another (column).
+        confusion: number of items by true genre (row) and predicted genre (column).
         by_genre: scores of each genre.
     """
 
@@ -140,7 +142,7 @@ class Scores:
 
 
 def score(predictions: Predictions, *, n_resamples: int = 2000, seed: int = 0) -> Scores:
-    """All scores, with intervals from `n_resamples` bootstrap samples of the groups."""
+    """Compute all scores, with confidence intervals from `n_resamples` bootstrap samples of the groups."""
     truth, predicted, n_genres = predictions.truth, predictions.predicted, len(predictions.genres)
     labels = np.arange(n_genres)
     confusion = metrics.confusion_matrix(truth, predicted, labels=labels)
@@ -169,11 +171,11 @@ def score(predictions: Predictions, *, n_resamples: int = 2000, seed: int = 0) -
 
 
 def chance(predictions: Predictions, training_tracks: dict[str, int] | None) -> Chance:
-    """What guessing would reach on these tracks.
+    """Test whether a model is better than guessing; see `intervals.chance`.
 
     Args:
-        predictions: by track.
-        training_tracks: number of training tracks of each genre; None where it is not known.
+        predictions: predictions by track.
+        training_tracks: number of training tracks of each genre; None if unknown.
     """
     majority = None
     if training_tracks:
@@ -185,7 +187,7 @@ def chance(predictions: Predictions, training_tracks: dict[str, int] | None) -> 
 
 @dataclass(frozen=True)
 class Rates:
-    """Accuracy `(...)`, macro F1 `(...)` and recall `(..., K)`; NaN where undefined."""
+    """Accuracy `(...)`, macro F1 `(...)` and recall `(..., K)` of bootstrap samples; NaN if undefined."""
 
     accuracy: np.ndarray
     macro_f1: np.ndarray
@@ -193,20 +195,20 @@ class Rates:
 
 
 def rates(counts: np.ndarray) -> Rates:
-    """What is worth an interval, of many tallies `(..., 3, K)` at once.
+    """Compute the scores that get confidence intervals, from counts as of `tally`, `(..., 3, K)`.
 
-    The macro F1 is over the genres that a tally has items of: few artists play each genre, so many a bootstrap sample
-    lacks one, and counting it as 0 would push the whole distribution down.
+    The macro F1 is the mean over the genres that a sample has items of: since few artists play each genre, many
+    bootstrap samples lack a genre, and counting it as 0 would bias the distribution.
     """
     hits, support, predicted = np.moveaxis(counts, -2, 0)
-    with np.errstate(invalid="ignore"):  # 0/0 is NaN, as wanted
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN: undefined
         recall = hits / support
         f1 = np.where(support > 0, 2 * hits / (support + predicted), 0)
         return Rates(hits.sum(axis=-1) / support.sum(axis=-1), f1.sum(axis=-1) / (support > 0).sum(axis=-1), recall)
 
 
 def tally(predictions: Predictions) -> np.ndarray:
-    """Items of each group and genre that are right, that there are, and that are predicted: int64 `(groups, 3, K)`."""
+    """Count the items of each group and genre: correct, true and predicted ones, int64 `(groups, 3, K)`."""
     shape = len(predictions.group_sizes), len(predictions.genres)
     groups, truth, predicted = predictions.groups, predictions.truth, predictions.predicted
     right = truth == predicted
@@ -218,13 +220,13 @@ def tally(predictions: Predictions) -> np.ndarray:
 def _by_genre(
     predictions: Predictions, confusion: np.ndarray, resampled_recall: np.ndarray, group_supports: np.ndarray
 ) -> dict[str, GenreScores]:
-    """Scores of each genre.
+    """Compute the scores of each genre.
 
     Args:
-        predictions: of the items.
-        confusion: their confusion matrix.
-        resampled_recall: `(resamples, K)`.
-        group_supports: items of each group and genre, `(groups, K)`.
+        predictions: predictions of the items.
+        confusion: confusion matrix of the items, `(K, K)`.
+        resampled_recall: recall of each bootstrap sample, `(resamples, K)`.
+        group_supports: number of items of each group and genre, `(groups, K)`.
     """
     table = metrics.precision_recall_fscore_support(
         predictions.truth, predictions.predicted, labels=np.arange(len(predictions.genres)), zero_division=0

@@ -1,4 +1,4 @@
-"""An evaluation as text for a terminal of 100 columns, and confusion matrices as a picture."""
+"""The report of an evaluation: text for a terminal of 100 columns, and confusion matrices as a picture."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
 
+#: Columns of the terminal.
 WIDTH = 100
-_LABEL = 20  # columns for a genre's name
+#: Columns of a genre's name.
+_LABEL = 20
 
 
 def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
-    """The report, no line longer than `WIDTH` unless a name of a run, a dataset or a setting is.
+    """Render an evaluation as text. Lines are at most `WIDTH` long, unless a single name is longer.
 
     Args:
-        evaluation: what to report.
-        by_genre: with the table of every genre's scores.
+        evaluation: evaluation to report.
+        by_genre: add a table of the scores of each genre.
     """
-    blocks = [_wrap([_subject(evaluation), *_warnings(evaluation)]), _headline(evaluation), _wrap(_meaning(evaluation))]
+    blocks = [
+        _wrap([_subject(evaluation), *_warnings(evaluation)]),
+        _score_table(evaluation),
+        _wrap(_interpretation(evaluation)),
+    ]
     if evaluation.differences:
         blocks.append(_wrap(f"differs from the study: {line}" for line in evaluation.differences))
     if by_genre:
@@ -33,14 +39,15 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
 
 
 def _subject(evaluation: Evaluation) -> str:
+    """The line that says which runs were evaluated on which data."""
     names = [run["model"] for run in evaluation.runs]
-    who = names[0] if len(names) == 1 else f"Mean of {len(names)} runs ({', '.join(names)})"
+    model = names[0] if len(names) == 1 else f"Mean of {len(names)} runs ({', '.join(names)})"
     slices = f", {_count(evaluation.by_slice.n, 'slice')}" if evaluation.by_slice else ""
-    return f"{who} on the {evaluation.split} split of {evaluation.dataset}: {_amount(evaluation)}{slices}"
+    return f"{model} on the {evaluation.split} split of {evaluation.dataset}: {_sample_size(evaluation)}{slices}"
 
 
-def _amount(evaluation: Evaluation) -> str:
-    """How many tracks by how many artists."""
+def _sample_size(evaluation: Evaluation) -> str:
+    """The number of tracks and artists, in words."""
     tracks, unattributed = evaluation.n_tracks, evaluation.n_unattributed
     if unattributed == tracks:
         return f"{_count(tracks, 'track')} by unknown artists"
@@ -63,13 +70,13 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:
-    """What is scored, and its scores."""
+    """The scores by track and, if there are any, by slice; each with the name of its items."""
     levels = [("track", evaluation.by_track), ("slice", evaluation.by_slice)]
     return [(item, scores) for item, scores in levels if scores]
 
 
-def _headline(evaluation: Evaluation) -> str:
-    """The scores, one column for each level."""
+def _score_table(evaluation: Evaluation) -> str:
+    """The table of the scores, one column by track and one by slice."""
     levels = _levels(evaluation)
     rows = [("", [f"by {item}" for item, _ in levels])]
     for label, name in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
@@ -81,28 +88,28 @@ def _headline(evaluation: Evaluation) -> str:
     return "\n".join(f"{label:<{_LABEL}}" + "".join(f"{cell:<28}" for cell in cells).rstrip() for label, cells in rows)
 
 
-def _meaning(evaluation: Evaluation) -> Iterator[str]:
-    """What so many tracks can and cannot show, in plain words."""
+def _interpretation(evaluation: Evaluation) -> Iterator[str]:
+    """Sentences on the uncertainty of the scores, and on whether the model is better than guessing."""
     n, chance, scores = evaluation.n_tracks, evaluation.chance, evaluation.by_track
-    drawn = "tracks, as artists are unknown" if evaluation.n_unattributed == n else "artists"
-    yield f"In brackets: 95 % intervals, from {evaluation.bootstrap['resamples']:,} bootstrap samples of the {drawn}."
+    units = "tracks, as artists are unknown" if evaluation.n_unattributed == n else "artists"
+    yield f"In brackets: 95 % intervals, from {evaluation.bootstrap['resamples']:,} bootstrap samples of the {units}."
     if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:
         yield f"No track is {' or '.join(absent)}: the macro scores are those of the other genres."
     guessing = "guessing" if chance.level == chance.uniform else "always answering the commonest genre"
-    reach = f"{guessing} ({_percent(chance.level).strip()})"
+    guessing = f"{guessing} ({_percent(chance.level).strip()})"
     width = f"{100 * scores.accuracy_interval.width:.0f} points"
-    known = f"{_amount(evaluation)}: the interval of the accuracy spans {width}"
+    precision = f"{_sample_size(evaluation)}: the interval of the accuracy spans {width}"
     if chance.least_accuracy is None:
-        yield f"{known}; even with all right it would not be distinguishable from {reach}."
+        yield f"{precision}; even with all right it would not be distinguishable from {guessing}."
         return
     least = f"{_percent(chance.least_accuracy).strip()} ({round(chance.least_accuracy * n):,} of {n:,} right)"
-    yield f"{known}; an accuracy below {least} is not distinguishable from {reach}."
+    yield f"{precision}; an accuracy below {least} is not distinguishable from {guessing}."
     verdict = "better than" if chance.p_value < 0.05 else "not distinguishable from"
     yield f"Here {round(scores.accuracy * n):,} of {n:,} are right: {verdict} that (p {_p_value(chance.p_value)})."
 
 
 def _genre_table(evaluation: Evaluation) -> str:
-    """Precision, recall, F1 and support of each genre, by track and by slice."""
+    """The table of precision, recall, F1 and support of each genre, by track and by slice."""
     levels = _levels(evaluation)
     head = "".join(f"{'precision':>12}{'recall':>9}{'F1':>8}{item + 's':>8}" for item, _ in levels)
     over = "".join(f"{'by ' + item:>12}{'':25}" for item, _ in levels)
@@ -118,7 +125,7 @@ def _genre_table(evaluation: Evaluation) -> str:
 
 
 def _confusion_table(scores: Scores) -> str:
-    """The confusion matrix, true genres as rows; its columns are numbered where names would make it too wide."""
+    """The confusion matrix, true genres as rows; columns are numbered if their names would make it too wide."""
     labels = [_shorten(genre) for genre in scores.by_genre]
     numbers = [str(number) for number in range(1, len(labels) + 1)]
     numbered = [f"{number:>{len(numbers[-1])}} {label}" for number, label in zip(numbers, labels, strict=True)]
@@ -135,9 +142,9 @@ def _confusion_table(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def abbreviate(names: Sequence[str], least: int = 4) -> list[str]:
-    """The first letters of each name, at least `least` and as many as tell all of them apart."""
-    for length in range(least, max(map(len, names), default=0) + 1):
+def abbreviate(names: Sequence[str], min_length: int = 4) -> list[str]:
+    """Abbreviate names to their first letters: the fewest, at least `min_length`, that keep all names different."""
+    for length in range(min_length, max(map(len, names), default=0) + 1):
         short = [name[:length].strip() for name in names]
         if len(set(short)) == len(names):
             return short
@@ -145,7 +152,7 @@ def abbreviate(names: Sequence[str], least: int = 4) -> list[str]:
 
 
 def confusion_png(evaluation: Evaluation) -> bytes:
-    """A PNG of the confusion matrices: counts, and as colour the share of the true genre."""
+    """Draw the confusion matrices as a PNG, with counts as numbers and shares of the true genre as colours."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     levels = _levels(evaluation)
@@ -176,7 +183,7 @@ def confusion_png(evaluation: Evaluation) -> bytes:
 
 
 def _wrap(paragraphs: Iterator[str] | Sequence[str]) -> str:
-    """Paragraphs broken into lines, but not between a number and its unit."""
+    """Wrap paragraphs to `WIDTH`, but not between a number and its percent sign."""
     glued = (line.replace(" %", "\N{NO-BREAK SPACE}%") for line in paragraphs)
     lines = "\n".join(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in glued)
     return lines.replace("\N{NO-BREAK SPACE}", " ")

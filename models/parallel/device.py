@@ -1,4 +1,4 @@
-"""The device that a model runs on: which one, the memory it has left, and the state of its random numbers."""
+"""The device that a model runs on: its choice, its free memory, and the state of its random number generators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the GPU where there is one, else the CPU.
+    """Return the device of a name; `auto` is the GPU if there is one, else the CPU.
+
+    Args:
+        name: `auto`, or a device name of PyTorch, such as `cpu`, `cuda` or `cuda:1`.
 
     Raises:
         MgcError: PyTorch has no such device.
@@ -38,28 +41,29 @@ def choose_device(name: str) -> torch.device:
 
 
 def require_amp(amp: str, device: torch.device) -> None:
-    """Raise `SpecError` where a device has no autocast to this type."""
+    """Raise `SpecError` if a device cannot train in a mixed precision (`off`, `bf16` or `fp16`)."""
     if amp == "fp16" and device.type != "cuda":
         raise SpecError(f"--amp fp16 needs a CUDA GPU, and this trains on {device.type}", "choose bf16 or off")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the device can still give; for the CPU those of the host, within the limit of a container."""
+    """Return the free memory of a device in bytes; for the CPU that of the host, within the limit of a container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_available(), _container_room())
+    return min(_host_memory(), _cgroup_memory())
 
 
-def _available() -> int:
+def _host_memory() -> int:
+    """Memory that is available on the host, in bytes."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux: half of the memory there is, as nothing says what is in use
+    except (OSError, KeyError, ValueError):  # not Linux: assume that half of all memory is free
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _container_room() -> int:
-    """What the control group may still take; cached files that the kernel can drop count as free."""
+def _cgroup_memory() -> int:
+    """Memory that the control group may still use, in bytes; file caches that the kernel can drop count as free."""
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
@@ -70,10 +74,10 @@ def _container_room() -> int:
 
 
 def retain_freed_memory() -> None:
-    """Have glibc keep the memory that tensors on the CPU give back.
+    """Make glibc retain the memory of freed CPU tensors for new ones; with another C library, do nothing.
 
-    It returns blocks of 32 MB and more to the kernel at once, which must find and zero them again for the next
-    activation: a training step of xu2022/mobilenet takes a sixth longer then. Elsewhere than on glibc nothing happens.
+    By default, glibc returns blocks of 32 MB and more to the kernel, which must find and zero them again for the next
+    activation: a training step of xu2022/mobilenet then takes a sixth longer.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -81,14 +85,14 @@ def retain_freed_memory() -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Start PyTorch's random numbers at `seed`, on every device, and have cuDNN choose deterministic algorithms."""
+    """Seed PyTorch's random number generators on every device, and make cuDNN use deterministic algorithms."""
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of PyTorch's random numbers on the host and on the device, uint8 tensors."""
+    """Return the state of PyTorch's random number generators on host and device, as uint8 tensors by name."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -96,7 +100,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Go on from what `random_state` returned."""
+    """Restore the state that `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

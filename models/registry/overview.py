@@ -1,4 +1,4 @@
-"""The systems as plain values for `--json` and as text for people, and the extraction that their recipes ask for."""
+"""Systems as JSON values and as a table for `mgc models`, and the extraction settings of their recipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from mgc.pipeline.store.slicing import Slicing
 
 
 def describe_systems() -> list[dict[str, Any]]:
-    """One entry per system: names, study, kind, input, parameters at its study's number of classes, published score."""
+    """Describe every system as a JSON object.
+
+    Parameters are counted with the study's number of classes; `params` and `megabytes` (of float32 weights) are None
+    where they depend on the data.
+    """
     return [
         {
             "id": system.id,
@@ -23,7 +27,7 @@ def describe_systems() -> list[dict[str, Any]]:
             "kind": system.kind,
             "features": list(system.input.features),
             "input": list(system.input.shape),
-            "further": [{"features": list(needs.features), "input": list(needs.shape)} for needs in system.further],
+            "further": [{"features": list(spec.features), "input": list(spec.shape)} for spec in system.further],
             "members": list(system.members),
             "classes": system.recipe.dataset.n_classes,
             "params": (params := system.params(system.recipe.dataset.n_classes)),
@@ -35,15 +39,19 @@ def describe_systems() -> list[dict[str, Any]]:
 
 
 def render_systems(systems: list[dict[str, Any]]) -> str:
-    """The systems as a table."""
+    """Format systems as a table of text.
+
+    Args:
+        systems: descriptions by `describe_systems`.
+    """
     rows = [("system", "reads", "input", "parameters", "published")]
     for system in systems:
         inputs = (system, *system["further"])
-        reads = " + ".join("/".join(needs["features"]) for needs in inputs)
-        shape = " + ".join(shape_text(needs["input"]) for needs in inputs)
+        features = " + ".join("/".join(spec["features"]) for spec in inputs)
+        shape = " + ".join(shape_text(spec["input"]) for spec in inputs)
         params = f"{system['params']:,}" if system["params"] is not None else "-"
         names = " = ".join([system["id"], *system["aliases"]])
-        rows.append((names, reads, shape, params, system["published"]))
+        rows.append((names, features, shape, params, system["published"]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
@@ -52,33 +60,38 @@ def render_systems(systems: list[dict[str, Any]]) -> str:
 
 
 def shape_text(sizes: Iterable[int | None]) -> str:
-    """Sizes of an input, for people: 128×any."""
+    """Format the shape of an input, such as `1×128×any`; None is `any`."""
     return "×".join("any" if size is None else str(size) for size in sizes)
 
 
-def extraction_for(which: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
-    """What the recipe of a system, of all systems of a study, or of `all` asks for.
+def extraction_for(name: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
+    """Collect the extraction settings of the recipes that `mgc extract --for` names.
+
+    Args:
+        name: id of a system, key of a study, or `all`.
 
     Returns:
-        Features and the variants of training tracks that go with them, each pair once: a system that wants none reads
-        them of a store that has some. And the slicing, None where the systems cut their tracks differently.
+        The features, each with the variants of training tracks to extract with it, and the slicing. No pair comes
+        twice, and a feature comes without variants only if no recipe needs variants of it: systems without variants
+        read stores that have them. The slicing is None if the recipes differ in it.
 
     Raises:
         ModelError: there is no such system or study.
     """
-    recipes = [system.recipe for system in _chosen(which)]
+    recipes = [system.recipe for system in _systems_named(name)]
     pairs = dict.fromkeys((spec, recipe.variants) for recipe in recipes for spec in (recipe.features, *recipe.further))
-    varied = {spec for spec, variants in pairs if variants}
+    with_variants = {spec for spec, variants in pairs if variants}
     slicings = {recipe.slicing for recipe in recipes}
-    asked = [(spec, variants) for spec, variants in pairs if variants or spec not in varied]
-    return asked, slicings.pop() if len(slicings) == 1 else None
+    features = [(spec, variants) for spec, variants in pairs if variants or spec not in with_variants]
+    return features, slicings.pop() if len(slicings) == 1 else None
 
 
-def _chosen(which: str) -> list[System]:
-    if "/" in which:
-        return [systems.get(which)]
-    chosen = [system for system in systems.systems() if which in ("all", system.study)]
-    if not chosen:
+def _systems_named(name: str) -> list[System]:
+    """Return the systems that `mgc extract --for` names: one, those of a study, or all."""
+    if "/" in name:
+        return [systems.get(name)]
+    matches = [system for system in systems.systems() if name in ("all", system.study)]
+    if not matches:
         studies = ", ".join(dict.fromkeys(system.study for system in systems.systems()))
-        raise ModelError(f"--for {which}: no such study", f"name a system (see `mgc models`), all, or one of {studies}")
-    return chosen
+        raise ModelError(f"--for {name}: no such study", f"name a system (see `mgc models`), all, or one of {studies}")
+    return matches

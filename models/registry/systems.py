@@ -1,8 +1,8 @@
-"""The systems: a name, the builder of the model and the input it needs.
+"""Registry of systems: id, builder of the model, input requirements and recipe.
 
-A study's module (`models/<study>.py`) registers its systems when it is imported, and is imported when one of them is
-asked for. Which systems there are is known before that, from their recipes: listing ids, refusing a misspelt one and
-choosing a default need no PyTorch.
+The module of a study (`models/zoo/<study>.py`) registers its systems when it is imported; `get` imports it on demand.
+The ids are known without any import, from the recipe files, so that listing ids, rejecting an unknown one and choosing
+a default do not import PyTorch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from mgc.pipeline.errors import ModelError
 from mgc.pipeline.store.slicing import Slicing
 
 Kind = Literal["neural", "classical", "ensemble"]
+#: Function from the number of classes to a model; see `System.build`.
 Builder = Callable[[int], Any]
 
-#: Side of a picture in pixels, as the ImageNet networks expect it.
+#: Side of a picture in pixels: the input size of the ImageNet networks.
 PICTURE_SIZE = 224
 
+#: Default system by feature.
 _DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
-#: Other names of systems.
+#: Ids of systems by alias.
 ALIASES = {"xu2022/resnet101": "xu2022/resnet-3-4-23-3"}
 
 _systems: dict[str, System] = {}
@@ -37,17 +39,17 @@ _systems: dict[str, System] = {}
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model cannot do without; what its study used beyond that stands in its recipe.
+    """Requirements of one input of a model. The settings that the study chose within them are in its recipe.
 
     Attributes:
-        adapter: how absolute dB, or samples, become the model's tensor; one of `mgc.models.data.adapters`.
-        features: kinds of feature store it can be made from, the preferred one first.
-        bands: mel bands, statistics of a track, or with `waveform` samples of a frame, exactly; with `mfcc` the first
-            coefficients used; None where any number will do.
-        frames: frames of a slice that the model is trained on; None where any number will do.
-        least_frames: what its pools need at least, where that is fewer than `frames`.
-        time_first: whether the tensor is (channel, time, band) rather than (channel, band, time).
-        standardise: whether the tensor has mean 0 and deviation 1 over the training split, all of its values together.
+        adapter: conversion of stored levels in dB, or samples, to the model's tensor; see `mgc.models.data.adapters`.
+        features: names of the features that the input can be made from, the preferred one first.
+        bands: required number of mel bands, of statistics per track, or with `waveform` of samples per frame; with
+            `mfcc`, the number of coefficients used, from the first on; None for any number.
+        frames: frames per slice that the model is trained on; None for any number.
+        min_frames: minimum number of frames that the model's pools need; None if it is `frames`.
+        time_first: whether the tensor's axes are (channel, time, band) instead of (channel, band, time).
+        standardise: whether all values are scaled together to mean 0 and standard deviation 1 over the training split.
     """
 
     adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "moments", "waveform"]
@@ -60,7 +62,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Shape of one item of the model's batch; None along an axis of any length."""
+        """Shape of the input without the batch axis; None for an axis of any length."""
         if self.adapter == "picture":
             return (3, PICTURE_SIZE, PICTURE_SIZE)
         if self.adapter == "statistics":
@@ -74,19 +76,20 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class System:
-    """One published system.
+    """A published system: a model with its input requirements and its recipe.
 
     Attributes:
         id: `<study>/<name>`.
-        kind: neural (PyTorch), classical (scikit-learn) or ensemble (the mean of its members' probabilities).
-        input: what it needs.
-        build: from the number of classes, an initialised `torch.nn.Module` that returns logits `(batch, classes)`, an
-            unfitted scikit-learn classifier, or a `ModuleList` of an ensemble's members.
-        recipe_file: the TOML that says what its study did with it.
-        size: parameters of a classical system by the number of classes, where they do not depend on the data.
-        further: what it needs besides, of further stores; the module takes one more argument for each.
-        members: ids of an ensemble's members.
-        grid: values that `--search` tries for parameters of a classical system's classifier, by name.
+        kind: `neural` (PyTorch), `classical` (scikit-learn) or `ensemble` (mean of its members' probabilities).
+        input: requirements of the first input.
+        build: function from the number of classes to the model: an initialised `torch.nn.Module` that returns logits
+            `(batch, n_classes)`, an unfitted scikit-learn classifier, or a `ModuleList` of an ensemble's members.
+        recipe_file: TOML file with the study's settings and results.
+        size: function from the number of classes to the number of parameters of a classical system; None if it depends
+            on the data.
+        further: requirements of further inputs, each from a store of its own; the module takes one argument per input.
+        members: ids of an ensemble's members; empty for other kinds.
+        grid: values that `--search` tries for parameters of a classical system's classifier, by parameter name.
     """
 
     id: str
@@ -101,21 +104,21 @@ class System:
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """What it needs of each store."""
+        """Requirements of all inputs, one per store."""
         return (self.input, *self.further)
 
     def squeezes(self, slicing: Slicing) -> bool:
-        """Whether slices of any length are fitted into windows of one: whole tracks, each shown as one picture."""
-        return slicing.whole and all(needs.adapter == "picture" for needs in self.inputs)
+        """Whether slices of different lengths are squeezed into one window: if each whole track becomes one picture."""
+        return slicing.whole and all(spec.adapter == "picture" for spec in self.inputs)
 
     @property
     def study(self) -> str:
-        """The key of the study it comes from."""
+        """Key of the study, the first part of the id."""
         return self.id.partition("/")[0]
 
     @property
     def aliases(self) -> list[str]:
-        """Its other names."""
+        """Other ids of the system."""
         return [alias for alias, id in ALIASES.items() if id == self.id]
 
     @cached_property
@@ -129,7 +132,7 @@ class System:
         return plugins.origin(self.build.__module__)
 
     def params(self, n_classes: int) -> int | None:
-        """Trainable parameters as PyTorch counts them; None for a classical system whose size depends on the data."""
+        """Count the trainable parameters; None for a classical system whose size depends on the data."""
         if self.kind == "classical":
             return self.size(n_classes) if self.size else None
         from mgc.models.registry.skeleton import n_params
@@ -137,16 +140,23 @@ class System:
         return n_params(self.build, n_classes)
 
     def require_trainable(self, n_stores: int | None = None) -> None:
-        """Raise `ModelError` where there is nothing to train, or not a store for each input."""
+        """Check that the system can be trained, on as many stores as it has inputs.
+
+        Args:
+            n_stores: number of stores to train on; None skips the check of it.
+
+        Raises:
+            ModelError: the system is an ensemble, or `n_stores` is not its number of inputs.
+        """
         if self.kind == "ensemble":
             raise ModelError(
                 f"{self.id} is the mean of {', '.join(self.members)}, and not trained itself",
-                "train these, then name their runs together: `mgc evaluate RUN RUN`",
+                "train these, then evaluate their runs together: `mgc evaluate RUN RUN`",
             )
         if n_stores not in (None, len(self.inputs)):
-            stores = " and ".join("/".join(needs.features) for needs in self.inputs)
+            stores = " and ".join("/".join(spec.features) for spec in self.inputs)
             reads = f"{len(self.inputs)} stores ({stores})" if self.further else f"one store ({stores})"
-            raise ModelError(f"{self.id} reads {reads}, and {n_stores} are given", "give --store once for each")
+            raise ModelError(f"{self.id} reads {reads}, not {n_stores}", "give --store once per store")
 
 
 def system(
@@ -160,28 +170,25 @@ def system(
     members: tuple[str, ...] = (),
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Register the decorated builder, a function of the number of classes.
+    """Decorate a builder to register it as a system.
 
     Args:
         id: `<study>/<name>`.
-        input: what the model needs.
-        kind: neural or classical.
-        recipe: its recipe, for a system from outside this package.
-        size: see `System`.
-        further: what it needs of further stores.
-        members: of an ensemble, for which `ensemble` is shorter.
-        grid: see `System`.
+        input: requirements of the first input.
+        kind: kind of the system; `ensemble` is easier to register with the function of that name.
+        recipe: path of the recipe, for systems of other packages; None for the file `manifests/recipes/<id>.toml`.
+        size, further, members, grid: see `System`.
 
     Raises:
-        ModelError: the id is taken, or there is no recipe.
+        ModelError: the id is already registered, or there is no recipe.
     """
 
     def register(build: Builder) -> Builder:
         if id in _systems:
-            raise ModelError(f"two models are called {id}", f"rename the one in {build.__module__}")
-        file = recipe or recipes.published().get(id)
+            raise ModelError(f"two models have the id {id}", f"rename the one in {build.__module__}")
+        file = recipe or recipes.recipe_files().get(id)
         if file is None:
-            raise ModelError(f"{id} has no recipe", "give `system` the path of one")
+            raise ModelError(f"{id} has no recipe", "give its path to `system` as `recipe`")
         if recipe is not None:
             recipes.read(recipe)  # a broken recipe ends the plug-in that has it, not the commands that list all systems
         _systems[id] = System(id, kind, input, build, file, size, further, members, grid or {})
@@ -191,31 +198,31 @@ def system(
 
 
 def ensemble(id: str, *, members: tuple[str, ...]) -> None:
-    """Register the mean of the probabilities of systems that are registered already; it needs what they need.
+    """Register the mean of the probabilities of other systems. Its inputs are those of its members.
 
     Args:
         id: `<study>/<name>`.
-        members: ids.
+        members: ids of systems that are registered already.
     """
-    parts = [_systems[member] for member in members]
+    member_systems = [_systems[member] for member in members]
 
     def build(n_classes: int) -> Any:
         from torch import nn
 
-        return nn.ModuleList(part.build(n_classes) for part in parts)
+        return nn.ModuleList(member.build(n_classes) for member in member_systems)
 
-    first, *further = dict.fromkeys(needs for part in parts for needs in part.inputs)
+    first, *further = dict.fromkeys(spec for member in member_systems for spec in member.inputs)
     system(id, input=first, kind="ensemble", further=tuple(further), members=members)(build)
 
 
 def get(id: str) -> System:
-    """The system of this id or alias.
+    """Return the system with an id or alias.
 
     Raises:
-        ModelError: there is none; the remedy names the nearest ids.
+        ModelError: there is no such system; the remedy names the nearest ids.
     """
     id = ALIASES.get(id, id)
-    if id in recipes.published():
+    if id in recipes.recipe_files():
         _load_study(id)
     else:
         _load_plugins()
@@ -246,28 +253,32 @@ def of_run(config: Mapping[str, Any]) -> System:
 
 
 def ids() -> list[str]:
-    """Every system's id, sorted."""
+    """List the ids of all systems, sorted."""
     _load_plugins()
-    return sorted(recipes.published().keys() | _systems.keys())
+    return sorted(recipes.recipe_files().keys() | _systems.keys())
 
 
 def systems() -> list[System]:
-    """Every system, sorted by id. Imports PyTorch."""
+    """List all systems, sorted by id. Imports PyTorch."""
     return [get(id) for id in ids()]
 
 
 def default_model(feature: str) -> str:
-    """Id of the system that is trained on a store of this kind of feature when none is named.
+    """Return the id of the system that `mgc train` uses for a feature by default.
+
+    Args:
+        feature: name of the store's feature.
 
     Raises:
-        ModelError: no system is the default for it.
+        ModelError: the feature has no default system.
     """
     if feature not in _DEFAULTS:
-        raise ModelError(f"no model is the default for {feature}", "name one with --model; `mgc models` lists them all")
+        raise ModelError(f"{feature} has no default model", "name one with --model; `mgc models` lists them all")
     return _DEFAULTS[feature]
 
 
 def _load_study(id: str) -> None:
+    """Import the module that registers the systems of an id's study."""
     importlib.import_module(f"mgc.models.zoo.{id.partition('/')[0]}")
 
 

@@ -1,4 +1,4 @@
-"""`mgc info`, and how commands choose the run they work on."""
+"""The command `mgc info`, and the choice of the run that a command works on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def choose_run(workspace: Workspace, path: Path | None) -> Run:
-    """The run at `path`, else the latest one (printed on stderr). It becomes the workspace's latest run."""
+    """Open the run at `path`, or the latest one (printed to stderr) if None; make it the workspace's latest run."""
     from mgc.models.runs.run import Run
 
     if path is None:

@@ -1,4 +1,4 @@
-"""A run as plain values for `--json` and as text for people."""
+"""The output of `mgc info` for a run, as plain values for `--json` and as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mgc.models.runs.run import Run
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """A run's configuration, its history and how it ended."""
+    """Describe a run as plain values: configuration, history and result."""
     return {
         "run": str(run.path),
         "finished": run.finished,
@@ -18,8 +18,8 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
-def _reads(run: Run) -> list[str]:
-    """What a run reads: stores, or the members of an ensemble."""
+def _input_lines(run: Run) -> list[str]:
+    """Lines about the input of a run: its stores and slices, or the members of an ensemble."""
     if "members" in run.config:
         return [f"  member    {member['model']}: {member['run']}" for member in run.config["members"]]
     frames = " + ".join(str(source.frames) for source in run.sources)
@@ -31,12 +31,12 @@ def _reads(run: Run) -> list[str]:
 
 
 def render_run(run: Run) -> str:
-    """What a run is, in a few lines."""
+    """Describe a run in a few lines of text."""
     splits = run.selection.tracks["split"].to_pylist()
     lines = [
         f"{run.path}",
         f"  model     {run.model}, seed {run.config['seed']}",
-        *_reads(run),
+        *_input_lines(run),
         f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
         f"  genres    {', '.join(run.config['classes'])}",
     ]
@@ -44,8 +44,8 @@ def render_run(run: Run) -> str:
         lines.append(f"  study     differs from the study: {'; '.join(run.config['differences'])}")
     if fold := run.config.get("fold"):
         lines.append("  fold      validated on fold {} of {}".format(*fold))
-    if chosen := run.summary.get("search", {}).get("chosen"):
-        lines.append(f"  search    {', '.join(f'{name} {value}' for name, value in chosen.items())}")
+    if parameters := run.summary.get("search", {}).get("chosen"):
+        lines.append(f"  search    {', '.join(f'{name} {value}' for name, value in parameters.items())}")
     lines.append(f"  state     {'finished' if run.finished else 'unfinished: `mgc train --resume` continues it'}")
     if run.history:
         last = run.history[-1]

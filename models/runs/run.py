@@ -1,16 +1,17 @@
-"""A run: one training of one model, everything about it in one folder.
+"""A run: one training of one system, in one folder.
 
-config.json         what was trained on what, and with which versions; written once
-tracks.parquet      the tracks it used and their splits
-history.jsonl       one line per epoch
-curves.png          the same as a picture
-events/             the same for TensorBoard, where that was asked for
-not-finite.json     the slices whose loss was no number, which ended the training
-best.pt, last.pt    weights of the best epoch; the whole state after the last step, which `--resume` continues from
-model.skops         the fitted estimator, of a classical system
-summary.json        how it ended; absent until then
+config.json         system, stores, settings and library versions; written once
+tracks.parquet      the tracks of the run and their splits
+history.jsonl       losses and accuracies, one line per epoch
+curves.png          the history as a picture
+events/             the history for TensorBoard (with --tensorboard)
+not-finite.json     the slices of a batch whose loss was not a finite number, which ended the training
+best.pt             weights of the best epoch
+last.pt             the whole state after the last step, from which `--resume` continues
+model.skops         the fitted estimator (classical systems)
+summary.json        result of the training; absent while it is unfinished
 
-Opening a run executes nothing that it contains: checkpoints hold tensors and plain values only.
+Opening a run executes no code from it: checkpoints hold only tensors and plain values.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.versions import versions as library_versions
 
 FORMAT = 1
-#: Libraries whose version can change the weights.
+#: Libraries whose versions are recorded, as they can change the weights.
 LIBRARIES = ("mgc", "torch", "numpy", "scikit-learn", "zarr", "zarrs")
 
 
 def relative_store_path(store: Place, folder: Path) -> str | None:
-    """The way from a folder of runs to a store, by which it is found where both have moved; None to a URL."""
+    """Path of a store relative to a folder of runs, to find it if both have moved together; None for a URL."""
     return None if isinstance(store, RemotePath) else os.path.relpath(store.resolve(), folder.resolve())
 
 
 @dataclass(frozen=True)
 class Source:
-    """A store that a run reads, and how.
+    """A store that a run reads.
 
     Attributes:
-        path: its folder or URL.
-        spec: the feature it holds, or that the device computes of the samples in it.
-        frames: frames of a slice that the model sees.
-        manifest: digest of its manifest when the run began.
-        sliced: how it was cut then.
-        waveform: what it holds where the feature is computed; else None.
+        path: folder or URL of the store.
+        spec: feature that the system reads: the store's, or the one that the device computes from the store's samples.
+        frames: frames of a slice that the system sees.
+        manifest_digest: digest of the store's manifest when the run began.
+        store_slicing: slicing of the store when the run began.
+        waveform: feature of the store if the device computes `spec` from it; else None.
     """
 
     path: Place
     spec: FeatureSpec
     frames: int
-    manifest: str
-    sliced: Slicing
+    manifest_digest: str
+    store_slicing: Slicing
     waveform: FeatureSpec | None = None
 
 
@@ -71,8 +72,8 @@ class Run:
     """An existing run.
 
     Attributes:
-        path: its folder.
-        config: what config.json holds.
+        path: folder of the run.
+        config: contents of config.json.
     """
 
     path: Path
@@ -80,13 +81,13 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, model: str, config: dict[str, Any], selection: Selection) -> Run:
-        """A new run in a folder of its own, `<UTC time>-<model>`.
+        """Create a run in a new folder, `<UTC time>-<model>`.
 
         Args:
-            folder: where runs are kept; made where it does not exist.
+            folder: folder of all runs; created if it does not exist.
             model: id of the system.
-            config: its configuration; what describes program and machine is added.
-            selection: its classes and tracks.
+            config: configuration of the run; versions, platform and command line are added to it.
+            selection: classes and tracks of the run.
 
         Raises:
             MgcError: the folder cannot be written.
@@ -94,21 +95,21 @@ class Run:
         now = datetime.now(UTC)
         with files.translate_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            path = _unused(folder, f"{now:%Y%m%d-%H%M%S}-{model.replace('/', '-')}")
+            path = _create_folder(folder, f"{now:%Y%m%d-%H%M%S}-{model.replace('/', '-')}")
             versions = {"python": platform.python_version()} | library_versions(LIBRARIES)
             head = {"format": FORMAT, "model": model, "created": now.isoformat(timespec="seconds")}
             tail = {"versions": versions, "platform": platform.platform(), "command": sys.argv}
             parquet.write_table(path / "tracks.parquet", selection.tracks)
-            # Last: with it the folder is a run.
+            # config.json comes last: it makes the folder a run.
             files.write_json(path / "config.json", head | config | {"classes": selection.classes} | tail)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """The run in a folder.
+        """Open the run in a folder.
 
         Raises:
-            RunError: there is none, it is damaged, or this version of mgc cannot read it.
+            RunError: the folder holds no run, a damaged one, or one that this version of mgc cannot read.
         """
         file = path / "config.json"
         try:
@@ -132,11 +133,11 @@ class Run:
             raise RunError(f"{file}: damaged ({error})", "train a new run") from None
         return run
 
-    # -- what it was trained on -------------------------------------------------------------------------------------
+    # -- configuration ----------------------------------------------------------------------------------------------
 
     @property
     def model(self) -> str:
-        """Id of its system."""
+        """Id of the system."""
         return self.config["model"]
 
     @property
@@ -146,42 +147,47 @@ class Run:
 
     @property
     def slicing(self) -> Slicing:
-        """How it cuts tracks."""
+        """Slicing of the tracks."""
         return Slicing.from_dict(self.config["store"]["slicing"])
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """What it reads: one store for each input of its system."""
+        """The stores that the run reads, one for each input of the system."""
         first = self.config["store"] | {"frames": self.config["frames"]}
         return tuple(self._source(store) for store in (first, *self.config.get("further", [])))
 
     def _source(self, store: dict[str, Any]) -> Source:
-        # Also where both have been moved or copied together.
         path = parse_place(store["path"])
+        # The store beside the run comes first: both may have been moved or copied together.
         if store["from_runs"] is not None and (beside := self.path.parent / store["from_runs"]).is_dir():
             path = beside
-        sliced = Slicing.from_dict(store.get("sliced") or store["slicing"])
-        waveform = from_dict(store["waveform"]) if "waveform" in store else None
-        return Source(path, from_dict(store["spec"]), int(store["frames"]), store.get("manifest", ""), sliced, waveform)
+        return Source(
+            path=path,
+            spec=from_dict(store["spec"]),
+            frames=int(store["frames"]),
+            manifest_digest=store.get("manifest", ""),
+            store_slicing=Slicing.from_dict(store.get("sliced") or store["slicing"]),
+            waveform=from_dict(store["waveform"]) if "waveform" in store else None,
+        )
 
     @property
     def store_path(self) -> Place:
-        """Folder or URL of the first store it was trained on."""
+        """Folder or URL of the first store."""
         return self.sources[0].path
 
     @property
     def spec(self) -> FeatureSpec:
-        """The first feature it was trained on."""
+        """Feature of the first store, as the system reads it."""
         return self.sources[0].spec
 
     @property
     def frames(self) -> int:
-        """Frames of a slice that the model sees of it."""
+        """Frames of a slice of the first store that the system sees."""
         return self.sources[0].frames
 
     @cached_property
     def selection(self) -> Selection:
-        """Its classes and tracks.
+        """Classes and tracks of the run.
 
         Raises:
             RunError: tracks.parquet is missing or damaged.
@@ -194,30 +200,30 @@ class Run:
         except OSError as error:
             raise RunError(f"{file}: damaged ({error.strerror})", "train a new run") from None
 
-    # -- what came of it --------------------------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
-        """Whether its training came to an end."""
+        """Whether the training has ended."""
         return (self.path / "summary.json").exists()
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How its training ended; empty while it has not."""
+        """Result of the training (summary.json); empty while it is unfinished."""
         return json.loads((self.path / "summary.json").read_bytes()) if self.finished else {}
 
-    def record(self, name: str, value: dict[str, Any]) -> None:
-        """Replace a JSON file of the run."""
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file of the run, or replace it."""
         with files.translate_write_errors(self.path):
             files.write_json(self.path / name, value)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Record how the training ended."""
-        self.record("summary.json", summary)
+        """Record the result of the training; the run is finished then."""
+        self.write_json("summary.json", summary)
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One entry per finished epoch."""
+        """Losses and accuracies, one entry per finished epoch."""
         file = self.path / "history.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -235,7 +241,7 @@ class Run:
             state: tensors and plain values.
 
         Raises:
-            MgcError: it cannot be written; the one before is kept.
+            MgcError: the checkpoint cannot be written; the previous one is kept.
         """
         import torch
 
@@ -245,14 +251,17 @@ class Run:
             files.write_bytes(self.path / name, buffer.getvalue())
         except OSError as error:
             problem = files.explain_write_error(error, self.path / name).problem
-            goes_on = f"see to that, then `mgc train --resume --run {self.path}` goes on from the checkpoint before"
-            raise MgcError(problem, goes_on) from error
+            remedy = f"solve this; `mgc train --resume --run {self.path}` goes on from the checkpoint before"
+            raise MgcError(problem, remedy) from error
 
     def load(self, name: str) -> dict[str, Any]:
-        """A checkpoint, its tensors on the CPU.
+        """Load a checkpoint, with its tensors on the CPU.
+
+        Args:
+            name: `best.pt` or `last.pt`.
 
         Raises:
-            RunError: it is missing or damaged.
+            RunError: the checkpoint is missing or damaged.
         """
         import torch
 
@@ -266,11 +275,11 @@ class Run:
             raise RunError(f"{file}: damaged ({first_line})", "train a new run") from None
 
 
-def _unused(folder: Path, name: str) -> Path:
-    """Make a new folder of this name, numbered where there is one already."""
+def _create_folder(parent: Path, name: str) -> Path:
+    """Create a folder with this name in `parent`; add a number to the name if it exists."""
     number = 1
     while True:
-        path = folder / (name if number == 1 else f"{name}-{number}")
+        path = parent / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir()
         except FileExistsError:

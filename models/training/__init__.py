@@ -1,1 +1,1 @@
-"""The training loop, what it is given, and what is built on it."""
+"""Training: options, preparation, the training loop, prediction, ensembles and repeated runs."""

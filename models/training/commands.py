@@ -1,18 +1,17 @@
-"""`mgc train`."""
+"""The command `mgc train`."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mgc.models.runs.commands import choose_run
+from mgc.models.training.command_options import loop_options, nproc_option
 from mgc.pipeline import console
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
@@ -25,125 +24,65 @@ if TYPE_CHECKING:
     from mgc.models.registry.systems import System
     from mgc.models.runs.run import Run
     from mgc.models.training.options import Options
-
-
-def loop_options(command: Callable) -> Callable:
-    """Add the options of the training loop. Settings of `registry.settings` reach the command as one dict, `loop`."""
-    from mgc.models.registry.settings import Metric, OptimizerName, loop_settings
-
-    @functools.wraps(command)
-    def bundled(**options: Any) -> Any:
-        values = {setting.name: options.pop(setting.name) for setting in loop_settings()}
-        given = {name: value for name, value in values.items() if value is not None}
-        return command(**options, loop=given)
-
-    decorators = [
-        click.option("--epochs", type=int, help="Epochs at most."),
-        click.option("--batch-size", type=int, help="Slices per update, of all processes together."),
-        click.option("--lr", type=float, help="Learning rate of the first update."),
-        click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), help="Optimiser."),
-        click.option("--weight-decay", type=float, help="Of the optimiser."),
-        click.option("--monitor", type=click.Choice(get_args(Metric)), help="Validation metric of the best epoch."),
-        click.option("--patience", type=int, help="Epochs without a better one after which training stops."),
-    ]
-    for setting in loop_settings():
-        name = setting.name.replace("_", "-")
-        kind = click.Choice(setting.choices) if setting.choices else setting.type
-        flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
-        decorators.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
-    return console.with_options(bundled, *decorators)
-
-
-def several_processes(command: Callable) -> Callable:
-    """Add `--nproc`, and run the command in that many processes; torchrun may have started them already.
-
-    Rank 0 runs the command with the processes as `ranks` (None if it is alone); the other ranks train along with it.
-    """
-
-    @functools.wraps(command)
-    def joined(nproc: int | None, **options: Any) -> Any:
-        from mgc.models.parallel import launcher
-
-        if launcher.is_launched():
-            from mgc.models.parallel import ranks
-            from mgc.models.training import train as training
-
-            with ranks.join(nproc) as processes:
-                if not processes.is_main:
-                    training.follow(processes)
-                    return 0
-                code = command(**options, ranks=processes)
-                training.dismiss(processes)
-                return code
-        more: list[str] = []
-        if options["resume"]:
-            run = choose_run(Workspace(options["data_dir"]), options["run"])
-            options["run"], nproc = run.path, nproc or run.config.get("processes", 1)
-            more = ["--run", str(run.path)]
-        if nproc in (None, 1):
-            return command(**options, ranks=None)
-        if options["find_lr"]:
-            raise SpecError(f"--nproc {nproc}: one process finds the learning rate", "leave out --nproc")
-        # -P: a module of the same name in the current folder must not hide one of Python's.
-        words = click.get_current_context().find_root().obj
-        return launcher.launch([sys.executable, "-P", "-m", "mgc", *words, *more], nproc)
-
-    option = click.option(
-        "--nproc", type=click.IntRange(min=1), help="Processes that train together; on GPUs, one each.  [default: 1]"
-    )
-    return option(joined)
+    from mgc.pipeline.store.store import Store
 
 
 @click.command()
-@click.option("--model", help="Id of a system, see `mgc models`.  [default: one that fits the store's feature]")
-@click.option("--recipe", help="Id of a system: features and slicing as its study had them, too.")
+@click.option("--model", help="System id, see `mgc models`.  [default: one for the store's feature]")
+@click.option("--recipe", help="System id, to train with the features and slicing of its study.")
 @click.option(
     "--store",
     "stores",
     type=PATH_OR_URL,
     multiple=True,
-    help="Feature store; once for each that the system reads.  [default: the latest that fit]",
+    help="Feature store; repeat for a system with several inputs.  [default: the latest that fit]",
 )
-@click.option("--member", "members", type=LOCAL_PATH, multiple=True, help="Of an ensemble: a run to take as it is.")
+@click.option(
+    "--member",
+    "members",
+    type=LOCAL_PATH,
+    multiple=True,
+    help="Finished run of an ensemble's member; may be repeated.",
+)
 @loop_options
-@click.option("--seed", type=int, help="Of weights, order, windows and dropout.")
-@click.option("--seeds", help="Several runs, such as 0,1,2, and how much their accuracies differ.")
+@click.option("--seed", type=int, help="Seed of initial weights, order, windows and dropout.")
+@click.option("--seeds", help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.")
 @click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
-@click.option("--search", is_flag=True, help="Hyper-parameters of kNN, SVM and the like by cross-validation.")
-@click.option("--find-lr", is_flag=True, help="Train nothing: say at which learning rate the loss falls fastest.")
+@click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
+@click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--limit-tracks", type=int, help="Tracks of each genre at most, to try something out.")
-@click.option("--variants/--no-variants", default=True, help="Train on the variants in the store, too.  [default: yes]")
-@click.option("--weights", type=LOCAL_PATH, help="State dict to start from, such as torchvision's of the same network.")
+@click.option("--limit-tracks", type=int, help="Maximum number of tracks per genre, for quick trials.")
+@click.option("--variants/--no-variants", default=True, help="Also train on the store's variants.  [default: yes]")
+@click.option("--weights", type=LOCAL_PATH, help="Initial weights: a state dict such as torchvision's.")
 @click.option(
     "--augment",
     "augmentation",
-    help="Changes to training slices, such as time-masks=2,time-width=20,mixup=0.2; or none.  [default: the recipe's]",
+    help="Augmentation of training slices, such as time-masks=2,mixup=0.2; or none.  [default: the recipe's]",
 )
 @click.option(
     "--frontend",
     type=click.Choice(["store", "device"]),
     default="store",
     show_default=True,
-    help="Where spectrograms come from: the store, or the device, which computes them of a store of samples.",
+    help="Read spectrograms from the store, or compute them on the device from a waveform store.",
 )
 @click.option(
     "--residency",
     type=click.Choice(["auto", "device", "host", "stream"]),
     help="Where frames stay between epochs.  [default: auto]",
 )
-@click.option("--skip-damaged", is_flag=True, help="Go on without shards that cannot be read.")
-@click.option("--tensorboard", is_flag=True, help="Write the history as TensorBoard's event files, too.")
+@click.option("--skip-damaged", is_flag=True, help="Train without shards that cannot be read.")
+@click.option("--tensorboard", is_flag=True, help="Also write the history as TensorBoard event files.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
-@click.option("--run", type=LOCAL_PATH, help="With --resume: the run.")
-@click.option("--as-published", is_flag=True, help="Refuse to train where anything differs from the study.")
+@click.option("--run", type=LOCAL_PATH, help="Run to continue with --resume.")
+@click.option("--as-published", is_flag=True, help="Refuse to train if anything differs from the study.")
 @console.common_options
-@several_processes
+@nproc_option
 def train(data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, **options: Any) -> int:
-    """Train a system on its stores; the best epoch on the validation split is kept.
+    """Train a system on its stores, and keep the best epoch on the validation split.
 
-    What is not given is as the system's recipe has it. An ensemble's members are trained one after the other, each as a
-    run of its own.
+    Settings that no option sets are those of the system's recipe. The members of an ensemble are trained one after the
+    other, each as a run of its own.
     """
     workspace = Workspace(data_dir)
     if run is not None and not resume:
@@ -152,27 +91,27 @@ def train(data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, *
         _resume(workspace, run, options, ranks)
         return 0
     request = Request(**{field.name: options.pop(field.name) for field in dataclasses.fields(Request)})
-    request.require_one_kind(options["seed"])
-    system, offer = _choose_system(workspace, request)
-    settings = _training_options(system, request, options)
+    request.require_consistent(options["seed"])
+    system, candidates = _choose_system(workspace, request)
+    job = _Job(workspace, system, candidates, _training_options(system, request, options), ranks)
     if system.kind == "ensemble":
-        _train_ensemble(workspace, system, offer, settings, request, ranks)
+        _train_ensemble(job, request)
     else:
-        _train_system(workspace, system, offer, settings, request, ranks)
+        _train_system(job, request)
     return 0
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `mgc train` that choose what is trained; all others say how (`training.options`).
+    """Options of `mgc train` that choose what to train; `training.options.Options` holds those that choose how.
 
     Attributes:
-        model: id of a system; None for the default of the latest store's feature.
-        recipe: id of a system whose study's features and slicing are wanted, too.
+        model: system id; None for the default of the latest store's feature.
+        recipe: id of a system whose study also decides features and slicing; None for none.
         stores: feature stores to read; empty for the latest that fit.
-        members: runs to take as members of an ensemble.
-        seeds: seeds of several runs, such as `0,1,2`.
-        folds: folds of cross-validation, such as `5` or `5:4,5`.
+        members: finished runs of members of an ensemble.
+        seeds: seeds of repeated runs, such as `0,1,2`.
+        folds: cross-validation folds, such as `5` or `5:4,5`.
         find_lr: find the learning rate instead of training.
         frontend: `store` or `device`: where spectrograms are computed.
     """
@@ -186,7 +125,7 @@ class Request:
     find_lr: bool
     frontend: str
 
-    def require_one_kind(self, seed: int | None) -> None:
+    def require_consistent(self, seed: int | None) -> None:
         """Raise `SpecError` if two options contradict each other."""
         if self.seeds is not None and (self.find_lr or seed is not None):
             raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
@@ -196,7 +135,37 @@ class Request:
             raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A system to train, and what it is trained with.
+
+    Attributes:
+        workspace: workspace whose folder of runs is written to.
+        system: system to train.
+        candidates: stores that its inputs are chosen from.
+        options: training options.
+        ranks: processes that train together; None for a single process.
+    """
+
+    workspace: Workspace
+    system: System
+    candidates: StoreCandidates
+    options: Options
+    ranks: Ranks | None
+
+    def train(self, stores: Sequence[Store], options: Options) -> Run:
+        """Train one run. It becomes the latest run before it is trained, so that `--resume` finds it after a kill."""
+        from mgc.models.training import train as training
+
+        def remember(run: Run) -> None:
+            self.workspace.remember("run", run.path)
+
+        ranks = self.ranks or training.SINGLE_PROCESS
+        return training.train(stores, options, self.workspace.runs, click.echo, remember, ranks)
+
+
 def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> None:
+    """Continue the run at `path`, or the latest one."""
     from mgc.models.training import train as training
 
     run = choose_run(workspace, path)
@@ -212,7 +181,7 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
 
 
 def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
-    """The system to train, and the stores it may read; a misspelt id is refused before any store is opened."""
+    """Return the system to train and the stores it may read; an unknown id is an error before any store is opened."""
     from mgc.models.data import sources
     from mgc.models.registry import systems
 
@@ -220,16 +189,18 @@ def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Stor
     system = systems.get(id) if id else None
     if request.members and (system is None or system.kind != "ensemble"):
         raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
-    on_device = request.frontend == "device"
-    offer = sources.find_store_candidates(workspace, request.stores, study_only=request.recipe is not None, frontend=on_device)
+    candidates = sources.find_store_candidates(
+        workspace, request.stores, study_only=request.recipe is not None, frontend=request.frontend == "device"
+    )
     if system is None:
-        system = systems.get(systems.default_model(offer.stores[0].spec.name))
+        system = systems.get(systems.default_model(candidates.stores[0].spec.name))
     if system.kind == "ensemble" and (request.seeds is not None or request.folds is not None or request.find_lr):
         raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
-    return system, offer
+    return system, candidates
 
 
 def _training_options(system: System, request: Request, options: dict[str, Any]) -> Options:
+    """Build the training options from those of the command line."""
     from mgc.models.registry.augmentation import Augmentation
     from mgc.models.training.options import Options
 
@@ -239,63 +210,50 @@ def _training_options(system: System, request: Request, options: dict[str, Any])
     return Options(**options | changes)
 
 
-def _train_ensemble(
-    workspace: Workspace, system: System, offer: StoreCandidates, settings: Options, request: Request, ranks: Ranks | None
-) -> None:
+def _train_ensemble(job: _Job, request: Request) -> None:
+    """Train the members that have no finished run yet, and join all of them."""
     from mgc.models.training import ensemble
-    from mgc.models.training import train as training
 
-    taken = [choose_run(workspace, path) for path in request.members]
-    begun = functools.partial(_remember, workspace)
-    together = ranks or training.SINGLE_PROCESS
-    run = ensemble.train_members(system, offer, settings, workspace.runs, taken, click.echo, begun, together)
-    _announce(workspace, run)
+    finished = [choose_run(job.workspace, path) for path in request.members]
+    members = ensemble.train_members(job.system, job.candidates, job.options, job.train, finished, click.echo)
+    _announce(job.workspace, ensemble.join(job.system, members, job.workspace.runs))
 
 
-def _train_system(
-    workspace: Workspace, system: System, offer: StoreCandidates, settings: Options, request: Request, ranks: Ranks | None
-) -> None:
+def _train_system(job: _Job, request: Request) -> None:
     """Train one run, or one for each seed or fold; or find the learning rate."""
     from mgc.models.training import folds, rate_finder, repeats
-    from mgc.models.training import train as training
 
-    first, *further = stores = offer.choose(system)
-    offer.require_all_used(stores, system.id)
-    for store in () if offer.named else stores:
+    stores = job.candidates.choose(job.system)
+    job.candidates.require_all_used(stores, job.system.id)
+    for store in () if job.candidates.explicit else stores:
         click.echo(f"store: {store.path}", err=True)
-    workspace.remember("store", first.path)
-    if request.find_lr:
-        click.echo("\n".join(rate_finder.advise(first, settings, further)))
-        return
+    job.workspace.remember("store", stores[0].path)
 
     def train_one(**changes: Any) -> Run:
-        changed = dataclasses.replace(settings, **changes)
-        begun = functools.partial(_remember, workspace)
-        return training.train(first, changed, workspace.runs, click.echo, begun, further, ranks or training.SINGLE_PROCESS)
+        return job.train(stores, dataclasses.replace(job.options, **changes))
 
+    if request.find_lr:
+        click.echo("\n".join(rate_finder.suggest(stores, job.options)))
+        return
     if request.seeds is not None:
-        label = "seed"
-        runs = repeats.repeat(lambda seed: train_one(seed=seed), repeats.parse(request.seeds), click.echo)
+        label, seeds = "seed", repeats.parse(request.seeds)
+        runs = repeats.repeat(lambda seed: train_one(seed=seed), seeds, click.echo)
     elif request.folds is not None:
         label, (count, numbers) = "fold", folds.parse(request.folds)
         option = f"--folds {count}:"
         runs = repeats.repeat(
-            lambda number: train_one(fold=(number, count)), numbers, click.echo, what=label, option=option
+            lambda number: train_one(fold=(number, count)), numbers, click.echo, label=label, option=option
         )
     else:
-        _announce(workspace, train_one())
+        _announce(job.workspace, train_one())
         return
     for run in runs:
-        _announce(workspace, run)
+        _announce(job.workspace, run)
     click.echo("\n".join(repeats.spread(runs, label)))
 
 
-def _remember(workspace: Workspace, run: Run) -> None:
-    """Make a run the latest one as soon as it has begun, so that `--resume` finds it after a kill."""
-    workspace.remember("run", run.path)
-
-
 def _announce(workspace: Workspace, run: Run) -> None:
+    """Make a run the latest one, draw its learning curves, and print where it is."""
     workspace.remember("run", run.path)
     if run.history:
         from mgc.models.training import curves

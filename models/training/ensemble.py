@@ -1,7 +1,8 @@
-"""Ensembles: runs that refer to other runs, the members, and predict the mean of their probabilities.
+"""Ensembles: runs without weights of their own, which predict the mean of their members' probabilities.
 
-The folder of such a run has the configuration and the tracks of any other, and no weights. Its configuration names each
-member by its path from that folder, and holds the digest of its weights: the ensemble is of these, and no others.
+The folder of an ensemble holds a configuration and tracks like that of any other run. The configuration refers to each
+member by its path relative to that folder, and records the SHA-256 of its weights, so that a member that was trained
+again is noticed.
 """
 
 from __future__ import annotations
@@ -17,77 +18,72 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mgc.models.data.sources import StoreCandidates
-from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run, relative_store_path
 from mgc.models.training.loop import Echo
-from mgc.models.training.train import Options, train
+from mgc.models.training.options import Options
 from mgc.pipeline.errors import RunError, SpecError
 from mgc.pipeline.store.store import Store
 
 
 def train_members(
     system: System,
-    offer: StoreCandidates,
+    candidates: StoreCandidates,
     options: Options,
-    folder: Path,
-    members: Sequence[Run] = (),
+    train: Callable[[list[Store], Options], Run],
+    finished: Sequence[Run] = (),
     echo: Echo = print,
-    begun: Callable[[Run], object] = lambda run: None,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> Run:
-    """Train the members of an ensemble one after the other, each as a run of its own, and write a run that joins them.
+) -> list[Run]:
+    """Train the members of an ensemble one after the other, each as a run of its own.
 
     Args:
-        system: the ensemble.
-        offer: the stores that the members are trained on.
-        options: what the user chose, for each of them.
-        folder: where runs are kept.
-        members: finished runs to take instead of training these members.
+        system: ensemble.
+        candidates: stores to train the members on.
+        options: settings that the user chose, for every member.
+        train: trains the run of a member on its stores.
+        finished: finished runs of members, which are not trained again.
         echo: prints a line.
-        begun: told each run before it is trained.
-        ranks: see `mgc.models.training.train.train`.
 
     Returns:
-        The run of the ensemble.
+        A finished run of each member, in the order of `system.members`.
 
     Raises:
-        ModelError: a member has no store that it can be made from.
-        SpecError: a run is given that is no member.
-        RunError: a run is unfinished, or the runs do not belong together.
-        MgcError: what `mgc.models.training.train.train` raises.
+        ModelError: no store fits an input of a member.
+        SpecError: a finished run belongs to no member, two belong to the same one, or options name initial weights.
+        RunError: a run in `finished` is unfinished.
+        MgcError: the errors of `mgc.models.training.train.train`.
     """
     if options.weights is not None:
         raise SpecError(f"--weights: {system.id} has {len(system.members)} members", "leave the option out")
-    done = {run.model: run for run in members}
-    for run in members:
-        _require_member(system, run, done[run.model])
-    # Before the first of them is trained: what is missing for the last one should not be told hours later.
-    stores = {id: offer.choose(systems.get(id)) for id in system.members if id not in done}
-    offer.require_all_used([store for chosen in stores.values() for store in chosen], system.id)
-    for id, (first, *further) in stores.items():
-        echo(f"member {system.members.index(id) + 1} of {len(system.members)}: {_named(id, [first, *further])}")
-        chosen = dataclasses.replace(options, model=id)
+    runs = {run.model: run for run in finished}
+    for run in finished:
+        _require_member(system, run, runs[run.model])
+    # The stores of all members before the first is trained: a missing one must not be noticed hours later.
+    stores = {id: candidates.choose(systems.get(id)) for id in system.members if id not in runs}
+    candidates.require_all_used([store for chosen in stores.values() for store in chosen], system.id)
+    for id, member_stores in stores.items():
+        paths = " and ".join(str(store.path) for store in member_stores)
+        echo(f"member {system.members.index(id) + 1} of {len(system.members)}: {id} on {paths}")
         try:
-            done[id] = train(first, chosen, folder, echo=echo, begun=begun, further=further, ranks=ranks)
+            runs[id] = train(member_stores, dataclasses.replace(options, model=id))
         except KeyboardInterrupt:
-            given = "".join(f" --member {shlex.quote(str(run.path))}" for run in done.values())
-            echo(f"then `mgc train --model {system.id}{given} --member RUN` trains what is left; RUN is the one above")
+            named = "".join(f" --member {shlex.quote(str(run.path))}" for run in runs.values())
+            echo(f"then `mgc train --model {system.id}{named} --member RUN` trains what is left; RUN is the one above")
             raise
-    return join(system, [done[id] for id in system.members], folder)
+    return [runs[id] for id in system.members]
 
 
 def join(system: System, members: Sequence[Run], folder: Path) -> Run:
-    """A run of an ensemble of finished runs.
+    """Create the run of an ensemble from finished runs of its members.
 
     Args:
-        system: the ensemble.
-        members: a run of each of its members, in their order.
-        folder: where runs are kept.
+        system: ensemble.
+        members: run of each member, in the order of `system.members`.
+        folder: folder of runs.
 
     Raises:
-        RunError: the members have other classes or test tracks than the first one.
+        RunError: the members differ in their classes or their test tracks.
     """
     first, *others = members
     for run in others:
@@ -103,70 +99,75 @@ def join(system: System, members: Sequence[Run], folder: Path) -> Run:
         "differences": list(dict.fromkeys(line for run in members for line in run.config["differences"])),
         "leaky": any(run.config["leaky"] for run in members),
     }
-    # From the folder of the ensemble, which lies in `folder` whatever its name will be.
-    inside = folder.resolve() / "ensemble"
-    described = []
+    # Paths relative to the run's folder, whose name in `folder` is not known yet and does not matter.
+    run_folder = folder.resolve() / "ensemble"
+    entries = []
     for run in members:
-        weights, path = _weights(run), os.path.relpath(run.path.resolve(), inside)
-        described.append({"model": run.model, "run": path, "weights": weights.name, "sha256": _digest(weights)})
-    made = Run.create(folder, system.id, config | {"members": described}, first.selection)
-    made.finish({"members": len(members)})
-    return made
+        weights, path = _weights(run), os.path.relpath(run.path.resolve(), run_folder)
+        entries.append({"model": run.model, "run": path, "weights": weights.name, "sha256": _digest(weights)})
+    ensemble = Run.create(folder, system.id, config | {"members": entries}, first.selection)
+    ensemble.finish({"members": len(members)})
+    return ensemble
 
 
 def members_of(run: Run) -> list[Run]:
-    """The members of an ensemble; the run itself where it is none.
+    """Open the members of an ensemble.
+
+    Args:
+        run: any run.
+
+    Returns:
+        The members in their order; the run itself if it is not an ensemble.
 
     Raises:
-        RunError: a member is missing, or no longer the one that the ensemble was made of.
+        RunError: a member is missing, or its weights have changed since the ensemble was created.
     """
     if run.config.get("kind") != "ensemble":
         return [run]
-    found = []
-    for member in run.config["members"]:
-        path = Path(os.path.normpath(run.path.resolve() / member["run"]))
+    members = []
+    for entry in run.config["members"]:
+        path = Path(os.path.normpath(run.path.resolve() / entry["run"]))
         remedy = f"restore it, or make a new ensemble: `mgc train --model {run.model} --member RUN ...`"
-        weights = path / member["weights"]
+        weights = path / entry["weights"]
         if not (path / "config.json").is_file() or not weights.is_file():
             raise RunError(f"{run.path}: its member {path} is missing", remedy)
-        if _digest(weights) != member["sha256"]:
+        if _digest(weights) != entry["sha256"]:
             raise RunError(f"{run.path}: its member {path} has changed since: {weights.name} is another", remedy)
-        found.append(Run.open(path))
-    return found
+        members.append(Run.open(path))
+    return members
 
 
-def _require_member(system: System, run: Run, known: Run) -> None:
+def _require_member(system: System, run: Run, run_of_model: Run) -> None:
+    """Raise an error unless `run` is finished and the only one given for a member of the ensemble."""
     if run.model not in system.members:
-        raise SpecError(
-            f"--member {run.path}: {run.model} is none of {system.id}", f"it has {', '.join(system.members)}"
-        )
-    if run is not known:
-        raise SpecError(f"--member: {run.path} and {known.path} are both of {run.model}", "name one of each")
+        problem = f"--member {run.path}: {run.model} is none of {system.id}"
+        raise SpecError(problem, f"it has {', '.join(system.members)}")
+    if run is not run_of_model:
+        problem = f"--member: {run.path} and {run_of_model.path} are both of {run.model}"
+        raise SpecError(problem, "name one of each")
     if not run.finished:
         raise RunError(f"{run.path} is unfinished", f"continue it: `mgc train --resume --run {run.path}`")
 
 
 def _require_same_data(first: Run, run: Run) -> None:
+    """Raise `RunError` if two members differ in their classes or their test tracks."""
     remedy = "train them on stores of one dataset with one split"
+    names = f"{first.path.name} and {run.path.name}"
     if first.classes != run.classes:
-        raise RunError(f"{first.path.name} and {run.path.name} make no ensemble: other genres", remedy)
-    tests: list[set[Any]] = []
-    for one in (first, run):
-        tracks = one.selection.tracks
-        tests.append(set(tracks["track_id"].filter(pc.equal(tracks["split"], "test")).to_pylist()))
-    if odd := tests[0] ^ tests[1]:
-        problem = f"{len(odd)} tracks, such as {min(odd)}, are in the test split of one only"
-        raise RunError(f"{first.path.name} and {run.path.name} make no ensemble: {problem}", remedy)
+        raise RunError(f"{names} make no ensemble: they have different genres", remedy)
+    test_ids: list[set[Any]] = []
+    for member in (first, run):
+        tracks = member.selection.tracks
+        test_ids.append(set(tracks["track_id"].filter(pc.equal(tracks["split"], "test")).to_pylist()))
+    if unshared := test_ids[0] ^ test_ids[1]:
+        problem = f"{len(unshared)} tracks, such as {min(unshared)}, are in the test split of one only"
+        raise RunError(f"{names} make no ensemble: {problem}", remedy)
 
 
 def _weights(run: Run) -> Path:
     return run.path / ("model.skops" if run.config["kind"] == "classical" else "best.pt")
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _named(id: str, stores: Sequence[Store]) -> str:
-    return f"{id} on {' and '.join(str(store.path) for store in stores)}"
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

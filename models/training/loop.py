@@ -177,13 +177,15 @@ class Trainer:
         epoch, step = progress.epoch + 1, progress.batch + 1
         report = {"epoch": epoch, "step": step, "loss": str(loss), "next_lr": self.learner.lr, "slices": slices}
         if ranks.is_main:
-            run.record("not-finite.json", report)
+            run.write_json("not-finite.json", report)
         file = run.path / "not-finite.json"
         problem = f"the loss became {loss} in epoch {epoch}, step {step}, on the slices in {file}"
         raise ranks.shared_error(RunError(problem, "train with a lower learning rate: --lr"))
 
 
-def validate(network: Network, recipe: Training, validation: SplitData, ranks: Ranks = SINGLE_PROCESS) -> dict[str, float]:
+def validate(
+    network: Network, recipe: Training, validation: SplitData, ranks: Ranks = SINGLE_PROCESS
+) -> dict[str, float]:
     """Score a network on the validation split, leaving out slices that could not be read.
 
     Args:

@@ -1,4 +1,4 @@
-"""What may be chosen about a training, and what a recipe becomes by that."""
+"""Training options: settings that the user may choose, and how they override a recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgc.models.registry.augmentation import NO_AUGMENTATION, Augmentation
-from mgc.models.registry.recipes import OPTIMIZERS, Training
+from mgc.models.registry.recipes import OPTIMIZERS, Optimizer, Training
 from mgc.models.registry.systems import System
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import FeatureSpec
@@ -17,30 +17,33 @@ from mgc.pipeline.features import FeatureSpec
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen about a training; None leaves it to the recipe.
+    """Settings of a training that the user may choose; None leaves a setting to the recipe.
 
     Attributes:
-        model: id of the system; None for the default of the store's feature.
-        epochs: at most.
+        model: id of the system; None for the default system of the store's feature.
+        epochs: maximum number of epochs.
         batch_size: slices per update.
         lr: learning rate of the first update.
-        seed: of initial weights, order, windows and dropout.
-        device: auto, cpu, cuda, cuda:1.
-        limit_tracks: tracks of each genre for training, and for validation, at most.
-        as_published: refuse to train where anything differs from the study, its dataset and split included.
-        as_sliced: cut tracks as the study did, however the store is cut; and no variants where it used none.
-        weights: file that a network starts from instead of random weights; see `mgc.models.registry.weights`.
-        variants: train on the variants of training tracks, too, where the store has some.
-        augmentation: what happens to the slices of the training split instead of what the recipe says.
-        optimizer: adam, adamw, rmsprop or sgd; another one than the recipe's has its own usual settings.
-        weight_decay: of the optimiser.
-        monitor: validation metric that picks the epoch to keep, and stops.
-        patience: epochs without a better one after which training stops.
-        loop: values of fields of `mgc.models.registry.settings.Loop`.
-        residency: where frames stay between epochs, see `data.parts.set_residency`; no choice of the recipe's.
-        skip_damaged: go on without shards that cannot be read.
-        tensorboard: write event files, too; see `mgc.models.training.board`.
-        fold: of cross-validation, from 1 on, and how many there are; see `mgc.models.training.folds`.
+        seed: seed of initial weights, order, windows and dropout.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        limit_tracks: maximum number of training tracks, and of validation tracks, of each genre; None for all.
+        as_published: raise an error if anything differs from the study, including its dataset and split.
+        as_sliced: cut tracks as the study did, whatever the slicing of the store, and use no variants if the study used
+            none.
+        weights: file of initial weights, see `mgc.models.registry.weights`; None for random ones.
+        variants: also train on the augmentation variants of training tracks that the store holds.
+        augmentation: augmentation of training slices.
+        optimizer: `adam`, `adamw`, `rmsprop` or `sgd`. Other settings than the learning rate and weight decay take the
+            optimiser's usual values if it is not the recipe's.
+        weight_decay: weight decay of the optimiser.
+        monitor: validation score that chooses the best epoch and stops the training.
+        patience: number of epochs without a better one after which training stops.
+        loop: values of fields of `mgc.models.registry.settings.Loop`, by name; absent ones are left to the recipe.
+        residency: where frames stay between epochs, see `mgc.models.data.parts.set_residency`; recipes do not set it.
+        skip_damaged: train without shards that cannot be read.
+        tensorboard: also write event files, see `mgc.models.training.board`.
+        fold: number of the cross-validation fold that validates, from 1, and number of folds, see
+            `mgc.models.training.folds`; None for the store's validation split.
         search: choose hyper-parameters of a classical system by cross-validation of the training split.
     """
 
@@ -68,11 +71,11 @@ class Options:
     search: bool = False
 
     def __post_init__(self) -> None:
-        # Batch normalisation cannot learn from a single slice.
-        for name, least in {"epochs": 1, "batch_size": 2, "seed": 0, "limit_tracks": 1, "patience": 1}.items():
+        # batch_size: batch normalisation cannot learn from a single slice.
+        for name, minimum in {"epochs": 1, "batch_size": 2, "seed": 0, "limit_tracks": 1, "patience": 1}.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise SpecError(f"--{name.replace('_', '-')} {value}", f"it must be at least {least}")
+            if value is not None and value < minimum:
+                raise SpecError(f"--{name.replace('_', '-')} {value}", f"it must be at least {minimum}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise SpecError(f"--lr {self.lr:g}", "it must be a positive number")
         if self.weight_decay is not None and not 0 <= self.weight_decay < float("inf"):
@@ -82,58 +85,71 @@ class Options:
 def resolve(
     system: System, options: Options, specs: Sequence[FeatureSpec], *, computed: bool = False
 ) -> tuple[Training | None, int, list[str]]:
-    """The recipe with what the user chose instead, the seed, and how the first differs from the study's.
+    """Override the training settings of a system's recipe by the user's options.
 
     Args:
-        system: the system.
-        options: what the user chose.
-        specs: what the system is shown of each store.
-        computed: whether the device computes that of samples, to which augmentation can be applied.
+        system: system to train.
+        options: settings that the user chose.
+        specs: feature that each input of the system reads.
+        computed: True if the device computes the features from samples, which augmentation can change before.
+
+    Returns:
+        The training settings, None for a classical system; the seed; and the differences from the study's settings,
+        such as `epochs 5 for 30` (the run's value, then the study's).
+
+    Raises:
+        SpecError: an option does not apply to the system.
     """
     study = system.recipe.training
     if study is None:
-        _require_one_step(system, options)
+        _refuse_network_options(system, options)
         return None, options.seed or 0, ["hyper-parameters by cross-validation"] * options.search
     if options.search:
         remedy = "leave it out: it is for kNN, SVM, logistic regression and scikit-learn's MLP"
         raise SpecError(f"--search: {system.id} is a network", remedy)
-    optimizer, name = study.optimizer, options.optimizer or study.optimizer.name
-    if name != optimizer.name:
-        usual = dict.fromkeys(("eps", "betas", "rho", "momentum")) | dict(OPTIMIZERS[name])
-        changes: dict[str, Any] = {"name": name, **usual}
-        optimizer = dataclasses.replace(optimizer, **changes)
-    optimizer = dataclasses.replace(optimizer, **_given(options, "lr", "weight_decay"))
-    chosen = dataclasses.replace(
+    optimizer = _choose_optimizer(study.optimizer, options)
+    recipe = dataclasses.replace(
         study,
-        **_given(options, "epochs", "batch_size", "monitor", "patience", "seed"),
+        **_non_default(options, "epochs", "batch_size", "monitor", "patience", "seed"),
         optimizer=optimizer,
-        augmentation=_augmentation(system, options.augmentation, study.augmentation, specs, computed),
+        augmentation=_choose_augmentation(system, options.augmentation, study.augmentation, specs, computed),
         loop=study.loop.override(options.loop),
     )
     pairs = {
-        "epochs": (chosen.epochs, study.epochs),
-        "batch size": (chosen.batch_size, study.batch_size),
+        "epochs": (recipe.epochs, study.epochs),
+        "batch size": (recipe.batch_size, study.batch_size),
         "learning rate": (optimizer.lr, study.optimizer.lr),
         "optimiser": (optimizer.name, study.optimizer.name),
         "weight decay": (optimizer.weight_decay, study.optimizer.weight_decay),
-        "monitored": (chosen.monitor, study.monitor),
-        "patience": (chosen.patience, study.patience),
-        "augmentation": (chosen.augmentation, study.augmentation),
+        "monitored": (recipe.monitor, study.monitor),
+        "patience": (recipe.patience, study.patience),
+        "augmentation": (recipe.augmentation, study.augmentation),
     }
     differences = [
-        f"{label} {ours:g} for {theirs:g}" if isinstance(ours, int | float) else f"{label} {ours} for {theirs}"
-        for label, (ours, theirs) in pairs.items()
-        if ours != theirs
+        f"{label} {value:g} for {studied:g}" if isinstance(value, int | float) else f"{label} {value} for {studied}"
+        for label, (value, studied) in pairs.items()
+        if value != studied
     ]
-    return chosen, chosen.seed, differences + chosen.loop.differences(study.loop)
+    return recipe, recipe.seed, differences + recipe.loop.differences(study.loop)
 
 
-def _given(options: Options, *names: str) -> dict[str, Any]:
+def _choose_optimizer(study: Optimizer, options: Options) -> Optimizer:
+    """Override the study's optimiser by the user's options."""
+    optimizer, name = study, options.optimizer or study.name
+    if name != study.name:
+        usual = dict.fromkeys(("eps", "betas", "rho", "momentum")) | dict(OPTIMIZERS[name])
+        changes: dict[str, Any] = {"name": name, **usual}
+        optimizer = dataclasses.replace(study, **changes)
+    return dataclasses.replace(optimizer, **_non_default(options, "lr", "weight_decay"))
+
+
+def _non_default(options: Options, *names: str) -> dict[str, Any]:
+    """Return the named options that the user chose."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _require_one_step(system: System, options: Options) -> None:
-    """Raise `SpecError` where something is chosen that only networks have."""
+def _refuse_network_options(system: System, options: Options) -> None:
+    """Raise `SpecError` if an option was chosen that a classical system does not have."""
     names = (
         "epochs",
         "batch_size",
@@ -146,18 +162,18 @@ def _require_one_step(system: System, options: Options) -> None:
         "patience",
         "tensorboard",
     )
-    foreign = [name for name in names if getattr(options, name)] + list(options.loop)
-    for name in foreign + ["skip_damaged"] * options.skip_damaged:
+    chosen = [name for name in names if getattr(options, name)] + list(options.loop)
+    for name in chosen + ["skip_damaged"] * options.skip_damaged:
         option = {"augmentation": "augment"}.get(name, name).replace("_", "-")
         raise SpecError(f"--{option}: {system.id} is fitted in one step", "leave the option out")
     if options.search and not system.grid:
         raise SpecError(f"--search: {system.id} has no grid of hyper-parameters", "leave the option out")
 
 
-def _augmentation(
+def _choose_augmentation(
     system: System, chosen: Augmentation | None, study: Augmentation, specs: Sequence[FeatureSpec], computed: bool
 ) -> Augmentation:
-    """What was chosen, else the study's as far as it can be done: not on features made of what it changes."""
+    """Return the user's augmentation or else the study's; none if the study's cannot be applied to the feature."""
     if len(specs) > 1:
         if chosen:
             raise SpecError(f"--augment: {system.id} reads several stores", "leave the option out")

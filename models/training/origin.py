@@ -1,6 +1,6 @@
-"""Whether the tracks of a run are those of its study: dataset, completeness and split, held against the dataset itself.
+"""Comparison of a run's tracks with those of its study: dataset, completeness and splits.
 
-What a store says of its splits is not enough: `mgc split` may have moved tracks since.
+The splits are compared with the dataset itself, as `mgc split` may have changed those of the store.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ import pyarrow.compute as pc
 from mgc.models.registry.recipes import Dataset
 from mgc.models.runs.selection import Selection
 from mgc.pipeline.datasets import reopen
-from mgc.pipeline.datasets.published import published
+from mgc.pipeline.datasets.published import published_dataset
 from mgc.pipeline.datasets.splits import SHARES
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.store.store import Store
 
-#: By how much the share of a split may differ from the study's: artists, and what cannot be used, move it a little.
+#: Tolerated difference of a split's share from the study's: keeping artists whole and leaving out unusable tracks move
+#: it a little.
 TOLERANCE = 0.02
 
 
 def differences(study: Dataset, store: Store, selection: Selection, *, limited: bool = False) -> list[str]:
-    """What differs from the study, ours first; empty where nothing does.
+    """List the differences of a run's tracks from the study's.
 
     Args:
-        study: what it trained on.
-        store: the first store of the run.
-        selection: its tracks.
-        limited: whether they were limited on request, so that not all of them are expected.
+        study: dataset and split of the study.
+        store: first store of the run.
+        selection: tracks of the run.
+        limited: True if the user limited the number of tracks; missing ones then make no difference.
+
+    Returns:
+        Differences such as `dataset gtzan for fma_small` (the run's, then the study's); empty if there are none.
 
     Raises:
-        DatasetError: the dataset is no longer there to compare with.
+        DatasetError: the dataset can no longer be opened.
     """
-    name, known = store.dataset["name"], published(study.name)
+    name, known = store.dataset["name"], published_dataset(study.name)
     if set(store.dataset["genres"]) != set(known.genres):
         return [f"dataset {name} for {study.name}"]
     try:
@@ -43,37 +47,39 @@ def differences(study: Dataset, store: Store, selection: Selection, *, limited: 
         raise DatasetError(f"the tracks of {name} cannot be compared: {error.problem}", error.remedy) from error
     if dataset.published != study.name:
         return [f"dataset {name} for {study.name}"]
-    found = [] if limited else _left_out(dataset.tracks, known.faulty.keys(), selection.tracks)
+    missing = [] if limited else _missing_tracks(dataset.tracks, known.faulty.keys(), selection.tracks)
     if study.split == "official":
-        return [*found, *_moved(dataset.tracks, selection.tracks)]
-    return [*found, *([] if limited else _uneven(selection.tracks))]
+        return [*missing, *_moved_tracks(dataset.tracks, selection.tracks)]
+    return [*missing, *([] if limited else _uneven_splits(selection.tracks))]
 
 
-def _left_out(dataset: pa.Table, faulty: Iterable[str], ours: pa.Table) -> list[str]:
-    """Tracks that the study had and the run has not; the faulty ones may be in use or not."""
+def _missing_tracks(dataset: pa.Table, faulty: Iterable[str], tracks: pa.Table) -> list[str]:
+    """Report tracks of the dataset that the run lacks, except those known to be faulty."""
     sound = dataset.filter(pc.invert(pc.is_in(dataset["path"], pa.array(faulty, pa.string()))))
-    gone = sound["track_id"].filter(pc.invert(pc.is_in(sound["track_id"], ours["track_id"].combine_chunks())))
-    return [f"{len(gone):,} of {len(sound):,} tracks left out, such as {gone[0]}"] if len(gone) else []
+    missing = sound["track_id"].filter(pc.invert(pc.is_in(sound["track_id"], tracks["track_id"].combine_chunks())))
+    if not len(missing):
+        return []
+    return [f"{len(missing):,} of {len(sound):,} tracks left out, such as {missing[0]}"]
 
 
-def _moved(dataset: pa.Table, ours: pa.Table) -> list[str]:
-    """Tracks in another split than that of the dataset."""
-    official = dataset["split"].take(pc.index_in(ours["track_id"], dataset["track_id"].combine_chunks()))
-    moved = pc.invert(pc.fill_null(pc.equal(official, ours["split"]), False))
-    table = pa.table({"id": ours["track_id"], "ours": ours["split"], "official": official}).filter(moved)
+def _moved_tracks(dataset: pa.Table, tracks: pa.Table) -> list[str]:
+    """Report tracks that are not in the dataset's official split."""
+    official = dataset["split"].take(pc.index_in(tracks["track_id"], dataset["track_id"].combine_chunks()))
+    moved = pc.invert(pc.fill_null(pc.equal(official, tracks["split"]), False))
+    table = pa.table({"id": tracks["track_id"], "split": tracks["split"], "official": official}).filter(moved)
     if not len(table):
         return []
-    first = table.slice(0, 1).to_pylist()[0]
+    example = table.slice(0, 1).to_pylist()[0]
     return [
-        f"{len(table):,} tracks in other splits than the official ones, such as {first['id']} in {first['ours']} "
-        f"for {first['official'] or 'none'}"
+        f"{len(table):,} tracks in other splits than the official ones, such as {example['id']} in {example['split']} "
+        f"for {example['official'] or 'none'}"
     ]
 
 
-def _uneven(ours: pa.Table) -> list[str]:
-    """Splits of other sizes."""
-    shares = {split: pc.mean(pc.equal(ours["split"], split).cast(pa.float64())).as_py() for split in SHARES}
+def _uneven_splits(tracks: pa.Table) -> list[str]:
+    """Report splits whose shares of the tracks differ from 80/10/10."""
+    shares = {split: pc.mean(pc.equal(tracks["split"], split).cast(pa.float64())).as_py() for split in SHARES}
     if all(abs(shares[split] - SHARES[split]) <= TOLERANCE for split in SHARES):
         return []
-    sizes = ("/".join(f"{share:.0%}".rstrip("%") for share in of.values()) for of in (shares, SHARES))
-    return ["splits of {} for {}".format(*sizes)]
+    run, study = ("/".join(f"{share:.0%}".rstrip("%") for share in each.values()) for each in (shares, SHARES))
+    return [f"splits of {run} for {study}"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from mgc.models.data.computed import WaveformView
-from mgc.models.data.fit import check
+from mgc.models.data.fit import check_fit
 from mgc.models.parallel.device import require_amp
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems, weights
@@ -157,7 +157,7 @@ def _fit_inputs(stores: Sequence[Store], plan: _Plan) -> tuple[list[int], Sequen
     tables, _ = plan.selection.join_slices(stores, plan.slicing, "training")
     lengths = [_typical_length(table["n_frames"].to_numpy()) for table in tables]
     specs, paths = [store.spec for store in stores], [str(store.path) for store in stores]
-    fit = check(plan.system, specs, plan.slicing, lengths, paths, computed=_any_computed(stores))
+    fit = check_fit(plan.system, specs, plan.slicing, lengths, paths, frontend=_any_computed(stores))
     frames = [window or length for window, length in zip(fit.frames, lengths, strict=True)]
     return frames, fit.differences
 
@@ -170,8 +170,8 @@ def _require_shareable(
     if recipe is None:
         raise SpecError(f"{option}: {system.id} is fitted in one step", "leave the option out")
     refuse_skipping(n_processes, options.skip_damaged)
-    # Batch normalisation cannot learn from a single slice. The worst case is an epoch of kB + 1 slices in k + 1 batches:
-    # a process with 4 slices of each B has 4k slices in all, and 4k // (k + 1) >= 2 or more of them in each batch.
+    # Batch normalisation cannot learn from a single slice. In the worst case an epoch of kB + 1 slices has k + 1
+    # batches: a process with 4 slices of each B has 4k in all, and 4k // (k + 1) >= 2 or more of them in each batch.
     if recipe.batch_size < 4 * n_processes:
         problem = f"{option}: {recipe.batch_size} slices per update are fewer than 4 for each process"
         raise SpecError(problem, f"choose --batch-size {4 * n_processes} or more, or fewer processes")

@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed, or in the tracks they validate on: what the choice of either is worth."""
+"""Repeated training: one run per seed or cross-validation fold, and the spread of their validation accuracies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mgc.models.runs.run import Run
 from mgc.models.training.loop import Echo
 from mgc.pipeline.errors import SpecError
 
-#: What is compared: the validation accuracies of each run's best epoch.
+#: Scores of each run's best epoch that are summarised, and their labels.
 METRICS = {"validation_accuracy": "by slice", "validation_track_accuracy": "by track"}
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """Seeds of `0,1,2`.
+    """Parse the value of `--seeds`, such as `0,1,2`.
 
     Raises:
-        SpecError: one is no whole number, negative, or there twice.
+        SpecError: a seed is not a whole number, negative, or repeated.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
@@ -27,38 +27,46 @@ def parse(text: str) -> tuple[int, ...]:
 
 
 def repeat(
-    train: Callable[[int], Run], numbers: Sequence[int], echo: Echo = print, *, what: str = "seed", option: str = ""
+    train: Callable[[int], Run], numbers: Sequence[int], echo: Echo = print, *, label: str = "seed", option: str = ""
 ) -> list[Run]:
-    """A run of each seed or fold, one after the other.
+    """Train one run per number, one after the other.
 
     Args:
-        train: makes the run of a number.
-        numbers: at least one.
+        train: trains the run of a seed or fold.
+        numbers: seeds or folds, at least one.
         echo: prints a line.
-        what: a number is.
-        option: what stands before the numbers of those that are left, to be typed again.
+        label: what a number counts, `seed` or `fold`.
+        option: start of the option that trains the remaining numbers, printed when Ctrl-C interrupts a run.
     """
     runs = []
-    for place, number in enumerate(numbers):
-        echo(f"{what} {number}, run {place + 1} of {len(numbers)}")
+    for index, number in enumerate(numbers):
+        echo(f"{label} {number}, run {index + 1} of {len(numbers)}")
         try:
             runs.append(train(number))
         except KeyboardInterrupt:
-            if left := numbers[place + 1 :]:
-                echo(f"{what}s that are left: {option}{','.join(map(str, left))}")
+            if left := numbers[index + 1 :]:
+                echo(f"{label}s that are left: {option}{','.join(map(str, left))}")
             raise
     return runs
 
 
-def spread(runs: Sequence[Run], what: str = "seed") -> list[str]:
-    """Mean, standard deviation (of a sample: n - 1), least and most of the validation accuracy, and each, in lines."""
+def spread(runs: Sequence[Run], label: str = "seed") -> list[str]:
+    """Summarise the validation accuracies of repeated runs, one line for each of `METRICS`.
+
+    Args:
+        runs: finished runs, at least one.
+        label: what the runs differ in, `seed` or `fold`.
+
+    Returns:
+        Lines with mean, sample standard deviation (n - 1), minimum, maximum and all values, in per cent.
+    """
     lines = []
-    for metric, label in METRICS.items():
+    for metric, unit in METRICS.items():
         values = 100 * np.array([run.summary["best"][metric] for run in runs])
         deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
         span = f"{values.min():.1f} to {values.max():.1f}"
         each = ", ".join(f"{value:.1f}" for value in values)
         lines.append(
-            f"validation accuracy {label} of {len(runs)} {what}s: {values.mean():.1f} %{deviation} ({span}): {each}"
+            f"validation accuracy {unit} of {len(runs)} {label}s: {values.mean():.1f} %{deviation} ({span}): {each}"
         )
     return lines

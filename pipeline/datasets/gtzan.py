@@ -56,7 +56,7 @@ def read(root: Place) -> Catalogue:
 
 
 def _is_gtzan(folder: Place) -> bool:
-    """True if every subfolder with audio holds a file that is named like a GTZAN clip, and there is such a subfolder."""
+    """True if a subfolder has audio, and each one that has holds a file that is named like a GTZAN clip."""
     walker = Walker(folder)
     has_audio = False
     for genre in walker.scan()[0]:

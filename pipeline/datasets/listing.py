@@ -149,5 +149,5 @@ def _require_unique(rows: list[Row], values: list[str], column: str) -> None:
     for row, value in zip(rows, values, strict=True):
         if value in first:
             other = first[value].location
-            raise row.error(f"{column} {value!r} is that of {other} too", "remove or rename one of them")
+            raise row.error(f"{column} {value!r} is also in {other}", "remove or rename one of them")
         first[value] = row

@@ -49,7 +49,7 @@ VARIANT_TYPE = pa.struct(
 #: identify the file cheaply, `content_hash` (BLAKE2b-128 of its bytes) for certain. `duration_s` is the decoded length,
 #: `declared_s` the length in the file's headers. `gaps` lists [first, stop) frame ranges touched by non-finite samples.
 #: `saturated` counts values outside the range of the stored dtype. The track's frames are rows [first_frame,
-#: first_frame + n_frames) of its shard. `variants` is nested, so that one row is one track; null if none were requested.
+#: first_frame + n_frames) of its shard. `variants` is nested, so that one row is one track; null if the store has none.
 MANIFEST_SCHEMA = pa.schema(
     [
         *DATASET_SCHEMA,

@@ -1,1 +1,1 @@
-"""The synthetic music of `mgc demo`."""
+"""The demo: a dataset of synthetic music, composed by `mgc demo`."""

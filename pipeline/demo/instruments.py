@@ -1,8 +1,8 @@
-"""The sounds of the demo's music: pitched instruments, and drums.
+"""Sounds of the demo's music: pitched instruments (wavetable synthesis) and drums.
 
-A note is a table with one period of the wave per row, built from its harmonics and read at the note's pitch. That is
-exact in tune and free of aliasing, costs one batched inverse FFT, and covers pulse waves, filter sweeps and plucked
-strings alike: they differ only in how loud harmonic k is at time t.
+A note is a table with one period of the wave per row, synthesised from its harmonics and read at the note's pitch. This
+is exactly in tune and free of aliasing, costs one batched inverse FFT, and covers pulse waves, filter sweeps and
+plucked strings: they differ only in the amplitude of harmonic k at time t.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ Audio = NDArray[np.float32]
 Array = NDArray[np.float64]
 Rng = np.random.Generator
 
-#: Amplitudes (period, harmonic) from harmonic numbers (harmonic,), the fundamental in Hz, the times (period, 1) in
-#: seconds and the artist's tone from 0, dark, to 1, bright. One row alone means a sound that does not change.
+#: Function of the harmonic numbers `(harmonics,)`, the fundamental in Hz, the times `(periods, 1)` in seconds and the
+#: artist's tone (0 dark, 1 bright) that returns the harmonics' amplitudes, `(periods, harmonics)`, or `(1, harmonics)`
+#: for a sound that does not change.
 Spectrum = Callable[[Array, float, Array, float], Array]
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """A pitched sound: its harmonics and the envelope over them.
+    """A pitched instrument: amplitudes of its harmonics, and its envelope.
 
     Attributes:
-        spectrum: amplitudes of the harmonics.
-        attack: seconds from silence to full level.
-        decay: seconds in which a held note falls by 1/e; infinite for what is blown, bowed or driven.
-        release: seconds from the end of the note to silence.
-        detune: cents of each of the players in unison.
-        vibrato: cents, peak.
+        spectrum: function that computes the amplitudes of the harmonics.
+        attack: time from silence to full level, seconds.
+        decay: time in which a held note falls by 1/e, seconds; infinite for blown, bowed and driven sounds.
+        release: time from the end of the note to silence, seconds.
+        detune: detuning of each player in unison, cents.
+        vibrato: peak deviation of the pitch, cents.
     """
 
     spectrum: Spectrum
@@ -46,15 +47,26 @@ class Instrument:
     vibrato: float = 0.0
 
     def play(self, f0: float, seconds: float, tone: float, rng: Rng, sr: int) -> Audio:
-        """One note of `f0` Hz held for `seconds`, mono, its release included."""
+        """Synthesise one note.
+
+        Args:
+            f0: fundamental, Hz.
+            seconds: time for which the note is held, without its release.
+            tone: brightness, 0 to 1.
+            rng: random generator for the phases.
+            sr: sample rate, Hz.
+
+        Returns:
+            Mono audio, float32 `(samples,)`, its release included.
+        """
         t = np.arange(int((seconds + self.release) * sr)) / sr
         k = np.arange(1.0, max(2, int(0.4 * sr / f0) + 1))
         periods = np.arange(math.ceil(f0 * t.size / sr) + 1.0)[:, None]
         amplitudes = self.spectrum(k, f0, periods / f0, tone)
-        harmonics = np.pad(amplitudes, ((0, 0), (1, 0))).astype(np.complex64)  # no direct current
+        harmonics = np.pad(amplitudes, ((0, 0), (1, 0))).astype(np.complex64)  # no DC component
         size = 4 << k.size.bit_length()  # at least 4 samples per period of the highest harmonic
         table = scipy.fft.irfft(harmonics, size, axis=1, norm="forward")
-        table = np.concatenate([table, table[:, :1]], axis=1)  # for the interpolation at the period's end
+        table = np.concatenate([table, table[:, :1]], axis=1)  # lets the interpolation wrap at the period's end
 
         speed = 5.5 * 2 * np.pi
         wobble = self.vibrato * math.log(2) / 1200 / speed * (1 - np.cos(speed * t))
@@ -67,7 +79,12 @@ class Instrument:
 
 
 def _read(table: Audio, phase: Array) -> Audio:
-    """`table` (period, sample + 1) at `phase`, in periods; the last row repeats."""
+    """Read a wavetable with linear interpolation.
+
+    Args:
+        table: one period per row, `(periods, size + 1)`; beyond the last row, it repeats.
+        phase: positions in periods, `(samples,)`.
+    """
     whole = phase.astype(np.int64)
     position = (phase - whole) * (table.shape[1] - 1)
     column = position.astype(np.int64)
@@ -112,8 +129,9 @@ def _bell(k: Array, f0: float, t: Array, tone: float) -> Array:
 
 
 def _plucked(k: Array, f0: float, t: Array, tone: float) -> Array:
-    # The string of Karplus and Strong at 22050 Hz: every sample is the mean of two neighbours one period earlier, which
-    # leaves cos(pi f / 22050) of what sounds at f Hz. In closed form, all periods are computed at once.
+    # Karplus and Strong's plucked string (1983) at 22050 Hz: every sample is the mean of two neighbours one period
+    # earlier, which multiplies a component of f Hz by cos(pi f / 22050). In closed form, all periods are computed
+    # together.
     loss = 0.997 * np.abs(np.cos(np.pi * np.minimum(k * f0 / 22050, 0.5)))
     return np.sin(np.pi * k * (0.35 - 0.2 * tone)) / k ** (1.2 - 0.5 * tone) * loss ** (f0 * t)
 
@@ -136,19 +154,20 @@ INSTRUMENTS = {
 
 
 def _noise(seconds: float, band: tuple[float, float], rng: Rng, sr: int) -> Array:
-    """Noise between two frequencies in Hz, of unit level."""
+    """Band-pass noise with unit standard deviation; `band` is the lower and upper frequency in Hz."""
     sos = scipy.signal.butter(2, band, "bandpass", fs=sr, output="sos")
     noise = scipy.signal.sosfilt(sos, rng.standard_normal(int(seconds * sr)))
     return noise / noise.std()
 
 
 def _drop(seconds: float, start: float, end: float, decay: float, sr: int) -> Array:
-    """A sine that falls from `start` to `end` Hz within a few hundredths of a second, as a drum skin does."""
+    """A decaying sine whose pitch falls from `start` to `end` Hz within 0.1 s, like that of a drum skin."""
     t = np.arange(int(seconds * sr)) / sr
     return np.sin(2 * np.pi * (end * t - 0.035 * (start - end) * np.expm1(-t / 0.035))) * np.exp(-t / decay)
 
 
 def _burst(seconds: float, band: tuple[float, float], decay: float, rng: Rng, sr: int) -> Array:
+    """Band-pass noise that decays by 1/e in `decay` seconds."""
     noise = _noise(seconds, band, rng, sr)
     return noise * np.exp(-np.arange(noise.size) / (decay * sr))
 
@@ -164,7 +183,8 @@ def _wind(tone: float, rng: Rng, sr: int) -> Array:
     return noise * np.hanning(noise.size)
 
 
-#: One hit of a drum, mono, of any level, from the artist's tone (0 to 1), a generator and the sample rate.
+#: Functions of the artist's tone (0 to 1), a random generator and the sample rate in Hz that return one hit of a drum,
+#: mono, at any level.
 DRUMS: dict[str, Callable[[float, Rng, int], Array]] = {
     "kick": lambda tone, rng, sr: _drop(0.4, 120 + 120 * tone, 48, 0.13, sr),
     "timpani": lambda tone, rng, sr: _drop(1.5, 95, 82 + 20 * tone, 0.5, sr),

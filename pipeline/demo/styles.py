@@ -1,8 +1,8 @@
-"""The styles of the demo's music, and the artists who play them.
+"""Styles of the demo's music, and the artists who play them.
 
-A style fixes what its listeners would name: metre, tempo, scales, chord progressions, instruments and their rhythms.
-An artist fixes what stays the same from one of their tracks to the next (tempo, key, tone, room, mastering), leaves out
-one of the style's parts and may borrow one from another style, so that styles overlap as genres do.
+A style has a metre, a tempo, scales, chord progressions, and instruments with their rhythms. An artist has a tempo, a
+key, a tone, a room and a mastering of their own, leaves out one of the style's parts and may borrow one from another
+style, so that styles overlap as genres do.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ DORIAN, MIXOLYDIAN = (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10)
 
 @dataclass(frozen=True)
 class Part:
-    """What one instrument does in a style.
+    """Part of one instrument in a style.
 
     Attributes:
         sound: a name in INSTRUMENTS or DRUMS.
-        role: how pitches follow from the chord: "chord", "power" (root, fifth, octave), "root", "arpeggio" or "melody";
-            "drum" has none.
-        rhythms: bars to choose from, one character a sixteenth: `X` an accent, `x` a hit, `.` neither; a note is held
-            until the next hit.
-        centre: MIDI note number around which the pitches lie.
-        level: dB, against the other parts.
-        pan: -1, left, to 1, right.
-        gate: share of its time that a note is held.
+        role: the way pitches follow from the chord: "chord", "power" (root, fifth, octave), "root", "arpeggio" or
+            "melody"; "drum" for none.
+        rhythms: bars to choose from, one character per sixteenth: `X` an accented hit, `x` a hit, `.` no hit; a note
+            lasts until the next hit.
+        centre: MIDI note number at the centre of the part's range.
+        level: level relative to the other parts, dB.
+        pan: position from -1 (left) to 1 (right).
+        gate: length of a note as a share of the time until the next hit.
         drive: RMS level at the input of an amplifier that clips at 1; 0 for no amplifier.
     """
 
@@ -44,18 +44,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Style:
-    """What the tracks of one genre share.
+    """Musical parameters of one genre.
 
     Attributes:
-        tempo: range, in quarter notes a minute.
-        beats: quarter notes a bar.
+        tempo: lowest and highest tempo, quarter notes per minute.
+        beats: quarter notes per bar.
         scales: scales to choose from, in semitones above the key note.
-        progressions: chord progressions to choose from, one scale degree (0 the key note's) a bar.
-        parts: who plays; the first one is never left out.
-        room: seconds in which the reverberation falls by 60 dB.
-        wet: level of the reverberation against the dry sound.
+        progressions: chord progressions to choose from, one scale degree (0 is the key note's) per bar.
+        parts: parts of the instruments; no artist leaves out the first one.
+        room: reverberation time (decay by 60 dB), seconds.
+        wet: level of the reverberation relative to the dry sound.
         looseness: standard deviation of the players' timing, seconds.
-        pump: depth by which each beat ducks everything but the drums, 0 to 1.
+        pump: depth of the ducking of all parts but the drums on each beat, 0 to 1.
     """
 
     tempo: tuple[float, float]
@@ -180,18 +180,18 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Artist:
-    """What stays the same in every track of one artist.
+    """Parameters that all tracks of one artist share.
 
     Attributes:
         style: a name in STYLES.
-        parts: the style's parts less one, sometimes with one of another style.
-        tempo: quarter notes a minute; tracks stay within 4 % of it.
-        key: MIDI pitch class of the key note most tracks are in.
+        parts: the style's parts but one, sometimes with one of another style.
+        tempo: quarter notes per minute; tracks differ from it by up to 4 %.
+        key: MIDI pitch class of the key note of most tracks.
         tone: brightness of the instruments, 0 to 1.
-        swing: delay of every second sixteenth, as a share of its length.
+        swing: delay of every second sixteenth, as a share of a sixteenth.
         room: factor on the style's reverberation time and level.
-        tilt: dB by which the treble is lifted in mastering.
-        hiss: level of the tape's noise, dB against the clipper's limit.
+        tilt: gain of the treble in mastering, dB.
+        hiss: level of the tape noise relative to the clipper's limit, dB.
         loudness: level, exceeded by 1 % of the samples, at the input of a soft clipper that clips at 1.
     """
 
@@ -208,9 +208,14 @@ class Artist:
 
 
 def invent_artist(style: str, rng: Rng) -> Artist:
-    """An artist of `style`, a name in STYLES."""
-    own = STYLES[style]
-    parts = list(own.parts)
+    """Draw the parameters of an artist.
+
+    Args:
+        style: a name in STYLES.
+        rng: random generator; the same state gives the same artist.
+    """
+    base = STYLES[style]
+    parts = list(base.parts)
     del parts[rng.integers(1, len(parts))]
     if rng.random() < 0.35:
         others = [part for name in STYLES if name != style for part in STYLES[name].parts]
@@ -218,7 +223,7 @@ def invent_artist(style: str, rng: Rng) -> Artist:
     return Artist(
         style=style,
         parts=tuple(parts),
-        tempo=rng.uniform(*own.tempo),
+        tempo=rng.uniform(*base.tempo),
         key=int(rng.integers(12)),
         tone=rng.random(),
         swing=max(0.0, rng.uniform(-0.3, 0.3)),

@@ -82,7 +82,7 @@ def _dft8(a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7):  # ty
 
 
 @inline
-def _radix8_pass(v, w, cos, sin, points, stride, x, y, table):  # type: ignore[no-untyped-def]
+def _radix8_pass(v, w, cos, sin, points, stride, x, y, base):  # type: ignore[no-untyped-def]
     """One pass of radix 8, from offset `x` of `v` to offset `y` of `w`.
 
     Args:
@@ -93,25 +93,15 @@ def _radix8_pass(v, w, cos, sin, points, stride, x, y, table):  # type: ignore[n
         stride: product of the radices of the passes before.
         x: offset of the input in `v`.
         y: offset of the output in `w`.
-        table: offset of this pass's twiddle factors in the tables.
+        base: offset of this pass's twiddle factors in the tables.
     """
     lanes, xi, yi = points // 8, x + points + _GAP, y + points + _GAP
     groups = lanes // stride
     for p in range(groups):
-        c1, c2, c3, c4 = (
-            cos[table + p],
-            cos[table + groups + p],
-            cos[table + 2 * groups + p],
-            cos[table + 3 * groups + p],
-        )
-        c5, c6, c7 = cos[table + 4 * groups + p], cos[table + 5 * groups + p], cos[table + 6 * groups + p]
-        s1, s2, s3, s4 = (
-            sin[table + p],
-            sin[table + groups + p],
-            sin[table + 2 * groups + p],
-            sin[table + 3 * groups + p],
-        )
-        s5, s6, s7 = sin[table + 4 * groups + p], sin[table + 5 * groups + p], sin[table + 6 * groups + p]
+        c1, c2, c3, c4 = cos[base + p], cos[base + groups + p], cos[base + 2 * groups + p], cos[base + 3 * groups + p]
+        c5, c6, c7 = cos[base + 4 * groups + p], cos[base + 5 * groups + p], cos[base + 6 * groups + p]
+        s1, s2, s3, s4 = sin[base + p], sin[base + groups + p], sin[base + 2 * groups + p], sin[base + 3 * groups + p]
+        s5, s6, s7 = sin[base + 4 * groups + p], sin[base + 5 * groups + p], sin[base + 6 * groups + p]
         for q in range(stride):
             i = p * stride + q
             j, k = x + i, xi + i
@@ -176,7 +166,7 @@ def _last_radix2_pass(w, points, x, y):  # type: ignore[no-untyped-def]
 
 
 @cache
-def _compiled_for(points: int) -> Any:
+def _build_kernel(points: int) -> Any:
     """Build the loop over frames of `2 * points` samples.
 
     It is compiled for one length: with constant offsets into one array, the compiler knows which values are
@@ -196,7 +186,7 @@ def _compiled_for(points: int) -> Any:
                 v[i] = frame[2 * i] * even[i]
             for i in range(points):
                 v[points + _GAP + i] = frame[2 * i + 1] * odd[i]
-            # The first pass needs a separate input array: its output stride differs from its input stride.
+            # The first pass reads from another array, since it writes values closer together than it reads them.
             _radix8_pass(v, w, cos, sin, points, 1, 0, half, 0)
             _radix8_pass(w, w, cos, sin, points, 8, half, 0, second)
             x, z = 0, half

@@ -73,7 +73,7 @@ def mix_stereo(block: np.ndarray, out: np.ndarray) -> None:
 
 @jit
 def peak(block: np.ndarray) -> np.float32:
-    """Return the largest absolute value of float32 `(samples,)`: NaN if a sample is NaN, else inf if one is infinite."""
+    """Return the largest absolute value of float32 `(samples,)`: NaN if one is NaN, else inf if one is infinite."""
     # Absolute values have the order of their bits as integers, and only integer maxima are vectorised, eight at a time.
     largest = np.int32(0)
     for i in range(len(block)):

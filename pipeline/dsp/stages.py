@@ -1,13 +1,12 @@
-"""Stages of a streaming analysis: a signal arrives in blocks, and each stage makes frames, spectra or rows of it.
+"""Streaming stages: they take a signal block by block and yield power spectra or samples.
 
-Conventions are librosa's: `center=True`, `pad_mode="constant"`, periodic Hann window; frame `i` is centred on sample
+Framing follows librosa: `center=True`, `pad_mode="constant"`, periodic Hann window; frame `i` is centred on sample
 `i * hop_length`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,36 +14,40 @@ import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import mel_bands
 
-#: Power below this is the floor of every level: librosa's `amin`, -100 dB.
+#: Smallest power in the conversion to dB: -100 dB, librosa's `amin`.
 AMIN = 1e-10
-#: Frames per FFT call. Fixed, and aligned to the start of the track, so that the same frame always takes the same code
-#: path of a vectorised FFT or matrix product, and blocks of any size give the same bits. 128 frames of 2048 samples
-#: stay in a core's cache; 64 to 256 time alike.
+#: Frames per batch. Fixed, and aligned to the start of the track, so that a frame always takes the same code path of a
+#: vectorised FFT or matrix product, and blocks of any size give the same bits. 128 frames of 2048 samples stay in a
+#: core's cache; batches of 64 to 256 frames take the same time.
 BATCH_FRAMES = 128
-#: dB below a frame's strongest bin down to which a float32 transform is good for cepstral coefficients: with all bands
-#: of a frame above, they are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed).
+#: Dynamic range of a frame in dB for which a float32 transform suffices for MFCCs: if no mel band lies further below
+#: the frame's strongest bin, MFCCs are within 3e-4 of librosa's (51,645 frames of music; 5e-3 is allowed).
 FLOAT32_RANGE_DB = 105.0
-#: Frames and bins on each side that a median for harmonic-percussive separation covers: librosa's kernel of 31.
-MEDIAN_REACH = 15
-#: Values sorted in one go to find medians.
-_SORTED = 1 << 21
 
 
 class Stage(Protocol):
-    """Makes something of a signal that arrives in blocks."""
+    """A step of the analysis that takes a signal block by block."""
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[Any]:
-        """What can be made now that float32 `block`, `(samples,)`, is there, too."""
+        """Take the next block of the signal.
+
+        Args:
+            block: float32 `(samples,)`; may be empty.
+            last: True for the final block, after which the rest of the output is due.
+
+        Yields:
+            The outputs that this block completes.
+        """
         ...
 
 
 class StftStage:
-    """Power spectra (`Power`) in batches of at most `BATCH` frames, aligned to the start of the signal.
+    """Streaming STFT: yields `PowerBatch` of at most `BATCH_FRAMES` frames, aligned to the start of the signal.
 
     Args:
-        n_fft: samples of a window.
+        n_fft: length of the window and the Fourier transform, in samples.
         hop: samples between frames.
-        precision: of the Fourier transform, float32 or float64.
+        precision: dtype of the Fourier transform, `float32` or `float64`.
     """
 
     def __init__(self, n_fft: int, hop: int, precision: str) -> None:
@@ -54,22 +57,22 @@ class StftStage:
         self._window = hann(n_fft).astype(precision)
         self._transform = Transform(self._window) if n_fft in FFT_SIZES and precision == "float32" else None
         self._windowed = np.empty((BATCH_FRAMES, n_fft), precision)
-        self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames start half a window early
+        self._pending = np.zeros(n_fft // 2, np.float32)  # centred frames begin half a window early
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[PowerBatch]:
-        """The next spectra."""
+        """Yield the batches of frames that the block completes."""
         from mgc.pipeline.dsp import kernels
 
         n_fft, hop = len(self._window), self._hop
-        parts = [self._pending, block]
+        pieces = [self._pending, block]
         if last:
-            parts.append(np.zeros(n_fft // 2, np.float32))
-        signal = np.concatenate(parts)
+            pieces.append(np.zeros(n_fft // 2, np.float32))
+        signal = np.concatenate(pieces)
         count = max(0, 1 + (len(signal) - n_fft) // hop)
         if not last:
             count -= count % BATCH_FRAMES
         if count:
-            # Thirty times as fast as `sliding_window_view`, whose view it is.
+            # The view of `sliding_window_view(signal, n_fft)[::hop]`, built in a thirtieth of its time.
             frames = np.ndarray((count, n_fft), signal.dtype, signal, strides=(hop * signal.itemsize, signal.itemsize))
             for first in range(0, count, BATCH_FRAMES):
                 batch = frames[first : first + BATCH_FRAMES]
@@ -86,11 +89,11 @@ class StftStage:
 
 
 class PowerBatch:
-    """A batch of power spectra, and the mel bands that several features share, each computed once.
+    """Power spectra of consecutive frames, with a cache of log-mel spectra for features that share them.
 
     Attributes:
-        spectrum: float32 `(n, 1 + n_fft/2)`.
-        frames: the samples they come from, float32 `(n, n_fft)`.
+        spectrum: power, float32 `(n, 1 + n_fft/2)`.
+        frames: samples of the frames before windowing, float32 `(n, n_fft)`.
     """
 
     def __init__(self, spectrum: np.ndarray, frames: np.ndarray) -> None:
@@ -99,16 +102,17 @@ class PowerBatch:
         self._log_mel: dict[tuple, np.ndarray] = {}
 
     def log_mel(self, sr: int, n_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
-        """Levels of mel bands, float32 `(n, n_mels)`, dB; see `mgc.pipeline.dsp.filterbanks.mel_bands`."""
+        """Return the log-mel spectrum, float32 `(n, n_mels)`, dB; see `filterbanks.mel_bands` for the arguments."""
         key = (sr, n_mels, fmin, fmax)
         if key not in self._log_mel:
             self._log_mel[key] = to_db(mel_bands(self.spectrum, *key))
         return self._log_mel[key]
 
     def precise_log_mel(self, sr: int, n_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
-        """`log_mel` without the rounding of a float32 transform, which shows `SINGLE_REACH_DB` below a frame's peak.
+        """Return `log_mel` without the rounding errors of a float32 transform, for MFCCs.
 
-        Frames with a band that low are transformed again in float64: a tenth of those of ordinary music.
+        The errors show `FLOAT32_RANGE_DB` below a frame's peak. Frames with a band that low are transformed again in
+        float64: a tenth of those of ordinary music.
         """
         levels = self.log_mel(sr, n_mels, fmin, fmax)
         peaks = to_db(self.spectrum.max(axis=1))
@@ -120,96 +124,13 @@ class PowerBatch:
         return levels
 
 
-class HpssStage:
-    """Power spectra and their medians (`Separated`), `NEIGHBOURS` frames behind the signal.
-
-    In float64: the masks compare medians that may lie far below the frame's maximum, where float32 is decibels off.
-
-    Args:
-        n_fft: samples of a window.
-        hop: samples between frames.
-    """
-
-    def __init__(self, n_fft: int, hop: int) -> None:
-        self._framer = StftStage(n_fft, hop, "float64")
-        self._held = np.empty((0, 1 + n_fft // 2), np.float32)
-        self._done = 0  # leading frames of `_held` that are only neighbours of those to come
-
-    def push(self, block: np.ndarray, *, last: bool) -> Iterator[HpssBatch]:
-        """The next frames that have all their neighbours. Those beyond an end of the signal are its mirror image."""
-        for power in self._framer.push(block, last=last):
-            self._held = np.concatenate([self._held, power.spectrum])
-            yield from self._separated(len(self._held) - MEDIAN_REACH)
-        if last:
-            yield from self._separated(len(self._held))
-
-    def _separated(self, stop: int) -> Iterator[HpssBatch]:
-        if stop <= self._done:
-            return
-        power = self._held[self._done : stop]
-        # At the ends of what is held that are no ends of the signal, what mirroring adds is in no window asked for.
-        in_time = _medians(self._held, 0, self._done, stop)
-        yield HpssBatch(power, in_time, _medians(power, 1, 0, len(power)))
-        first = max(0, stop - MEDIAN_REACH)
-        self._held, self._done = self._held[first:].copy(), stop - first
-
-
-@dataclass(frozen=True)
-class HpssBatch:
-    """Power spectra, and what they are in the neighbourhood of each value.
-
-    Attributes:
-        power: float32 `(n, 1 + n_fft/2)`.
-        in_time: the median over 31 frames of the same bin. Power, not magnitude: medians of an odd number commute with
-            squaring.
-        in_frequency: the median over 31 bins of the same frame.
-    """
-
-    power: np.ndarray
-    in_time: np.ndarray
-    in_frequency: np.ndarray
-
-    def harmonic(self) -> np.ndarray:
-        """Power of the harmonic part, float32 `(n, 1 + n_fft/2)`."""
-        return self._masked(self.in_time)
-
-    def percussive(self) -> np.ndarray:
-        """Power of the percussive part, float32 `(n, 1 + n_fft/2)`."""
-        return self._masked(self.in_frequency)
-
-    def _masked(self, mine: np.ndarray) -> np.ndarray:
-        """`librosa.util.softmask(..., power=2, split_zeros=True)` applied to the magnitudes, squared."""
-        both = self.in_time + self.in_frequency
-        mask = np.full_like(both, 0.5)
-        np.divide(mine, both, out=mask, where=both >= np.finfo(np.float32).tiny)
-        mask *= mask
-        mask *= self.power
-        return mask
-
-
-def _medians(power: np.ndarray, axis: int, first: int, stop: int) -> np.ndarray:
-    """Medians of 31 neighbours along an axis of `(n, bins)`, mirrored at its ends, for the rows [first, stop).
-
-    Twice as fast as `scipy.ndimage.median_filter`, whose result (`mode="reflect"`) it is.
-    """
-    width = [(0, 0), (0, 0)]
-    width[axis] = (MEDIAN_REACH, MEDIAN_REACH)
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(power, width, mode="symmetric"), 2 * MEDIAN_REACH + 1, axis=axis
-    )
-    medians = np.empty((stop - first, power.shape[1]), np.float32)
-    step = max(1, _SORTED // (power.shape[1] * windows.shape[-1]))
-    for row in range(first, stop, step):
-        some = slice(row, min(row + step, stop))
-        medians[some.start - first : some.stop - first] = np.partition(windows[some], MEDIAN_REACH)[..., MEDIAN_REACH]
-    return medians
-
-
 class FramingStage:
-    """The samples themselves, float32 `(n, hop)`, the last row filled up with zeros: `1 + samples // hop` rows in all.
+    """Cuts the signal into rows without overlap: yields float32 `(n, hop)`, `1 + samples // hop` rows in all.
+
+    The last row is padded with zeros.
 
     Args:
-        hop: samples of a row.
+        hop: samples per row.
     """
 
     def __init__(self, hop: int) -> None:
@@ -217,32 +138,32 @@ class FramingStage:
         self._pending = np.empty(0, np.float32)
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[np.ndarray]:
-        """The next rows."""
+        """Yield the rows that the block completes."""
         signal = np.concatenate([self._pending, block])
         if last:
             signal = np.append(signal, np.zeros(self._hop - len(signal) % self._hop, np.float32))
-        whole = len(signal) - len(signal) % self._hop
-        if whole:
-            yield signal[:whole].reshape(-1, self._hop)
-        self._pending = signal[whole:].copy()
+        n_whole = len(signal) - len(signal) % self._hop
+        if n_whole:
+            yield signal[:n_whole].reshape(-1, self._hop)
+        self._pending = signal[n_whole:].copy()
 
 
 class WholeTrackStage:
-    """All samples of a signal at once, float32 `(samples,)`; nothing where there are more than can be held.
+    """Collects the whole signal: yields float32 `(samples,)` once, at its end, or nothing if it is too long.
 
     Args:
-        most: samples that can be held.
+        max_samples: length of the longest signal.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_samples: int) -> None:
+        self._max_samples = max_samples
         self._n_samples = 0
         self._blocks: list[np.ndarray] = []
 
     def push(self, block: np.ndarray, *, last: bool) -> Iterator[np.ndarray]:
-        """The samples, when the last of them are there."""
+        """Yield all samples at the last block."""
         self._n_samples += len(block)
-        if self._n_samples > self._most:
+        if self._n_samples > self._max_samples:
             self._blocks.clear()
             return
         self._blocks.append(block)
@@ -253,7 +174,7 @@ class WholeTrackStage:
 
 
 def to_db(power: np.ndarray) -> np.ndarray:
-    """`librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)` in float32."""
+    """Convert power to dB in float32: `librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)`."""
     from mgc.pipeline.dsp import kernels
 
     level = np.empty(power.shape, np.float32)
@@ -262,10 +183,16 @@ def to_db(power: np.ndarray) -> np.ndarray:
 
 
 def _power(windowed: np.ndarray) -> np.ndarray:
-    """float32 `(n, 1 + n_fft/2)`: power spectra of windowed frames, transformed in their own precision.
+    """Compute power spectra of windowed frames, transformed in the frames' dtype.
 
-    librosa transforms in float64; float32 is 1.6 times as fast and agrees with it to 1e-3 dB in all bins within 60 dB
+    librosa transforms in float64. float32 is 1.6 times as fast and agrees with it to 1e-3 dB in all bins within 60 dB
     of their frame's maximum.
+
+    Args:
+        windowed: float32 or float64 `(n, n_fft)`; overwritten.
+
+    Returns:
+        float32 `(n, 1 + n_fft/2)`.
     """
     import scipy.fft
 
@@ -279,5 +206,8 @@ def _power(windowed: np.ndarray) -> np.ndarray:
 
 @cache
 def hann(n_fft: int) -> np.ndarray:
-    """float64 `(n_fft,)`: the bits of `scipy.signal.get_window("hann", n_fft)`, whose import takes a worker 2 s."""
+    """Return the periodic Hann window, float64 `(n_fft,)`.
+
+    It has the bits of `scipy.signal.get_window("hann", n_fft)`, whose import takes a worker 2 s.
+    """
     return 0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, n_fft + 1)[:-1])

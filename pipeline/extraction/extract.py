@@ -1,18 +1,15 @@
-"""Extraction: plan, hand the work to Dask workers, publish the manifests."""
+"""Feature extraction: plan the work on each store, decode the tracks on Dask workers, publish the manifests."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import math
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,74 +17,45 @@ import pyarrow as pa
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import journal, planning
+from mgc.pipeline.extraction import journal, planning, rebuild
+from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant, variants_digest
 from mgc.pipeline.storage import files
-from mgc.pipeline.storage.concurrency import run_requests
-from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
 from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, split_differences
 from mgc.pipeline.store.slicing import Slicing
-from mgc.pipeline.store.store import PUBLISHED_TABLES, Store
+from mgc.pipeline.store.store import Store
 
-if TYPE_CHECKING:  # a call that has nothing to decode need not wait for what decodes
+if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does not wait for the decoding libraries
     from mgc.pipeline.extraction.task import Target, Task
-
-#: Tracks to decode together, and the shards of each store that get their frames.
-Deal: TypeAlias = "tuple[pa.Table, list[Target]]"
-
-#: Seconds that decoding and analysing one file may take before it counts as hung.
-FILE_TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to extract.
-
-    Attributes:
-        slicing: how to cut; None keeps a store's slicing, and gives a new one the default.
-        workers: worker processes; None for one per processor.
-        scheduler: address of a running Dask scheduler to use instead.
-        seed: of splits and of the dealing to shards.
-        splits: splits by track that override all others.
-        max_duration: seconds beyond which a track is dropped as `too-long`.
-        file_timeout: seconds that one file may take.
-        rebuild: extract everything again, into the layout that one pass would give.
-        verify: check every byte of the store first, and extract damaged shards again.
-        variants: what to make of each training track besides.
-    """
-
-    slicing: Slicing | None = None
-    workers: int | None = None
-    scheduler: str | None = None
-    seed: int = 0
-    splits: Mapping[str, str] = field(default_factory=dict)
-    max_duration: float | None = None
-    file_timeout: float = FILE_TIMEOUT_S
-    rebuild: bool = False
-    verify: bool = False
-    variants: tuple[Variant, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_duration is not None and not 0 < self.max_duration < math.inf:
-            raise SpecError(f"--max-duration {self.max_duration:g}", "it must be a positive number of seconds")
-        if not 0 < self.file_timeout < math.inf:
-            raise SpecError(f"--timeout {self.file_timeout:g}", "it must be a positive number of seconds")
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What became of one store.
+    """Result of an extraction for one store.
 
     Attributes:
-        store: the store, finished.
-        decoded: tracks that this call decoded.
+        store: the finished store.
+        n_decoded: number of tracks that this call decoded.
     """
 
     store: Store
-    decoded: int
+    n_decoded: int
+
+
+class SharedBatch(NamedTuple):
+    """Tracks that one worker decodes, and the shards of all stores that get their frames.
+
+    Attributes:
+        tracks: rows of `DATASET_SCHEMA`.
+        targets: the stores with their shards.
+    """
+
+    tracks: pa.Table
+    targets: list[Target]
 
 
 def extract(
@@ -99,18 +67,23 @@ def extract(
     echo: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda done: None),
 ) -> list[Extraction]:
-    """Make, extend or repair one store per spec, decoding each file once for all of them.
+    """Create, extend or repair one store per feature; each file is decoded once for all of them.
 
     Args:
-        dataset: what to extract.
+        dataset: the dataset.
         specs: the features.
-        out: folder of the stores, each `<feature>-<digest of its spec>`, `-<digest of its variants>` where it has some.
-        options: how.
-        echo: gets lines for the user.
-        progress: given the number of tracks, a context manager whose value is called with tracks done.
+        out: folder or URL of the stores. A store is called `<feature>-<digest of its spec>`; with variants
+            `-<digest of the variants>` is appended.
+        options: settings of the extraction.
+        echo: function that prints a line for the user.
+        progress: function that takes the number of tracks and returns a context manager; its value is called with the
+            number of tracks after each task.
+
+    Returns:
+        One result per spec, in their order.
 
     Raises:
-        MgcError: the stores belong to another dataset, are held by another process, cannot be written, ...
+        MgcError: a store belongs to another dataset, another process writes to it, it cannot be written, ...
     """
     require_writable(out)
     with contextlib.ExitStack() as stack:
@@ -122,34 +95,44 @@ def extract(
             locks.append(stack.enter_context(store.lock()))
             stores.append(store)
         for store in stores if options.rebuild else ():
-            _retire(store)
+            rebuild.empty_store(store)
         plans = [_plan(store, dataset, options, echo) for store in stores]
-        if batches := _pooled(stores, plans):
+        if batches := _share_batches(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
-                def done_with(tracks: int) -> None:
+                def report_done(n_tracks: int) -> None:
                     for require_lock in locks:
                         require_lock()
-                    advance(tracks)
+                    advance(n_tracks)
 
-                _dispatch(batches, dataset, options, done_with, echo)
-        done = []
+                _dispatch(batches, dataset, options, report_done, echo)
+        results = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
-            done.append(Extraction(_publish(store, plan, options), plan.tracks))
-            for folder in _retired(store):
-                files.remove(folder)
+            results.append(Extraction(_publish(store, plan, options), plan.n_tracks))
+            rebuild.remove_copies(store)
         for note in split_differences(stores) if options.splits else ():
             echo(note)
-    return done
+    return results
 
 
 def open_or_create(
     out: Place, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
 ) -> Store:
-    """The store of a spec, a dataset and variants in a folder; one made for another dataset is refused."""
-    parts = [spec.name, spec.digest, *([variants_digest(variants)] if variants else [])]
-    path = out / "-".join(parts)
+    """Open the store of a feature in a folder, or create it.
+
+    Args:
+        out: folder or URL of the stores.
+        spec: the feature.
+        dataset: the dataset.
+        seed: seed that a new store records.
+        variants: augmentation variants of the store.
+
+    Raises:
+        StoreError: the store was extracted from another dataset, is damaged, or its folder holds other files.
+    """
+    name_parts = [spec.name, spec.digest, *([variants_digest(variants)] if variants else [])]
+    path = out / "-".join(name_parts)
     if not (path / "store.json").exists():
         if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
             raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
@@ -160,6 +143,7 @@ def open_or_create(
 
 
 def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Return the description of the dataset that a store records, see `Store.dataset`."""
     return {
         "name": dataset.name,
         "root": str(dataset.root),
@@ -171,44 +155,8 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
-def _retired(store: Store) -> tuple[Place, Place]:
-    """Where a store's manifest is kept while the store is rebuilt, and where it is copied to before that."""
-    retired = store.path.with_name(f"{store.path.name}.old")
-    return retired, retired.with_name(f"{files.TEMPORARY_PREFIX}{retired.name}")
-
-
-def _retire(store: Store) -> None:
-    """Empty a store. A copy of its manifest beside it still keeps every split where it is, also after a kill."""
-    retired, copy = _retired(store)
-    if isinstance(store.path, RemotePath):
-        _retire_objects(store.path, retired)
-        (store.path / "shards").remove()
-    else:
-        if not retired.exists():
-            shutil.rmtree(str(copy), ignore_errors=True)
-            shutil.copytree(store.path, str(copy), ignore=shutil.ignore_patterns("*.zarr", ".*"))
-            Path(str(copy)).rename(str(retired))
-        shutil.rmtree(store.path / "shards")
-        (store.path / "shards").mkdir()
-    for name in (*PUBLISHED_TABLES, "published.json", "plan.parquet"):
-        (store.path / name).unlink(missing_ok=True)
-
-
-def _retire_objects(store: RemotePath, retired: Place) -> None:
-    """Copy the manifest and what else is small. The head goes last: without it the copy is no store."""
-    if (retired / "store.json").exists():
-        return
-    names = [name for name in store.list_objects() if ".zarr/" not in name and name not in ("lock.json", "store.json")]
-
-    def copy(name: str) -> None:
-        files.write_bytes(retired / name, (store / name).read_bytes())
-
-    run_requests(copy, names, store)
-    copy("store.json")
-
-
 def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
-    """What to do, written down in the store before any of it is done."""
+    """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes."""
     _clean(store)
     journal.finish_rewrites(store)
     past = manifest.history(store)
@@ -226,7 +174,7 @@ def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str]
 
 
 def _clean(store: Store) -> None:
-    """Remove what an interrupted run left half-written."""
+    """Remove the temporary files, and the shards without a fragment, that an interrupted run left behind."""
     (store.path / "shards").mkdir(exist_ok=True)
     _remove_temporaries(store.path)
     _remove_temporaries(store.path / "shards")
@@ -235,53 +183,60 @@ def _clean(store: Store) -> None:
 
 
 def _remove_temporaries(folder: Place) -> None:
-    for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
-        files.remove(leftover)
+    for path in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
+        files.remove(path)
 
 
-def _pooled(stores: list[Store], plans: list[planning.Plan]) -> list[Deal]:
-    """The deals of all stores; stores that are to hold the same tracks share one, and its decoding."""
+def _share_batches(stores: list[Store], plans: list[planning.Plan]) -> list[SharedBatch]:
+    """Merge the batches of all stores: stores that need the same tracks share a batch, and its decoding."""
     if not any(plan.batches for plan in plans):
         return []
     from mgc.pipeline.extraction.task import Target
 
-    batches: dict[bytes, Deal] = {}
+    batches: dict[bytes, SharedBatch] = {}
     for store, plan in zip(stores, plans, strict=True):
-        # Workers may run in other folders. And a copy travels without the tables that the store has read so far.
+        # Workers may run in other folders: they get an absolute path. The copy also drops the tables that the store has
+        # cached, which would travel with each task.
         store = dataclasses.replace(store, path=store.path.absolute())
         for tracks, shards in plan.batches:
             key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
-            batches.setdefault(key, (tracks, []))[1].append(Target(store, shards))
+            batches.setdefault(key, SharedBatch(tracks, [])).targets.append(Target(store, shards))
     return list(batches.values())
 
 
 def _dispatch(
-    batches: list[Deal], dataset: Dataset, options: Options, advance: Callable[[int], Any], echo: Callable[[str], None]
+    batches: list[SharedBatch],
+    dataset: Dataset,
+    options: Options,
+    advance: Callable[[int], Any],
+    echo: Callable[[str], None],
 ) -> None:
-    from mgc.pipeline.extraction.cluster import Dispatcher, connect
-    from mgc.pipeline.extraction.worker import extract as work
+    """Decode the batches on Dask workers, or in this process if a store or the dataset is at a `memory://` URL."""
+    from mgc.pipeline.extraction.cluster import connect
+    from mgc.pipeline.extraction.dispatcher import Dispatcher
+    from mgc.pipeline.extraction.worker import run_task
 
-    workers = min(options.workers or processors(), len(batches))
+    workers = min(options.workers or count_processors(), len(batches))
     tasks = make_tasks(batches, dataset, options)
     if any_in_memory([dataset.root, *(target.store.path for _, targets in batches for target in targets)]):
-        # No other process sees this memory: a file that kills its worker would be the end of this one.
+        # Other processes do not see this memory. So a file that kills its worker ends this process.
         if options.scheduler is not None:
             raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
         for task in tasks:
-            work(task)
+            run_task(task)
             advance(len(task.tracks))
         return
-    # Arrow's pool keeps what planning has let go of; after 250 MB of tracks.csv that is a lot.
+    # Arrow's memory pool keeps the memory that planning has freed: a lot, after 250 MB of tracks.csv.
     pa.default_memory_pool().release_unused()
-    with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as here:
+    with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as folder:
         if options.scheduler is None:
-            tasks = (dataclasses.replace(task, heartbeat_folder=here) for task in tasks)
-        for task, _ in Dispatcher(client, work, options.file_timeout).run(tasks, len(batches)):
+            tasks = (dataclasses.replace(task, heartbeat_folder=folder) for task in tasks)
+        for task, _ in Dispatcher(client, run_task, options.file_timeout).run(tasks, len(batches)):
             advance(len(task.tracks))
 
 
-def make_tasks(batches: list[Deal], dataset: Dataset, options: Options) -> Iterator[Task]:
-    """What the workers get, made when it is sent; of copies, since a slice of a table would travel with all of it."""
+def make_tasks(batches: list[SharedBatch], dataset: Dataset, options: Options) -> Iterator[Task]:
+    """Yield the task of each batch. Tracks are copied, since pickling a slice of a table pickles the whole table."""
     from mgc.pipeline.extraction.task import Task
 
     for tracks, targets in batches:
@@ -289,30 +244,44 @@ def make_tasks(batches: list[Deal], dataset: Dataset, options: Options) -> Itera
         yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
 
 
-def processors() -> int:
-    """Processors this process may use."""
+def count_processors() -> int:
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _publish(store: Store, plan: planning.Plan, options: Options) -> Store:
-    """Write the manifest and the slice index, where anything is new; the store as it is then."""
-    current, whole = None, False
+    """Write the manifest and the slice index if anything has changed, and open the store again.
+
+    Args:
+        store: the store.
+        plan: the plan that was carried out.
+        options: settings of the extraction.
+    """
+    current, intact = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
-        whole = store.tracks is not None and store.slices_are_intact()
-    wanted = (options.slicing or current or Slicing()).fitted(store.spec)
-    if not plan and not store.unfinished and whole and current == wanted:
-        # An index that an earlier version cut by other rules has no damaged byte.
-        stale = options.verify and any(verify.manifest_problems(store))
-        if not stale:
+        intact = store.tracks is not None and store.slices_are_intact()
+    slicing = (options.slicing or current or Slicing()).fitted(store.spec)
+    if not plan and not store.unfinished and intact and current == slicing:
+        # Checksums do not reveal an index that an earlier version of mgc cut by other rules.
+        outdated = options.verify and any(verify.manifest_problems(store))
+        if not outdated:
             return store
-    manifest.publish(store, wanted)
+    manifest.publish(store, slicing)
     _clean(store)
     return Store.open(store.path)
 
 
 def reslice(store: Store, slicing: Slicing) -> Store:
-    """Cut a store's tracks anew, without decoding; nothing changes where no track holds a slice."""
+    """Cut the tracks of a store into slices again, without decoding.
+
+    Returns:
+        The store, opened again.
+
+    Raises:
+        StoreError: no track is long enough for a slice, an extraction is unfinished, or another process writes to the
+            store. Nothing has changed then.
+    """
     with files.translate_write_errors(store.path), store.lock():
         if store.journal_path.exists():
             store.require_finished()

@@ -1,6 +1,6 @@
-"""The journal of an extraction: what a plan is going to change, written down before anything is changed.
+"""Journal of an extraction: the plan for a store, written to disk before anything else in the store is changed.
 
-An interrupted run leaves it behind, and the next one finishes what it says.
+If the run is interrupted, the journal stays, and the next run completes the plan.
 """
 
 from __future__ import annotations
@@ -15,29 +15,37 @@ from mgc.pipeline.storage import concurrency, parquet
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.store import Store
 
-#: The journal's columns: manifest rows, and whether their shard is to be extracted or only its fragment rewritten.
-PLAN_SCHEMA = pa.schema([*MANIFEST_SCHEMA, pa.field("extract", pa.bool_())])
+#: Columns of the journal: those of the manifest, and `extract`. In a row with True the shard is extracted again, in one
+#: with False only its fragment is rewritten.
+JOURNAL_SCHEMA = pa.schema([*MANIFEST_SCHEMA, pa.field("extract", pa.bool_())])
 
 
 def write_journal(store: Store, plan: Plan) -> None:
-    """Write down what is going to be done, then forget the fragments of the shards that are to be extracted."""
+    """Write a plan to the store's journal, then delete the fragments of the shards that will be extracted."""
     tables = [rows.append_column("extract", pa.repeat(False, len(rows))) for rows in plan.fragments.values()]
-    pending = [shard for _, shards in plan.batches for shard, _, _ in shards]
+    shards_to_extract = [shard for _, shards in plan.batches for shard, _, _ in shards]
     if plan.batches:
         rows = pa.concat_tables([tracks for tracks, _ in plan.batches])
         lengths = [stop - first for _, shards in plan.batches for _, first, stop in shards]
-        known = {name: rows[name] for name in DATASET_SCHEMA.names}
-        known |= {"shard": pa.array(np.repeat(pending, lengths)), "extract": pa.repeat(True, len(rows))}
-        columns = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in PLAN_SCHEMA]
-        tables.append(pa.table(columns, names=PLAN_SCHEMA.names))
+        values = {name: rows[name] for name in DATASET_SCHEMA.names}
+        values |= {"shard": pa.array(np.repeat(shards_to_extract, lengths)), "extract": pa.repeat(True, len(rows))}
+        columns = [values.get(field.name, pa.nulls(len(rows), field.type)) for field in JOURNAL_SCHEMA]
+        tables.append(pa.table(columns, names=JOURNAL_SCHEMA.names))
     parquet.write_table(
-        store.journal_path, pa.concat_tables([PLAN_SCHEMA.empty_table(), *(t.cast(PLAN_SCHEMA) for t in tables)])
+        store.journal_path, pa.concat_tables([JOURNAL_SCHEMA.empty_table(), *(t.cast(JOURNAL_SCHEMA) for t in tables)])
     )
-    concurrency.run_requests(lambda shard: store.fragment_path(shard).unlink(missing_ok=True), pending, store.path)
+    concurrency.run_requests(
+        lambda shard: store.fragment_path(shard).unlink(missing_ok=True), shards_to_extract, store.path
+    )
 
 
 def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
-    """Give shards their new manifest rows; their frames stay."""
+    """Replace the manifest rows of shards whose frames stay as they are.
+
+    Args:
+        store: the store, locked by the caller.
+        fragments: new rows (`MANIFEST_SCHEMA`) by shard.
+    """
 
     def rewrite(shard: int) -> None:
         old = manifest.read_fragment(store, shard)
@@ -48,7 +56,7 @@ def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
 
 
 def finish_rewrites(store: Store) -> None:
-    """Do what an interrupted run had written down to do without decoding: each rewrite may be done again."""
+    """Complete the part of an interrupted run's journal that needs no decoding; repeating a rewrite does no harm."""
     journal = manifest.read_rows_or_none(store.journal_path)
     if journal is None:
         return

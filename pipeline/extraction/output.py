@@ -1,4 +1,4 @@
-"""The shards that a task writes: opened, filled and committed one after the other."""
+"""Output of a task: the shards of one store, opened, filled and committed one after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from mgc.pipeline.store.store import Store
 
 
 class Output:
-    """The shards of one store, one open at a time."""
+    """Writes the shards of one store, one at a time.
+
+    Args:
+        target: the store and its shards.
+
+    Attributes:
+        store: the store.
+        spec: feature of the store.
+        writer: writer of the open shard.
+    """
 
     def __init__(self, target: Target) -> None:
         self.store = target.store
@@ -33,14 +42,18 @@ class Output:
         self._rows: list[dict[str, Any]] = []
 
     def advance_to(self, row: int) -> None:
-        """Commit the open shard where its last track is done, and open the one that `row` belongs to."""
+        """Make sure that the shard of a track is open; commit the open shard if the track lies behind its last one.
+
+        Args:
+            row: row of the track in the task; the number of tracks commits the last shard.
+        """
         if row < self._stop:
             return
         if self._shard is not None:
             self._commit()
-        following = next(self._shards, None)
-        if following is not None:
-            self._shard, _, self._stop = following
+        next_range = next(self._shards, None)
+        if next_range is not None:
+            self._shard, _, self._stop = next_range
             folder = self.store.path / "shards"
             if isinstance(folder, RemotePath):
                 self._temporary = Path(scratch_directory()) / f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}.zarr"
@@ -50,7 +63,14 @@ class Output:
             self.writer = ShardWriter(self._temporary, self.spec)
 
     def record(self, row: Mapping[str, Any], first_frame: int, saturated: int, gaps: list[list[int]]) -> None:
-        """The manifest row of the track whose frames came last."""
+        """Add a manifest row for the track whose frames were appended last.
+
+        Args:
+            row: the row, without the columns that differ between stores.
+            first_frame: first frame of the track in the shard.
+            saturated: number of values that were clipped to the range of the stored dtype.
+            gaps: [first, stop) ranges of the track's frames that depend on non-finite samples.
+        """
         self._rows.append(
             {
                 **row,
@@ -62,26 +82,40 @@ class Output:
             }
         )
 
-    def record_variant(self, fate: Mapping[str, Any], first_frame: int) -> None:
-        """What became of a variant of that track: its frames came last."""
+    def record_variant(self, variant: Mapping[str, Any], first_frame: int) -> None:
+        """Add a variant, whose frames were appended last, to the manifest row that was added last.
+
+        Args:
+            variant: fields of `VARIANT_TYPE` without `first_frame` and `n_frames`.
+            first_frame: first frame of the variant in the shard.
+        """
         row = self._rows[-1]
         frames = {"first_frame": first_frame, "n_frames": self.writer.n_frames - first_frame}
-        row["variants"] = [*(row["variants"] or ()), {**fate, **frames}]
+        row["variants"] = [*(row["variants"] or ()), {**variant, **frames}]
 
     def _commit(self) -> None:
         assert self._shard is not None
         self.writer.close()
-        commit(self.store, self._shard, self._temporary, self._rows)
+        commit_shard(self.store, self._shard, self._temporary, self._rows)
         self._rows, self._shard = [], None
 
     def discard(self) -> None:
-        """Remove what an error left unfinished."""
+        """Delete the open shard, if there is one, after an error."""
         if self._shard is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def commit(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:
-    """Give a finished shard its name and write its manifest rows: whoever finds the fragment finds the shard whole."""
+def commit_shard(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:
+    """Move a finished shard to its final path, or upload it, and write its fragment.
+
+    The fragment comes last: if it exists, the shard is complete.
+
+    Args:
+        store: the store.
+        shard: number of the shard.
+        temporary: local path of the finished Zarr group; does not exist afterwards.
+        rows: manifest rows of the tracks in the shard.
+    """
     final = store.shard_path(shard)
     shard_files = files.folder_checksums(temporary, final.name)
     files.replace_folder(temporary, final)

@@ -1,15 +1,13 @@
-"""What an extraction has to do: the dataset as it is now, held against what a store has seen."""
+"""Planning of an extraction: compare the dataset with a store, and list what must be decoded or relabelled."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +15,16 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.audio import inspection, sources
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, SPLITS, rows_differ, unescape, update_labels
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, rows_differ, unescape, update_labels
 from mgc.pipeline.errors import StoreError
-from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.extraction.batches import (
+    BLOCK_ROWS,
+    TrackBatch,
+    divide_into_shards,
+    hash_keys,
+    iterate_blocks,
+    make_batches,
+)
 from mgc.pipeline.features.variants import frame_multiplier
 from mgc.pipeline.storage import concurrency
 from mgc.pipeline.storage.remote import Place, RemotePath
@@ -27,38 +32,27 @@ from mgc.pipeline.storage.urls import stat_objects
 from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.store import Store
 
-#: A deal is what one worker decodes: at most so many tracks, and so much audio as its file sizes suggest.
-DEAL_TRACKS = 64
-DEAL_SECONDS = 24 * 60
-#: Raw frames of one shard; a feature with more of them per second cuts a deal into 2, 4, 8 ... shards.
-SHARD_BYTES = 64_000_000
-#: Bytes per second of audio that file names suggest where the metadata has no bit rate: 192 kbit/s, CD mono, FLAC.
-_BYTES_PER_SECOND = {".wav": 88_200, ".aif": 88_200, ".aiff": 88_200, ".au": 88_200, ".flac": 100_000}
-_COMPRESSED = 24_000
-
-#: Rows that are Python objects at a time.
-_BATCH = 4096
-
-Shards = list[tuple[int, int, int]]
+#: New values for manifest rows: `{shard: {track_id: {column: value}}}`.
+Changes: TypeAlias = dict[int, dict[str, dict[str, Any]]]
 
 
 @dataclass
 class Plan:
-    """What to do in one store.
+    """Work to be done on one store.
 
     Attributes:
-        deals: tracks (`DATASET_SCHEMA`) to decode together, and the shards `(shard, first, stop)` they fill.
-        fragments: rewritten manifest rows (`MANIFEST_SCHEMA`) of shards whose frames stay, by shard.
-        notes: what changed, for people.
+        batches: tracks to decode, and the shards that get their frames.
+        fragments: new manifest rows (`MANIFEST_SCHEMA`) by shard, for shards whose frames stay as they are.
+        notes: lines for the user that describe what has changed.
     """
 
-    batches: list[tuple[pa.Table, Shards]] = field(default_factory=list)
+    batches: list[TrackBatch] = field(default_factory=list)
     fragments: dict[int, pa.Table] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def tracks(self) -> int:
-        """Tracks to decode."""
+    def n_tracks(self) -> int:
+        """Number of tracks to decode."""
         return sum(len(tracks) for tracks, _ in self.batches)
 
     def __bool__(self) -> bool:
@@ -66,197 +60,148 @@ class Plan:
 
 
 def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *, thorough: bool = False) -> Plan:
-    """The work that makes the store agree with the dataset.
+    """Compare a store with its dataset and plan the work that makes them agree.
 
     Args:
         store: the store, locked by the caller.
-        dataset: for its root.
-        tracks: the dataset's track table with splits assigned.
+        dataset: the dataset; only its root is used.
+        tracks: the dataset's track table (`DATASET_SCHEMA`) with splits.
         past: the store's `manifest.history`.
-        thorough: check every byte of every shard, not only that its files are there at their full size.
+        thorough: check every byte of every shard; otherwise only that its files exist and have their full size.
     """
     seed = store.dataset["seed"]
     plan = Plan()
-    at = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
-    changes, shards_relabelled, redo = _changed_tracks(dataset, tracks, past, at)
+    index = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
+    changes, relabelled_shards, stale_shards = _changed_tracks(dataset, tracks, past, index)
     broken = _broken_shards(store, past, thorough)
-    redo |= broken
-    lacking = _lacking_variants(tracks, past, at) if store.variants else past.slice(0, 0)
-    if len(lacking) and not store.unfinished:
-        plan.notes.append(f"{len(lacking)} training tracks get their variants: they were of no training split before")
-    redo |= set(lacking["shard"].to_pylist())
+    stale_shards |= broken
+    without_variants = _tracks_without_variants(tracks, past, index) if store.variants else past.slice(0, 0)
+    if len(without_variants) and not store.unfinished:
+        plan.notes.append(
+            f"{len(without_variants)} training tracks were in another split before: they get variants now"
+        )
+    stale_shards |= set(without_variants["shard"].to_pylist())
     if broken and not store.unfinished:
         plan.notes.append(f"{len(broken)} damaged or incomplete shards are extracted again")
-    gone = sum(values.get("reason") == "missing" for of_shard in changes.values() for values in of_shard.values())
-    if gone:
-        plan.notes.append(f"{gone} tracks are no longer there")
-    for shard in sorted((changes.keys() | set(shards_relabelled)) - redo):
+    n_missing = sum(row.get("reason") == "missing" for rows in changes.values() for row in rows.values())
+    if n_missing:
+        plan.notes.append(f"{n_missing} tracks are missing: they are dropped until their files are back")
+    for shard in sorted((changes.keys() | relabelled_shards) - stale_shards):
         fragment = manifest.read_fragment(store, shard)
         if fragment is None:
-            redo.add(shard)
-        else:
-            rows = (
-                update_labels(fragment, tracks) if shard in shards_relabelled else fragment.select(MANIFEST_SCHEMA.names)
-            )
-            plan.fragments[shard] = _amended(rows, changes.get(shard, {}))
-    for shard, held in _refreshed(past, tracks, redo, seed):
-        plan.batches.append((held, [(shard, 0, len(held))]))
+            stale_shards.add(shard)
+            continue
+        rows = fragment.select(MANIFEST_SCHEMA.names)
+        if shard in relabelled_shards:
+            rows = update_labels(fragment, tracks)
+        plan.fragments[shard] = _with_changes(rows, changes.get(shard, {}))
+    for shard, shard_tracks in _tracks_of_shards(past, tracks, stale_shards, seed):
+        plan.batches.append(TrackBatch(shard_tracks, [(shard, 0, len(shard_tracks))]))
     new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks())))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
-    following = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
-    for dealt in deal(new, _signatures(dataset, new)[0], seed):
-        training = dealt["split"][0].as_py() == "training"
-        shards = _shards(len(dealt), store.spec, following, frame_multiplier(store.variants) if training else 1.0)
-        following = shards[-1][0] + 1
-        plan.batches.append((dealt, shards))
+    next_shard = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
+    for batch in make_batches(new, _file_signatures(dataset, new)[0], seed):
+        training = batch["split"][0].as_py() == "training"
+        multiplier = frame_multiplier(store.variants) if training else 1.0
+        shards = divide_into_shards(len(batch), store.spec, next_shard, multiplier)
+        next_shard = shards[-1][0] + 1
+        plan.batches.append(TrackBatch(batch, shards))
     return plan
 
 
-def deal(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
-    """Cut tracks into deals: by split, then in an order that depends on seed and track alone.
-
-    The deals of a split have about the same number of tracks, where their lengths allow it: with few deals, workers
-    would else wait for the one that has the largest.
+def _changed_tracks(
+    dataset: Dataset, tracks: pa.Table, past: pa.Table, index: pa.Array
+) -> tuple[Changes, set[int], set[int]]:
+    """Find the tracks whose file or labels have changed since they were extracted.
 
     Args:
-        tracks: rows of `DATASET_SCHEMA`.
-        sizes: of their files in bytes, int64, null where unknown.
-        seed: of the order.
+        dataset: the dataset; only its root is used.
+        tracks: the dataset's track table.
+        past: the store's `manifest.history`.
+        index: row in `tracks` of each row of `past`; null for tracks that are no longer in the dataset.
 
     Returns:
-        Slices of one table.
+        New values of manifest rows whose frames stay; shards with tracks that have new labels; shards that must be
+        extracted again.
     """
-    split = _split_order(tracks)
-    order = np.lexsort((*_hashes(tracks["track_id"], seed), split))
-    seconds = _estimated_seconds(tracks, sizes)[order]
-    tracks = tracks.take(order).combine_chunks()
-    edges = [0]
-    for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
-        n = int(end) - edges[-1]
-        parts = math.ceil(max(n / DEAL_TRACKS, seconds[edges[-1] : end].sum() / DEAL_SECONDS))
-        share = math.ceil(n / parts)
-        while (first := edges[-1]) < end:
-            held = np.cumsum(seconds[first : min(end, first + share)])
-            too_long = np.flatnonzero(held[1:] > DEAL_SECONDS)
-            edges.append(first + 1 + int(too_long[0]) if len(too_long) else first + len(held))
-    return [tracks.slice(first, stop - first) for first, stop in itertools.pairwise(edges)]
-
-
-def _shards(n_tracks: int, spec: FeatureSpec, first_shard: int, volume: float) -> Shards:
-    """A deal's shards: one, or 2, 4, 8 ... equal parts where the feature, or its variants (`volume`), are heavy."""
-    itemsize = np.dtype(spec.dtype).itemsize
-    parts = 1
-    while volume * DEAL_SECONDS * spec.frame_rate * spec.bins * itemsize > parts * SHARD_BYTES and parts < n_tracks:
-        parts *= 2
-    edges = [n_tracks * part // parts for part in range(parts + 1)]
-    return [(first_shard + k, a, b) for k, (a, b) in enumerate((a, b) for a, b in itertools.pairwise(edges) if b > a)]
-
-
-def _estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
-    """Seconds of audio that file sizes suggest, float64 `(tracks,)`: by the bit rate, else by the suffix."""
-    size = pc.fill_null(sizes, 0).to_numpy()
-    bit_rate = pc.fill_null(tracks["bit_rate"], 0).to_numpy()
-    stated = np.flatnonzero(bit_rate)
-    seconds = np.empty(len(tracks))
-    seconds[stated] = size[stated] * 8 / bit_rate[stated]
-    unstated = np.flatnonzero(bit_rate == 0)
-    for rows, paths in _batches(tracks["path"].take(unstated)):
-        suffixes = (os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122
-        seconds[unstated[rows]] = size[unstated[rows]] / [_BYTES_PER_SECOND.get(s, _COMPRESSED) for s in suffixes]
-    return seconds
-
-
-def _split_order(tracks: pa.Table) -> np.ndarray:
-    """Place of each track's split in SPLITS, behind them where it has none, int `(tracks,)`."""
-    return pc.fill_null(pc.index_in(tracks["split"], pa.array(SPLITS)), len(SPLITS)).to_numpy()
-
-
-def _hashes(ids: pa.ChunkedArray, seed: int) -> list[np.ndarray]:
-    """Seeded SHA-256 of track ids as keys for `np.lexsort`: four uint64 `(tracks,)`, least significant first."""
-    digests = np.empty((len(ids), 4), np.uint64)
-    for rows, names in _batches(ids):
-        joined = b"".join(hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names)
-        digests[rows] = np.frombuffer(joined, ">u8").reshape(-1, 4)
-    return list(digests.T[::-1])
-
-
-def _batches(column: pa.ChunkedArray) -> Iterator[tuple[slice, list[Any]]]:
-    """A column as Python objects, some thousand at a time, and which rows they are."""
-    for first in range(0, len(column), _BATCH):
-        rows = slice(first, min(first + _BATCH, len(column)))
-        yield rows, column[rows].to_pylist()
-
-
-#: New values of manifest rows: `{shard: {track_id: {column: value}}}`.
-Changes = dict[int, dict[str, dict[str, Any]]]
-
-
-def _changed_tracks(
-    dataset: Dataset, tracks: pa.Table, past: pa.Table, at: pa.Array
-) -> tuple[Changes, set[int], set[int]]:
-    """What is different: new values where frames stay, shards with new labels, and shards to be extracted again."""
     changes: Changes = {}
-    redo: set[int] = set()
-    here = pc.is_valid(at)
-    known, now = past.filter(here), tracks.take(at.drop_null())
-    sizes, times = _signatures(dataset, now)
-    lost = _equal(known["reason"], "missing")
-    retried = _equal(known["reason"], "unreadable")
-    moved = rows_differ(known["path"], now["path"]) | rows_differ(known["size"], sizes) | rows_differ(known["mtime_ns"], times)
-    moved |= lost & sizes.is_valid().to_numpy(zero_copy_only=False)
-    labels_changed = np.zeros(len(known), bool)
+    stale_shards: set[int] = set()
+    in_dataset = pc.is_valid(index)
+    before, now = past.filter(in_dataset), tracks.take(index.drop_null())
+    sizes, times = _file_signatures(dataset, now)
+    was_missing = _equals(before["reason"], "missing")
+    was_unreadable = _equals(before["reason"], "unreadable")
+    file_changed = rows_differ(before["path"], now["path"])
+    file_changed |= rows_differ(before["size"], sizes) | rows_differ(before["mtime_ns"], times)
+    file_changed |= was_missing & sizes.is_valid().to_numpy(zero_copy_only=False)
+    labels_changed = np.zeros(len(before), bool)
     for name in DATASET_SCHEMA.names:
-        labels_changed |= rows_differ(known[name], now[name])
-    shards_relabelled = set(pc.unique(known["shard"].filter(pa.array(labels_changed))).to_pylist())
-    suspects = np.flatnonzero(moved | retried)
+        labels_changed |= rows_differ(before[name], now[name])
+    relabelled_shards = set(pc.unique(before["shard"].filter(pa.array(labels_changed))).to_pylist())
+    suspects = np.flatnonzero(file_changed | was_unreadable)
     columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
-    for first in range(0, len(suspects), _BATCH):
-        rows = suspects[first : first + _BATCH]
-        found = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist(), now["path"].take(rows).to_pylist())
-        for i, row, size, mtime, name in zip(rows, known.select(columns).take(rows).to_pylist(), *found, strict=True):
-            values = _moved(dataset.root, unescape(name), row, size, mtime, retried=bool(retried[i] and not moved[i]))
+    for first in range(0, len(suspects), BLOCK_ROWS):
+        rows = suspects[first : first + BLOCK_ROWS]
+        records = before.select(columns).take(rows).to_pylist()
+        signatures = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist())
+        paths = now["path"].take(rows).to_pylist()
+        for i, record, size, mtime, path in zip(rows, records, *signatures, paths, strict=True):
+            if file_changed[i]:
+                values = _changed_file(dataset.root, unescape(path), record, size, mtime)
+            else:  # the file was unreadable
+                values = None if sources.readable(dataset.root, unescape(path)) else {}
             if values is None:
-                redo.add(row["shard"])
+                stale_shards.add(record["shard"])
             elif values:
-                changes.setdefault(row["shard"], {})[row["track_id"]] = values
-    gone = past.filter(pc.and_(pc.invert(here), pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))))
-    for row in gone.select(["track_id", "shard", "n_frames"]).to_pylist():
-        changes.setdefault(row["shard"], {})[row["track_id"]] = _missing(row)
-    return changes, shards_relabelled, redo
+                changes.setdefault(record["shard"], {})[record["track_id"]] = values
+    not_missing = pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))
+    removed = past.filter(pc.and_(pc.invert(in_dataset), not_missing))
+    for record in removed.select(["track_id", "shard", "n_frames"]).to_pylist():
+        changes.setdefault(record["shard"], {})[record["track_id"]] = _missing(record)
+    return changes, relabelled_shards, stale_shards
 
 
-def _missing(row: dict) -> dict:
-    """New values of a track that is no longer there. Where its frames stay, so does what is known of them."""
-    return _GONE if row["n_frames"] else _GONE_UNKNOWN
+def _missing(record: dict) -> dict:
+    """Return the new values of a track whose file is missing. If it has frames, its `detail` still describes them."""
+    return _MISSING if record["n_frames"] else _MISSING_WITHOUT_FRAMES
 
 
-_GONE = {"status": "dropped", "reason": "missing"}
-_GONE_UNKNOWN = _GONE | {"detail": None}
+_MISSING = {"status": "dropped", "reason": "missing"}
+_MISSING_WITHOUT_FRAMES = _MISSING | {"detail": None}
 
 
-def _moved(root: Place, path: bytes, row: dict, size: int | None, mtime: int | None, *, retried: bool) -> dict | None:
-    """New values of a track whose file has another name, size or time; None where it must be decoded again."""
-    if retried:
-        return None if sources.readable(root, path) else {}
+def _changed_file(root: Place, path: bytes, record: dict, size: int | None, mtime: int | None) -> dict | None:
+    """Decide on a track whose file has another path, size or modification time than the manifest records.
+
+    Args:
+        root: folder or URL of the dataset.
+        path: path below `root`.
+        record: columns of the track's manifest row.
+        size: size of the file in bytes; None if there is no file.
+        mtime: modification time of the file in ns; None if there is no file.
+
+    Returns:
+        New values of the manifest row; None if the track must be decoded again.
+    """
     if size is None:
-        if row["reason"] == "missing":
+        if record["reason"] == "missing":
             return {}
-        return _missing(row) if row["n_frames"] else {"size": None, "mtime_ns": None}
-    if row["reason"] == "missing" and not row["n_frames"]:
+        return _missing(record) if record["n_frames"] else {"size": None, "mtime_ns": None}
+    if record["reason"] == "missing" and not record["n_frames"]:
         return None
     try:
         content_hash = sources.content_hash(root, path)
     except (inspection.UnusableAudio, FileNotFoundError, PermissionError):
         return None
-    if content_hash != row["content_hash"]:
+    if content_hash != record["content_hash"]:
         return None
-    back = {"status": "ok", "reason": None} if row["reason"] == "missing" else {}
-    return back | {"size": size, "mtime_ns": mtime}
+    found_again = {"status": "ok", "reason": None} if record["reason"] == "missing" else {}
+    return found_again | {"size": size, "mtime_ns": mtime}
 
 
-def _amended(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
-    """Manifest rows with new values."""
+def _with_changes(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
+    """Return manifest rows with new values, given as `{track_id: {column: value}}`."""
     if changes:
         rows = pa.Table.from_pylist(
             [row | changes.get(row["track_id"], {}) for row in rows.to_pylist()], MANIFEST_SCHEMA
@@ -265,69 +210,75 @@ def _amended(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
 
 
 def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
-    """Shards without a fragment, or with files that are missing, cut short or (if `thorough`) changed."""
+    """Return the shards of `past` without a fragment, or with files that are missing, truncated or damaged.
+
+    Damage that keeps a file's size is found only if `thorough` is set.
+    """
     fragments = set(store.fragments())
     sizes = None
-    if isinstance(store.path, RemotePath):  # one listing instead of a request for each file
+    if isinstance(store.path, RemotePath):  # one listing instead of one request per file
         sizes = {name: status.st_size for name, status in (store.path / "shards").list_objects().items()}
-    recorded = {}
+    manifest_files = {}
     if not store.unfinished:
         with contextlib.suppress(StoreError):
-            recorded = store.shard_files()
+            manifest_files = store.shard_files()
 
     def is_broken(shard: int) -> bool:
-        shard_files = recorded.get(f"{shard:05d}")
+        shard_files = manifest_files.get(f"{shard:05d}")
         if shard_files is None:
             fragment = manifest.read_fragment(store, shard)
             shard_files = manifest.fragment_files(fragment) if fragment is not None else {}
-        intact = shard in fragments and manifest.has_complete_files(store, shard_files, sizes)
-        return not intact or (thorough and any(verify.shard_problems(store, shard, shard_files)))
+        complete = shard in fragments and manifest.has_complete_files(store, shard_files, sizes)
+        return not complete or (thorough and any(verify.shard_problems(store, shard, shard_files)))
 
     shards = pc.unique(past["shard"]).to_pylist()
-    return {shard for shard, bad in zip(shards, concurrency.map_requests(is_broken, shards, store.path), strict=True) if bad}
+    results = concurrency.map_requests(is_broken, shards, store.path)
+    return {shard for shard, broken in zip(shards, results, strict=True) if broken}
 
 
-def _lacking_variants(tracks: pa.Table, past: pa.Table, at: pa.Array) -> pa.Table:
-    """Rows of `past` with frames, but no variants, of tracks whose files are there and that are for training now."""
-    training = pc.fill_null(pc.equal(tracks["split"].take(at), "training"), False)
-    lacking = pc.and_(pc.is_null(past["variants"]), pc.greater(past["n_frames"], 0))
-    here = pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))
-    return past.filter(pc.and_(training, pc.and_(pc.fill_null(lacking, False), here)))
+def _tracks_without_variants(tracks: pa.Table, past: pa.Table, index: pa.Array) -> pa.Table:
+    """Return the rows of `past` that lack variants, although they have frames and are in the training split now.
+
+    Tracks whose files are missing are left out. See `_changed_tracks` for the arguments.
+    """
+    training = pc.fill_null(pc.equal(tracks["split"].take(index), "training"), False)
+    without_variants = pc.and_(pc.is_null(past["variants"]), pc.greater(past["n_frames"], 0))
+    not_missing = pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))
+    return past.filter(pc.and_(training, pc.and_(pc.fill_null(without_variants, False), not_missing)))
 
 
-def _refreshed(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
-    """Tracks of some shards with the labels of today, in the order in which they were dealt; shards ascending."""
-    held = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
-    labels = update_labels(held, tracks, DATASET_SCHEMA.names)
-    shard = held["shard"].to_numpy()
-    # By hash alone: a split may have been reassigned since, which must not reorder the shard.
-    order = np.lexsort((*_hashes(labels["track_id"], seed), shard))
+def _tracks_of_shards(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the tracks of each shard with their current labels, in the order of the shard; shards ascending."""
+    rows = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
+    labels = update_labels(rows, tracks, DATASET_SCHEMA.names)
+    shard = rows["shard"].to_numpy()
+    # The order is that of `make_batches`, but without the split, which may have changed since.
+    order = np.lexsort((*hash_keys(labels["track_id"], seed), shard))
     labels, shard = labels.take(order).combine_chunks(), shard[order]
     edges = [0, *(np.flatnonzero(np.diff(shard)) + 1), len(shard)] if len(shard) else []
     for first, stop in itertools.pairwise(edges):
         yield int(shard[first]), labels.slice(first, stop - first)
 
 
-def _signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
-    """Size and modification time of each track's file, int64; null where there is no regular file."""
-    found = np.full((2, len(tracks)), -1)
+def _file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Return the size in bytes and the modification time in ns of each track's file, int64; null without a file."""
+    signatures = np.full((2, len(tracks)), -1)
     if isinstance(dataset.root, RemotePath):
-        seen = stat_objects(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
-        for i, object_status in enumerate(seen):
-            if object_status is not None:
-                found[:, i] = object_status.st_size, object_status.st_mtime_ns
-        absent = found[0] < 0
-        return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)
-    root = os.fsencode(dataset.root) + b"/"
-    for rows, paths in _batches(tracks["path"]):
-        for i, path in enumerate(paths, rows.start):
-            with contextlib.suppress(inspection.UnusableAudio):
-                status = inspection.stat_file(root + unescape(path))
-                found[:, i] = status.st_size, status.st_mtime_ns
-    absent = found[0] < 0
-    return pa.array(found[0], mask=absent), pa.array(found[1], mask=absent)
+        objects = stat_objects(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
+        for i, status in enumerate(objects):
+            if status is not None:
+                signatures[:, i] = status.st_size, status.st_mtime_ns
+    else:
+        root = os.fsencode(dataset.root) + b"/"
+        for rows, paths in iterate_blocks(tracks["path"]):
+            for i, path in enumerate(paths, rows.start):
+                with contextlib.suppress(inspection.UnusableAudio):
+                    file_stat = inspection.stat_file(root + unescape(path))
+                    signatures[:, i] = file_stat.st_size, file_stat.st_mtime_ns
+    absent = signatures[0] < 0
+    return pa.array(signatures[0], mask=absent), pa.array(signatures[1], mask=absent)
 
 
-def _equal(column: pa.ChunkedArray, word: str) -> np.ndarray:
-    """In which rows a column holds a word, bool."""
+def _equals(column: pa.ChunkedArray, word: str) -> np.ndarray:
+    """Return in which rows a column holds `word`, bool `(rows,)`; null counts as False."""
     return pc.fill_null(pc.equal(column, word), False).to_numpy()

@@ -1,4 +1,4 @@
-"""Reassigning splits: new labels for the tracks of a store and of its siblings, without decoding."""
+"""Reassignment of splits in a store and its siblings, without decoding."""
 
 from __future__ import annotations
 
@@ -24,46 +24,53 @@ def resplit(
 ) -> tuple[int, tuple[str, ...]]:
     """Reassign the splits of a store and of its siblings, without decoding.
 
-    A kill on the way leaves some of them as they were; the same call then changes these.
+    If the process is killed, some of the stores keep their old splits; the same call then changes these, too.
 
     Args:
         store: the store.
-        dataset: the dataset it was made from, as it is now.
-        seed: of the new splits.
-        override: splits by track that come first.
-        keep: the other tracks stay where they are; else their splits are drawn anew.
+        dataset: the dataset that the store was extracted from, as it is now.
+        seed: seed of the new splits.
+        override: split by track id, or by path; these splits take precedence.
+        keep: True keeps the split of all other tracks, False draws new splits for them.
 
     Returns:
-        Tracks of the store that changed their split, and notes for the user.
+        Number of tracks in the store whose split changed, and notes for the user.
 
     Raises:
-        StoreError: one of the stores is unfinished, damaged or held by another process: then none has changed.
+        StoreError: one of the stores is unfinished, damaged or locked by another process. No store has changed then.
     """
     require_same_root(store, dataset, "name the dataset that it was made from")
     with files.translate_write_errors(store.path), contextlib.ExitStack() as locks:
-        together = [store, *(other for other in siblings(store) if not other.path.name.endswith(".old"))]
-        for one in together:
-            locks.enter_context(one.lock())
-            one.require_finished()
-        pasts = [manifest.history(one) for one in together]
+        stores = [store, *(other for other in siblings(store) if not other.path.name.endswith(".old"))]
+        for each in stores:
+            locks.enter_context(each.lock())
+            each.require_finished()
+        pasts = [manifest.history(each) for each in stores]
         known = existing_splits(store, pasts[0]) if keep else {}
         tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
-        # All is read before anything is written.
-        plans = [plan_relabelling(one, _those_of(past, tracks)) for one, past in zip(together, pasts, strict=True)]
-        for one, plan in zip(together, plans, strict=True):
-            if plan or one is store:
-                journal.write_journal(one, plan)
-                journal.rewrite_fragments(one, plan.fragments)
-                manifest.publish(one, one.slicing)
+        # All stores are read before any is written: if one is damaged, none has changed.
+        plans = [plan_relabelling(each, _tracks_in(past, tracks)) for each, past in zip(stores, pasts, strict=True)]
+        for each, plan in zip(stores, plans, strict=True):
+            if plan or each is store:
+                journal.write_journal(each, plan)
+                journal.rewrite_fragments(each, plan.fragments)
+                manifest.publish(each, each.slicing)
     moved, *others = (count_moved_tracks(past, tracks) for past in pasts)
-    for one, count in zip(together[1:], others, strict=True):
+    for sibling, count in zip(stores[1:], others, strict=True):
         if count:
-            notes = (*notes, f"{one.path.name}: {count} tracks changed their split: the dataset's stores share theirs")
+            note = (
+                f"{sibling.path.name}: {count} tracks changed their split: the stores of a dataset share their splits"
+            )
+            notes = (*notes, note)
     return moved, notes
 
 
 def plan_relabelling(store: Store, tracks: pa.Table) -> Plan:
-    """The fragments that give a store's tracks the labels and splits of a track table (`DATASET_SCHEMA`).
+    """Plan the fragments to rewrite so that a store's tracks get the labels and splits of a track table.
+
+    Args:
+        store: the store.
+        tracks: rows of `DATASET_SCHEMA`; tracks of the store that are not among them keep their labels.
 
     Raises:
         StoreError: a fragment is missing or damaged.
@@ -77,6 +84,6 @@ def plan_relabelling(store: Store, tracks: pa.Table) -> Plan:
     return plan
 
 
-def _those_of(past: pa.Table, tracks: pa.Table) -> pa.Table:
-    """The tracks that a store has seen."""
+def _tracks_in(past: pa.Table, tracks: pa.Table) -> pa.Table:
+    """Return the rows of `tracks` whose track id is in `past`."""
     return tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))

@@ -20,8 +20,8 @@ class Target:
 
     Attributes:
         store: the store.
-        shards: `(shard, first, stop)` for each shard: it holds the task's tracks `[first, stop)`. The ranges follow each
-            other and cover all tracks of the task.
+        shards: `(shard, first, stop)` for each shard: it holds the task's tracks `[first, stop)`. The ranges are
+            consecutive and cover all tracks of the task.
     """
 
     store: Store
@@ -38,8 +38,8 @@ class Task:
         targets: the stores; all have the same variants.
         failures: drop reasons by row, for tracks that killed or hung a worker and are not decoded again.
         max_duration: length in seconds beyond which a track is dropped as `too-long`; None for no limit.
-        heartbeat_folder: local folder that all workers and the client share, for the heartbeats of stores at a URL; None
-            if they share none: then the heartbeat is an object in the store.
+        heartbeat_folder: local folder that all workers and the client share, for the heartbeats of stores at a URL;
+            None if they share none: the heartbeat is then an object in the store.
     """
 
     root: str

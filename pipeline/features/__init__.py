@@ -1,4 +1,4 @@
-"""The features: what each one's parameters are, what it makes of a signal, and how its frames are stored."""
+"""Audio features: their parameters, computation and storage, and the parser of feature specs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ __all__ = [
     "parse_feature",
 ]
 
+#: mgc's own features by name.
 FEATURES: dict[str, type[FeatureSpec]] = {
     spec.name: spec for spec in (Stft, Mel, Mfcc, PowerSpectrum, Chroma, Harmonic, Percussive, Waveform, Stats)
 }
@@ -68,12 +69,12 @@ def _require_feature(point: EntryPoint, value: Any) -> None:
 
 
 def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> FeatureSpec:
-    """The spec of `NAME[:key=value,...]`, for instance `mel:n_mels=96,hop_length=256`.
+    """Parse a feature spec such as `mel:n_mels=96,hop_length=256`.
 
     Args:
-        text: the feature as typed.
-        defaults: parameters for every feature of a call; those a feature does not have, or a dtype that only another
-            feature can be stored in, do not apply to it. What `text` itself sets must apply.
+        text: feature name, optionally followed by a colon and `key=value` pairs, separated by commas.
+        defaults: parameters for all features of a command. Parameters that this feature does not have are ignored, as
+            is a dtype that only other features support. Parameters in `text` take precedence and are never ignored.
 
     Raises:
         SpecError: unknown feature or parameter, or a value out of range.
@@ -98,7 +99,7 @@ def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> Featu
 
 
 def from_dict(values: Mapping[str, Any]) -> FeatureSpec:
-    """The spec that `FeatureSpec.as_dict` made `values` of; text is converted to each field's type.
+    """Rebuild a spec from the output of `FeatureSpec.as_dict`; strings are converted to each field's type.
 
     Raises:
         SpecError: unknown feature or parameter, or a value of the wrong type or out of range.

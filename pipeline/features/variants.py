@@ -1,7 +1,8 @@
-"""Augmentation: variants of a training track, made of its samples when it is decoded and stored beside its frames.
+"""Offline augmentation: pitch-shifted, time-stretched and noisy variants of training tracks, stored beside the tracks.
 
-A variant is made of mono audio at `RATE`, whatever rates the features have: once for all of them, and a pitch shifted
-down brings along what was above the band of a feature at a lower rate, where there would be nothing else.
+A variant is computed once for all features, from mono audio at `VARIANT_SR` whatever the features' sample rates. A
+downward pitch shift at a lower sample rate would leave the top of the band empty; at `VARIANT_SR` it is filled by
+frequencies from above the band.
 """
 
 from __future__ import annotations
@@ -20,57 +21,71 @@ from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH
 
-#: Sample rate in Hz at which variants are made: that of most music.
+#: Sample rate in Hz at which variants are computed: that of most music.
 VARIANT_SR = 44100
-#: The samples of a track and the spectra of a variant are held in memory: so many MB for each minute, beyond the 400 MB
-#: that a worker takes (measured: 204). The longest track takes it to about 1.5 GB.
+#: Memory in MB per minute of audio, beyond the 400 MB of a worker (measured: 204): the samples of a track and the
+#: spectra of a variant are held in memory. With the longest track, a worker takes about 1.5 GB.
 MB_PER_MINUTE = 210
-#: Seconds of the longest track that variants are made of. At half the speed it is still short enough for every feature.
+#: Maximum duration in seconds of a track with variants. At half the speed it is still short enough for every feature.
 MAX_DURATION_S = 300.0
-#: Signal-to-noise ratio in dB where `noise` says nothing else.
+#: Signal-to-noise ratio in dB of `noise` without a value.
 DEFAULT_SNR_DB = 20.0
 
-#: Samples that a vocoder's windows (librosa: 2048) reach beyond a sample, twice over: it resamples, too.
+#: Samples to which the phase vocoder can spread a bad sample: twice librosa's window of 2048, since it also resamples.
 _VOCODER_REACH = 4096
-#: Samples that are analysed at a time.
-_BLOCK = 65536
+#: Samples per block of the analysis.
+_BLOCK_SAMPLES = 65536
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A transformation of a track's samples. `str` of it is what names it in stores, and what `parse` reads.
+    """A transformation of a track's samples. `str(variant)` is its name in stores, such as `pitch:+2`.
 
     Attributes:
-        speed: how much faster the variant is than the track.
-        reach: samples beyond a bad one that the variant has bad, too.
+        unit: unit of `amount`, for messages.
+        minimum: smallest `amount`.
+        maximum: largest `amount`.
+        identity: the `amount` that changes nothing; None if there is none.
+        reach: samples on each side of a bad sample that become bad in the variant.
+        amount: strength of the transformation.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    least: ClassVar[float]
-    most: ClassVar[float]
-    #: The value that would change nothing.
-    idle: ClassVar[float | None] = None
+    minimum: ClassVar[float]
+    maximum: ClassVar[float]
+    identity: ClassVar[float | None] = None
     reach: ClassVar[int] = 0
 
     amount: float
 
     @property
     def speed(self) -> float:
-        """1 where the length does not change."""
+        """Speed of the variant relative to the track; 1 if the length does not change."""
         return 1.0
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """The variant of float32 mono samples `(n,)` at `RATE`, float32 `(n / speed,)`.
+        """Compute the variant.
 
         Args:
-            samples: of the track; not changed.
-            key: what random numbers depend on, beside the variant: the content hash of the file.
+            samples: the track at `VARIANT_SR`, mono, float32 `(n,)`; not modified.
+            key: content hash of the file, which seeds random numbers together with the variant's name.
+
+        Returns:
+            float32 `(round(n / speed),)`.
         """
         raise NotImplementedError
 
     def affected_ranges(self, gaps: Sequence[Sequence[float]], rate: int) -> list[list[float]]:
-        """[first, stop) sample ranges of the variant that depend on ranges of the file, which is at `rate`."""
+        """Convert sample ranges of the file to the ranges of the variant that depend on them.
+
+        Args:
+            gaps: [first, stop) sample ranges of the file.
+            rate: sample rate of the file in Hz.
+
+        Returns:
+            [first, stop) sample ranges of the variant, at `VARIANT_SR`.
+        """
         ratio = VARIANT_SR / rate
         reach = self.reach + (RESAMPLER_REACH if rate != VARIANT_SR else 0)
         return [[(start * ratio - reach) / self.speed, (stop * ratio + reach) / self.speed] for start, stop in gaps]
@@ -81,20 +96,20 @@ class Variant:
 
 @dataclass(frozen=True)
 class Pitch(Variant):
-    """Shifted by some semitones, as long as before: `librosa.effects.pitch_shift(..., res_type="soxr_hq")`."""
+    """Pitch shift by `amount` semitones at the same length: `librosa.effects.pitch_shift(..., res_type="soxr_hq")`."""
 
     name: ClassVar[str] = "pitch"
     unit: ClassVar[str] = "semitones"
-    least: ClassVar[float] = -12.0
-    most: ClassVar[float] = 12.0
-    idle: ClassVar[float | None] = 0.0
+    minimum: ClassVar[float] = -12.0
+    maximum: ClassVar[float] = 12.0
+    identity: ClassVar[float | None] = 0.0
     reach: ClassVar[int] = _VOCODER_REACH
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """Float32, as many samples as before."""
+        """Return the shifted samples, float32 `(n,)`."""
         import librosa
 
-        with _short_signals():
+        with _ignore_short_signals():
             return librosa.effects.pitch_shift(samples, sr=VARIANT_SR, n_steps=self.amount, res_type="soxr_hq")
 
     def __str__(self) -> str:
@@ -103,48 +118,48 @@ class Pitch(Variant):
 
 @dataclass(frozen=True)
 class Stretch(Variant):
-    """Played faster (above 1) or slower by some factor, at the same pitch: `librosa.effects.time_stretch`."""
+    """Time stretch by a speed factor (above 1: faster) at the same pitch: `librosa.effects.time_stretch`."""
 
     name: ClassVar[str] = "stretch"
     unit: ClassVar[str] = "times as fast"
-    least: ClassVar[float] = 0.5
-    most: ClassVar[float] = 2.0
-    idle: ClassVar[float | None] = 1.0
+    minimum: ClassVar[float] = 0.5
+    maximum: ClassVar[float] = 2.0
+    identity: ClassVar[float | None] = 1.0
     reach: ClassVar[int] = _VOCODER_REACH
 
     @property
     def speed(self) -> float:
-        """The factor."""
+        """The speed factor, `amount`."""
         return self.amount
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """Float32, `round(n / speed)` samples."""
+        """Return the stretched samples, float32 `(round(n / speed),)`."""
         import librosa
 
-        with _short_signals():
+        with _ignore_short_signals():
             return librosa.effects.time_stretch(samples, rate=self.amount)
 
 
 @dataclass(frozen=True)
 class Noise(Variant):
-    """With white noise so many dB below the mean power of the track.
+    """Additive white noise, `amount` dB below the mean power of the track.
 
-    Uniformly distributed: the stream of NumPy's `random` never changes, that of its normal numbers may. A spectrum of
-    some hundred samples does not tell them apart.
+    The noise is uniformly distributed: NumPy guarantees the stream of `Generator.random`, but not that of its normal
+    numbers. The spectrum of a window of some hundred samples is practically the same.
     """
 
     name: ClassVar[str] = "noise"
     unit: ClassVar[str] = "dB below the track"
-    least: ClassVar[float] = 0.0
-    most: ClassVar[float] = 60.0
+    minimum: ClassVar[float] = 0.0
+    maximum: ClassVar[float] = 60.0
 
     def apply(self, samples: np.ndarray, key: str) -> np.ndarray:
-        """Float32, as many samples as before."""
+        """Return the noisy samples, float32 `(n,)`."""
         seed = hashlib.sha256(f"{key}/{self}".encode()).digest()[:8]
         noise = np.random.default_rng(int.from_bytes(seed)).random(len(samples), np.float32)
         noise -= np.float32(0.5)
         power = float(np.square(samples, dtype=np.float64).mean()) if len(samples) else 0.0
-        # Uniform numbers of width 1 have a variance of 1/12.
+        # The uniform distribution on an interval of width 1 has variance 1/12.
         noise *= np.float32(math.sqrt(12 * power * 10 ** (-self.amount / 10)))
         noise += samples
         return noise
@@ -155,16 +170,16 @@ _EXAMPLE = "write for instance --augment pitch:+2,stretch:0.9,noise:20"
 
 
 def parse_variants(text: str) -> tuple[Variant, ...]:
-    """The variants of `pitch:SEMITONES`, `stretch:SPEED` and `noise[:SNR_DB]`, separated by commas; none of `none`.
+    """Parse a comma-separated list of `pitch:SEMITONES`, `stretch:SPEED` and `noise[:SNR_DB]`, or `none`.
 
     Returns:
-        Each once, in an order of their own: the same for the same variants in whatever order.
+        The variants without duplicates, sorted by name and amount.
 
     Raises:
-        SpecError: one of them is not understood, out of its range, or would change nothing.
+        SpecError: a variant is unknown, out of range or changes nothing.
     """
-    found = {_parse_one(part.strip()) for part in text.split(",")} if text != "none" else set()
-    return tuple(sorted(found, key=lambda variant: (variant.name, variant.amount)))
+    variants = {_parse_one(part.strip()) for part in text.split(",")} if text != "none" else set()
+    return tuple(sorted(variants, key=lambda variant: (variant.name, variant.amount)))
 
 
 def _parse_one(text: str) -> Variant:
@@ -175,33 +190,33 @@ def _parse_one(text: str) -> Variant:
     if kind is Noise and not colon:
         return Noise(DEFAULT_SNR_DB)
     try:
-        # As it is written again: what six digits do not tell apart is one variant.
+        # Rounded to the six digits of the variant's name, so that equal names are equal variants.
         amount = float(f"{float(value):g}")
     except ValueError:
         raise SpecError(f"--augment {text}: {value!r} is not a number", _EXAMPLE) from None
-    if not kind.least <= amount <= kind.most:
-        raise SpecError(f"--augment {text}", f"it must be {kind.least:g} to {kind.most:g} {kind.unit}")
-    if amount == kind.idle:
+    if not kind.minimum <= amount <= kind.maximum:
+        raise SpecError(f"--augment {text}", f"it must be {kind.minimum:g} to {kind.maximum:g} {kind.unit}")
+    if amount == kind.identity:
         raise SpecError(f"--augment {text} changes nothing", f"leave it out, or {_EXAMPLE}")
     return kind(amount)
 
 
 def variants_digest(variants: Sequence[Variant]) -> str:
-    """Six hexadecimal digits that identify a set of variants."""
+    """Return six hexadecimal digits that identify a set of variants, for the name of a store's folder."""
     return hashlib.sha256(",".join(map(str, variants)).encode()).hexdigest()[:6]
 
 
 def frame_multiplier(variants: Sequence[Variant]) -> float:
-    """How many times as many frames a track has with its variants."""
+    """Return the number of frames of a track with its variants, relative to those of the track alone."""
     return 1 + sum(1 / variant.speed for variant in variants)
 
 
-# ---------------------------------------------------------------- in a worker
+# ---------------------------------------------------------------- within a worker
 
 
 @dataclass(frozen=True)
 class Signal(FeatureSpec):
-    """The samples of a track at `RATE` in one piece: what variants are made of, never stored."""
+    """The samples of a track at `VARIANT_SR` in one piece: the input of variants, never stored."""
 
     name: ClassVar[str] = "signal"
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
@@ -213,19 +228,21 @@ class Signal(FeatureSpec):
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """The whole track, where it can be held."""
+        """`WholeTrackStage`, which yields nothing if the track is too long."""
         return WholeTrackStage, math.ceil(MAX_DURATION_S * VARIANT_SR) + 1
 
     def compute_frames(self, samples: np.ndarray) -> np.ndarray:
-        """The samples, float32 `(n,)`."""
+        """Return the samples unchanged, float32 `(n,)`."""
         return samples
 
 
 class SampleCollector:
-    """Keeps the samples of the track that is being decoded, in the place of an output that writes a shard.
+    """Collects the samples of the current track, with the interface of an output that writes a shard.
 
     Attributes:
-        samples: float32 `(n,)` at `RATE`; None where there are more than can be held.
+        spec: `Signal()`.
+        samples: the track at `VARIANT_SR`, float32 `(n,)`; None if it is longer than `MAX_DURATION_S`.
+        n_frames: always 0; a writer's number of frames.
     """
 
     def __init__(self) -> None:
@@ -235,24 +252,24 @@ class SampleCollector:
 
     @property
     def writer(self) -> SampleCollector:
-        """Itself."""
+        """This object: it is its own writer."""
         return self
 
     def append(self, rows: np.ndarray) -> int:
-        """Keep the samples, all of which come at once; 0 of them saturate."""
+        """Store the samples of the whole track, which arrive at once; returns 0, the number of saturated values."""
         self.samples = rows
         return 0
 
     def truncate(self, n_frames: int) -> None:
-        """Forget them."""
+        """Discard the samples."""
         self.samples = None
 
 
 def split_blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
-    """Samples in pieces that stay in a processor's cache while they are analysed."""
-    return (samples[first : first + _BLOCK] for first in range(0, len(samples), _BLOCK))
+    """Split samples into blocks that stay in the processor's cache while they are analysed."""
+    return (samples[first : first + _BLOCK_SAMPLES] for first in range(0, len(samples), _BLOCK_SAMPLES))
 
 
-def _short_signals() -> warnings.catch_warnings:
-    """Quiet about signals shorter than a window: librosa pads them."""
+def _ignore_short_signals() -> warnings.catch_warnings:
+    """Suppress librosa's warning about signals shorter than a window, which it pads."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)

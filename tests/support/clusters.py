@@ -1,4 +1,4 @@
-"""Dask clusters as users start them: a scheduler and workers, each in a process of its own."""
+"""Dask clusters as users start them: a scheduler and workers, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ WORKER = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
 def foreign_cluster(
     folder: Path, *, workers: int = 2, nannies: bool = True, environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """The address of a scheduler on this machine; it and its workers end with the context.
+    """Start a scheduler and workers on this machine; they end with the context.
 
     Args:
-        folder: for what they write.
-        workers: worker processes.
-        nannies: whether each worker is watched by another process that restarts it.
-        environment: variables the workers have besides ours.
+        folder: working directory and log of the processes.
+        workers: number of worker processes.
+        nannies: give each worker a nanny, a process that restarts it.
+        environment: environment variables of the processes, besides those of this process.
+
+    Yields:
+        The scheduler's address.
     """
     import distributed
 
     file = folder / "scheduler.json"
-    here = ["--scheduler-file", str(file)]
-    commands = [[DASK, "scheduler", *here, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]]
+    contact = ["--scheduler-file", str(file)]
+    commands = [
+        [DASK, "scheduler", *contact, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    ]
     if workers:
-        commands += [[DASK, "worker", *here, *WORKER, "--nanny" if nannies else "--no-nanny"]] * workers
-    started = [_start(command, folder, environment or {}) for command in commands]
+        commands += [[DASK, "worker", *contact, *WORKER, "--nanny" if nannies else "--no-nanny"]] * workers
+    processes = [_start(command, folder, environment or {}) for command in commands]
     try:
         deadline = time.monotonic() + 60
         while not file.exists():
@@ -48,12 +53,12 @@ def foreign_cluster(
             address = client.scheduler.address
         yield address
     finally:
-        for process in started:
+        for process in processes:
             end(process)
 
 
 def _start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-    """Start a command in a process group of its own."""
+    """Start a command in its own process group; its output is appended to `folder/log`."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=log, env=os.environ | dict(environment), start_new_session=True
@@ -61,7 +66,7 @@ def _start(command: list[str], folder: Path, environment: Mapping[str, str]) -> 
 
 
 def end(process: subprocess.Popen) -> None:
-    """Kill a process and those it started."""
+    """Kill a process and its process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -71,28 +76,28 @@ def end(process: subprocess.Popen) -> None:
 def networked_cluster(
     folder: Path, environments: Sequence[Mapping[str, str]]
 ) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """A cluster of several hosts: each worker is in a network namespace, whose only way out leads to the scheduler.
+    """Start a cluster of several hosts: each worker has its own network namespace, with a route to the scheduler only.
 
-    Skips the test where the system does not let us make one.
+    The test is skipped if the system does not allow network namespaces. The hosts share the files of this machine.
 
     Args:
-        folder: for what scheduler and workers write; they share the files of this machine.
-        environments: variables besides ours, for the one worker of each host.
+        folder: working directory and log of the processes.
+        environments: environment variables of each host's worker, besides those of this process.
 
     Yields:
-        The scheduler's address; the processes of the hosts.
+        The scheduler's address, and the worker process of each host.
     """
     import distributed
 
     with contextlib.ExitStack() as stack:
-        nets = [stack.enter_context(_namespace(i)) for i in range(len(environments))]
-        gateway = nets[0][1]
+        namespaces = [stack.enter_context(_namespace(i)) for i in range(len(environments))]
+        gateway = namespaces[0][1]
         address = f"tcp://{gateway}:{_free_port(gateway)}"
-        where = ["--host", gateway, "--port", address.rpartition(":")[2], "--dashboard-address", "127.0.0.1:0"]
-        stack.callback(end, _start([DASK, "scheduler", *where], folder, {}))
+        options = ["--host", gateway, "--port", address.rpartition(":")[2], "--dashboard-address", "127.0.0.1:0"]
+        stack.callback(end, _start([DASK, "scheduler", *options], folder, {}))
         hosts = []
-        for (name, _, own), environment in zip(nets, environments, strict=True):
-            command = ["ip", "netns", "exec", name, DASK, "worker", address, *WORKER, "--nanny", "--host", own]
+        for (name, _, host), environment in zip(namespaces, environments, strict=True):
+            command = ["ip", "netns", "exec", name, DASK, "worker", address, *WORKER, "--nanny", "--host", host]
             hosts.append(_start(command, folder, environment))
             stack.callback(end, hosts[-1])
         with distributed.Client(address, timeout=60) as client:
@@ -102,23 +107,27 @@ def networked_cluster(
 
 @contextlib.contextmanager
 def _namespace(i: int) -> Iterator[tuple[str, str, str]]:
-    """A network namespace with a cable to this one: its name, our address and its own."""
-    name, plug = f"mgc-{os.getpid()}-{i}", f"mgc{os.getpid() % 10**6}-{i}"
-    net = f"10.{os.getpid() % 200 + 50}.{i}"
+    """Create a network namespace with a virtual Ethernet link to the current one.
+
+    Yields:
+        Name of the namespace, address of this end of the link, address of the other end.
+    """
+    name, link = f"mgc-{os.getpid()}-{i}", f"mgc{os.getpid() % 10**6}-{i}"
+    subnet = f"10.{os.getpid() % 200 + 50}.{i}"
     with contextlib.ExitStack() as stack:
         try:
             _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)  # which ends the cable, too
-            _ip("link", "add", plug, "type", "veth", "peer", "name", "eth0", "netns", name)
-            _ip("addr", "add", f"{net}.1/24", "dev", plug)
-            _ip("link", "set", plug, "up")
-            _ip("-n", name, "addr", "add", f"{net}.2/24", "dev", "eth0")
+            stack.callback(_ip, "netns", "del", name)  # deletes the link, too
+            _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip("addr", "add", f"{subnet}.1/24", "dev", link)
+            _ip("link", "set", link, "up")
+            _ip("-n", name, "addr", "add", f"{subnet}.2/24", "dev", "eth0")
             _ip("-n", name, "link", "set", "eth0", "up")
             _ip("-n", name, "link", "set", "lo", "up")
-            _ip("-n", name, "route", "add", "default", "via", f"{net}.1")
+            _ip("-n", name, "route", "add", "default", "via", f"{subnet}.1")
         except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no network namespace can be made here: {error}")
-        yield name, f"{net}.1", f"{net}.2"
+            pytest.skip(f"cannot create a network namespace: {error}")
+        yield name, f"{subnet}.1", f"{subnet}.2"
 
 
 def _ip(*command: str) -> None:

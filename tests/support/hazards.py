@@ -1,8 +1,8 @@
-"""Makes decoding of some files deadly, in Dask workers that have this file as `DASK_DISTRIBUTED__WORKER__PRELOAD`.
+"""Dask preload that makes decoding of some files deadly; `DASK_DISTRIBUTED__WORKER__PRELOAD` names this file.
 
-A file whose name begins with `deadly` has the worker process that reads it killed, as the system does where memory runs
-out; with `faulty`, it makes it read where it may not; with `endless`, it keeps the process busy for ever in C code that
-holds the interpreter lock, so that not even Dask's own threads run any more.
+The worker process that reads a file is killed by SIGKILL if the file's name begins with `deadly`, as by the system when
+memory runs out, and by a segmentation fault if it begins with `faulty`. If it begins with `endless`, the process waits
+forever in C code that holds the GIL, so that not even Dask's own threads run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import signal
 
 
 def dask_setup(worker: object) -> None:
+    """Install the hazards in a worker; Dask calls this function."""
     from mgc.pipeline.audio.inspection import AudioFile
-    from mgc.pipeline.extraction import worker
+    from mgc.pipeline.extraction import reading
 
-    inspect = worker.inspect
+    inspect = reading.inspect
 
-    def hazardous(path: bytes) -> AudioFile:
+    def inspect_or_die(path: bytes) -> AudioFile:
         name = os.path.basename(path)  # noqa: PTH119  paths are bytes here
         if name.startswith(b"deadly"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -28,4 +29,4 @@ def dask_setup(worker: object) -> None:
             ctypes.PyDLL(None).pause()
         return inspect(path)
 
-    worker.inspect = hazardous
+    reading.inspect = inspect_or_die

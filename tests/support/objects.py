@@ -88,30 +88,30 @@ def gs_bucket() -> Iterator[dict[str, str]]:
         fsspec.config.conf.pop("gs", None)
 
 
-def songs(folder: Path) -> Path:
+def write_songs(folder: Path) -> Path:
     """Two genres; one file is broken, and its name is what URLs are not."""
     write_genres(folder, tracks=5, seconds=0.6)
     (folder / "blues" / "broken #1?.wav").write_bytes(b"RIFF" + bytes(100))
     return folder
 
 
-def frames(files: dict[str, bytes]) -> dict[str, bytes]:
+def shard_files(files: dict[str, bytes]) -> dict[str, bytes]:
     """The files of the shards."""
     return {name: data for name, data in files.items() if ".zarr/" in name}
 
 
-def rows(path: Path | RemotePath) -> list[dict]:
+def manifest_rows(path: Path | RemotePath) -> list[dict]:
     """The manifest, but for what a copy cannot share with its original."""
     return Store.open(path).tracks.drop_columns(["mtime_ns"]).to_pylist()
 
 
-def put(folder: Path, url: str) -> RemotePath:
+def upload_folder(folder: Path, url: str) -> RemotePath:
     """Put a folder's files at a URL."""
     for name, data in tree(folder).items():
         (RemotePath(url) / name).write_bytes(data)
     return RemotePath(url)
 
 
-def content(url: RemotePath) -> dict[str, bytes]:
+def read_objects(url: RemotePath) -> dict[str, bytes]:
     """What `tree` says of a folder, of the objects below a URL."""
     return {name: (url / name).read_bytes() for name in url.list_objects()}

@@ -1,4 +1,4 @@
-"""Synthetic sound, files of it, and what librosa makes of it."""
+"""Synthetic signals, their encoding as audio files, and reference features from librosa."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mgc.pipeline.features.analysis import analyse
 
 
 def tone(frequency: float, seconds: float, sr: int, amplitude: float = 0.5) -> np.ndarray:
-    """A sine, float32 `(samples,)`."""
+    """Return a sine, float32 `(samples,)`."""
     return (amplitude * np.sin(2 * np.pi * frequency / sr * np.arange(round(seconds * sr)))).astype(np.float32)
 
 
 def music(seconds: float, sr: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """A chord, a sweep over the whole band and bursts of noise that die away, each channel another; `(samples, ch)`."""
+    """Return a chord, a sweep over the whole band and decaying noise bursts, different per channel: `(samples, ch)`."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * sr)) / sr
     sweep = np.sin(np.pi * (0.9 * sr / 2) * t**2 / max(seconds, 1e-9))
@@ -33,31 +33,31 @@ def music(seconds: float, sr: int, channels: int = 1, seed: int = 0) -> np.ndarr
     return sound
 
 
-def encoded(sound: np.ndarray, sr: int, format: str = "MP3", **settings: object) -> bytes:
-    """`sound` as the bytes of an audio file, written by libsndfile (for MP3: by LAME)."""
+def encode(sound: np.ndarray, sr: int, format: str = "MP3", **settings: object) -> bytes:
+    """Encode a signal as the bytes of an audio file, by libsndfile (MP3: LAME)."""
     file = io.BytesIO()
     sf.write(file, sound, sr, format=format, **settings)
     return file.getvalue()
 
 
-def pieces(data: np.ndarray | bytes, size: int) -> Iterable:
-    """`data` cut into pieces of a size, the last one smaller."""
+def split_blocks(data: np.ndarray | bytes, size: int) -> Iterable:
+    """Split samples or bytes into blocks of `size`; the last one may be smaller."""
     return (data[first : first + size] for first in range(0, len(data), size))
 
 
-def analysed(blocks: Iterable[np.ndarray], rate: int, spec: FeatureSpec) -> np.ndarray:
-    """All frames that `analyse` makes of mono blocks."""
+def extract_frames(blocks: Iterable[np.ndarray], rate: int, spec: FeatureSpec) -> np.ndarray:
+    """Compute all frames of a feature from mono blocks by `analyse`."""
     return np.concatenate([rows for _, rows in analyse(blocks, rate, [spec])])
 
 
 def librosa_resampled(sound: np.ndarray, rate: int, sr: int) -> np.ndarray:
-    """What `librosa.load(file, sr=sr)` returns for a file that holds `sound`, `(samples, channels)`."""
+    """Return what `librosa.load(file, sr=sr)` returns for a file with the samples `sound`, `(samples, channels)`."""
     mono = librosa.to_mono(sound.T)
     return mono if rate == sr else librosa.resample(mono, orig_sr=rate, target_sr=sr, res_type="soxr_hq")
 
 
 def librosa_power(sound: np.ndarray, rate: int, spec: FeatureSpec) -> np.ndarray:
-    """librosa's power spectra of `(samples, channels)`, or the power in the mel bands of a mel spec; `(n, bins)`."""
+    """Compute power spectra by librosa, or mel band powers for a mel spec: `(n, bins)` from `(samples, channels)`."""
     mono = librosa_resampled(sound, rate, spec.sr)
     window = {"n_fft": spec.n_fft, "hop_length": spec.hop_length, "center": True, "pad_mode": "constant"}
     if not isinstance(spec, Mel):
@@ -67,37 +67,37 @@ def librosa_power(sound: np.ndarray, rate: int, spec: FeatureSpec) -> np.ndarray
 
 
 def librosa_frames(sound: np.ndarray, rate: int, spec: FeatureSpec) -> np.ndarray:
-    """librosa's frames of `(samples, channels)` under a spec, float32 `(n, bins)`."""
+    """Compute the frames of a spec by librosa: float32 `(n, bins)` from `(samples, channels)`."""
     if isinstance(spec, Waveform):
         mono = librosa_resampled(sound, rate, spec.sr)
-        filled = np.zeros((1 + len(mono) // spec.hop_length, spec.hop_length), np.float32)
-        filled.flat[: len(mono)] = mono
-        return filled
+        padded = np.zeros((1 + len(mono) // spec.hop_length, spec.hop_length), np.float32)
+        padded.flat[: len(mono)] = mono
+        return padded
     power = librosa_power(sound, rate, spec).T
     if isinstance(spec, PowerSpectrum):
         return power.T
     if isinstance(spec, Chroma):
-        scale = {"sr": spec.sr, "n_chroma": spec.n_chroma, "tuning": spec.tuning}
-        return librosa.feature.chroma_stft(S=power, **scale).T
+        settings = {"sr": spec.sr, "n_chroma": spec.n_chroma, "tuning": spec.tuning}
+        return librosa.feature.chroma_stft(S=power, **settings).T
     if isinstance(spec, Harmonic):  # and its subclass Percussive
-        part = librosa.decompose.hpss(np.sqrt(power))[spec.name == "percussive"]
-        return librosa.amplitude_to_db(part, ref=1.0, amin=1e-5, top_db=None).T
+        component = librosa.decompose.hpss(np.sqrt(power))[spec.name == "percussive"]
+        return librosa.amplitude_to_db(component, ref=1.0, amin=1e-5, top_db=None).T
     level = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
     return (librosa.feature.mfcc(S=level, n_mfcc=spec.n_mfcc) if isinstance(spec, Mfcc) else level).T
 
 
-def assert_levels_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """1e-3 dB in every bin within 60 dB of its frame's maximum: what float32 transforms can promise."""
-    assert ours.shape == theirs.shape
-    near = theirs >= theirs.max(axis=1, keepdims=True) - 60
-    assert np.abs(ours - theirs)[near].max() < 1e-3
+def assert_levels_agree(levels: np.ndarray, expected: np.ndarray) -> None:
+    """Assert agreement to 1e-3 dB in every bin within 60 dB of its frame's maximum: the accuracy of float32."""
+    assert levels.shape == expected.shape
+    near = expected >= expected.max(axis=1, keepdims=True) - 60
+    assert np.abs(levels - expected)[near].max() < 1e-3
 
 
 def full_scale_tone(spec: Stft | Mel, bin: int) -> np.ndarray:
-    """A second of a full-scale sine on a bin of the Fourier transform."""
+    """Return one second of a full-scale sine on a bin of the spec's Fourier transform."""
     return tone(bin * spec.sr / spec.n_fft, 1.0, spec.sr, amplitude=1.0)
 
 
 def resampled_length(samples: int, rate: int, sr: int) -> int:
-    """Samples that soxr makes of so many: the exact number rounded, halves up."""
+    """Return the number of samples after resampling by soxr: the exact number rounded, halves up."""
     return math.floor(Fraction(samples * sr, rate) + Fraction(1, 2))

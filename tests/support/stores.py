@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mgc.pipeline.datasets.published import published
+from mgc.pipeline.datasets.published import published_dataset
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.features import Chroma, FeatureSpec, Mel, PowerSpectrum, Waveform
 from mgc.pipeline.features.variants import Variant
@@ -46,7 +46,7 @@ def make_store(
     """
     dataset: dict[str, object] = {"name": "synthetic", "root": str(root or path), "genres": list(genres)}
     if fma is not None:
-        genres = published("fma_small").genres
+        genres = published_dataset("fma_small").genres
         dataset = _fma_small(fma, tracks, genres)
     store = Store.create(path, spec, dataset, variants)
     shard = 0

@@ -1,6 +1,6 @@
-"""Makes the second start of a worker take 20 s, in Dask workers that have this file as a preload.
+"""Dask preload that delays the second start of a worker by 20 s, when Dask has already given it up.
 
-Dask has given the worker up by then. The folder that `TARDY` names counts the starts.
+`$TARDY` is a folder; each start of a worker creates a file in it, named by its process id.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 
 def dask_setup(worker: object) -> None:
+    """Count the start of a worker, and delay it if it is the second; Dask calls this function."""
     starts = Path(os.environ["TARDY"])
     (starts / str(os.getpid())).touch()
     if len(list(starts.iterdir())) == 2:

@@ -1,4 +1,4 @@
-"""Several stores as one stream: the same moments of the same tracks, in one order, whatever shards they lie in."""
+"""Several stores as one stream: the same moments of the same tracks in one order, though their shards differ."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 from stores import frames_of, make_store
 
-from mgc.models.data import stream
-from mgc.models.data.parts import SplitData, open_part, set_residency
-from mgc.models.data.stream import Batch
+from mgc.models.data import sampling
+from mgc.models.data.parts import RunInputs, SplitData, set_residency
+from mgc.models.data.sampling import Sampling
+from mgc.models.data.stream import Batch, Batching, Residency
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import Mel, Waveform
@@ -23,14 +24,14 @@ from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 CPU = torch.device("cpu")
-#: 43.07 and 172.27 frames a second: four of the second are one of the first.
+#: 43.07 and 172.27 frames per second: four frames of FAST last as long as one of SLOW.
 SLOW, FAST = Waveform(hop_length=512), Mel(n_mels=8, n_fft=512, hop_length=128)
 WINDOWS = (40, 160)
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
-    """Two features of the same tracks, in shards of three and of five."""
+    """Two features of the same tracks, in shards of three and of five tracks."""
     return make_pair(tmp_path_factory.mktemp("stores"))
 
 
@@ -46,39 +47,30 @@ def open_joint(
     slicing: Slicing | None = None,
     *,
     seed: int | None = 5,
-    residency: stream.Residency = "device",
+    residency: Residency = "device",
     crop: bool = False,
 ) -> SplitData:
     slicing = slicing or stores[0].slicing
     selection = select_tracks(stores[0], stores[1:], slicing=slicing)
-    part = open_part(
-        selection,
-        stores,
-        slicing,
-        "training",
-        frames=WINDOWS[: len(stores)],
-        batch_size=7,
-        device=CPU,
-        seed=seed,
-        crop=crop,
-    )
-    for one in part.streams:
-        one.residency = residency
-    return part
+    inputs = RunInputs(selection, stores, slicing, WINDOWS[: len(stores)])
+    data = inputs.split("training", Batching(7, CPU, seed=seed), Sampling(crop=crop))
+    for stream in data.streams:
+        stream.residency = residency
+    return data
 
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of one shard or few, so that an epoch has several."""
-    monkeypatch.setattr(stream, "GROUP_BYTES", 2_500_000)
+    """Groups of one or a few shards, so that an epoch has several groups."""
+    monkeypatch.setattr(sampling, "GROUP_BYTES", 2_500_000)
 
 
-def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
-        for mine, yours in zip(one.frames, other.frames, strict=True):
-            assert torch.equal(mine, yours)
+        for frames, other_frames in zip(one.frames, other.frames, strict=True):
+            assert torch.equal(frames, other_frames)
 
 
 @pytest.mark.parametrize("slicing", [Slicing(seconds=2.0), Slicing(seconds=None, whole=True)], ids=str)
@@ -86,17 +78,17 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 def test_inputs_show_the_same_moment(
     stores: list[Store], slicing: Slicing, seed: int | None, crop: bool, small_groups: None
 ) -> None:
-    part = open_joint(stores, slicing, seed=seed, crop=crop)
-    slices = part.slices.to_pylist()
+    data = open_joint(stores, slicing, seed=seed, crop=crop)
+    slices = data.slices.to_pylist()
     begins = {row["track_id"]: row["first_frame"] for row in stores[0].tracks.to_pylist()}
     seen = []
-    for batch in part.stream.batches(1):
-        crops = part.streams[0].order(1).crops
+    for batch in data.stream.batches(1):
+        crops = data.streams[0].order(1).crops
         for row, slow, fast in zip(batch.rows, *(frames.numpy() for frames in batch.frames), strict=True):
             track = slices[row]["track_id"]
             first = slices[row]["first_frame"] - begins[track] + crops[row]
             np.testing.assert_array_equal(slow, frames_of(stores[0], track)[first : first + 40])
-            # The moment in the other store: of the slice's start to within a frame, of the crop exactly.
+            # The same moment in the other store: the slice begins within a frame of it, the crop is exact.
             start = int(slices[row]["start_s"] * FAST.frame_rate + 1e-9) + 4 * crops[row]
             assert 4 * first <= start < 4 * first + 4
             np.testing.assert_array_equal(fast, frames_of(stores[1], track)[start : start + 160])
@@ -105,12 +97,12 @@ def test_inputs_show_the_same_moment(
 
 
 def test_windows_lie_inside_the_slices_of_all_stores(stores: list[Store]) -> None:
-    part = open_joint(stores, Slicing(seconds=None, whole=True))
-    slow, fast = part.streams
-    moved = np.stack([slow.order(epoch).crops for epoch in range(60)])
-    assert (moved * 4 <= fast.spare).all()
-    assert (moved.max(axis=0) >= fast.spare // 4 - 20).all()
-    assert moved.min() == 0
+    data = open_joint(stores, Slicing(seconds=None, whole=True))
+    slow, fast = data.streams
+    crops = np.stack([slow.order(epoch).crops for epoch in range(60)])
+    assert (crops * 4 <= fast.spare).all()
+    assert (crops.max(axis=0) >= fast.spare // 4 - 20).all()
+    assert crops.min() == 0
 
 
 def test_residency_changes_no_batch(stores: list[Store], small_groups: None) -> None:
@@ -125,15 +117,15 @@ def test_residency_changes_no_batch(stores: list[Store], small_groups: None) -> 
             assert_same(whole[start:], list(streamed.stream.batches(epoch, start)))
 
 
-def test_what_fits_in_memory_is_decided_for_each_store(stores: list[Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    part = open_joint(stores)
-    audio, mel = (stream.nbytes for stream in part.streams)
+def test_residency_is_chosen_for_each_store(stores: list[Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_joint(stores)
+    audio, mel = (stream.nbytes for stream in data.streams)
     assert mel < audio
     monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio)
-    assert set_residency([part], CPU) == [(audio, "stream"), (mel, "host")]
-    assert [stream.residency for stream in part.streams] == ["stream", "device"]
+    assert set_residency([data], CPU) == [(audio, "stream"), (mel, "host")]
+    assert [stream.residency for stream in data.streams] == ["stream", "device"]
     monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio + mel)
-    assert set_residency([part], CPU) == [(audio, "stream"), (mel, "host")]
+    assert set_residency([data], CPU) == [(audio, "stream"), (mel, "host")]
 
 
 def test_slices_in_frames_of_the_first_store(stores: list[Store]) -> None:
@@ -145,11 +137,11 @@ def test_slices_in_frames_of_the_first_store(stores: list[Store]) -> None:
     assert len(labels) == len(tables[0]) > 100
 
 
-# -- what does not belong together ------------------------------------------------------------------------------------
+# -- stores that cannot be joined -------------------------------------------------------------------------------------
 
 
 def edit(store: Store, track_id: str, **values: object) -> Store:
-    """The store with another row for a track."""
+    """Change values in the manifest row of a track; return the store opened again."""
     for shard in store.fragments():
         path = store.fragment_path(shard)
         fragment = parquet.read_table(path)
@@ -162,24 +154,26 @@ def edit(store: Store, track_id: str, **values: object) -> Store:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"content_hash": "other"}, r"track training-003 is of different files; run `mgc extract` for both again"),
+        ({"content_hash": "other"}, r"track training-003 was extracted from different files; run `mgc extract` for both again"),
         ({"split": "validation"}, r"has another split: training and validation; .*`mgc split .*--splits .*parquet`"),
         ({"genre": "Rock"}, r"has another genre: Folk and Rock; run `mgc extract`"),
     ],
 )
-def test_stores_that_know_a_track_differently(tmp_path: Path, values: dict[str, str], message: str) -> None:
+def test_stores_with_different_labels_of_a_track_are_refused(
+    tmp_path: Path, values: dict[str, str], message: str
+) -> None:
     first, second = make_pair(tmp_path)
     with pytest.raises(StoreError, match=message):
         select_tracks(first, [edit(second, "training-003", **values)])
 
 
-def test_stores_of_two_datasets(tmp_path: Path) -> None:
+def test_stores_of_two_datasets_are_refused(tmp_path: Path) -> None:
     first = make_store(tmp_path / "a", SLOW)
     with pytest.raises(StoreError, match=r"hold different datasets.*name stores of one dataset"):
         select_tracks(first, [make_store(tmp_path / "b", FAST)])
 
 
-def test_a_track_must_be_in_use_in_all_stores(tmp_path: Path) -> None:
+def test_a_track_that_is_dropped_in_one_store_is_left_out(tmp_path: Path) -> None:
     first, second = make_pair(tmp_path)
     second = edit(second, "training-003", status="dropped", reason="too-long", n_frames=0)
     selection = select_tracks(first, [second])
@@ -189,17 +183,19 @@ def test_a_track_must_be_in_use_in_all_stores(tmp_path: Path) -> None:
 
 def test_slices_that_touch_a_gap_in_one_store_are_left_out(tmp_path: Path) -> None:
     stores = make_pair(tmp_path)
-    whole = open_joint(stores, seed=None)
+    before = open_joint(stores, seed=None)
     gap = FAST.frame_at(3.1), FAST.frame_at(3.2)
     stores[1] = edit(stores[1], "training-003", gaps=[list(gap)])
-    part = open_joint(stores, seed=None)
-    kept = [row["start_s"] for row in part.slices.to_pylist() if row["track_id"] == "training-003"]
-    before = [row["start_s"] for row in whole.slices.to_pylist() if row["track_id"] == "training-003"]
-    assert kept == [start for start in before if not start - 3.2 < 0 < start + 2.0 - 3.1]
-    assert len(part.slices) == len(whole.slices) - (len(before) - len(kept))
+    after = open_joint(stores, seed=None)
+    starts, starts_before = (
+        [row["start_s"] for row in data.slices.to_pylist() if row["track_id"] == "training-003"]
+        for data in (after, before)
+    )
+    assert starts == [start for start in starts_before if not start - 3.2 < 0 < start + 2.0 - 3.1]
+    assert len(after.slices) == len(before.slices) - (len(starts_before) - len(starts))
 
 
 def test_one_store_is_one_stream(stores: list[Store]) -> None:
-    part = open_joint(stores[:1])
-    assert part.stream is part.streams[0]
-    assert dataclasses.is_dataclass(part)
+    data = open_joint(stores[:1])
+    assert data.stream is data.streams[0]
+    assert dataclasses.is_dataclass(data)

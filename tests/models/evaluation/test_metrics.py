@@ -188,5 +188,5 @@ def test_refuses_what_cannot_be_scored() -> None:
     with pytest.raises(RunError, match="'z'"):
         Predictions.from_table(table(["1"], ["z"], good), ("x", "y"))
     for bad in (np.array([[np.nan, 1.0]]), np.array([[0.2, 0.3, 0.5]])):
-        with pytest.raises(RunError, match="no probabilities"):
+        with pytest.raises(RunError, match="not probabilities"):
             Predictions.from_table(table(["1"], ["x"], bad), ("x", "y"))

@@ -1,4 +1,4 @@
-"""Processes that are started together: how they end, and that none is left behind."""
+"""The launcher: how its processes end, which errors it reports, and that no process is left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from mgc.models.parallel import launcher
 from mgc.pipeline.errors import RunError
 
-#: Each writes its id and what it was told, then does what its rank says.
+#: Writes its process id and environment to a file, then runs the code for its rank.
 SCRIPT = """
 import os, signal, sys, time
 rank = int(os.environ["RANK"])
@@ -35,8 +35,9 @@ except KeyboardInterrupt:
 """
 
 
-def launch(folder: Path, *what: str) -> int:
-    return launcher.launch([sys.executable, "-c", SCRIPT, str(folder), *what], len(what))
+def launch(folder: Path, *codes: str) -> int:
+    """Launch one process for each piece of Python code."""
+    return launcher.launch([sys.executable, "-c", SCRIPT, str(folder), *codes], len(codes))
 
 
 def assert_gone(folder: Path) -> None:
@@ -46,24 +47,24 @@ def assert_gone(folder: Path) -> None:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "GRACE", 0.2)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.2)
 
 
-def test_each_knows_its_place_and_has_its_share_of_the_processors(
+def test_each_process_has_its_rank_and_its_share_of_the_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(7), raising=False)
     assert launch(tmp_path, "pass", "pass", "pass") == 0
-    said = [(tmp_path / str(rank)).read_text().split()[1:] for rank in range(3)]
-    assert said == [[str(rank), str(rank), "3", "3", "2"] for rank in range(3)]
+    environments = [(tmp_path / str(rank)).read_text().split()[1:] for rank in range(3)]
+    assert environments == [[str(rank), str(rank), "3", "3", "2"] for rank in range(3)]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert launch(tmp_path, "pass") == 0
     assert (tmp_path / "0").read_text().split()[-1] == "5"
 
 
-def test_the_first_one_speaks_for_all(tmp_path: Path) -> None:
+def test_the_exit_code_is_that_of_rank_0(tmp_path: Path) -> None:
     others = f"sys.exit({launcher.PEER_LOST_CODE})"
     assert launch(tmp_path, "time.sleep(0.2); sys.exit(130)", others) == 130
     assert launch(tmp_path, "time.sleep(0.2); sys.exit(2)", "sys.exit('error: the same')") == 2
@@ -81,8 +82,8 @@ def test_the_first_one_speaks_for_all(tmp_path: Path) -> None:
         ("pass", "raise ValueError(3)", "process 2 of 2 ended with exit code 1 (ValueError: 3)", "`mgc train"),
     ],
 )  # fmt: skip
-def test_what_another_one_fails_of_is_told(
-    tmp_path: Path, hasty: None, first: str, second: str, problem: str, remedy: str
+def test_the_error_of_another_rank_is_raised(
+    tmp_path: Path, short_grace: None, first: str, second: str, problem: str, remedy: str
 ) -> None:
     with pytest.raises(RunError) as caught:
         launch(tmp_path, first, second)
@@ -104,13 +105,13 @@ def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
     assert_gone(tmp_path)
 
 
-def test_none_outlives_the_launcher(tmp_path: Path) -> None:
+def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
     code = (
         "import sys; from mgc.models.parallel import launcher; "
         "launcher.launch([sys.executable, '-c', *sys.argv[1:]], 2)"
     )  # fmt: skip
-    follow = "os.read(0, 1)"  # as the processes of a training do
-    command = [sys.executable, "-c", code, SCRIPT, str(tmp_path), follow, follow]
+    wait_for_launcher = "os.read(0, 1)"  # as the processes of a training do
+    command = [sys.executable, "-c", code, SCRIPT, str(tmp_path), wait_for_launcher, wait_for_launcher]
     with subprocess.Popen(command) as running:
         while len(list(tmp_path.iterdir())) < 2 or not all(file.read_text() for file in tmp_path.iterdir()):
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Several processes that train one network: two real ones, on the CPU."""
+"""Two processes that train one network, on the CPU: same results as one process, errors, interruption and resume."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from mgc.models.parallel import launcher, ranks
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
+from mgc.models.training.assembly import open_run, training_recipe
 from mgc.models.training.learner import Learner
 from mgc.models.training.loop import validate
+from mgc.models.training.optim import balanced_class_weights
 from mgc.models.training.preparation import prepare
-from mgc.models.training.train import Options, open_run, resume, training_of
+from mgc.models.training.train import Options, resume
 from mgc.pipeline.errors import RunError, SpecError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
-N_SLICES = 145  # an odd number, so that the two have parts of another size
+N_SLICES = 145  # odd, so that the parts of the two processes differ in size
 STEPS = 10
 
 
@@ -46,14 +48,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    # float32: the range of quantised levels is worked out by librosa, whose import takes seconds in each process.
+    # float32: for quantised levels each process would import librosa, which takes seconds.
     spec = Mel(n_mels=8, n_fft=512, dtype="float32")
     return make_store(tmp_path_factory.mktemp("stores") / "mel", spec, seconds=(*[9.0] * 17, 10.0))
 
 
 @pytest.fixture(scope="module")
 def pair(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have left what `pair.py` does, the second of which was killed in the end."""
+    """Folder with the results of `pair.py` in two processes, the second of which kills itself in the end."""
     folder = tmp_path_factory.mktemp("pair")
     script = Path(__file__).parents[2] / "support" / "pair.py"
     with pytest.MonkeyPatch.context() as patch:
@@ -68,110 +70,112 @@ def run_of(pair: Path, name: str) -> Run:
     return Run.open(path)
 
 
-def both(pair: Path, name: str) -> list[Any]:
+def results(pair: Path, name: str) -> list[Any]:
+    """The JSON file of each rank."""
     return [json.loads((pair / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.slow
 def test_two_processes_see_each_slice_once_an_epoch(pair: Path) -> None:
-    ours, theirs = both(pair, "rows")
-    assert len(ours) == len(theirs) == 2 * STEPS
-    assert any(len(one) != len(other) for one, other in zip(ours, theirs, strict=True))
+    first, second = results(pair, "rows")
+    assert len(first) == len(second) == 2 * STEPS
+    assert any(len(one) != len(other) for one, other in zip(first, second, strict=True))
     for epoch in range(2):
         sets = [
             [row for batch in batches[epoch * STEPS : (epoch + 1) * STEPS] for row in batch]
-            for batches in (ours, theirs)
+            for batches in (first, second)
         ]
         assert sorted(sets[0] + sets[1]) == list(range(N_SLICES))
-    assert ours[:STEPS] != ours[STEPS:]
+    assert first[:STEPS] != first[STEPS:]
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, store: Store) -> None:
     run = run_of(pair, "plain")
     assert run.config["processes"] == 2
-    parts = [open_run(run, [store], Ranks(rank, 2))[1][0] for rank in (0, 1)]
-    _, (whole, validation), _ = open_run(run, [store])
-    recipe = training_of(run)
+    parts = [open_run(run, [store], Ranks(rank, 2)).training for rank in (0, 1)]
+    data = open_run(run, [store])
+    whole, validation = data.training, data.validation
+    recipe = training_recipe(run)
     network = Network(PLAIN, [store.spec], 3)
     network.fit_standardisers(whole.stream)
-    learner = Learner(network, recipe, whole.stream.labels, 3, STEPS, torch.device("cpu"))
+    learner = Learner(network, recipe, STEPS, balanced_class_weights(whole.stream.labels, 3, torch.device("cpu")))
     for epoch in range(2):
         network.train()
         losses, correct = [], 0
         for one, other in zip(*(part.stream.batches(epoch) for part in parts), strict=True):
-            both = Batch(
+            joined = Batch(
                 torch.cat([one.frames, other.frames]), torch.cat([one.labels, other.labels]),
                 np.concatenate([one.rows, other.rows]), np.concatenate([one.draws, other.draws]), one.number,
             )  # fmt: skip
-            loss, recognised = learner.update(both, epoch)
-            losses.append(loss * len(both.rows))
-            correct += recognised
+            loss, batch_correct = learner.update(joined, epoch)
+            losses.append(loss * len(joined.rows))
+            correct += batch_correct
         entry = run.history[epoch]
         assert entry["train_loss"] == pytest.approx(sum(losses) / N_SLICES, rel=1e-4)
         assert entry["train_accuracy"] == pytest.approx(correct / N_SLICES, abs=1.5 / N_SLICES)
         scores = validate(network, recipe, validation)
         assert entry["validation_loss"] == pytest.approx(scores["loss"], rel=1e-4)
-    found = run.load("last.pt")
+    checkpoint = run.load("last.pt")
     for name, expected in network.model.state_dict().items():
-        torch.testing.assert_close(found["model"][name], expected, atol=2e-5, rtol=1e-3)
-    torch.testing.assert_close(found["inputs"], network.inputs.state_dict(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(checkpoint["model"][name], expected, atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(checkpoint["inputs"], network.inputs.state_dict(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "system"), [("plain", PLAIN), ("whole", TINY)])
 def test_scores_are_those_of_one_process(pair: Path, store: Store, name: str, system: systems.System) -> None:
     run = run_of(pair, name)
-    _, (_, validation), _ = open_run(run, [store])
+    validation = open_run(run, [store]).validation
     network = Network(system, [store.spec], 3)
     network.load(run.load("best.pt"))
-    scores = validate(network, training_of(run), validation)
+    scores = validate(network, training_recipe(run), validation)
     for metric in ("accuracy", "track_accuracy"):
         assert run.summary["best"][f"validation_{metric}"] == scores[metric]
     assert run.summary["best"]["validation_loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
 @pytest.mark.slow
-def test_ctrl_c_of_one_stops_both_and_resume_gives_the_same_bits(pair: Path) -> None:
-    assert [ended["parts"] for ended in both(pair, "ended")] == ["finished", "finished"]  # the second time
+def test_ctrl_c_in_one_stops_both_and_resume_gives_the_same_bits(pair: Path) -> None:
+    assert [ended["parts"] for ended in results(pair, "ended")] == ["finished", "finished"]  # after the resume
     whole, parts = run_of(pair, "whole"), run_of(pair, "parts")
-    ours, theirs = whole.load("last.pt"), parts.load("last.pt")
-    assert len(ours["others"]) == 1
-    assert not torch.equal(ours["others"][0]["cpu"], ours["random"]["cpu"])  # dropout is another one in each
+    expected, resumed = whole.load("last.pt"), parts.load("last.pt")
+    assert len(expected["others"]) == 1
+    assert not torch.equal(expected["others"][0]["cpu"], expected["random"]["cpu"])  # each has its own dropout
     for name in ("model", "averaged", "random"):
-        torch.testing.assert_close(theirs[name], ours[name], atol=0, rtol=0)
-    torch.testing.assert_close(theirs["others"], ours["others"], atol=0, rtol=0)
-    timeless = [[{**epoch, "seconds": None} for epoch in run.history] for run in (whole, parts)]
-    assert timeless[0] == timeless[1]
+        torch.testing.assert_close(resumed[name], expected[name], atol=0, rtol=0)
+    torch.testing.assert_close(resumed["others"], expected["others"], atol=0, rtol=0)
+    histories = [[{**epoch, "seconds": None} for epoch in run.history] for run in (whole, parts)]
+    assert histories[0] == histories[1]
     stopped = json.loads((pair / "stopped.json").read_text())
     assert stopped["epoch"] * STEPS + stopped["batch"] == STOPPED
 
 
 @pytest.mark.slow
-def test_what_happens_to_one_stops_both(pair: Path, store: Store) -> None:
-    ended = both(pair, "ended")
+def test_an_error_in_one_stops_both(pair: Path, store: Store) -> None:
+    ended = results(pair, "ended")
     assert ended[0]["nan"] == ended[1]["nan"]
     assert ended[0]["nan"].startswith("RunError: the loss became nan in epoch 1, step 5, on the slices in ")
     run = run_of(pair, "nan")
-    found = json.loads((run.path / "not-finite.json").read_text())
-    parts = [open_run(run, [store], Ranks(rank, 2))[1][0] for rank in (0, 1)]
+    report = json.loads((run.path / "not-finite.json").read_text())
+    parts = [open_run(run, [store], Ranks(rank, 2)).training for rank in (0, 1)]
     rows = np.concatenate([list(part.stream.batches(0))[4].rows for part in parts])
     table = parts[0].slices.select(["track_id", "variant", "start_s"])
-    assert found["slices"] == table.take(rows).to_pylist()
+    assert report["slices"] == table.take(rows).to_pylist()
     assert ended[0]["damaged"] == ended[1]["damaged"] == "StoreError: 00003.zarr: damaged; repair it"
     assert run_of(pair, "damaged").load("last.pt")["progress"]["epoch"] == 1
-    assert "dead" not in ended[0]  # it left at once, and so the launcher spoke
+    assert "dead" not in ended[0]  # it exited at once, and the launcher reported the error
     assert not run_of(pair, "dead").finished
 
 
 @pytest.mark.slow
-def test_a_run_is_continued_by_as_many_processes(pair: Path) -> None:
+def test_a_run_is_resumed_by_as_many_processes_as_it_began_with(pair: Path) -> None:
     run = run_of(pair, "damaged")
     with pytest.raises(RunError, match=r"was begun by 2 processes, and these are 1; continue it with --nproc 2"):
         resume(run, echo=lambda text: None)
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,20 +191,22 @@ def test_a_run_is_continued_by_as_many_processes(pair: Path) -> None:
         (2, {"model": "kth2020/cnn", "skip_damaged": True}, "--nproc 2 does not go with --skip-damaged"),
     ],
 )
-def test_work_that_cannot_be_shared(tmp_path: Path, size: int, options: dict[str, Any], problem: str) -> None:
+def test_work_that_processes_cannot_share(
+    tmp_path: Path, size: int, options: dict[str, Any], problem: str
+) -> None:
     store = make_store(tmp_path / "store", Mel(), Slicing(seconds=3.0))
     with pytest.raises(SpecError, match=problem):
-        prepare(store, Options(**options), tmp_path / "runs", ranks=Ranks(size=size))
+        prepare([store], Options(**options), tmp_path / "runs", ranks=Ranks(size=size))
     assert not (tmp_path / "runs").exists()
 
 
 def test_options_that_contradict_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = mgc("train", "--find-lr", "--nproc", 2)
-    assert (found.code, found.error) == (2, "--nproc 2: one process finds the learning rate; leave out --nproc")
+    outcome = mgc("train", "--find-lr", "--nproc", 2)
+    assert (outcome.code, outcome.error) == (2, "--nproc 2: one process finds the learning rate; leave out --nproc")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    found = mgc("train", "--nproc", 2)
-    assert (found.code, found.error) == (2, "--nproc 2: this is one of 3 processes; leave the option out")
+    outcome = mgc("train", "--nproc", 2)
+    assert (outcome.code, outcome.error) == (2, "--nproc 2: this is one of 3 processes; leave the option out")
     monkeypatch.setenv("WORLD_SIZE", "1")
     with ranks.join() as processes:
         assert processes is SINGLE_PROCESS
@@ -210,9 +216,9 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ranks, "choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     processes = Ranks(size=2, local_size=2)
-    with pytest.raises(SpecError, match=r"--nproc 2: this machine has 1 GPU; leave it out"):
+    with pytest.raises(SpecError, match=r"--nproc 2: this machine has 1 GPU; leave --nproc out"):
         processes.device("cuda")
-    with pytest.raises(SpecError, match=r"--device cuda:1: 2 processes have a GPU each"):
+    with pytest.raises(SpecError, match=r"--device cuda:1: each of 2 processes needs its own GPU"):
         processes.device("cuda:1")
     assert processes.device("cpu").type == "cpu"
     assert SINGLE_PROCESS.device("cuda:1").index == 1
@@ -222,7 +228,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert Ranks(3, 4, local_rank=1, local_size=2).device("cuda") == torch.device("cuda", 1) == chosen[0]
 
 
-def test_random_numbers_are_others_in_each_process() -> None:
+def test_reseed_gives_each_process_other_random_numbers() -> None:
     drawn = []
     for rank in range(3):
         torch.manual_seed(7)
@@ -244,14 +250,14 @@ def test_ctrl_c_and_torchrun(tmp_path: Path) -> None:
     group: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "process_group": 0}
     with subprocess.Popen([*command, "--store", str(store.path), *here], **group) as running:
         assert running.stdout
-        said = ""
+        out = ""
         while "epoch " not in (line := running.stdout.readline()):
             assert line, running.communicate()[1]
-            said += line
+            out += line
         running.send_signal(signal.SIGINT)
         rest, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "2 processes, each on cpu" in said
+    assert "2 processes, each on cpu" in out
     assert err.splitlines()[-1].startswith("error: interrupted")
     assert len(err.splitlines()) == 1, err
     with pytest.raises(ProcessLookupError):
@@ -262,11 +268,11 @@ def test_ctrl_c_and_torchrun(tmp_path: Path) -> None:
     config["training"]["epochs"] = Run.open(path).load("last.pt")["progress"]["epoch"] + 1
     (path / "config.json").write_text(json.dumps(config))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "mgc"]
-    done = subprocess.run(
+    outcome = subprocess.run(
         [*torchrun, "train", "--resume", *here],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("validation accuracy ") == 1  # one of them speaks
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("validation accuracy ") == 1  # only rank 0 prints
     assert Run.open(path).finished
     assert len(Run.open(path).history) == config["training"]["epochs"]

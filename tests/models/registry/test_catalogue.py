@@ -1,4 +1,4 @@
-"""The catalogue, and docs/systems.md, which it is written to."""
+"""The generated catalogue of systems, and its copy docs/systems.md."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def test_the_page_in_docs_is_up_to_date(page: str) -> None:
 
 
 def test_every_system_has_a_row_in_both_tables_of_its_study(page: str) -> None:
-    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
+    sections = {section.partition("\n")[0]: section for section in page.split("\n## ")[1:]}
     assert set(sections) == set(catalogue.studies())
     for id in systems.ids():
         assert sections[id.partition("/")[0]].count(f"\n| `{id}`") == 2
 
 
-def test_rows_say_what_the_recipe_says_and_where_it_is_from(page: str) -> None:
+def test_rows_have_the_settings_of_the_recipe_and_their_sources(page: str) -> None:
     model, recipe = (line for line in page.splitlines() if line.startswith("| `kth2020/cnn` "))
     assert model == (
         "| `kth2020/cnn` | 1×128×128 | 1,328,120 | 5.3 |"

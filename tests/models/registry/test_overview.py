@@ -1,4 +1,4 @@
-"""What there is to extract for the systems, and how they are listed."""
+"""Extraction settings of the recipes, and the list of systems."""
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_an_ensemble_is_listed_with_its_members() -> None:
     assert len(row["further"]) == 2
 
 
-def test_a_length_that_is_free_is_a_dot() -> None:
-    needs = InputSpec("absolute", ("mel",), bands=40)
-    row = {"id": "a/b", "features": ["mel"], "input": list(needs.shape), "params": None, "published": ""}
+def test_an_axis_of_any_length_is_written_as_any() -> None:
+    spec = InputSpec("absolute", ("mel",), bands=40)
+    row = {"id": "a/b", "features": ["mel"], "input": list(spec.shape), "params": None, "published": ""}
     assert "1×40×any" in overview.render_systems([row | {"aliases": [], "further": []}])

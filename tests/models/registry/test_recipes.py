@@ -1,4 +1,4 @@
-"""Recipes: all of them read, and what is wrong with a bad one is said with its file and key."""
+"""Recipes: all of them can be read, and an error in a recipe names its file and key."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from mgc.pipeline.errors import SpecError
 CNN = "kth2020/cnn"
 
 
-@pytest.mark.parametrize("id", recipes.published())
+@pytest.mark.parametrize("id", recipes.recipe_files())
 def test_every_recipe_reads(id: str) -> None:
-    recipe = recipes.read(recipes.published()[id])
+    recipe = recipes.read(recipes.recipe_files()[id])
     assert recipe.model == id
     assert recipe.headline
     assert recipe.dataset.n_classes == {"fma_small": 8, "gtzan": 10}[recipe.dataset.name]
-    assert all(row.scores for row in recipe.published)
+    assert all(result.scores for result in recipe.published)
     assert set(recipe.sources.values()) <= {"printed", "code", "derived", "chosen"}
 
 
@@ -25,12 +25,12 @@ def test_every_recipe_reads(id: str) -> None:
     [(CNN, 128), ("vit2021/cnn", 130), ("xu2022/mobilenet", 345), ("ubc2020/prcnn", 640), ("ref/crnn-choi2017", 1440)],
 )
 def test_slices_have_the_frames_of_the_study(id: str, frames: int) -> None:
-    recipe = recipes.read(recipes.published()[id])
+    recipe = recipes.read(recipes.recipe_files()[id])
     assert recipe.slicing.n_frames(recipe.features) == frames
 
 
 def test_values_and_sources() -> None:
-    recipe = recipes.read(recipes.published()[CNN])
+    recipe = recipes.read(recipes.recipe_files()[CNN])
     assert recipe.training is not None
     assert recipe.training.optimizer.lr == 2e-4
     assert recipe.training.optimizer.betas == (0.9, 0.999)
@@ -42,36 +42,36 @@ def test_values_and_sources() -> None:
 
 
 def test_loss_is_monitored_downwards() -> None:
-    training = recipes.read(recipes.published()["padova2023/cnn2d-mel"]).training
+    training = recipes.read(recipes.recipe_files()["padova2023/cnn2d-mel"]).training
     assert training is not None
     assert (training.monitor, training.mode) == ("loss", "min")
 
 
-@pytest.mark.parametrize("id", [id for id in recipes.published() if id.startswith("padova2023/")])
+@pytest.mark.parametrize("id", [id for id in recipes.recipe_files() if id.startswith("padova2023/")])
 def test_one_vs_rest_accuracy_of_padova_follows_from_its_recall(id: str) -> None:
-    (row,) = recipes.read(recipes.published()[id]).published
+    (row,) = recipes.read(recipes.recipe_files()[id]).published
     assert row.one_vs_rest_accuracy is not None
     assert row.macro_recall is not None
     assert row.one_vs_rest_accuracy == pytest.approx(100 - (100 - row.macro_recall) / 4, abs=0.01)
 
 
 def test_features_of_further_stores() -> None:
-    recipe = recipes.read(recipes.published()["padova2023/late-fusion"])
+    recipe = recipes.read(recipes.recipe_files()["padova2023/late-fusion"])
     assert recipe.features.name == "waveform"
     (mel,) = recipe.further
     assert (mel.name, mel.sr, mel.n_fft) == ("mel", 44100, 1024)
     assert recipe.sources["further[0].name"] == "derived"
-    assert recipes.read(recipes.published()[CNN]).further == ()
+    assert recipes.read(recipes.recipe_files()[CNN]).further == ()
 
 
 def test_rmsprop_has_its_own_settings() -> None:
-    training = recipes.read(recipes.published()["ubc2020/prcnn"]).training
+    training = recipes.read(recipes.recipe_files()["ubc2020/prcnn"]).training
     assert training is not None
     assert training.optimizer == recipes.Optimizer("rmsprop", lr=5e-4, eps=1e-7, rho=0.9)
 
 
 def test_classical_systems_are_not_trained_by_gradient() -> None:
-    assert recipes.read(recipes.published()["kth2020/knn"]).training is None
+    assert recipes.read(recipes.recipe_files()["kth2020/knn"]).training is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_classical_systems_are_not_trained_by_gradient() -> None:
     ],
 )
 def test_bad_recipe_is_refused_with_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = recipes.published()[CNN].read_text(encoding="utf-8")
+    text = recipes.recipe_files()[CNN].read_text(encoding="utf-8")
     assert old in text
     file = tmp_path / "recipe.toml"
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -117,16 +117,16 @@ def test_bad_recipe_is_refused_with_file_and_key(tmp_path: Path, old: str, new: 
 
 
 def test_slices_may_be_given_in_frames(tmp_path: Path) -> None:
-    text = recipes.published()[CNN].read_text(encoding="utf-8")
+    text = recipes.recipe_files()[CNN].read_text(encoding="utf-8")
     file = tmp_path / "recipe.toml"
     file.write_text(text.replace("seconds = [3.5,", "frames = [128,"), encoding="utf-8")
     slicing = recipes.read(file).slicing
     assert (slicing.frames, slicing.seconds) == (128, None)
 
 
-@pytest.mark.parametrize("id", [id for id in recipes.published() if id.startswith("kth2020/")])
+@pytest.mark.parametrize("id", [id for id in recipes.recipe_files() if id.startswith("kth2020/")])
 def test_networks_of_kth_are_trained_on_variants_too(id: str) -> None:
-    recipe = recipes.read(recipes.published()[id])
+    recipe = recipes.read(recipes.recipe_files()[id])
     classical = recipe.training is None
     assert classical == (id in ("kth2020/knn", "kth2020/svm"))
     expected = [] if classical else ["pitch:-2", "pitch:+2", "stretch:0.9", "stretch:1.1"]

@@ -1,4 +1,4 @@
-"""The registry, and what holds for every system in it."""
+"""The registry, and properties of every registered system."""
 
 import math
 import subprocess
@@ -14,7 +14,7 @@ from mgc.models.registry import recipes, systems
 from mgc.models.training.optim import LOSSES, build_optimizer, main_logits, total_loss
 from mgc.pipeline.errors import ModelError
 
-#: At full resolution, over a whole clip, or wide: a step takes a second. The last two are twins of quicker ones.
+#: Networks at full resolution, over a whole clip, or wide: a step takes a second. The last two equal faster ones.
 HEAVY = {
     "kth2020/crnn",
     "kth2020/crnn-137",
@@ -23,7 +23,7 @@ HEAVY = {
     "ubc2020/ablation-cnn-rnn1",
     "ubc2020/ablation-cnn-rnn2-attention",
 }
-#: Those that take several seconds to learn a batch by heart.
+#: Networks that take several seconds to overfit one batch.
 SLOW_TO_LEARN = HEAVY | {
     "padova2023/cnn1d",
     "ubc2020/ablation-cnn5",
@@ -33,20 +33,21 @@ SLOW_TO_LEARN = HEAVY | {
 }
 
 
-def marked(ids: list[str], slow: set[str]) -> list:
+def mark_slow(ids: list[str], slow: set[str]) -> list:
+    """Test parameters for `ids`, those in `slow` with the marker of that name."""
     return [pytest.param(id, marks=pytest.mark.slow) if id in slow else id for id in ids]
 
 
-#: Networks of more than ten million parameters, which take seconds a step: always they run once, forwards;
+#: Networks with more than ten million parameters, whose steps take seconds. The normal tests only run them forward;
 #: `make test-slow` trains, saves and repeats them like the others.
 LARGE = {id for id in IDS if systems.get(id).params(8) > 10_000_000}
-NEURAL = marked(IDS, HEAVY | LARGE)
-#: A step takes half a second or more; shallow networks of the same blocks learn in test_resnet.py, too.
+NEURAL = mark_slow(IDS, HEAVY | LARGE)
+#: Deep networks, whose step takes half a second or more. test_resnet.py also trains shallow ones with the same blocks.
 DEEP = {id for id in LARGE if "res" in id}
 
 
 def test_every_recipe_has_its_system() -> None:
-    assert [system.id for system in systems.systems()] == sorted(recipes.published())
+    assert [system.id for system in systems.systems()] == sorted(recipes.recipe_files())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_parameter_counts(id: str, n_classes: int, params: int | None) -> None:
     assert systems.get(id).params(n_classes) == params
 
 
-# With 8 classes the deep ones do so in test_deep_networks_overfit_two_pictures.
+# The deep networks are tested with 8 classes in test_deep_networks_overfit_two_pictures.
 @pytest.mark.parametrize(
     ("id", "n_classes"),
     [
@@ -110,7 +111,7 @@ def test_forward_and_backward(id: str, n_classes: int) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("id", marked([id for id in IDS if id not in DEEP], SLOW_TO_LEARN | LARGE))
+@pytest.mark.parametrize("id", mark_slow([id for id in IDS if id not in DEEP], SLOW_TO_LEARN | LARGE))
 def test_overfits_one_batch(id: str) -> None:
     system = systems.get(id)
     training = system.recipe.training
@@ -118,7 +119,7 @@ def test_overfits_one_batch(id: str) -> None:
     model = build(system, 4)
     size = 2 if "crnn" in id else 4
     x, target = random_batch(system, size), torch.arange(size)
-    # One rate for all: it is the wiring that is tested here.
+    # One learning rate for all: this tests the wiring, not the recipe.
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses: list[float] = []
     while len(losses) < 100 and (not losses or losses[-1] > losses[0] / 4):
@@ -133,7 +134,7 @@ def test_overfits_one_batch(id: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("id", sorted(DEEP))
 def test_deep_networks_overfit_two_pictures(id: str) -> None:
-    """In a few steps, for each takes as long as a whole test of another network: until they are told apart."""
+    """A few steps, until the two pictures are told apart: one step takes as long as a whole test of another network."""
     model = build(systems.get(id), 8)
     x, target = torch.randn(2, *PICTURE, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 6])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -147,7 +148,7 @@ def test_deep_networks_overfit_two_pictures(id: str) -> None:
             assert parameter.grad.isfinite().all(), name
         optimizer.step()
         losses.append(loss.item())
-    # Who knows which two classes there are, and not which picture is which, is left with log 2.
+    # A network that knows the two classes, but not which picture has which, has a loss of log 2.
     assert losses[-1] <= math.log(2) / 2, losses
 
 
@@ -180,9 +181,9 @@ def test_recipe_makes_its_optimizer_and_loss(id: str) -> None:
     assert training.loss in LOSSES
 
 
-def test_a_system_wants_a_store_for_each_input() -> None:
+def test_a_system_needs_a_store_for_each_input() -> None:
     systems.get("padova2023/late-fusion").require_trainable(2)
-    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores \(waveform and mel/mfcc\), and 1 are given"):
+    with pytest.raises(ModelError, match=r"late-fusion reads 2 stores \(waveform and mel/mfcc\), not 1"):
         systems.get("padova2023/late-fusion").require_trainable(1)
 
 
@@ -192,11 +193,11 @@ def test_an_ensemble_is_not_trained() -> None:
 
 
 @pytest.mark.parametrize("id", [system.id for system in systems.systems() if system.members])
-def test_an_ensemble_needs_what_its_members_need(id: str) -> None:
+def test_an_ensemble_has_the_inputs_of_its_members(id: str) -> None:
     ensemble = systems.get(id)
     members = [systems.get(member) for member in ensemble.members]
     assert ensemble.kind == "ensemble"
-    assert set(ensemble.inputs) == {needs for member in members for needs in member.inputs}
+    assert set(ensemble.inputs) == {spec for member in members for spec in member.inputs}
     specs = {spec for member in members for spec in (member.recipe.features, *member.recipe.further)}
     assert {ensemble.recipe.features, *ensemble.recipe.further} == specs
     assert {member.recipe.slicing for member in members} == {ensemble.recipe.slicing}
@@ -218,9 +219,9 @@ def test_aliases_are_other_names_of_systems() -> None:
 
 
 def test_duplicate_id_is_refused() -> None:
-    again = systems.system("kth2020/cnn", input=systems.get("kth2020/cnn").input)
-    with pytest.raises(ModelError, match="two models are called kth2020/cnn"):
-        again(lambda n_classes: nn.Linear(1, n_classes))
+    register = systems.system("kth2020/cnn", input=systems.get("kth2020/cnn").input)
+    with pytest.raises(ModelError, match="two models have the id kth2020/cnn"):
+        register(lambda n_classes: nn.Linear(1, n_classes))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Starting from a file of weights: what is taken over, what stays random, and which files are refused."""
+"""Initial weights from a file: loaded tensors, tensors that stay random, and rejected files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def build(id: str, n_classes: int, seed: int = 0) -> nn.Module:
 
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
-    """A state dict with the 1,000 classes of ImageNet."""
+    """File with a state dict for the 1,000 classes of ImageNet."""
     file = tmp_path / "public.pth"
     torch.save(build(PLAIN, 1000).state_dict(), file)
     return file
 
 
-def test_all_but_the_head_is_taken_over(public: Path) -> None:
+def test_all_tensors_but_the_head_are_loaded(public: Path) -> None:
     start = weights.read(public, systems.get(PLAIN), 8)
     assert start.fresh == ("classifier.1.weight", "classifier.1.bias")
     assert start.sha256 == hashlib.sha256(public.read_bytes()).hexdigest()
@@ -49,7 +49,7 @@ def test_all_but_the_head_is_taken_over(public: Path) -> None:
     assert torch.equal(model.features.eval()(x), source.features.eval()(x))
 
 
-def test_head_of_as_many_classes_is_taken_over(tmp_path: Path) -> None:
+def test_a_head_of_as_many_classes_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "best.pt"
     torch.save({"model": build(PLAIN, 8).state_dict(), "epoch": 3}, file)  # as a run saves it
     start = weights.read(file, systems.get(PLAIN), 8)
@@ -60,13 +60,13 @@ def test_head_of_as_many_classes_is_taken_over(tmp_path: Path) -> None:
     assert torch.equal(model.eval()(x), build(PLAIN, 8).eval()(x))
 
 
-def test_what_a_plain_network_lacks_stays_random(tmp_path: Path) -> None:
+def test_attention_stays_random_with_weights_of_a_plain_network(tmp_path: Path) -> None:
     for id, origin, expected in (
         ("xu2022/se-resnet101", "xu2022/resnet101", {"fc1", "fc2"}),
         ("xu2022/cbam-resnet101", "xu2022/resnet101", {"fc1", "fc2", "spatial"}),
     ):
         shapes = build_on_meta(systems.get(origin).build, 1000).state_dict()
-        # One number, seen as a tensor of each shape, is all that is saved.
+        # Expanding a scalar to each shape keeps the file small.
         state = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
         torch.save(state, tmp_path / "plain.pth")
         fresh = weights.read(tmp_path / "plain.pth", systems.get(id), 8).fresh
@@ -86,23 +86,25 @@ def test_auxiliary_heads_may_be_missing(with_heads: bool, tmp_path: Path) -> Non
     assert "inception3a.branch1.conv.weight" in start.tensors
 
 
-@pytest.mark.parametrize(("found", "wanted"), [(3, 1), (1, 3), (3, 2)])
-def test_first_convolution_makes_the_same_of_equal_channels(found: int, wanted: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file_channels", "channels"), [(3, 1), (1, 3), (3, 2)])
+def test_first_convolution_gives_the_same_output_for_equal_channels(
+    file_channels: int, channels: int, tmp_path: Path
+) -> None:
     def build(channels: int, n_classes: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Flatten(), nn.Linear(144, n_classes))
 
-    system = System("test/first", "neural", TINY.input, partial(build, wanted), TINY.recipe_file)
-    source = build(found, 2)
+    system = System("test/first", "neural", TINY.input, partial(build, channels), TINY.recipe_file)
+    source = build(file_channels, 2)
     torch.save(source.state_dict(), tmp_path / "first.pth")
     start = weights.read(tmp_path / "first.pth", system, 2)
     model = system.build(2)
     model.load_state_dict(dict(start.tensors))
     grey = torch.randn(2, 1, 8, 8)
-    torch.testing.assert_close(model(grey.expand(-1, wanted, -1, -1)), source(grey.expand(-1, found, -1, -1)))
+    torch.testing.assert_close(model(grey.expand(-1, channels, -1, -1)), source(grey.expand(-1, file_channels, -1, -1)))
 
 
-def test_statistics_without_a_count_are_settled(tmp_path: Path) -> None:
-    """Else the first update would have them blown up, as if nearly all of them were initial values."""
+def test_statistics_without_a_number_of_updates_count_as_converged(tmp_path: Path) -> None:
+    """Otherwise the bias correction would scale them up after the first update, as if they were mostly initial values."""
     state = {name: value for name, value in build(SQUEEZED, 8).state_dict().items() if "num_batches" not in name}
     state["features.0.1.running_mean"] += 3
     torch.save(state, tmp_path / "old.pth")
@@ -116,7 +118,7 @@ def test_statistics_without_a_count_are_settled(tmp_path: Path) -> None:
 
 
 class Trap:
-    """What a pickle would run when it is opened."""
+    """Object whose pickle creates a file when it is loaded."""
 
     def __reduce__(self) -> tuple:
         return Path.touch, (Path("sprung"),)
@@ -132,20 +134,22 @@ class Trap:
         ({"a": 1}, "no state dict"),
     ],
 )
-def test_other_files_are_refused(content: object, message: str, tmp_path: Path) -> None:
+def test_files_of_other_networks_are_rejected(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ModelError, match=message):
         weights.read(tmp_path / "other.pth", systems.get(PLAIN), 8)
 
 
-def test_other_shapes_are_refused(tmp_path: Path) -> None:
+def test_other_shapes_are_rejected(tmp_path: Path) -> None:
     state = build(PLAIN, 8).state_dict() | {"features.1.conv.0.1.weight": torch.zeros(64)}
     torch.save(state, tmp_path / "wide.pth")
-    with pytest.raises(ModelError, match=r"features\.1\.conv\.0\.1\.weight is 64, in xu2022/mobilenet-v2 32"):
+    with pytest.raises(
+        ModelError, match=r"features\.1\.conv\.0\.1\.weight has shape 64, but 32 in xu2022/mobilenet-v2"
+    ):
         weights.read(tmp_path / "wide.pth", systems.get(PLAIN), 8)
 
 
-def test_nothing_in_the_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_the_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Trap()}, "zip.pth")
     Path("plain.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
@@ -171,7 +175,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Weights of the tiny network with 5 classes."""
+    """Weights of the tiny network for 5 classes."""
     torch.manual_seed(7)
     torch.save(TINY.build(5).state_dict(), tmp_path / "five.pth")
     return tmp_path / "five.pth"
@@ -179,16 +183,16 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_run_starts_from_the_weights_and_records_them(file: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    # A rate too small to move a weight in float32.
+    # A learning rate too small to change a float32 weight.
     options = Options(model=TINY.id, weights=file, epochs=1, lr=1e-30)
-    run = train(make_store(tmp_path / "mel"), options, tmp_path / "runs", echo=lines.append)
+    run = train([make_store(tmp_path / "mel")], options, tmp_path / "runs", echo=lines.append)
     assert run.config["weights"] == {
         "file": str(file.resolve()),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "fresh": ["6.weight", "6.bias"],
     }
     assert "initial weights of five.pth" in run.config["differences"]
-    assert any(line.endswith("five.pth; random are 2 of 9 tensors: 6.weight, 6.bias") for line in lines)
+    assert any(line.endswith("five.pth; 2 of 9 tensors are initialised at random: 6.weight, 6.bias") for line in lines)
     trained, started = run.load("best.pt")["model"], torch.load(file, weights_only=True)
     assert torch.equal(trained["0.weight"], started["0.weight"])
     assert trained["6.weight"].shape == (3, 512)
@@ -199,26 +203,26 @@ def test_an_interrupted_run_does_not_start_from_other_weights(file: Path, tmp_pa
         torch.save(TINY.build(5).state_dict(), file)
 
     with pytest.raises(RunError, match=r"five\.pth has changed since the run began"):
-        train(make_store(tmp_path / "mel"), Options(model=TINY.id, weights=file), tmp_path / "runs", begun=change)
+        train([make_store(tmp_path / "mel")], Options(model=TINY.id, weights=file), tmp_path / "runs", on_start=change)
 
 
-def test_as_published_begins_at_random(file: Path, tmp_path: Path) -> None:
+def test_as_published_initialises_at_random(file: Path, tmp_path: Path) -> None:
     options = Options(model=TINY.id, weights=file, as_published=True)
     with pytest.raises(ModelError, match=r"not be as published.*initial weights of five\.pth"):
-        train(make_store(tmp_path / "mel"), options, tmp_path / "runs")
+        train([make_store(tmp_path / "mel")], options, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_classical_systems_start_from_nothing(file: Path, tmp_path: Path) -> None:
+def test_classical_systems_take_no_weights(file: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="--weights: kth2020/svm is fitted in one step"):
-        train(make_store(tmp_path / "mel"), Options(model="kth2020/svm", weights=file), tmp_path / "runs")
+        train([make_store(tmp_path / "mel")], Options(model="kth2020/svm", weights=file), tmp_path / "runs")
 
 
 def test_command(file: Path, tmp_path: Path) -> None:
     here = ["--model", TINY.id, "--store", make_store(tmp_path / "mel").path, "--data-dir", tmp_path]
-    done = mgc("train", "--weights", file, "--epochs", 1, *here)
-    assert done.code == 0, done.err
-    assert "differs from the study: initial weights of five.pth" in done.out
+    outcome = mgc("train", "--weights", file, "--epochs", 1, *here)
+    assert outcome.code == 0, outcome.err
+    assert "differs from the study: initial weights of five.pth" in outcome.out
     missing = mgc("train", "--weights", "none.pth", *here)
     assert missing.code == 1
-    assert missing.error == "--weights none.pth: No such file or directory; check the path and its rights"
+    assert missing.error == "--weights none.pth: No such file or directory; check the path and its permissions"

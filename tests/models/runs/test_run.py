@@ -1,4 +1,4 @@
-"""Runs on disk, and what is predicted with them."""
+"""Runs: their folder, their checkpoints, predictions with them, and the selection of their tracks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(store: Store, folder: Path, **options: object) -> Run:
     torch.set_num_threads(1)
-    return train(store, Options(**{"model": TINY.id, "epochs": 4, **options}), folder, echo=lambda text: None)
+    return train([store], Options(**{"model": TINY.id, "epochs": 4, **options}), folder, echo=lambda text: None)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def run(store: Store, tmp_path: Path) -> Run:
 # -- the folder -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_says_all_about_itself(run: Run, store: Store) -> None:
+def test_a_run_records_its_configuration(run: Run, store: Store) -> None:
     opened = Run.open(run.path)
     assert opened.config == run.config
     assert opened.model == "test/tiny"
@@ -84,9 +84,10 @@ def test_a_run_lists_its_tracks(run: Run, store: Store) -> None:
 
 
 def test_runs_of_one_second_have_different_names(run: Run, store: Store, tmp_path: Path) -> None:
-    made = [Run.create(tmp_path / "runs", "study/model", run.config, select_tracks(store)) for _ in range(20)]
-    assert len({one.path for one in made}) == 20
-    assert all("study-model" in one.path.name for one in made)
+    selection = select_tracks(store)
+    runs = [Run.create(tmp_path / "runs", "study/model", run.config, selection) for _ in range(20)]
+    assert len({run.path for run in runs}) == 20
+    assert all("study-model" in run.path.name for run in runs)
 
 
 def test_a_workspace_may_be_moved(run: Run, store: Store, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_workspace_may_be_moved(run: Run, store: Store, tmp_path: Path) -> Non
     assert predict(Run.open(moved / "runs" / run.path.name)).equals(before)
 
 
-def test_runs_need_a_place(store: Store, tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_of_runs_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MgcError, match=r"file stands where a folder is needed"):
         trained(store, tmp_path / "file")
@@ -115,7 +116,7 @@ def test_runs_need_a_place(store: Store, tmp_path: Path) -> None:
         (lambda config: edit(config, classes=None), "damaged"),
     ],
 )
-def test_a_run_that_cannot_be_opened(run: Run, damage: Callable[[Path], None], message: str) -> None:
+def test_a_damaged_run_is_refused(run: Run, damage: Callable[[Path], None], message: str) -> None:
     damage(run.path / "config.json")
     with pytest.raises(RunError, match=message) as error:
         Run.open(run.path)
@@ -144,7 +145,7 @@ def test_a_foreign_checkpoint_runs_no_code(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_checkpoints_that_are_cut_short_or_gone(run: Run) -> None:
+def test_truncated_missing_and_foreign_checkpoints_are_refused(run: Run) -> None:
     file = run.path / "best.pt"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(RunError, match=r"best.pt: damaged"):
@@ -157,7 +158,7 @@ def test_checkpoints_that_are_cut_short_or_gone(run: Run) -> None:
         predict(run)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_the_previous_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run.load("last.pt")["progress"]
 
     def full(handle: int) -> None:
@@ -184,7 +185,7 @@ def test_predictions_have_a_row_per_slice(run: Run, store: Store) -> None:
     assert table.schema.field("probabilities").type == pa.list_(pa.float32())
 
 
-def test_predictions_repeat_themselves_whatever_the_batch(run: Run) -> None:
+def test_predictions_do_not_depend_on_the_batch_size(run: Run) -> None:
     table = predict(run)
     assert predict(run).equals(table)
     other = np.stack(predict(run, batch_size=3)["probabilities"].to_numpy())
@@ -211,7 +212,7 @@ def test_a_test_track_that_was_trained_on_is_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize("change", [{"n_frames": None}, {"content_hash": "another"}])
-def test_a_track_that_is_not_what_it_was_is_named(run: Run, store: Store, change: dict[str, object]) -> None:
+def test_a_missing_or_changed_track_is_named(run: Run, store: Store, change: dict[str, object]) -> None:
     rows = [row | change if row["track_id"] == "test-002" else row for row in store.tracks.to_pylist()]
     changed = Store(store.path, store.spec, store.dataset, store.versions)
     changed.__dict__["tracks"] = pa.Table.from_pylist(rows, store.tracks.schema)
@@ -228,9 +229,11 @@ def test_a_split_without_tracks(tmp_path: Path) -> None:
 def test_uint8_and_float32_stores_give_the_same_classes(store: Store, tmp_path: Path) -> None:
     run = trained(store, tmp_path / "runs")
     exact = make_store(tmp_path / "exact", Mel(n_mels=8, n_fft=512, dtype="float32"))
-    ours, theirs = (np.stack(predict(run, store=path)["probabilities"].to_numpy()) for path in (None, exact.path))
-    assert not np.array_equal(ours, theirs)
-    assert np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)) >= 0.97  # of 48 slices, all but one
+    quantised, unquantised = (
+        np.stack(predict(run, store=path)["probabilities"].to_numpy()) for path in (None, exact.path)
+    )
+    assert not np.array_equal(quantised, unquantised)
+    assert np.mean(quantised.argmax(axis=1) == unquantised.argmax(axis=1)) >= 0.97  # at most one of 48 slices differs
 
 
 def test_a_store_of_another_feature_is_refused(run: Run, tmp_path: Path) -> None:
@@ -239,7 +242,7 @@ def test_a_store_of_another_feature_is_refused(run: Run, tmp_path: Path) -> None
         predict(run, store=other.path)
 
 
-# -- which tracks -----------------------------------------------------------------------------------------------------
+# -- selection --------------------------------------------------------------------------------------------------------
 
 
 def test_tracks_without_a_genre_are_left_out(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Event files, read back as TensorBoard reads them."""
+"""Event files, read back with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_each_epoch_is_there_once_also_after_an_interruption(tmp_path: Path) -> None:
+def test_each_epoch_is_logged_once_also_after_an_interruption(tmp_path: Path) -> None:
     run = Run(tmp_path, {})
     with board.TensorBoardLogger(run) as logger:
         for entry in HISTORY[:2]:
@@ -34,12 +34,12 @@ def test_each_epoch_is_there_once_also_after_an_interruption(tmp_path: Path) -> 
     run.write_history(HISTORY[:2])
     with board.TensorBoardLogger(run) as logger:
         logger.add(HISTORY[2])
-    found = scalars(run)
-    assert set(found) == {"loss/train", "loss/validation", "track_accuracy/validation", "lr"}
-    assert found["loss/train"] == [(epoch, pytest.approx(1 / epoch)) for epoch in (1, 2, 3)]
+    curves = scalars(run)
+    assert set(curves) == {"loss/train", "loss/validation", "track_accuracy/validation", "lr"}
+    assert curves["loss/train"] == [(epoch, pytest.approx(1 / epoch)) for epoch in (1, 2, 3)]
 
 
-def test_without_tensorboard_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "find_spec", lambda name: None)
     with pytest.raises(SpecError, match="not installed"):
         board.require_tensorboard()

@@ -1,4 +1,4 @@
-"""Ensembles and systems of several stores, by the commands: what they take, what they refer to, what is refused."""
+"""Ensembles and systems of several stores, by the commands: choice of stores, members, predictions and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_workspace(data: Path) -> Path:
-    """A workspace whose latest store is a mel store, beside one of waveforms."""
+    """A workspace with a waveform store and, the latest, a mel store."""
     for spec in (Waveform(), Mel(n_mels=8, n_fft=512, hop_length=256)):
         make_store(data / "features" / "synthetic" / spec.name, spec, seconds=(4.0,), root=data)
     return data
@@ -50,7 +50,7 @@ def make_workspace(data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with the run of an ensemble."""
+    """A workspace with a finished ensemble."""
     data = make_workspace(tmp_path_factory.mktemp("workspace") / "data")
     with pytest.MonkeyPatch.context() as patch:
         for system in (TINY, TWOFOLD, BOTH):
@@ -62,7 +62,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(workspace: Path, tmp_path: Path) -> Path:
-    """The workspace elsewhere, to be damaged."""
+    """A copy of the workspace, which a test may damage."""
     return Path(shutil.copytree(workspace, tmp_path / "copy"))
 
 
@@ -85,13 +85,13 @@ def test_the_stores_that_fit_are_found_and_named(tmp_path: Path) -> None:
 def test_stores_may_be_named_in_any_order(tmp_path: Path) -> None:
     data = make_workspace(tmp_path)
     folder = data / "features" / "synthetic"
-    some = ("--epochs", 1, "--data-dir", data)
-    done = mgc("train", "--model", TWOFOLD.id, "--store", folder / "mel", "--store", folder / "waveform", *some)
+    common = ("--epochs", 1, "--data-dir", data)
+    done = mgc("train", "--model", TWOFOLD.id, "--store", folder / "mel", "--store", folder / "waveform", *common)
     assert done.code == 0, done.err
     assert [source.path.name for source in runs_of(data)[TWOFOLD.id].sources] == ["waveform", "mel"]
 
 
-def test_a_missing_store_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error_with_the_command_that_extracts_it(tmp_path: Path) -> None:
     data = make_workspace(tmp_path)
     shutil.rmtree(data / "features" / "synthetic" / "waveform")
     for model in (TWOFOLD.id, BOTH.id):
@@ -103,12 +103,12 @@ def test_a_missing_store_is_told_with_the_command_that_makes_it(tmp_path: Path) 
     assert not (data / "runs").exists()
 
 
-def test_a_store_of_no_use_is_told(workspace: Path) -> None:
+def test_a_named_store_that_is_not_used(workspace: Path) -> None:
     folder = workspace / "features" / "synthetic"
     named = [option for name in ("mel", "waveform") for option in ("--store", folder / name)]
     refused = mgc("train", "--model", TINY.id, *named, "--data-dir", workspace)
     assert refused.error.startswith(
-        f"test/tiny has no use for {folder / 'waveform'}, which holds waveform; leave it out"
+        f"test/tiny does not read {folder / 'waveform'}, which holds waveform; leave it out"
     )
 
 
@@ -136,42 +136,42 @@ def test_a_recipe_takes_its_features_and_slicing_however_the_stores_are_cut(tmp_
 
 
 def test_an_ensemble_refers_to_its_members(workspace: Path) -> None:
-    found = runs_of(workspace)
-    assert found.keys() == {TWOFOLD.id, TINY.id, BOTH.id}
-    ensemble = found[BOTH.id]
+    runs = runs_of(workspace)
+    assert runs.keys() == {TWOFOLD.id, TINY.id, BOTH.id}
+    ensemble = runs[BOTH.id]
     assert ensemble.finished
     for id, member in zip(BOTH.members, ensemble.config["members"], strict=True):
         assert member["model"] == id
-        assert (ensemble.path / member["run"]).resolve() == found[id].path.resolve()
+        assert (ensemble.path / member["run"]).resolve() == runs[id].path.resolve()
         assert not Path(member["run"]).is_absolute()
     assert [run.model for run in members_of(ensemble)] == list(BOTH.members)
-    assert ensemble.config["params"] == sum(found[id].config["params"] for id in BOTH.members)
+    assert ensemble.config["params"] == sum(runs[id].config["params"] for id in BOTH.members)
     assert "epochs 1 for 4" in ensemble.config["differences"]
-    said = mgc("info", ensemble.path, "--data-dir", workspace)
-    assert f"member    {TINY.id}" in said.out
+    info = mgc("info", ensemble.path, "--data-dir", workspace)
+    assert f"member    {TINY.id}" in info.out
 
 
 def test_an_ensemble_predicts_the_mean_of_its_members(copy: Path) -> None:
-    found = runs_of(copy)
-    said = {}
-    for id, run in found.items():
+    runs = runs_of(copy)
+    texts = {}
+    for id, run in runs.items():
         done = mgc("evaluate", run.path, "--by-genre", "--data-dir", copy)
         assert done.code == 0, done.err
-        said[id] = done.out
-    assert said[BOTH.id].startswith(f"{BOTH.id} on the test split of synthetic: 6 tracks")
-    tables = {id: parquet.read_table(run.path / "predictions.parquet") for id, run in found.items()}
+        texts[id] = done.out
+    assert texts[BOTH.id].startswith(f"{BOTH.id} on the test split of synthetic: 6 tracks")
+    tables = {id: parquet.read_table(run.path / "predictions.parquet") for id, run in runs.items()}
     members = [np.stack(tables[id]["probabilities"].to_numpy()) for id in BOTH.members]
     mean = tables[BOTH.id].sort_by([("track_id", "ascending"), ("start_s", "ascending")])
     np.testing.assert_allclose(np.stack(mean["probabilities"].to_numpy()), np.mean(members, axis=0), atol=1e-6)
     for column in ("track_id", "start_s", "genre", "artist_id", "split"):
         assert mean[column].equals(tables[TINY.id][column])
-    metrics = json.loads((found[BOTH.id].path / "metrics.json").read_text())
+    metrics = json.loads((runs[BOTH.id].path / "metrics.json").read_text())
     assert metrics["evaluations"] == 1
-    together = mgc("evaluate", *(found[id].path for id in BOTH.members), "--json", "--data-dir", copy).json
+    together = mgc("evaluate", *(runs[id].path for id in BOTH.members), "--json", "--data-dir", copy).json
     assert together["by_track"] == metrics["by_track"]
 
 
-def test_members_that_cut_differently_are_averaged_by_track(copy: Path) -> None:
+def test_members_of_different_slicing_are_averaged_by_track(copy: Path) -> None:
     member = runs_of(copy)[TWOFOLD.id]
     done = mgc("slice", copy / "features" / "synthetic" / "mel", "--slice", 3, "--data-dir", copy)
     assert done.code == 0, done.err
@@ -186,25 +186,25 @@ def test_members_that_cut_differently_are_averaged_by_track(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "no weights"])
-def test_a_member_that_is_another_by_now_is_one_error(copy: Path, damage: str) -> None:
-    found = runs_of(copy)
-    weights = found[TINY.id].path / "best.pt"
+def test_a_member_that_has_changed_or_is_missing(copy: Path, damage: str) -> None:
+    runs = runs_of(copy)
+    weights = runs[TINY.id].path / "best.pt"
     if damage == "changed":
         weights.write_bytes(weights.read_bytes() + b"\0")
     elif damage == "missing":
         shutil.rmtree(weights.parent)
     else:
         weights.unlink()
-    refused = mgc("evaluate", found[BOTH.id].path, "--data-dir", copy)
-    what = "has changed since: best.pt is another" if damage == "changed" else "is missing"
-    assert f"its member {weights.parent.resolve()} {what}; restore it, or make a new ensemble" in refused.error
+    refused = mgc("evaluate", runs[BOTH.id].path, "--data-dir", copy)
+    problem = "has changed since: best.pt is another" if damage == "changed" else "is missing"
+    assert f"its member {weights.parent.resolve()} {problem}; restore it, or make a new ensemble" in refused.error
 
 
-def test_members_are_what_they_are_taken_for(copy: Path) -> None:
-    found = runs_of(copy)
+def test_errors_of_members(copy: Path) -> None:
+    runs = runs_of(copy)
     train = ("train", "--model", BOTH.id, "--data-dir", copy)
-    assert "test/both is none of test/both" in mgc(*train, "--member", found[BOTH.id].path).error
-    tiny = found[TINY.id].path
+    assert "test/both is none of test/both" in mgc(*train, "--member", runs[BOTH.id].path).error
+    tiny = runs[TINY.id].path
     assert "are both of test/tiny" in mgc(*train, "--member", tiny, "--member", tiny).error
     (tiny / "summary.json").unlink()
     assert "is unfinished; continue it: `mgc train --resume --run" in mgc(*train, "--member", tiny).error
@@ -215,11 +215,11 @@ def test_members_are_what_they_are_taken_for(copy: Path) -> None:
 
 
 def test_members_of_other_tracks_make_no_ensemble(copy: Path) -> None:
-    found = runs_of(copy)
-    tracks = found[TINY.id].selection.tracks
+    runs = runs_of(copy)
+    tracks = runs[TINY.id].selection.tracks
     parquet.write_table(
-        found[TINY.id].path / "tracks.parquet", tracks.filter(pc.not_equal(tracks["track_id"], "test-002"))
+        runs[TINY.id].path / "tracks.parquet", tracks.filter(pc.not_equal(tracks["track_id"], "test-002"))
     )
-    given = [option for id in BOTH.members for option in ("--member", found[id].path)]
-    refused = mgc("train", "--model", BOTH.id, *given, "--data-dir", copy)
+    options = [option for id in BOTH.members for option in ("--member", runs[id].path)]
+    refused = mgc("train", "--model", BOTH.id, *options, "--data-dir", copy)
     assert "make no ensemble: 1 tracks, such as test-002, are in the test split of one only" in refused.error

@@ -1,4 +1,4 @@
-"""Cross-validation over runs: every track validates once, artists stay whole, and the test split stays what it is."""
+"""Cross-validation: every track validates in one fold, artists are not divided, and the test split is unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def library() -> Selection:
-    """600 tracks of four genres by 60 artists of uneven size, some in two genres; some artists are not known."""
+    """600 tracks of four genres by 60 artists of uneven size, some in two genres, and some unknown."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(600):
@@ -60,31 +60,31 @@ def split_of(selection: Selection) -> dict[str, str]:
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_every_track_validates_once_and_artists_stay_whole(count: int, library: Selection) -> None:
-    made = [folds.hold_out(library, number, count) for number in range(1, count + 1)]
+    selections = [folds.hold_out(library, number, count) for number in range(1, count + 1)]
     before = split_of(library)
     held_out: Counter[str] = Counter()
-    for one in made:
-        assert one.tracks.drop_columns("split").equals(library.tracks.drop_columns("split"))
-        after = split_of(one)
+    for selection in selections:
+        assert selection.tracks.drop_columns("split").equals(library.tracks.drop_columns("split"))
+        after = split_of(selection)
         assert all((after[id] == "test") == (before[id] == "test") for id in before)
         held_out.update(id for id, split in after.items() if split == "validation")
-        ours = [row for row in one.tracks.to_pylist() if row["split"] != "test"]
+        rows = [row for row in selection.tracks.to_pylist() if row["split"] != "test"]
         training, validation = (
-            {row["artist_id"] for row in ours if row["split"] == side} for side in ("training", "validation")
+            {row["artist_id"] for row in rows if row["split"] == split} for split in ("training", "validation")
         )
         assert training & validation == {None}
         for genre in library.classes:
-            mine = [row["split"] for row in ours if row["genre"] == genre]
-            # An artist has up to half of a genre here; apportionment is tested with `mgc.pipeline.datasets.splits`.
-            assert 0 < mine.count("validation") < len(mine)
+            splits = [row["split"] for row in rows if row["genre"] == genre]
+            # One artist has up to half of a genre here, so shares are tested with `mgc.pipeline.datasets.splits`.
+            assert 0 < splits.count("validation") < len(splits)
     assert held_out == Counter(id for id, split in before.items() if split != "test")
 
 
 def test_folds_have_as_much_of_each_genre(store: Store) -> None:
-    """Four artists of two tracks of each genre, whatever their split was."""
+    """Each genre has four artists with two tracks each outside the test split."""
     for number in (1, 2, 3, 4):
-        found = folds.hold_out(select_tracks(store), number, 4)
-        count = Counter((row["split"], row["genre"]) for row in found.tracks.to_pylist())
+        selection = folds.hold_out(select_tracks(store), number, 4)
+        count = Counter((row["split"], row["genre"]) for row in selection.tracks.to_pylist())
         expected = {"training": 6, "validation": 2, "test": 2}
         assert count == {(split, genre): n for split, n in expected.items() for genre in GENRES}
 
@@ -97,7 +97,7 @@ def test_folds_depend_on_the_seed_and_not_on_the_splits(library: Selection) -> N
     assert not folds.hold_out(library, 2, 3, seed=1).tracks.equals(folds.hold_out(library, 2, 3).tracks)
 
 
-def test_folds_that_are_none() -> None:
+def test_parse() -> None:
     for text in ("", "1", "0", "x", "-3", "5:", "5:0", "5:6", "5:1,1", "5:a", "2.5"):
         with pytest.raises(SpecError, match=f"--folds {re.escape(text)}"):
             folds.parse(text)
@@ -109,43 +109,43 @@ def test_more_folds_than_a_genre_has_artists_are_refused(store: Store, library: 
     with pytest.raises(SpecError, match=r"--folds 5: Folk has too few artists \(4\).*; choose 4 at most"):
         folds.hold_out(select_tracks(store), 1, 5)
     tracks = select_tracks(store).tracks
-    others = pc.and_(pc.equal(tracks["genre"], "Folk"), pc.not_equal(tracks["artist_id"], "training-artist-0-0"))
-    lonely = Selection(GENRES, tracks.filter(pc.invert(others)))
+    other_folk = pc.and_(pc.equal(tracks["genre"], "Folk"), pc.not_equal(tracks["artist_id"], "training-artist-0-0"))
+    lonely = Selection(GENRES, tracks.filter(pc.invert(other_folk)))
     with pytest.raises(SpecError, match=r"--folds 2: Folk has too few artists \(1\).*; add other artists of Folk"):
         folds.hold_out(lonely, 1, 2)
 
 
-def test_what_is_left_after_an_interruption_can_be_typed_again() -> None:
-    said: list[str] = []
+def test_remaining_folds_are_printed_after_an_interruption() -> None:
+    lines: list[str] = []
 
     def train(number: int) -> Run:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        repeats.repeat(train, (2, 4, 5), said.append, what="fold", option="--folds 5:")
-    assert said == ["fold 2, run 1 of 3", "folds that are left: --folds 5:4,5"]
+        repeats.repeat(train, (2, 4, 5), lines.append, label="fold", option="--folds 5:")
+    assert lines == ["fold 2, run 1 of 3", "folds that are left: --folds 5:4,5"]
 
 
 def test_a_run_for_each_fold(store: Store, tmp_path: Path) -> None:
-    here = ["--model", TINY.id, "--store", store.path, "--data-dir", tmp_path]
-    outcome = mgc("train", *here, "--folds", "2", "--epochs", 1, "--lr", 0.0005)
+    words = ["--model", TINY.id, "--store", store.path, "--data-dir", tmp_path]
+    outcome = mgc("train", *words, "--folds", "2", "--epochs", 1, "--lr", 0.0005)
     assert outcome.code == 0, outcome.err
     runs = [Run.open(path) for path in sorted((tmp_path / "runs").iterdir(), key=lambda path: (len(path.name), path))]
     assert [run.config["fold"] for run in runs] == [[1, 2], [2, 2]]
     assert "fold 2 of 2 for the validation split" in runs[1].config["differences"]
     validated = [id for run in runs for id, split in split_of(run.selection).items() if split == "validation"]
     assert sorted(validated) == sorted(id for id, split in split_of(select_tracks(store)).items() if split != "test")
-    said = re.search(r"by slice of 2 folds: (\S+) % ± (\S+) \((\S+) to (\S+)\): (\S+), (\S+)", outcome.out)
+    printed = re.search(r"by slice of 2 folds: (\S+) % ± (\S+) \((\S+) to (\S+)\): (\S+), (\S+)", outcome.out)
     each = np.array([100 * run.summary["best"]["validation_accuracy"] for run in runs])
-    assert said is not None
+    assert printed is not None
     expected = [each.mean(), each.std(ddof=1), each.min(), each.max(), *each]
-    assert [float(value) for value in said.groups()] == pytest.approx(expected, abs=0.051)
+    assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=0.051)
     assert "fold      validated on fold 2 of 2" in mgc("info", runs[1].path, "--data-dir", tmp_path).out
-    assert evaluate(runs).n_tracks == 6  # of the test split, which is that of all
-    one = evaluate(runs[:1], split="validation")
-    assert one.by_slice is not None
-    assert one.by_slice.accuracy == pytest.approx(each[0] / 100)
-    with pytest.raises(RunError):  # what one validates on, the others were trained on
+    assert evaluate(runs).n_tracks == 6  # of the test split, which all folds share
+    evaluation = evaluate(runs[:1], split="validation")
+    assert evaluation.by_slice is not None
+    assert evaluation.by_slice.accuracy == pytest.approx(each[0] / 100)
+    with pytest.raises(RunError):  # each run was trained on the validation tracks of the others
         evaluate(runs, split="validation")
 
 
@@ -160,7 +160,7 @@ def test_folds_of_a_baseline_whose_parameters_are_searched(store: Store, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("options", "message"),
     [
         (["--folds", 1], "--folds 1; write a whole number of 2 or more"),
         (["--folds", 3, "--seeds", "0,1"], "--folds trains a run for each fold; leave out --seeds and --find-lr"),
@@ -171,8 +171,8 @@ def test_folds_of_a_baseline_whose_parameters_are_searched(store: Store, tmp_pat
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_line(store: Store, tmp_path: Path, wrong: list[object], message: str) -> None:
-    outcome = mgc("train", "--model", TINY.id, "--store", store.path, "--data-dir", tmp_path, *wrong)
+def test_errors(store: Store, tmp_path: Path, options: list[object], message: str) -> None:
+    outcome = mgc("train", "--model", TINY.id, "--store", store.path, "--data-dir", tmp_path, *options)
     assert outcome.code == 2
     assert outcome.error.startswith(message)
     assert not (tmp_path / "runs").exists()

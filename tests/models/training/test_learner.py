@@ -1,4 +1,4 @@
-"""One update and the next, against closed forms."""
+"""Updates of the learner, against closed forms."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def batch(number: int = 0) -> Batch:
 def learner(recipe: Training = SGD, **loop: Any) -> tuple[Learner, Network]:
     torch.manual_seed(0)
     network = Network(TINY, [TINY.recipe.features], 3, channels_last=loop.get("channels_last", True))
-    network.model[5] = torch.nn.Identity()  # in place of dropout: every update of these weights is the same
-    return Learner(network.train(), dataclasses.replace(recipe, loop=Loop(**loop)), LABELS, 3, 4, CPU), network
+    network.model[5] = torch.nn.Identity()  # in place of dropout, which would draw random numbers
+    return Learner(network.train(), dataclasses.replace(recipe, loop=Loop(**loop)), 4), network
 
 
 def weights(network: Network) -> torch.Tensor:
@@ -43,39 +43,39 @@ def weights(network: Network) -> torch.Tensor:
 
 
 def test_clipping_limits_the_norm_of_all_gradients_together() -> None:
-    moves = []
+    steps = []
     for clip in (0.0, 0.01):
-        made, network = learner(clip=clip)
+        tested, network = learner(clip=clip)
         before = weights(network)
-        made.update(batch(), 0)
-        moves.append(weights(network) - before)
-    assert moves[0].norm() > 0.1
-    assert moves[1].norm().item() == pytest.approx(0.01, rel=1e-3)  # SGD with a rate of 1 moves by the gradient
-    torch.testing.assert_close(moves[1] / moves[1].norm(), moves[0] / moves[0].norm(), atol=1e-4, rtol=1e-3)
+        tested.update(batch(), 0)
+        steps.append(weights(network) - before)
+    assert steps[0].norm() > 0.1
+    assert steps[1].norm().item() == pytest.approx(0.01, rel=1e-3)  # SGD with a rate of 1 steps by the gradient
+    torch.testing.assert_close(steps[1] / steps[1].norm(), steps[0] / steps[0].norm(), atol=1e-4, rtol=1e-3)
 
 
 def test_the_average_is_that_of_the_weights_and_statistics_after_each_update() -> None:
-    made, network = learner(ema=0.75)
+    tested, network = learner(ema=0.75)
     states = []
     for number in range(3):
-        made.update(batch(number), 0)
+        tested.update(batch(number), 0)
         states.append({name: value.clone() for name, value in network.model.state_dict().items()})
-    found = made.network.model.state_dict()
+    averaged = tested.network.model.state_dict()
     for name in ("0.weight", "1.running_mean", "6.bias"):
         expected = 0.75 * (0.75 * states[0][name] + 0.25 * states[1][name]) + 0.25 * states[2][name]
-        torch.testing.assert_close(found[name], expected)
-    assert made.network is not network
+        torch.testing.assert_close(averaged[name], expected)
+    assert tested.network is not network
     assert learner()[0].network._format is torch.channels_last
 
 
-def test_autocast_changes_the_forward_pass_a_little_and_no_type_of_weights() -> None:
+def test_autocast_applies_to_the_forward_pass_and_not_to_weights() -> None:
     losses = {}
     for amp in ("off", "bf16"):
-        made, network = learner(amp=amp)
-        seen: list[torch.dtype] = []
-        network.model[6].register_forward_hook(lambda module, given, out, seen=seen: seen.append(out.dtype))
-        losses[amp] = made.update(batch(), 0)[0]
-        assert seen == [torch.float32 if amp == "off" else torch.bfloat16]
+        tested, network = learner(amp=amp)
+        dtypes: list[torch.dtype] = []
+        network.model[6].register_forward_hook(lambda module, inputs, out, dtypes=dtypes: dtypes.append(out.dtype))
+        losses[amp] = tested.update(batch(), 0)[0]
+        assert dtypes == [torch.float32 if amp == "off" else torch.bfloat16]
         assert {weight.dtype for weight in network.parameters()} == {torch.float32}
     assert losses["off"] != losses["bf16"]
     assert losses["bf16"] == pytest.approx(losses["off"], rel=0.02)
@@ -90,24 +90,24 @@ def test_half_precision_needs_a_gpu() -> None:
 def test_memory_format_changes_no_loss() -> None:
     losses = []
     for channels_last in (True, False):
-        made, network = learner(channels_last=channels_last)
+        tested, network = learner(channels_last=channels_last)
         assert network.model[0].weight.is_contiguous(memory_format=network._format)
-        losses.append(made.update(batch(), 0)[0])
+        losses.append(tested.update(batch(), 0)[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same() -> None:
-    found = []
+    results = []
     for compiled in (False, True):
-        made, network = learner(compile=compiled)
-        found.append((made.update(batch(), 0)[0], weights(network)))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-4)
+        tested, network = learner(compile=compiled)
+        results.append((tested.update(batch(), 0)[0], weights(network)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_rehearsal_moves_no_weight() -> None:
-    made, network = learner(RECIPE)
+def test_a_dry_run_changes_no_weight() -> None:
+    tested, network = learner(RECIPE)
     before = weights(network)
-    made.rehearse([(4, 64, 8)])
+    tested.dry_run([(4, 64, 8)])
     assert torch.equal(weights(network), before)

@@ -12,6 +12,7 @@ from mgc.models.registry.recipes import Optimizer, Training
 from mgc.models.registry.settings import Loop
 from mgc.models.training.optim import (
     LOSSES,
+    balanced_class_weights,
     binary_on_softmax,
     build_loss,
     build_optimizer,
@@ -36,8 +37,8 @@ def test_binary_loss_is_the_mean_over_classes() -> None:
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     hot = np.eye(8)[target]
     expected = -(hot * np.log(p) + (1 - hot) * np.log(1 - p)).mean()
-    found = binary_on_softmax(torch.tensor(logits), torch.tensor(target))
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    loss = binary_on_softmax(torch.tensor(logits), torch.tensor(target))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e3, -1e3])
@@ -58,17 +59,17 @@ def training(optimizer: Optimizer = ADAM, **loop: object) -> Training:
 
 
 def rates(recipe: Training, updates: int) -> list[float]:
-    """Learning rate of each of the first updates; an epoch has ten."""
+    """Learning rate of each of the first updates, with ten updates per epoch."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = build_optimizer(recipe.optimizer, [weight])
     schedule = build_schedule(optimizer, recipe, 10)
-    found = []
+    values = []
     for _ in range(updates):
-        found.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         weight.grad = torch.ones(1)
         optimizer.step()
         schedule.step()
-    return found
+    return values
 
 
 def test_rate_decays_with_the_number_of_updates() -> None:
@@ -83,32 +84,33 @@ def test_rate_warms_up_and_follows_half_a_cosine() -> None:
     assert rates(training(), 60) == [0.4] * 60
 
 
-def test_rate_falls_where_no_epoch_is_better() -> None:
+def test_rate_falls_without_improvement() -> None:
     recipe = training(dataclasses.replace(ADAM, decay=0.1), schedule="plateau", plateau_factor=0.5, plateau_patience=1)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = build_optimizer(recipe.optimizer, [weight])
     schedule, plateau = build_schedule(optimizer, recipe, 10), build_plateau(optimizer, recipe)
     assert plateau is not None
-    found = []
+    values = []
     for t, accuracy in enumerate([0.2, 0.3, 0.3, 0.3, 0.1, 0.1, 0.31], 1):
         optimizer.step()
         schedule.step()
         plateau.step(accuracy)
-        found.append(optimizer.param_groups[0]["lr"] * (1 + 0.1 * t))
-    # The second epoch that is no better halves it, and so does the second one after that.
-    assert found == pytest.approx([0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
+        values.append(optimizer.param_groups[0]["lr"] * (1 + 0.1 * t))
+    # With a patience of 1, every second epoch without improvement halves the rate.
+    assert values == pytest.approx([0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
     assert build_plateau(optimizer, training()) is None
 
 
 def test_smoothed_and_weighted_cross_entropy() -> None:
     rng = np.random.default_rng(1)
     logits, target = rng.standard_normal((6, 3)), np.array([0, 0, 0, 1, 1, 2])
-    recipe = training(label_smoothing=0.3, class_weights=True)
-    loss = build_loss(recipe, np.array([0] * 6 + [1] * 3 + [2]), 3, torch.device("cpu"))
+    recipe = training(label_smoothing=0.3)
+    class_weights = balanced_class_weights(np.array([0] * 6 + [1] * 3 + [2]), 3, torch.device("cpu"))
+    loss = build_loss(recipe, class_weights)
     weight = compute_class_weight("balanced", classes=np.arange(3), y=[0] * 6 + [1] * 3 + [2])
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     smoothed = 0.7 * np.eye(3)[target] + 0.1
-    # PyTorch weighs every class of a smoothed target, and divides by the weights of the true ones.
+    # PyTorch weights every class of a smoothed target, and divides by the weights of the true classes.
     expected = -(smoothed * log_p * weight).sum() / weight[target].sum()
     assert loss(torch.tensor(logits).float(), torch.tensor(target)).item() == pytest.approx(expected, rel=1e-5)
 
@@ -120,12 +122,12 @@ def test_smoothed_and_weighted_binary_loss() -> None:
     hot = 0.8 * np.eye(3)[target] + 0.2 / 3
     each = -(hot * np.log(p) + (1 - hot) * np.log(1 - p)).mean(axis=1)
     expected = (each * weight[target]).sum() / weight[target].sum()
-    found = binary_on_softmax(torch.tensor(logits), torch.tensor(target), torch.tensor(weight), 0.2)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    loss = binary_on_softmax(torch.tensor(logits), torch.tensor(target), torch.tensor(weight), 0.2)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_class_without_slices_has_a_finite_weight() -> None:
-    loss = build_loss(training(class_weights=True), np.array([0, 0, 2, 2]), 3, torch.device("cpu"))
+    loss = build_loss(training(), balanced_class_weights(np.array([0, 0, 2, 2]), 3, torch.device("cpu")))
     assert loss(torch.zeros(2, 3), torch.tensor([0, 2])).item() == pytest.approx(math.log(3))
 
 
@@ -153,7 +155,7 @@ def test_weight_decay_is_part_of_the_gradient() -> None:
     optimizer = build_optimizer(recipe, [weight])
     weight.grad = torch.zeros(1)
     optimizer.step()
-    # Adam's first step is the rate, whatever the gradient; decoupled decay would move the weight by 5e-4.
+    # Adam's first step equals the rate for any gradient; decoupled decay would move the weight by another 5e-4.
     assert weight.item() == pytest.approx(4.9, abs=1e-3)
 
 

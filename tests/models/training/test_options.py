@@ -1,4 +1,4 @@
-"""What may be chosen about a training, by the command line: every setting, several seeds, a rate, and how it ends."""
+"""Options of `mgc train`: every setting, several seeds, the learning rate finder, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train(store: Store, data: Path, *words: object) -> Any:
     return mgc("train", "--model", TINY.id, "--store", store.path, "--data-dir", data, *words)
 
 
-CHOSEN = Loop(
+LOOP = Loop(
     schedule="cosine", plateau_factor=0.3, plateau_patience=4, warmup=3, label_smoothing=0.2, class_weights=True,
     clip=2.0, ema=0.5, amp="bf16", channels_last=False, compile=False, balance="track", crop=True,
 )  # fmt: skip
@@ -52,14 +52,14 @@ def words(name: str, value: object) -> list[str]:
 
 def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_path: Path) -> None:
     assert [setting.name for setting in loop_settings()] == [field.name for field in dataclasses.fields(Loop)]
-    loop = [word for name, value in dataclasses.asdict(CHOSEN).items() for word in words(name, value)]
+    loop = [word for name, value in dataclasses.asdict(LOOP).items() for word in words(name, value)]
     own = ["--optimizer", "sgd", "--weight-decay", 0.01, "--monitor", "track_accuracy", "--patience", 1, "--epochs", 2]
     outcome = train(store, tmp_path, *own, *loop, "--residency", "stream", "--skip-damaged", "--tensorboard")
     assert outcome.code == 0, outcome.err
     assert "streamed from disk (--residency stream)" in outcome.out
     (path,) = (tmp_path / "runs").glob("*-test-tiny")
     config = Run.open(path).config
-    assert config["training"]["loop"] == dataclasses.asdict(CHOSEN)
+    assert config["training"]["loop"] == dataclasses.asdict(LOOP)
     assert config["training"]["optimizer"] == {
         "name": "sgd", "lr": 0.01, "eps": None, "betas": None, "rho": None, "momentum": 0.9, "decay": 0.01,
         "weight_decay": 0.01,
@@ -73,7 +73,7 @@ def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("options", "message"),
     [
         (["--ema", 1], "--ema 1; it must be at least 0 and less than 1"),
         (["--label-smoothing", -0.1], "--label-smoothing -0.1; it must be at least 0 and less than 1"),
@@ -85,14 +85,14 @@ def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_p
         (["--seeds", "0,1", "--seed", 2], "--seeds names seeds to train with; leave out --seed and --find-lr"),
     ],
 )
-def test_values_that_cannot_be(store: Store, tmp_path: Path, wrong: list[object], message: str) -> None:
-    outcome = train(store, tmp_path, *wrong)
+def test_errors(store: Store, tmp_path: Path, options: list[object], message: str) -> None:
+    outcome = train(store, tmp_path, *options)
     assert outcome.code == 2
     assert outcome.error.startswith(message)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_system_that_is_fitted_in_one_step_has_no_loop(store: Store, tmp_path: Path) -> None:
+def test_classical_systems_have_no_loop_settings(store: Store, tmp_path: Path) -> None:
     for option in (["--clip", 1], ["--skip-damaged"], ["--monitor", "loss"]):
         outcome = mgc("train", "--model", "kth2020/knn", "--store", store.path, "--data-dir", tmp_path, *option)
         assert outcome.error == f"{option[0]}: kth2020/knn is fitted in one step; leave the option out"
@@ -103,14 +103,14 @@ def test_several_seeds_and_their_spread(store: Store, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     runs = sorted((Run.open(path) for path in (tmp_path / "runs").glob("*-tiny*")), key=lambda run: run.config["seed"])
     assert [run.config["seed"] for run in runs] == [3, 5]
-    one, other = (100 * run.summary["best"]["validation_accuracy"] for run in runs)
-    said = re.search(r"by slice of 2 seeds: (\S+) % ± (\S+) \((\S+) to (\S+)\)", outcome.out)
-    assert said is not None
-    expected = [(one + other) / 2, abs(one - other) / 2**0.5, min(one, other), max(one, other)]
-    assert [float(value) for value in said.groups()] == pytest.approx(expected, abs=0.051)
+    first, second = (100 * run.summary["best"]["validation_accuracy"] for run in runs)
+    printed = re.search(r"by slice of 2 seeds: (\S+) % ± (\S+) \((\S+) to (\S+)\)", outcome.out)
+    assert printed is not None
+    expected = [(first + second) / 2, abs(first - second) / 2**0.5, min(first, second), max(first, second)]
+    assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=0.051)
 
 
-def test_seeds_that_are_no_seeds() -> None:
+def test_parse_seeds() -> None:
     for text in ("", "1,1", "-1", "1,,2", "01,1"):
         with pytest.raises(SpecError, match="--seeds"):
             repeats.parse(text)
@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_130(store: Store, tmp_path: Path, monkey
     monkeypatch.setitem(LOSSES, "cross-entropy", loss)
     outcome = train(store, tmp_path, "--seeds", "0,7,8", "--epochs", 1)
     assert outcome.code == 130
-    assert outcome.error.startswith("interrupted; what is done is kept")
+    assert outcome.error.startswith("interrupted; finished work is kept")
     assert "seeds that are left: 7,8" in outcome.out
     (path,) = (tmp_path / "runs").glob("*-test-tiny")
     assert Run.open(path).load("last.pt")["progress"]["batch"] == 3
@@ -143,8 +143,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_130(store: Store, tmp_path: Path, monkey
 
 def test_the_steepest_rate_is_where_the_loss_falls_fastest() -> None:
     rates = np.geomspace(1e-7, 1.0, 200)
-    falls = 2 / (1 + np.exp(3 * np.log(rates / 3e-4)))  # steepest in its middle
-    losses = falls + 5 * rates**2  # and rising at the end
+    falls = 2 / (1 + np.exp(3 * np.log(rates / 3e-4)))  # steepest at 3e-4
+    losses = falls + 5 * rates**2  # rises at the end
     assert rate_finder.steepest(rates, losses) == pytest.approx(3e-4, rel=0.1)
     with pytest.raises(RunError, match="does not fall"):
         rate_finder.steepest(rates, np.linspace(1, 2, 200))
@@ -153,9 +153,9 @@ def test_the_steepest_rate_is_where_the_loss_falls_fastest() -> None:
 def test_it_finds_a_rate_and_leaves_no_run(store: Store, tmp_path: Path) -> None:
     outcome = train(store, tmp_path, "--find-lr")
     assert outcome.code == 0, outcome.err
-    said = re.search(r"the loss falls fastest at (\S+); try --lr (\S+)$", outcome.out.strip())
-    assert said is not None
-    assert 1e-4 < float(said[1]) < 0.3  # it is trained with 0.01 elsewhere
+    printed = re.search(r"the loss falls fastest at (\S+); try --lr (\S+)$", outcome.out.strip())
+    assert printed is not None
+    assert 1e-4 < float(printed[1]) < 0.3  # the recipe's rate is 0.01
     assert not (tmp_path / "runs").exists()
     assert (
         "kth2020/knn is fitted in one step"

@@ -1,4 +1,4 @@
-"""Whether a run's tracks are its study's."""
+"""Differences between a run's tracks and its study's."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_another_dataset(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.corpus
 def test_the_corpus_is_not_fma_small(corpus: Path, store: Store) -> None:
-    """Though it has its layout: its genres are others."""
-    found = open_dataset(corpus / "fma_debian")
-    assert found.published is None
-    described = {"name": found.name, "genres": list(found.genres)}
+    """It has the layout of FMA-small and other genres."""
+    dataset = open_dataset(corpus / "fma_debian")
+    assert dataset.published is None
+    described = {"name": dataset.name, "genres": list(dataset.genres)}
     other = Store(store.path, store.spec, described, {})
     assert origin.differences(OFFICIAL, other, select_tracks(store)) == ["dataset fma_debian for fma_small"]
 
@@ -81,7 +81,7 @@ def test_tracks_that_are_left_out(store: Store) -> None:
 
 
 def test_faulty_tracks_may_be_left_out(store: Store, tmp_path: Path) -> None:
-    """As FMA-small is published: six of its clips hold nothing to train on."""
+    """Six clips of the published FMA-small hold nothing to train on."""
     csv = Path(store.dataset["root"]).parent / "fma_metadata" / "tracks.csv"
     (tmp_path / "fma_metadata").mkdir()
     (tmp_path / "fma_metadata" / "tracks.csv").write_text(csv.read_text() + "98565,training,small,Rock\n")

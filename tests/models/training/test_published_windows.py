@@ -1,4 +1,4 @@
-"""What the networks of each study are shown of stores that are cut in another way: how much, and from where."""
+"""Windows of each study's networks, read from stores with another slicing: their number, length and position."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mgc.pipeline.features import Chroma, FeatureSpec, Harmonic, Mel, Mfcc, Powe
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
-#: Seconds of a clip of FMA-small, and of GTZAN.
+#: Duration of a clip of FMA-small and of GTZAN, in seconds.
 FMA, GTZAN = 29.976, 30.0
 TRACKS = {"training": 3, "validation": 3}
 CPU = torch.device("cpu")
 
-#: Of a clip: seconds, where its slices begin in seconds, frames of each as specified, and what of them is seen.
+#: By study: duration of a clip and starts of its slices in seconds, frames of a slice, and frames that a network sees.
 SLICED = {
     "xu2022": (FMA, range(0, 26, 2), 345, 345),  # 13 slices of 4 s, half overlapping
     "kth2020": (FMA, [15.5], 128, 128),  # 3.5 s from 15.5 s on
@@ -39,7 +39,7 @@ SLICED = {
 }
 UNSLICED = ("xu2022/alexnet", "xu2022/googlenet")
 CLASSICAL = ("xu2022/knn", "xu2022/logreg", "xu2022/mlp", "xu2022/svm")
-CUT = [id for id in recipes.published() if id.partition("/")[0] in SLICED and id not in (*UNSLICED, *CLASSICAL)]
+CUT = [id for id in recipes.recipe_files() if id.partition("/")[0] in SLICED and id not in (*UNSLICED, *CLASSICAL)]
 
 
 def stores_of(system: System, root: Path, seconds: float) -> list[Store]:
@@ -60,7 +60,7 @@ def windows_of(system: System, stores: list[Store], frames: tuple[int, ...], see
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> dict[FeatureSpec, list[Store]]:
-    """Stores by feature, made once for the systems that share it."""
+    """Stores by feature, so that systems of the same feature share them."""
     return {}
 
 
@@ -69,24 +69,24 @@ def test_slices_are_as_many_as_long_and_where_the_study_has_them(
     id: str, cached: dict, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     system = systems.get(id)
-    seconds, starts, length, seen = SLICED[system.study]
+    seconds, starts, length, window = SLICED[system.study]
     key = system.recipe.features, seconds
     if key not in cached:
         cached[key] = stores_of(system, tmp_path_factory.mktemp("stores"), seconds)
     (store,) = cached[key]
-    part = windows_of(system, [store], (seen,))
+    part = windows_of(system, [store], (window,))
     rows = part.slices.to_pylist()
     begins = {row["track_id"]: row["first_frame"] for row in store.tracks.to_pylist()}
     rate = system.recipe.features.frame_rate
     for track in ("training-000", "training-002"):
-        mine = [row for row in rows if row["track_id"] == track]
-        assert [row["start_s"] for row in mine] == pytest.approx(list(starts))
-        assert {row["n_frames"] for row in mine} == {length}
-        first = [row["first_frame"] - begins[track] for row in mine]
+        slices = [row for row in rows if row["track_id"] == track]
+        assert [row["start_s"] for row in slices] == pytest.approx(list(starts))
+        assert {row["n_frames"] for row in slices} == {length}
+        first = [row["first_frame"] - begins[track] for row in slices]
         assert first == [int(start * rate + 1e-9) for start in starts]
     batch = next(iter(part.stream.batches()))
     track, first = rows[0]["track_id"], rows[0]["first_frame"] - begins[rows[0]["track_id"]]
-    np.testing.assert_array_equal(batch.frames[0].numpy(), frames_of(store, track)[first : first + seen])
+    np.testing.assert_array_equal(batch.frames[0].numpy(), frames_of(store, track)[first : first + window])
     shown = adapters.adapter(system.input, store.spec)(batch.frames)
     assert shown.shape[1:] == system.input.shape
 
@@ -124,8 +124,8 @@ def test_excerpts_of_padova_are_drawn_anew_in_training_and_from_the_centre_other
     excerpt = 2**18 / 44100  # seconds
     for store, window in zip(stores, frames, strict=True):
         assert window / store.spec.frame_rate == pytest.approx(excerpt)
-    drawn = windows_of(system, stores, frames, seed=0)
-    lead, rate = drawn.streams[0], stores[0].spec.frame_rate
+    training = windows_of(system, stores, frames, seed=0)
+    lead, rate = training.streams[0], stores[0].spec.frame_rate
     starts = np.stack([lead.order(epoch).crops for epoch in range(200)]) / rate
     assert starts.min() < 0.5
     assert FMA - excerpt - 0.5 < starts.max() <= FMA - excerpt
@@ -142,20 +142,24 @@ def test_excerpts_of_padova_are_drawn_anew_in_training_and_from_the_centre_other
 
 
 def thumbnails(n_classes: int) -> nn.Module:
-    """A network for pictures that is trained in a second."""
+    """A network for pictures that trains in a second."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 16, stride=16), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, n_classes)
     )
 
 
 THUMBNAILS = System(
-    "test/thumbnails", "neural", systems.get("xu2022/alexnet").input, thumbnails, recipes.published()["xu2022/alexnet"]
+    "test/thumbnails",
+    "neural",
+    systems.get("xu2022/alexnet").input,
+    thumbnails,
+    recipes.recipe_files()["xu2022/alexnet"],
 )
 
 
 @pytest.fixture
 def uneven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Whole tracks of 6, 9 and 4.5 s, in batches together."""
+    """A store of whole tracks of 6, 9 and 4.5 s."""
     monkeypatch.setitem(systems._systems, THUMBNAILS.id, THUMBNAILS)
     whole = Slicing(seconds=None, whole=True)
     tracks = {"training": 6, "validation": 3, "test": 6}
@@ -164,16 +168,16 @@ def uneven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_tracks_of_other_lengths_are_trained_and_tested_on_together(uneven: Store, tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     options = Options(THUMBNAILS.id, epochs=3, batch_size=4, lr=3e-3)
-    run = train(uneven, options, tmp_path / "runs", echo=said.append)
+    run = train([uneven], options, tmp_path / "runs", echo=lines.append)
     assert run.frames == uneven.spec.frames(6.0)
-    assert not any("repeated" in line for line in said)
+    assert not any("repeated" in line for line in lines)
     assert run.history[-1]["validation_accuracy"] == 1.0
     alone, together = (predict(run, batch_size=size) for size in (1, 6))
     assert alone["track_id"].to_pylist() == [f"test-{i:03d}" for i in range(6)]
-    one, other = (np.stack(table["probabilities"].to_numpy()) for table in (alone, together))
-    np.testing.assert_allclose(one, other, atol=1e-5)
+    probabilities, expected = (np.stack(table["probabilities"].to_numpy()) for table in (alone, together))
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 def test_a_network_without_pictures_reads_a_part_of_whole_tracks(uneven: Store) -> None:
@@ -182,17 +186,17 @@ def test_a_network_without_pictures_reads_a_part_of_whole_tracks(uneven: Store) 
     assert not systems.get("padova2023/cnn2d-mel").squeezes(uneven.slicing)
 
 
-def test_tracks_too_short_for_any_slice_are_told_in_a_line(uneven: Store, tmp_path: Path) -> None:
+def test_tracks_too_short_for_any_slice(uneven: Store, tmp_path: Path) -> None:
     reslice(uneven, Slicing(seconds=8.0))
-    store = Store.open(uneven.path)  # with every third track
-    train(store, Options(THUMBNAILS.id, epochs=1), tmp_path / "runs", echo=lambda text: None)
+    store = Store.open(uneven.path)  # now every third track
+    train([store], Options(THUMBNAILS.id, epochs=1), tmp_path / "runs", echo=lambda text: None)
     sliced = Options("xu2022/mobilenet-v2", as_sliced=True, epochs=1)
     tiny = make_store(tmp_path / "tiny", Stft(n_fft=512), Slicing(seconds=1.0), seconds=(3.0,))
     with pytest.raises(StoreError, match=r"tiny: no track holds slices of 4 s, 50% overlap; cut shorter ones"):
-        train(tiny, sliced, tmp_path / "runs")
+        train([tiny], sliced, tmp_path / "runs")
     short = make_store(tmp_path / "short", Mel(hop_length=604), Slicing(seconds=None, whole=True), seconds=(2.0,))
     with pytest.raises(ModelError, match=r"kth2020/cnn needs slices of at least 128 frames, .* have 74; extract"):
-        train(short, Options("kth2020/cnn", epochs=1), tmp_path / "runs")
+        train([short], Options("kth2020/cnn", epochs=1), tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
@@ -206,4 +210,4 @@ def test_other_features_are_pictures_too(spec: FeatureSpec, tmp_path: Path) -> N
     (batch,) = part.stream.batches()
     pictures = adapters.adapter(THUMBNAILS.input, spec)(batch.frames)
     assert pictures.shape == (3, 3, 224, 224)
-    assert (pictures.std(dim=(2, 3)) > 0.1).all()  # something is to be seen
+    assert (pictures.std(dim=(2, 3)) > 0.1).all()  # not blank

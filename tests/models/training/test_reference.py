@@ -1,4 +1,4 @@
-"""The ImageNet networks against torchvision, with equal weights; skipped where it is not installed."""
+"""The ImageNet networks against torchvision's with equal weights; skipped if torchvision is not installed."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from mgc.models.registry import systems
 
 torchvision = pytest.importorskip("torchvision")
 
-#: torchvision's names of the networks. It has no MobileNetV1.
+#: torchvision's names of the networks; it has no MobileNetV1.
 NETWORKS = {
     "xu2022/alexnet": "alexnet",
     "xu2022/googlenet": "googlenet",
@@ -27,10 +27,10 @@ def test_equal_weights_give_equal_outputs(id: str, name: str) -> None:
         systems.get(id).build(8),
     )
     x = torch.randn(2, 3, 64, 64)
-    reference(x)  # moves the running statistics away from their initial values
+    reference(x)  # updates the running statistics
     for module in reference.modules():
         if hasattr(module, "num_batches_tracked"):
-            module.num_batches_tracked.fill_(10_000)  # as after a training: nothing is left of the initial values
+            module.num_batches_tracked.fill_(10_000)  # as after a training, when initial values no longer count
     model.load_state_dict(reference.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(model.eval()(x), reference.eval()(x), atol=1e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Training and evaluation from stores of objects, by the commands, against a server that speaks S3."""
+"""Training and evaluation by the commands, from stores in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from commands import mgc
-from objects import BUCKET, bucket, put
+from objects import BUCKET, bucket, upload_folder
 from stores import TRACKS, make_store
 from tiny import TINY
 from twofold import TWOFOLD
@@ -37,16 +37,16 @@ def registered() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A store of waveforms and one of mel bands of the same tracks."""
+    """Paths of a waveform store and a mel store of the same tracks."""
     folder = tmp_path_factory.mktemp("features")
     return [make_store(folder / spec.name, spec, seconds=(4.0,), root=folder).path for spec in SPECS]
 
 
 @pytest.fixture(scope="module")
-def there(local: list[Path]) -> Iterator[list[Place]]:
-    """The same as objects."""
+def remote(local: list[Path]) -> Iterator[list[Place]]:
+    """URLs of copies of the same stores."""
     with bucket():
-        yield [put(path, f"{BUCKET}/features/{path.name}") for path in local]
+        yield [upload_folder(path, f"{BUCKET}/features/{path.name}") for path in local]
 
 
 def trained(data: Path, system: str, *options: object) -> Run:
@@ -60,13 +60,15 @@ def named(*stores: Place) -> list[object]:
     return [word for store in stores for word in ("--store", store)]
 
 
-def assert_same(ours: Run, theirs: Run) -> None:
+def assert_same(run: Run, expected: Run) -> None:
     """The same weights of the best epoch, and the same scores on the test tracks."""
-    mine, other = (flat(run.load("best.pt")) for run in (ours, theirs))
-    assert mine.keys() == other.keys()
-    for name, value in mine.items():
-        assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
-    scores = [mgc("evaluate", run.path, "--json", "--data-dir", run.path.parent.parent).json for run in (ours, theirs)]
+    state, expected_state = (flat(each.load("best.pt")) for each in (run, expected))
+    assert state.keys() == expected_state.keys()
+    for name, value in state.items():
+        other = expected_state[name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+    paths = [run.path, expected.path]
+    scores = [mgc("evaluate", path, "--json", "--data-dir", path.parent.parent).json for path in paths]
     for score in scores:
         score.pop("runs")
     assert scores[0] == scores[1]
@@ -79,44 +81,44 @@ def flat(state: Any, name: str = "") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def run(there: list[Place], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run from a URL, its shards fetched anew for every group."""
-    return trained(tmp_path_factory.mktemp("there"), TINY.id, *named(there[1]), "--residency", "stream")
+def run(remote: list[Place], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a store at a URL, whose shards are fetched anew for every group."""
+    return trained(tmp_path_factory.mktemp("remote"), TINY.id, *named(remote[1]), "--residency", "stream")
 
 
 def test_training_from_a_url_gives_the_same_weights(run: Run, local: list[Path], tmp_path: Path) -> None:
     assert str(run.store_path) == f"{BUCKET}/features/mel"
-    theirs = trained(tmp_path, TINY.id, *named(local[1]))
-    assert_same(run, theirs)
-    for name in ("summary.json", "last.pt", "best.pt"):  # as if it had been interrupted: it finds its store again
+    expected = trained(tmp_path, TINY.id, *named(local[1]))
+    assert_same(run, expected)
+    for name in ("summary.json", "last.pt", "best.pt"):  # as if it had been interrupted
         (run.path / name).unlink()
     assert mgc("train", "--resume", "--run", run.path).code == 0
-    assert_same(run, theirs)
+    assert_same(run, expected)
 
 
-def test_two_stores_at_urls_are_joined(local: list[Path], there: list[Place], tmp_path: Path) -> None:
-    ours = trained(tmp_path / "there", TWOFOLD.id, *named(*reversed(there)))
-    assert [source.path for source in ours.sources] == there
-    assert_same(ours, trained(tmp_path / "here", TWOFOLD.id, *named(*local)))
+def test_two_stores_at_urls_are_joined(local: list[Path], remote: list[Place], tmp_path: Path) -> None:
+    run = trained(tmp_path / "remote", TWOFOLD.id, *named(*reversed(remote)))
+    assert [source.path for source in run.sources] == remote
+    assert_same(run, trained(tmp_path / "local", TWOFOLD.id, *named(*local)))
 
 
-def test_a_store_is_cut_anew_and_its_run_stays_as_it_was(run: Run, there: list[Place], tmp_path: Path) -> None:
-    store, data = there[1], ("--data-dir", tmp_path)
+def test_a_store_is_cut_anew_and_its_run_stays_as_it_was(run: Run, remote: list[Place], tmp_path: Path) -> None:
+    store, data = remote[1], ("--data-dir", tmp_path)
     assert mgc("slice", store, "--slice", 1, *data).code == 0
-    shown = mgc("info", *data, "--json").json  # the latest store is the one that was named
-    assert (shown["store"], shown["slicing"]["seconds"]) == (str(store), 1)
-    assert mgc("split", *data, "--json").json["splits"] == shown["splits"]
+    described = mgc("info", *data, "--json").json  # the latest store is the one that was named
+    assert (described["store"], described["slicing"]["seconds"]) == (str(store), 1)
+    assert mgc("split", *data, "--json").json["splits"] == described["splits"]
     assert mgc("verify", *data).out == f"{store}: every byte is as it was written\n"
     assert f"  store     {store}\n" in mgc("info", run.path, *data).out
     tested = mgc("evaluate", run.path, "--json", *data).json
-    assert tested["by_slice"]["n"] == 3 * TRACKS["test"]  # three of 2 s in 4 s, as the run was trained
+    assert tested["by_slice"]["n"] == 3 * TRACKS["test"]  # a track of 4 s has three slices of 2 s, the run's slicing
     done = mgc("train", "--model", TINY.id, "--epochs", 1, *data)
     assert done.code == 0, done.err
     assert f"store: {store}" in done.err
 
 
-def test_a_lost_object_is_named_with_its_remedy(local: list[Path], there: list[Place], tmp_path: Path) -> None:
-    store = put(local[1], f"{BUCKET}/damaged/mel")
+def test_a_lost_object_is_named_with_its_remedy(local: list[Path], remote: list[Place], tmp_path: Path) -> None:
+    store = upload_folder(local[1], f"{BUCKET}/damaged/mel")
     lost = next(name for shard in Store.open(store).shard_files().values() for name in shard if "/c/" in name)
     (store / "shards" / lost).unlink()
     done = mgc("train", "--model", TINY.id, *named(store), "--epochs", 1, "--data-dir", tmp_path)

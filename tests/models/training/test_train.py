@@ -1,4 +1,4 @@
-"""Training from a store to a run: what it learns, that it repeats itself, and that nothing interrupts it for good."""
+"""Training: accuracy and history of a run, bit-identical repetition and resumption, and errors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.settings import Loop
 from mgc.models.runs.run import Run
 from mgc.models.training import loop, progress
+from mgc.models.training.assembly import open_run
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.predict import predict
-from mgc.models.training.train import Options, open_run, resume, train
+from mgc.models.training.train import Options, resume, train
 from mgc.pipeline.errors import ModelError, RunError, SpecError, StoreError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.storage.remote import RemotePath
@@ -57,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def reference(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
         torch.set_num_threads(1)
@@ -65,26 +66,26 @@ def reference(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def quiet(store: Store, folder: Path, **options: object) -> Run:
-    return train(store, Options(**{"model": TINY.id, **options}), folder, echo=lambda text: None)
+    return train([store], Options(**{"model": TINY.id, **options}), folder, echo=lambda text: None)
 
 
-def says(store: Store, folder: Path, **options: object) -> str:
+def printed_by(store: Store, folder: Path, **options: object) -> str:
     lines: list[str] = []
-    train(store, Options(**{"model": TINY.id, **options}), folder, echo=lines.append)
+    train([store], Options(**{"model": TINY.id, **options}), folder, echo=lines.append)
     return "\n".join(lines)
 
 
-def assert_same_weights(ours: Run, theirs: Run) -> None:
+def assert_same_weights(run: Run, expected: Run) -> None:
     for name in ("best.pt", "last.pt"):
-        one, other = ours.load(name)["model"], theirs.load(name)["model"]
-        assert one.keys() == other.keys()
-        for key in one:
-            assert torch.equal(one[key], other[key]), f"{name}: {key}"
-    timeless = [[{**epoch, "seconds": None} for epoch in run.history] for run in (ours, theirs)]
-    assert timeless[0] == timeless[1]
+        weights, expected_weights = run.load(name)["model"], expected.load(name)["model"]
+        assert weights.keys() == expected_weights.keys()
+        for key in weights:
+            assert torch.equal(weights[key], expected_weights[key]), f"{name}: {key}"
+    histories = [[{**epoch, "seconds": None} for epoch in each.history] for each in (run, expected)]
+    assert histories[0] == histories[1]
 
 
-# -- what comes of it -------------------------------------------------------------------------------------------------
+# -- accuracy and history --------------------------------------------------------------------------------------------
 
 
 def test_it_learns_what_there_is_to_learn(reference: Run) -> None:
@@ -103,7 +104,7 @@ def test_it_learns_what_there_is_to_learn(reference: Run) -> None:
 
 def test_history_has_the_numbers_of_each_epoch(reference: Run, store: Store) -> None:
     assert [epoch["epoch"] for epoch in reference.history] == list(range(1, 7))
-    updates = 9  # an epoch: 144 slices in batches of 16
+    updates = 9  # per epoch: 144 slices in batches of 16
     for number, epoch in enumerate(reference.history, 1):
         assert epoch["lr"] == pytest.approx(0.01 / (1 + 0.01 * updates * number))
         assert epoch["seconds"] > 0
@@ -133,7 +134,7 @@ def test_early_stopping(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
     patient = dataclasses.replace(TINY.recipe.training, monitor="accuracy", patience=3)
     recipe = dataclasses.replace(TINY.recipe, training=patient)
     monkeypatch.setitem(systems._systems, TINY.id, system := dataclasses.replace(TINY))
-    system.__dict__["recipe"] = recipe  # what the cached property would read
+    system.__dict__["recipe"] = recipe  # in place of the cached property
     run = quiet(store, tmp_path)
     assert [epoch["validation_accuracy"] for epoch in run.history] == [0.2, 0.5, 0.4, 0.5, 0.3]
     assert run.summary["best_epoch"] == 2
@@ -142,11 +143,11 @@ def test_early_stopping(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("monitor", "best"), [("accuracy", 3), ("loss", 2)])
 def test_the_monitored_metric_chooses(monitor: str, best: int) -> None:
     recipe = dataclasses.replace(TINY.recipe.training, monitor=monitor)
-    at = loop.Progress()
+    counters = progress.Progress()
     for loss, accuracy in ((3.0, 0.1), (1.0, 0.2), (2.0, 0.3), (2.0, 0.3)):
-        at.add(1.0, 1, 1, 0.0)
-        at.close({"loss": loss, "accuracy": accuracy, "track_accuracy": 0.0}, 0.1, 0.0, recipe)
-    assert at.best_epoch == best
+        counters.add_batch(1.0, 1, 1, 0.0)
+        counters.end_epoch({"loss": loss, "accuracy": accuracy, "track_accuracy": 0.0}, 0.1, 0.0, recipe)
+    assert counters.best_epoch == best
 
 
 def test_accuracy_by_track_is_that_of_the_mean_probabilities() -> None:
@@ -155,8 +156,8 @@ def test_accuracy_by_track_is_that_of_the_mean_probabilities() -> None:
     assert scores == {"accuracy": 0.25, "track_accuracy": 0.5}
 
 
-def test_it_says_what_it_does(store: Store, tmp_path: Path) -> None:
-    text = says(store, tmp_path, epochs=2, lr=0.02)
+def test_printed_lines(store: Store, tmp_path: Path) -> None:
+    text = printed_by(store, tmp_path, epochs=2, lr=0.02)
     assert "differs from the study: epochs 2 for 6" in text
     assert "differs from the study: learning rate 0.02 for 0.01" in text
     assert "144 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in text
@@ -165,29 +166,31 @@ def test_it_says_what_it_does(store: Store, tmp_path: Path) -> None:
     assert "best epoch 2 of 2: validation accuracy " in text
 
 
-def test_a_run_is_told_of_before_it_is_trained(store: Store, tmp_path: Path) -> None:
-    told: list[bool] = []
-    train(store, Options(TINY.id, epochs=1), tmp_path, lambda text: None, begun=lambda run: told.append(run.finished))
-    assert told == [False]
+def test_on_start_is_called_before_the_training(store: Store, tmp_path: Path) -> None:
+    finished: list[bool] = []
+    options = Options(TINY.id, epochs=1)
+    train([store], options, tmp_path, lambda text: None, on_start=lambda run: finished.append(run.finished))
+    assert finished == [False]
 
 
-def test_how_long_it_will_take() -> None:
+def test_remaining_time() -> None:
     recipe = dataclasses.replace(TINY.recipe.training, epochs=10)
-    at = loop.Progress(epoch=4, batch=20)
-    text = progress.remaining([9.0, 1.0, 1.0], at, recipe, n_training=100, n_validation=30)
-    assert text.startswith("about 11 min for at most 6 more epochs")  # 580 updates and 180 thirds of one
-    assert [progress.duration(seconds) for seconds in (0.2, 89, 100, 7260)] == ["1 s", "89 s", "2 min", "2 h 1 min"]
+    counters = progress.Progress(epoch=4, batch=20)
+    text = progress.remaining_time([9.0, 1.0, 1.0], counters, recipe, n_training=100, n_validation=30)
+    assert text.startswith("about 11 min for at most 6 more epochs")  # 580 updates, 180 validation batches
+    texts = [progress.format_duration(seconds) for seconds in (0.2, 89, 100, 7260)]
+    assert texts == ["1 s", "89 s", "2 min", "2 h 1 min"]
 
 
-# -- twice the same ---------------------------------------------------------------------------------------------------
+# -- repetition and resumption ---------------------------------------------------------------------------------------
 
 
 def test_a_store_at_a_url_gives_the_same_weights(store: Store, reference: Run, tmp_path: Path) -> None:
-    there = RemotePath("memory://shelf/mel")
+    url = RemotePath("memory://shelf/mel")
     for name, data in tree(Path(str(store.path))).items():
-        (there / name).write_bytes(data)
-    run = Run.open(quiet(Store.open(there), tmp_path).path)
-    assert [source.path for source in run.sources] == [there]
+        (url / name).write_bytes(data)
+    run = Run.open(quiet(Store.open(url), tmp_path).path)
+    assert [source.path for source in run.sources] == [url]
     assert_same_weights(run, reference)
     assert predict(run).equals(predict(reference))
 
@@ -215,7 +218,7 @@ sys.path.insert(0, {here!r})
 import torch
 from tiny import TINY
 from mgc.models.registry import systems
-from mgc.models.training import loop
+from mgc.models.training import checkpoint, loop
 from mgc.models.runs.run import Run
 from mgc.models.training.train import Options, train
 from mgc.pipeline.store.store import Store
@@ -227,27 +230,27 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 {how}
-train(Store.open(Path({store!r})), Options(model=TINY.id, loop={loop!r}), Path({runs!r}), echo=lambda text: None)
+train([Store.open(Path({store!r}))], Options(model=TINY.id, loop={loop!r}), Path({runs!r}), echo=lambda text: None)
 """
 
 DEATHS = {
     "after the checkpoint of a step": """
 loop.CHECKPOINT_SECONDS = 0.0
-whole = loop.save
-loop.save = lambda run, parts, device, at, *ranks: (
-    whole(run, parts, device, at, *ranks), (at.epoch, at.batch) == (1, 3) and kill()
+whole = checkpoint.save
+checkpoint.save = lambda run, learner, progress: (
+    whole(run, learner, progress), (progress.epoch, progress.batch) == (1, 3) and kill()
 )
 """,
     "steps after a checkpoint": """
-whole = loop.Progress.add
-loop.Progress.add = lambda self, *numbers: (whole(self, *numbers), (self.epoch, self.batch) == (2, 5) and kill())
+whole = loop.Progress.add_batch
+loop.Progress.add_batch = lambda self, *numbers: (whole(self, *numbers), (self.epoch, self.batch) == (2, 5) and kill())
 """,
     "between the best and the last checkpoint": """
 whole = Run.save
 Run.save = lambda self, name, state: (whole(self, name, state), name == "best.pt" and state["epoch"] == 2 and kill())
 """,
     "before any checkpoint": """
-loop.finite = kill
+loop.Trainer._require_finite = kill
 """,
     "within a checkpoint": """
 whole = os.fsync
@@ -257,9 +260,9 @@ os.fsync = lambda file: (whole(file), written.append(file), len(written) == 15 a
 }
 
 
-#: The others take a quarter of a minute each, too.
+#: The others take a quarter of a minute each as well, and are marked slow.
 QUICK_DEATHS = ("steps after a checkpoint",)
-#: Whatever of the loop has a state or draws numbers.
+#: Every setting of the loop that has a state or draws random numbers.
 EVERYTHING = {
     "schedule": "cosine", "warmup": 12, "label_smoothing": 0.1, "class_weights": True, "clip": 0.5, "ema": 0.9,
     "amp": "bf16", "balance": "class", "crop": True,
@@ -269,7 +272,7 @@ PLATEAU = {"schedule": "plateau", "plateau_patience": 0, "ema": 0.5, "balance": 
 
 @pytest.fixture(scope="module")
 def whole(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with everything on that nothing interrupted."""
+    """An uninterrupted run with every setting of `EVERYTHING`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
         torch.set_num_threads(1)
@@ -297,7 +300,7 @@ def test_a_killed_run_continues_to_the_same_weights(store: Store, whole: Run, tm
     assert run.history[-1]["epoch"] == len(run.history) == 6
 
 
-def test_everything_is_in_the_configuration_and_told(whole: Run) -> None:
+def test_loop_settings_are_recorded(whole: Run) -> None:
     assert whole.config["training"]["loop"] == dataclasses.asdict(Loop(**EVERYTHING))
     assert whole.config["differences"] == [
         "schedule cosine for constant", "warmup 12 for 0", "label smoothing 0.1 for 0", "class weights yes for no",
@@ -321,20 +324,20 @@ def test_ctrl_c_saves_the_last_whole_step(
 def test_plateau_and_average_continue_within_an_epoch(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"loop": PLATEAU, "monitor": "track_accuracy"}  # of six tracks: it cannot get better each time
+    options = {"loop": PLATEAU, "monitor": "track_accuracy"}  # over six tracks: it cannot improve in every epoch
     whole = quiet(store, tmp_path / "whole", **options)
     run = interrupted(store, tmp_path / "parts", monkeypatch, 24, **options)
     monkeypatch.undo()
     monkeypatch.setitem(systems._systems, TINY.id, TINY)
     resume(run, echo=lambda text: None)
     assert_same_weights(run, whole)
-    averaged = [each.load("last.pt")["averaged"] for each in (run, whole)]
-    assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in averaged), strict=True))
-    assert run.history[-1]["lr"] < 0.6 * 0.01 / (1 + 0.01 * 54)  # what the decay alone leaves of it
+    averaged, expected = (each.load("last.pt")["averaged"] for each in (run, whole))
+    assert all(torch.equal(averaged[name], expected[name]) for name in expected)
+    assert run.history[-1]["lr"] < 0.6 * 0.01 / (1 + 0.01 * 54)  # the rate after the optimiser's decay alone
 
 
 def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, **options: object) -> Run:
-    """A run with Ctrl-C in the middle of an update."""
+    """A run that receives Ctrl-C in the middle of an update."""
     steps = iter(range(1, 1000))
 
     def loss(logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
@@ -346,7 +349,7 @@ def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, ste
     before = signal.getsignal(signal.SIGINT)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(store, Options(TINY.id, **options), folder, echo=lines.append)
+        train([store], Options(TINY.id, **options), folder, echo=lines.append)
     assert signal.getsignal(signal.SIGINT) is before
     (path,) = folder.iterdir()
     assert lines[-1] == f"`mgc train --resume --run {path}` goes on from there"
@@ -361,7 +364,7 @@ def test_a_damaged_shard_leaves_a_run_that_continues_once_it_is_repaired(
     whole, reads = Store.read, iter(range(1000))
 
     def read(self: Store, shard: int, *args: int) -> np.ndarray:
-        if shard == 3 and next(reads) == 1:  # of the second epoch
+        if shard == 3 and next(reads) == 1:  # in the second epoch
             raise StoreError("00003.zarr: damaged", "repair it")
         return whole(self, shard, *args)
 
@@ -393,10 +396,10 @@ def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
         resume(run)
 
 
-# -- what stops it ----------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter(range(1000))
     monkeypatch.setitem(
         LOSSES, "cross-entropy", lambda logits, labels: logits.sum() * (math.nan if next(steps) == 4 else 1)
@@ -406,12 +409,12 @@ def test_a_loss_that_is_no_number(store: Store, tmp_path: Path, monkeypatch: pyt
     (path,) = tmp_path.iterdir()
     run = Run.open(path)
     assert not run.finished
-    found = json.loads((path / "not-finite.json").read_text())
-    assert (found["epoch"], found["step"], found["loss"]) == (1, 5, "nan")
-    _, (training, _), _ = open_run(run, [store])
+    report = json.loads((path / "not-finite.json").read_text())
+    assert (report["epoch"], report["step"], report["loss"]) == (1, 5, "nan")
+    training = open_run(run, [store]).training
     *_, fifth = itertools.islice(training.stream.batches(), 5)
     table = training.slices.select(["track_id", "variant", "start_s"])
-    assert found["slices"] == [table.slice(row, 1).to_pylist()[0] for row in fifth.rows]
+    assert report["slices"] == [table.slice(row, 1).to_pylist()[0] for row in fifth.rows]
 
 
 @pytest.mark.parametrize(
@@ -423,7 +426,7 @@ def test_options_out_of_range(option: str, value: float) -> None:
         Options(**{option: value})
 
 
-def test_a_model_that_is_not_there(store: Store, tmp_path: Path) -> None:
+def test_an_unknown_model(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"did you mean kth2020/cnn"):
         quiet(store, tmp_path, model="kth2020/cn")
     assert not any(tmp_path.iterdir())
@@ -446,7 +449,7 @@ def test_rmsprop_trains(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
     assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
 
 
-def test_a_device_that_is_not_there(store: Store, tmp_path: Path) -> None:
+def test_an_unknown_device(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"--device cuda:77: .*choose auto, cpu or cuda"):
         quiet(store, tmp_path, device="cuda:77")
     with pytest.raises(Exception, match=r"--device gpu: "):
@@ -472,13 +475,13 @@ def test_too_little_to_train_on(tmp_path: Path) -> None:
 
 def test_as_published_refuses_any_difference(store: Store, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    for other, options, said in (
+    for other, options, difference in (
         (store, {}, "dataset synthetic for fma_small"),
         (make_store(tmp_path / "a", fma=tmp_path), {"epochs": 2}, "epochs 2 for 6"),
         (make_store(tmp_path / "b", Mel(n_mels=8, n_fft=512, hop_length=256), fma=tmp_path), {}, "hop 256 for 512"),
         (make_store(tmp_path / "c", slicing=Slicing(seconds=3.0), fma=tmp_path), {}, "slices of 3 s, 50% overlap for"),
     ):
-        with pytest.raises(ModelError, match=f"test/tiny would not be as published: .*{said}"):
+        with pytest.raises(ModelError, match=f"test/tiny would not be as published: .*{difference}"):
             quiet(other, runs, as_published=True, **options)
     assert not runs.exists()
     assert quiet(Store.open(tmp_path / "a"), runs, as_published=True).config["differences"] == []
@@ -496,7 +499,7 @@ def test_fewer_tracks_on_request(store: Store, tmp_path: Path) -> None:
 MASKS = Augmentation(time_masks=1, time_width=8, gain=3.0, mixup=0.4)
 
 
-def test_an_interrupted_run_draws_the_same_changes(
+def test_an_interrupted_run_draws_the_same_augmentation(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = quiet(store, tmp_path / "whole", augmentation=MASKS)
@@ -508,17 +511,17 @@ def test_an_interrupted_run_draws_the_same_changes(
     assert run.config["differences"] == ["augmentation time-masks=1,time-width=8,gain=3,mixup=0.4 for none"]
 
 
-def test_it_changes_what_is_learnt_and_not_what_is_predicted(store: Store, reference: Run, tmp_path: Path) -> None:
+def test_augmentation_changes_training_and_not_prediction(store: Store, reference: Run, tmp_path: Path) -> None:
     run = quiet(store, tmp_path, augmentation=MASKS)
     assert not torch.equal(run.load("last.pt")["model"]["6.weight"], reference.load("last.pt")["model"]["6.weight"])
     assert predict(run, split="validation").equals(predict(run, split="validation"))
     assert run.summary["best"]["validation_accuracy"] > CHANCE + 0.2
 
 
-def test_what_does_not_apply_is_refused_or_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_augmentation_that_does_not_apply(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="--augment pitch does not apply to mel"):
         quiet(store, tmp_path, augmentation=Augmentation(pitch=2.0))
-    # A study's, of samples, cannot be followed on spectrograms.
+    # An augmentation of samples in the recipe is left out on stored spectrograms, and recorded as a difference.
     studied = dataclasses.replace(TINY.recipe.training, augmentation=Augmentation(pitch=2.0))
     monkeypatch.setitem(vars(TINY), "recipe", dataclasses.replace(TINY.recipe, training=studied))
     run = quiet(store, tmp_path, epochs=1)

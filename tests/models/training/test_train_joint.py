@@ -1,4 +1,4 @@
-"""Training on several stores at once: what it learns from, that it repeats itself, and what a run records of them."""
+"""Training on several joined stores: accuracy, records of the run, and bit-identical repetition and resumption."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
 
 @pytest.fixture(scope="module")
 def reference(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TWOFOLD.id, TWOFOLD)
         torch.set_num_threads(1)
@@ -54,15 +54,15 @@ def reference(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def quiet(stores: list[Store], folder: Path, **options: object) -> Run:
     chosen = Options(**{"model": TWOFOLD.id, **options})
-    return train(stores[0], chosen, folder, echo=lambda text: None, further=stores[1:])
+    return train(stores, chosen, folder, echo=lambda text: None)
 
 
-def assert_same_weights(ours: Run, theirs: Run) -> None:
+def assert_same_weights(run: Run, expected: Run) -> None:
     for name in ("best.pt", "last.pt"):
         for part in ("model", "inputs"):
-            one, other = ours.load(name)[part], theirs.load(name)[part]
-            assert one.keys() == other.keys()
-            assert all(torch.equal(one[key], other[key]) for key in one)
+            weights, expected_weights = run.load(name)[part], expected.load(name)[part]
+            assert weights.keys() == expected_weights.keys()
+            assert all(torch.equal(weights[key], expected_weights[key]) for key in weights)
 
 
 def test_it_learns_from_both(reference: Run) -> None:
@@ -80,22 +80,22 @@ def test_a_run_records_its_stores(reference: Run, stores: list[Store]) -> None:
 
 def test_statistics_are_those_of_the_training_split(tmp_path: Path) -> None:
     stores = make_pair(tmp_path)
-    everything = Options(model=TWOFOLD.id, epochs=1)
-    run = train(stores[0], everything, tmp_path / "runs", echo=lambda text: None, further=stores[1:])
-    found = run.load("best.pt")["inputs"]
+    options = Options(model=TWOFOLD.id, epochs=1)
+    run = train(stores, options, tmp_path / "runs", echo=lambda text: None)
+    inputs = run.load("best.pt")["inputs"]
     tracks = [row["track_id"] for row in stores[0].tracks.to_pylist() if row["split"] == "training"]
     for number, store in enumerate(stores):
-        # Windows overlap and leave out what lies between slices and ends: the whole tracks, to within two per cent.
+        # Overlapping windows weigh frames unevenly and leave out the ends: whole tracks agree to within two per cent.
         values = np.concatenate([frames_of(store, track) for track in tracks])
-        assert float(found[f"{number}.1.mean"]) == pytest.approx(values.mean(), rel=0.02)
-        assert float(found[f"{number}.1.std"]) == pytest.approx(values.std(), rel=0.02)
+        assert float(inputs[f"{number}.1.mean"]) == pytest.approx(values.mean(), rel=0.02)
+        assert float(inputs[f"{number}.1.std"]) == pytest.approx(values.std(), rel=0.02)
 
 
-@pytest.mark.parametrize(("room", "residency"), [(0, "stream + stream"), (100_000, "stream + host")])
+@pytest.mark.parametrize(("capacity", "residency"), [(0, "stream + stream"), (100_000, "stream + host")])
 def test_a_seed_gives_the_same_weights_streamed_or_resident(
-    stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, residency: str
+    stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: int, residency: str
 ) -> None:
-    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes < room)
+    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes < capacity)
     run = quiet(stores, tmp_path)
     assert run.summary["residency"] == residency
     assert reference.summary["residency"] == "host + host"
@@ -123,9 +123,9 @@ def test_an_interrupted_run_continues_to_the_same_weights(
 
 
 def test_a_run_is_evaluated_on_its_own_stores(reference: Run, tmp_path: Path) -> None:
-    found = evaluate([reference], n_resamples=50)
-    assert found.n_tracks == 6
-    assert found.by_track.accuracy > 1 / len(GENRES) + 0.3
+    test = evaluate([reference], n_resamples=50)
+    assert test.n_tracks == 6
+    assert test.by_track.accuracy > 1 / len(GENRES) + 0.3
     validation = evaluate([reference], split="validation", n_resamples=50)
     assert validation.by_slice is not None
     assert validation.by_slice.accuracy == pytest.approx(reference.summary["best"]["validation_accuracy"])
@@ -151,8 +151,8 @@ def test_a_store_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_as_many_stores_as_inputs(stores: list[Store], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"reads 2 stores \(waveform and mel\), and 1 are given"):
+    with pytest.raises(ModelError, match=r"reads 2 stores \(waveform and mel\), not 1"):
         quiet(stores[:1], tmp_path)
-    with pytest.raises(ModelError, match=r"kth2020/cnn reads one store \(mel\), and 2 are given"):
+    with pytest.raises(ModelError, match=r"kth2020/cnn reads one store \(mel\), not 2"):
         quiet(stores, tmp_path, model="kth2020/cnn")
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a training: shards, disk, memory; and that nothing learnt is lost by it."""
+"""Faults during a training: lost shards, a full disk and exhausted memory lose no finished update."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from mgc.models.network import Network, outputs
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
+from mgc.models.training.assembly import open_run
 from mgc.models.training.loop import validate
-from mgc.models.training.train import Options, open_run, resume, train
+from mgc.models.training.train import Options, resume, train
 from mgc.pipeline.errors import MgcError, RunError, StoreError
 from mgc.pipeline.store.store import Store
 
-SHARD = 3  # of those with tracks to train on; 8 of 144 slices are of each of its 4 tracks
-VALIDATION = 5
+SHARD = 3  # a shard of training tracks: 4 tracks with 8 slices each, of 144
+VALIDATION = 5  # a shard of validation tracks
 
 
 @pytest.fixture(autouse=True)
@@ -48,32 +49,32 @@ def lose(store: Store, shard: int) -> None:
 
 
 class Lines(list[str]):
-    """What is said; `at` a line that begins so, something happens."""
+    """Collects the printed lines, and calls `action` at each line that starts with `prefix`."""
 
-    def __init__(self, at: str = "nothing", then: Any = None) -> None:
-        self._at, self._then = at, then
+    def __init__(self, prefix: str = "nothing", action: Any = None) -> None:
+        self._prefix, self._action = prefix, action
 
     def __call__(self, text: str) -> None:
         self.append(text)
-        if text.startswith(self._at):
-            self._then()
+        if text.startswith(self._prefix):
+            self._action()
 
 
 def quiet(store: Store, folder: Path, echo: Any = None, **options: Any) -> Run:
     return train(
-        store, Options(**{"model": TINY.id, "epochs": 3, **options}), folder, echo=Lines() if echo is None else echo
+        [store], Options(**{"model": TINY.id, "epochs": 3, **options}), folder, echo=Lines() if echo is None else echo
     )
 
 
-def assert_same_weights(ours: Run, theirs: Run) -> None:
-    one, other = (run.load("last.pt")["model"] for run in (ours, theirs))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def assert_same_weights(run: Run, expected: Run) -> None:
+    weights, expected_weights = (each.load("last.pt")["model"] for each in (run, expected))
+    assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
 
 
-def test_it_goes_on_without_shards_that_cannot_be_read_and_says_so(store: Store, tmp_path: Path) -> None:
+def test_damaged_shards_are_skipped_and_reported(store: Store, tmp_path: Path) -> None:
     lose(store, SHARD)
     lose(store, VALIDATION)
     lines = Lines()
@@ -111,19 +112,19 @@ def test_lost_slices_are_not_validated(store: Store, tmp_path: Path) -> None:
     run = quiet(store, tmp_path / "runs", epochs=1)
     lose(store, VALIDATION)
     skipping = dataclasses.replace(run, config=run.config | {"skip_damaged": True})
-    _, (_, validation), _ = open_run(skipping, [store])
+    validation = open_run(skipping, [store]).validation
     network = Network(TINY, [store.spec], 3)
     network.load(run.load("best.pt"))
     scores = validate(network, TINY.recipe.training, validation)
     logits = outputs(network, validation.stream, "")
-    kept = ~validation.unreadable
-    assert kept.sum() == 16
-    assert torch.isnan(logits[~kept]).all()
-    labels = validation.stream.labels[kept]
-    p = logits[kept].softmax(dim=1).numpy()
+    readable = ~validation.unreadable
+    assert readable.sum() == 16
+    assert torch.isnan(logits[~readable]).all()
+    labels = validation.stream.labels[readable]
+    p = logits[readable].softmax(dim=1).numpy()
     assert scores["accuracy"] == np.mean(p.argmax(axis=1) == labels)
     assert scores["loss"] == pytest.approx(-np.log(p[np.arange(16), labels]).mean(), rel=1e-5)
-    tracks = validation.tracks[kept]
+    tracks = validation.tracks[readable]
     right = [p[tracks == track].sum(axis=0).argmax() == labels[tracks == track][0] for track in set(tracks)]
     assert scores["track_accuracy"] == np.mean(right)
 
@@ -138,7 +139,7 @@ def test_nothing_left_to_train_on(store: Store, tmp_path: Path) -> None:
 def test_batches_keep_their_numbers_and_none_has_a_lone_slice(store: Store, tmp_path: Path) -> None:
     lose(store, SHARD)
     run = quiet(store, tmp_path / "runs", epochs=1, batch_size=2, skip_damaged=True)
-    _, (training, _), _ = open_run(run, [store])
+    training = open_run(run, [store]).training
     order = training.streams[0].order(0)
     batches = {batch.number: batch for batch in training.stream.batches(0)}
     lost = training.streams[0].shard_of == SHARD
@@ -177,7 +178,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(store: Store,
 
 
 class Limited(nn.Module):
-    """Passes on batches of a few slices; for more there is no memory."""
+    """Passes batches of up to `most` slices; larger ones run out of memory in training."""
 
     most = 5
 
@@ -193,12 +194,12 @@ LIMITED = System(
 
 
 @pytest.mark.parametrize(
-    ("released", "found"),
+    ("most_without_frames", "remedy"),
     [(5, "--batch-size 4"), (9, "--batch-size 4, or --residency stream --batch-size 8"),
      (16, "--batch-size 4, or --residency stream")],
 )  # fmt: skip
-def test_out_of_memory_it_says_what_fits(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: int, found: str
+def test_out_of_memory_error_names_what_fits(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_without_frames: int, remedy: str
 ) -> None:
     monkeypatch.setitem(systems._systems, LIMITED.id, LIMITED)
     monkeypatch.setattr(Limited, "most", 5)
@@ -206,13 +207,13 @@ def test_out_of_memory_it_says_what_fits(
 
     def release(self: Stream) -> None:
         whole(self)
-        Limited.most = released
+        Limited.most = most_without_frames
 
     monkeypatch.setattr(Stream, "release", release)
     with pytest.raises(RunError) as caught:
         quiet(store, tmp_path / "runs", model=LIMITED.id)
     assert caught.value.problem.startswith("cpu: no memory for batches of 16 slices beside 0 MB of frames")
-    assert caught.value.remedy == f"what fits: {found}"
+    assert caught.value.remedy == f"what fits: {remedy}"
 
 
 @pytest.mark.parametrize(
@@ -222,10 +223,11 @@ def test_frames_stay_where_they_fit(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: float, host: float, expected: str
 ) -> None:
     run = quiet(store, tmp_path / "runs", epochs=1)
-    _, opened, _ = open_run(run, [store])
-    rooms = {"cuda": gpu, "cpu": host}
-    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes <= rooms[device.type])
-    ((_, found),) = set_residency(opened, torch.device("cuda"))
-    assert found == opened[0].streams[0].residency == expected
-    ((_, found),) = set_residency(opened, torch.device("cuda"), "stream")
-    assert found == opened[0].streams[0].residency == "stream"
+    data = open_run(run, [store])
+    splits = data.training, data.validation
+    capacity = {"cuda": gpu, "cpu": host}
+    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes <= capacity[device.type])
+    ((_, residency),) = set_residency(splits, torch.device("cuda"))
+    assert residency == splits[0].streams[0].residency == expected
+    ((_, residency),) = set_residency(splits, torch.device("cuda"), "stream")
+    assert residency == splits[0].streams[0].residency == "stream"

@@ -1,4 +1,4 @@
-"""Training on variants, and that nothing else ever reads one."""
+"""Training on augmentation variants; validation and prediction never read one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 VARIANTS = parse_variants("pitch:+2,noise")
-SLICES = 8  # of a track of 9 s, 2 s each, half overlapping
+SLICES = 8  # per track of 9 s: 2 s each, half overlapping
 
 
 @pytest.fixture(autouse=True)
@@ -45,18 +45,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """18 tracks for training, 6 for validation, 6 for testing; all have variants, of whatever split."""
+    """A store of 18 training, 6 validation and 6 test tracks, all of which have variants."""
     return make_store(tmp_path / "mel", variants=VARIANTS)
 
 
 def quiet(store: Store, folder: Path, **options: object) -> tuple[Run, str]:
     lines: list[str] = []
-    run = train(store, Options(**{"model": TINY.id, "epochs": 1, **options}), folder, echo=lines.append)
+    run = train([store], Options(**{"model": TINY.id, "epochs": 1, **options}), folder, echo=lines.append)
     return run, "\n".join(lines)
 
 
 def resplit(store: Store, splits: dict[str, str]) -> Store:
-    """The store with other splits, as `mgc split` gives it."""
+    """Change the splits of the store, as `mgc split` does."""
     tracks = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = [row | {"split": splits.get(row["track_id"], row["split"])} for row in tracks]
     plan = plan_relabelling(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
@@ -65,30 +65,30 @@ def resplit(store: Store, splits: dict[str, str]) -> Store:
     return Store.open(store.path)
 
 
-def test_a_run_trains_on_them_and_says_so(store, tmp_path):
-    run, said = quiet(store, tmp_path / "runs")
-    assert "432 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in said
-    assert "288 of the slices to train on are of variants: noise:20, pitch:+2" in said
-    assert "differs from the study: training tracks also as noise:20, pitch:+2" in said
+def test_a_run_trains_on_variants(store, tmp_path):
+    run, text = quiet(store, tmp_path / "runs")
+    assert "432 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in text
+    assert "288 of the slices to train on are of variants: noise:20, pitch:+2" in text
+    assert "differs from the study: training tracks also as noise:20, pitch:+2" in text
     assert run.config["variants"] == ["noise:20", "pitch:+2"]
     assert set(run.selection.tracks["track_id"].to_pylist()) == set(store.tracks["track_id"].to_pylist())
 
 
-def test_a_run_may_leave_them_out(store, tmp_path):
-    run, said = quiet(store, tmp_path / "runs", variants=False)
-    assert "144 slices of 18 tracks to train on" in said
-    assert "variants" not in said
+def test_without_variants(store, tmp_path):
+    run, text = quiet(store, tmp_path / "runs", variants=False)
+    assert "144 slices of 18 tracks to train on" in text
+    assert "variants" not in text
     assert run.config["variants"] == []
 
 
-def test_a_recipe_without_them_leaves_them_out(store, tmp_path):
-    run, said = quiet(store, tmp_path / "runs", as_sliced=True)
-    assert "144 slices of 18 tracks to train on" in said
+def test_a_recipe_without_variants_uses_none(store, tmp_path):
+    run, text = quiet(store, tmp_path / "runs", as_sliced=True)
+    assert "144 slices of 18 tracks to train on" in text
     assert run.config["variants"] == []
     assert run.config["differences"] == ["epochs 1 for 6"]
 
 
-def test_a_recipe_with_them_is_not_followed_without_them(store, tmp_path, monkeypatch):
+def test_a_recipe_with_variants(store, tmp_path, monkeypatch):
     recipe = tmp_path / "varied.toml"
     seed = 'seed = [0, "chosen"]\n'
     recipe.write_text(TINY.recipe_file.read_text().replace(seed, f'{seed}variants = ["pitch:+2,noise", "chosen"]\n'))
@@ -97,16 +97,16 @@ def test_a_recipe_with_them_is_not_followed_without_them(store, tmp_path, monkey
     followed, _ = quiet(store, tmp_path / "runs", model=varied.id, as_sliced=True)
     assert followed.config["variants"] == ["noise:20", "pitch:+2"]
     assert followed.config["differences"] == ["epochs 1 for 6"]
-    alone, said = quiet(store, tmp_path / "runs", model=varied.id, variants=False)
-    assert "differs from the study: training tracks without noise:20, pitch:+2" in said
+    alone, text = quiet(store, tmp_path / "runs", model=varied.id, variants=False)
+    assert "differs from the study: training tracks without noise:20, pitch:+2" in text
     assert alone.config["variants"] == []
-    # Of two stores of its features the one that has them is taken.
+    # Of two stores of its features, the one with the recipe's variants is chosen.
     plain = make_store(tmp_path / "plain")
-    assert StoreCandidates((plain, store), named=False, study_only=True).choose(varied) == [store]
-    assert StoreCandidates((store, plain), named=False, study_only=True).choose(TINY) == [plain]
+    assert StoreCandidates((plain, store), explicit=False, study_only=True).choose(varied) == [store]
+    assert StoreCandidates((store, plain), explicit=False, study_only=True).choose(TINY) == [plain]
 
 
-def test_no_study_used_them(store, tmp_path):
+def test_variants_are_a_difference_from_the_study(store, tmp_path):
     with pytest.raises(ModelError, match="training tracks also as noise:20, pitch"):
         quiet(store, tmp_path / "runs", as_published=True)
 
@@ -151,9 +151,11 @@ def test_for_any_splits_of_store_and_run_variants_are_of_training_tracks(store, 
     of_run = dict(zip(ids, data.draw(splits), strict=True))
     moved = resplit(store, of_store)
     tracks = select_tracks(store).tracks
-    where = tracks.schema.get_field_index("split")
-    mine = pa.array([of_run[track] for track in tracks["track_id"].to_pylist()])
-    selection = Selection(select_tracks(store).classes, tracks.set_column(where, tracks.schema.field(where), mine))
+    column = tracks.schema.get_field_index("split")
+    run_splits = pa.array([of_run[track] for track in tracks["track_id"].to_pylist()])
+    selection = Selection(
+        select_tracks(store).classes, tracks.set_column(column, tracks.schema.field(column), run_splits)
+    )
     for slicing in (moved.slicing, Slicing(seconds=3.0)):
         for split in SPLITS:
             plain, _ = selection.slices(moved, slicing, split)

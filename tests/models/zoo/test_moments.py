@@ -53,7 +53,7 @@ def reference_moments(store: Store, split: str) -> tuple[np.ndarray, np.ndarray]
 def test_a_baseline_is_scikit_learns_on_the_same_vectors(
     id: str, classifier: object, store: Store, tmp_path: Path
 ) -> None:
-    run = train(store, Options(id), tmp_path / "runs", echo=quiet)
+    run = train([store], Options(id), tmp_path / "runs", echo=quiet)
     table = predict(run)
     x, genres = reference_moments(store, "training")
     x_test, true_genres = reference_moments(store, "test")

@@ -1,4 +1,4 @@
-"""Files decoded from memory: the samples of the file on disk, and nothing beyond its bytes."""
+"""Decoding from memory: the same samples as from disk, and no reads beyond the file's bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sounds import encoded, music
+from sounds import encode, music
 
 from mgc.pipeline.audio.decoding import open_libsndfile
 from mgc.pipeline.audio.inspection import UnusableAudio, inspect
@@ -21,7 +21,7 @@ from mgc.pipeline.audio.memory import MemoryFile, _length, _read, _seek, _tell, 
 
 
 def samples(sound: soundfile.SoundFile) -> np.ndarray:
-    """As the extraction reads them: without a seek, to the end."""
+    """Read all samples as the extraction does, without seeking."""
     sound.seekable = lambda: False
     blocks = []
     block = np.empty((10_000, sound.channels), np.float32)
@@ -41,26 +41,26 @@ class TestSamples:
         assert np.array_equal(samples(resident), samples(file))
 
     def test_of_a_clip_cut_anywhere_are_those_of_the_cut_file(self, tmp_path):
-        whole = encoded(music(2, 44100), 44100)
+        whole = encode(music(2, 44100), 44100)
         for size in (*range(0, 3000, 401), len(whole) // 2, len(whole) - 1):
             path = tmp_path / "cut.mp3"
             path.write_bytes(whole[:size])
-            found = []
+            results = []
             with contextlib.suppress(soundfile.LibsndfileError):
-                found.append(samples(soundfile.SoundFile(path)))
+                results.append(samples(soundfile.SoundFile(path)))
             with contextlib.suppress(soundfile.LibsndfileError):
-                found.append(samples(MemoryFile(path.read_bytes(), path)))
-            assert len(found) in (0, 2)
-            assert not found or np.array_equal(*found)
+                results.append(samples(MemoryFile(path.read_bytes(), path)))
+            assert len(results) in (0, 2)
+            assert not results or np.array_equal(*results)
 
 
-def test_what_is_no_audio_is_refused_as_a_file_is():
+def test_bytes_that_are_no_audio_raise_the_error_of_a_file():
     with pytest.raises(soundfile.LibsndfileError, match=r"Error opening 'notes.mp3': Format not recognised"):
         MemoryFile(b"no audio at all, but long enough to be looked at" * 20, "notes.mp3")
 
 
 def decoded(path: Path) -> list[str]:
-    """What the extraction gets of a file, in short: format, digest of the samples, and what stopped the decoder."""
+    """Return what the extraction gets from a file: format, digest of the samples and the decoder's error."""
     try:
         opened = open_libsndfile(inspect(bytes(path)))
     except UnusableAudio as unusable:
@@ -72,23 +72,23 @@ def decoded(path: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("clips")
-    mp3 = encoded(music(20, 44100, channels=2), 44100)
+    mp3 = encode(music(20, 44100, channels=2), 44100)
     middle = len(mp3) // 2
     (folder / "whole.mp3").write_bytes(mp3)
     (folder / "cut.mp3").write_bytes(mp3[:middle])
     (folder / "damaged.mp3").write_bytes(mp3[:middle] + bytes(50_000) + mp3[middle + 50_000 :])
     (folder / "behind junk.mp3").write_bytes(bytes(range(1, 200)) * 20 + mp3)
     (folder / "tagged.mp3").write_bytes(mp3 + b"TAG" + bytes(125))
-    (folder / "clip.flac").write_bytes(encoded(music(2, 22050), 22050, "FLAC"))
+    (folder / "clip.flac").write_bytes(encode(music(2, 22050), 22050, "FLAC"))
     (folder / "notes.mp3").write_bytes(b"no audio at all" * 3)
     return sorted(folder.iterdir())
 
 
 class TestOtherSoundfiles:
-    """A soundfile without one of the private names: its own source with that name changed throughout."""
+    """A version of soundfile with other private names: its source with one name replaced."""
 
     @pytest.mark.parametrize("name", ["_snd", "_ffi", "_info", "_open"])
-    def test_read_memory_by_public_means_with_the_same_samples(self, tmp_path, clips, name):
+    def test_the_public_interface_gives_the_same_samples(self, tmp_path, clips, name):
         source = re.sub(rf"\b{name}\b", "_by_another_name", Path(soundfile.__file__).read_text())
         (tmp_path / "soundfile.py").write_text(source)
         program = """
@@ -120,7 +120,7 @@ for path in sys.argv[2:]:
 
 
 class TestCalls:
-    """What libsndfile asks for, asked directly; the bytes lie in the middle of others."""
+    """The callbacks, called directly; the file's bytes lie within a larger array."""
 
     @pytest.fixture
     def state(self):
@@ -129,9 +129,9 @@ class TestCalls:
 
     def read(self, state: np.ndarray, count: int) -> list[int]:
         target = np.full(64, 255, np.uint8)
-        there = _read.ctypes(target.ctypes.data_as(_read.ctypes.argtypes[0]), count, pointer(state))
-        assert (target[there:] == 255).all()
-        return target[:there].tolist()
+        n_bytes = _read.ctypes(target.ctypes.data_as(_read.ctypes.argtypes[0]), count, pointer(state))
+        assert (target[n_bytes:] == 255).all()
+        return target[:n_bytes].tolist()
 
     def test_reading_ends_with_the_file(self, state):
         assert self.read(state, 15) == list(range(40, 55))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mgc.pipeline.datasets import Dataset, open_dataset
 from mgc.pipeline.datasets.catalogue import path_ids
-from mgc.pipeline.datasets.published import published, published_names
+from mgc.pipeline.datasets.published import published_dataset, published_names
 from mgc.pipeline.datasets.tabular import read_rows
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, escape, unescape
 from mgc.pipeline.errors import DatasetError
@@ -190,7 +190,7 @@ class TestFma:
         assert dataset.notes == ("further formats of the same clips, left out: 1",)
 
     def test_fma_small_is_recognised_by_its_genres(self, tmp_path):
-        genres = published("fma_small").genres
+        genres = published_dataset("fma_small").genres
         rows = [fma_row(98565 + i, genre) for i, genre in enumerate(reversed(genres))]
         dataset = check(open_dataset(make_fma(tmp_path, rows, ["098/098565.mp3"])))
         assert dataset.genres == genres
@@ -208,7 +208,7 @@ class TestFma:
 
 class TestGtzan:
     def test_published_order_and_ids(self, tmp_path):
-        genres = published("gtzan").genres
+        genres = published_dataset("gtzan").genres
         touch(
             tmp_path / "gtzan" / "genres", *(f"{g}/{g}.{i:05}.au" for g in genres for i in range(3)), "rock/cover.mp3"
         )
@@ -220,7 +220,7 @@ class TestGtzan:
         assert dataset.notes == ("audio files outside genre/genre.00000.wav, left out: 1 (rock/cover.mp3)",)
 
     def test_the_known_bad_file_is_named(self, tmp_path):
-        touch(tmp_path, *(f"{g}/{g}.00054.wav" for g in published("gtzan").genres))
+        touch(tmp_path, *(f"{g}/{g}.00054.wav" for g in published_dataset("gtzan").genres))
         assert open_dataset(tmp_path).notes == (
             "files known to be faulty as published: 1 (jazz/jazz.00054.wav: damaged)",
         )
@@ -372,8 +372,8 @@ class TestList:
             ('path,genre\na.mp3,x\n"b.mp3,x\n', "line 3: unexpected end of data"),
             ("path,genre\na.mp3,x\n,x\n", "line 3: it has no path"),
             ("path,genre,split\na.mp3,x,trial\n", "line 2: 'trial' is not a split; write training, validation or test"),
-            ("path,genre\na.mp3,x\n\nx/../a.mp3,x\n", "line 4: path 'a.mp3' is that of .*line 2 too"),
-            ("path,genre,track_id\na.mp3,x,1\nb.mp3,x,1\n", "line 3: track_id '1' is that of .*line 2 too"),
+            ("path,genre\na.mp3,x\n\nx/../a.mp3,x\n", "line 4: path 'a.mp3' is also in .*line 2"),
+            ("path,genre,track_id\na.mp3,x,1\nb.mp3,x,1\n", "line 3: track_id '1' is also in .*line 2"),
             ("path,genre\n/a.mp3,x\n", "line 2: path '/a.mp3' is absolute; give --audio-root"),
             ("path,genre\nx/../../a.mp3,x\n", "line 2: path '.*' leads out of .*; give --audio-root"),
             ("path,genre\n\\x2e./a.mp3,x\n", "line 2: path '.*' leads out of .*; give --audio-root"),
@@ -480,7 +480,7 @@ def test_one_audio_file_is_no_dataset(tmp_path):
 
 @pytest.mark.parametrize("name", published_names())
 def test_published_descriptions(name):
-    entry = published(name)
+    entry = published_dataset(name)
     assert len(set(entry.genres)) == len(entry.genres) > 1
     assert entry.archives
     for archive in entry.archives:

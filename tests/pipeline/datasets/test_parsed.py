@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from test_datasets import fma_row, make_fma
 
-from mgc.pipeline.datasets import Dataset, fma, open_dataset
+from mgc.pipeline.datasets import Dataset, fma_metadata, open_dataset
 from mgc.pipeline.errors import DatasetError
 
 OLD = (1_000_000_000, 1_000_000_000)  # times of a file that has long been settled, in ns
@@ -25,16 +25,16 @@ class Library:
         os.utime(self.csv, ns=OLD)
         self.folder = folder / "features"
         self.parses = 0
-        read = fma._read_rows
+        read = fma_metadata._read_rows
 
         def counted(*arguments) -> pa.Table:
             self.parses += 1
             return read(*arguments)
 
-        monkeypatch.setattr(fma, "_read_rows", counted)
+        monkeypatch.setattr(fma_metadata, "_read_rows", counted)
 
     def open(self, **options) -> Dataset:
-        found = open_dataset(self.root, copies=self.folder, **options)
+        found = open_dataset(self.root, cache_folder=self.folder, **options)
         assert found == open_dataset(self.root, **options)  # what is parsed without a copy
         self.parses -= 1
         return found
@@ -120,4 +120,4 @@ def test_what_is_wrong_with_a_file_is_said_again(library):
     os.utime(library.csv, ns=OLD)
     for _ in range(2):
         with pytest.raises(DatasetError, match="several rows for track 000001"):
-            open_dataset(library.root, copies=library.folder)
+            open_dataset(library.root, cache_folder=library.folder)

@@ -12,9 +12,10 @@ import pytest
 import soundfile as sf
 
 from mgc.pipeline.demo.composer import PEAK, compose
-from mgc.pipeline.demo.dataset import BROKEN, MARKER, MEDIA, make_demo
+from mgc.pipeline.demo.dataset import MARKER, make_demo
 from mgc.pipeline.demo.instruments import DRUMS, INSTRUMENTS
 from mgc.pipeline.demo.styles import STYLES, invent_artist
+from mgc.pipeline.demo.tracks import ARTIST_SETTINGS, BROKEN_TRACKS
 from mgc.pipeline.errors import DatasetError, MgcError, SpecError
 
 SECONDS = 4.0
@@ -43,7 +44,7 @@ def path_of(demo: Path, track_id: int) -> Path:
 def healthy(rows) -> list[tuple[int, str, int]]:
     """(track id, style, artist's number within the style) of the tracks that are not broken."""
     ids = [(int(row["", "track_id"]), row["track", "genre_top"]) for row in rows]
-    return [(track_id, style, track_id // 100 % 10) for track_id, style in ids if track_id not in BROKEN]
+    return [(track_id, style, track_id // 100 % 10) for track_id, style in ids if track_id not in BROKEN_TRACKS]
 
 
 # ---------------------------------------------------------------- sounds
@@ -151,28 +152,28 @@ def test_styles_differ_as_designed(demo, rows):
 @pytest.mark.slow
 def test_files_decode_to_what_was_meant(demo, rows):
     tracks = healthy(rows)
-    assert len(tracks) == len(STYLES) * len(MEDIA)
+    assert len(tracks) == len(STYLES) * len(ARTIST_SETTINGS)
     for track_id, _, artist in tracks:
-        medium = MEDIA[artist - 1]
+        settings = ARTIST_SETTINGS[artist - 1]
         path = path_of(demo, track_id)
         audio, sr = sf.read(path, dtype="float32", always_2d=True)
-        assert (sr, audio.shape) == (medium.sample_rate, (round(SECONDS * sr), medium.channels))
-        assert path.stat().st_size * 8 / SECONDS == pytest.approx(medium.bit_rate, rel=0.03)
+        assert (sr, audio.shape) == (settings.sample_rate, (round(SECONDS * sr), settings.channels))
+        assert path.stat().st_size * 8 / SECONDS == pytest.approx(settings.bit_rate, rel=0.03)
         assert np.isfinite(audio).all()
         assert np.abs(audio).max() < 1.0
         assert np.sqrt(np.mean(audio**2)) > 0.03
-    assert {medium.sample_rate for medium in MEDIA} == {44100, 48000}
-    assert {medium.channels for medium in MEDIA} == {1, 2}
+    assert {settings.sample_rate for settings in ARTIST_SETTINGS} == {44100, 48000}
+    assert {settings.channels for settings in ARTIST_SETTINGS} == {1, 2}
 
 
 @pytest.mark.slow
 def test_broken_files_are_broken_as_stated(demo, rows):
     listed = {int(row["", "track_id"]) for row in rows}
-    assert set(BROKEN) <= listed
-    by_fault = {fault: path_of(demo, track_id) for track_id, fault in BROKEN.items()}
+    assert set(BROKEN_TRACKS) <= listed
+    by_fault = {fault: path_of(demo, track_id) for track_id, fault in BROKEN_TRACKS.items()}
     assert not by_fault.pop("missing").exists()
     on_disk = {int(path.stem) for path in (demo / "fma_demo").rglob("*.mp3")}
-    assert on_disk == listed - {track_id for track_id, fault in BROKEN.items() if fault == "missing"}
+    assert on_disk == listed - {track_id for track_id, fault in BROKEN_TRACKS.items() if fault == "missing"}
 
     assert by_fault["empty"].stat().st_size == 0
     assert by_fault["not-audio"].read_bytes().startswith(b"<!DOCTYPE html>")
@@ -198,7 +199,7 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
         return contextlib.nullcontext(calls.append)
 
     make_demo(tmp_path / "again", progress=progress, **SMALL)
-    n_tracks = len(STYLES) * len(MEDIA) + len(BROKEN)
+    n_tracks = len(STYLES) * len(ARTIST_SETTINGS) + len(BROKEN_TRACKS)
     assert calls == [n_tracks] + [1] * n_tracks
 
     def contents(folder: Path) -> dict[str, bytes]:
@@ -233,7 +234,7 @@ def test_no_artist_is_in_two_splits_or_styles(rows):
     for row in rows:
         homes.setdefault(row["artist", "id"], set()).add((row["set", "split"], row["track", "genre_top"]))
     assert all(len(home) == 1 for home in homes.values())
-    assert len({row["artist", "name"] for row in rows}) == len(homes) == len(STYLES) * len(MEDIA)
+    assert len({row["artist", "name"] for row in rows}) == len(homes) == len(STYLES) * len(ARTIST_SETTINGS)
     for split in ("training", "validation", "test"):
         assert {style for home in homes.values() for where, style in home if where == split} == set(STYLES)
 

@@ -1,4 +1,4 @@
-"""The first compilation is one process's alone."""
+"""Only one process at a time runs a first compilation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mgc.pipeline.dsp.compilation import compilation_lock
 
-#: Enters with the names in argv[2:], writes when to argv[1], stays for a second, and writes when it leaves.
+#: Holds the lock for the names in argv[2:] for a second; writes the start and stop times to argv[1].
 HOLDER = """
 import sys, time
 from mgc.pipeline.dsp.compilation import compilation_lock
@@ -34,11 +34,11 @@ def hold(out: Path, *names: str) -> subprocess.Popen[bytes]:
 
 
 def spans(tmp_path: Path, *names: tuple[str, ...]) -> list[tuple[float, float]]:
-    """When processes that were started together were at work, in the order of their beginnings."""
-    running = [hold(tmp_path / f"{number}", *each) for number, each in enumerate(names)]
-    assert [process.wait(60) for process in running] == [0] * len(names)
-    found = [(tmp_path / f"{number}").read_text().split() for number in range(len(names))]
-    return sorted((float(start), float(stop)) for start, stop in found)
+    """Run processes in parallel and return when each was inside the lock: (start, stop), sorted by start."""
+    processes = [hold(tmp_path / f"{i}", *group) for i, group in enumerate(names)]
+    assert [process.wait(60) for process in processes] == [0] * len(names)
+    times = [(tmp_path / f"{i}").read_text().split() for i in range(len(names))]
+    return sorted((float(start), float(stop)) for start, stop in times)
 
 
 def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
@@ -49,21 +49,21 @@ def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
     assert second[0] < first[1]
 
 
-def test_other_work_is_another_first_time(tmp_path):
+def test_other_names_have_their_own_lock(tmp_path):
     with compilation_lock(["mel"]):
         pass
     first, second = spans(tmp_path, ("mel", "stft"), ("stft", "mel"))
     assert second[0] >= first[1]
 
 
-def test_work_that_fails_is_not_done(tmp_path):
+def test_a_failed_compilation_is_repeated_alone(tmp_path):
     with pytest.raises(RuntimeError, match="no"), compilation_lock(["mel"]):
         raise RuntimeError("no")
     first, second = spans(tmp_path, ("mel",), ("mel",))
     assert second[0] >= first[1]
 
 
-def test_nobody_waits_for_one_who_was_killed(tmp_path):
+def test_a_killed_process_releases_the_lock(tmp_path):
     holder = hold(tmp_path / "never", "mel")
     while not list((tmp_path / "cache").rglob("*.lock")):
         time.sleep(0.05)
@@ -72,6 +72,6 @@ def test_nobody_waits_for_one_who_was_killed(tmp_path):
     assert len(spans(tmp_path, ("mel",))) == 1
 
 
-def test_without_a_folder_nobody_waits(tmp_path):
+def test_without_a_cache_folder_there_is_no_lock(tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
     assert len(spans(tmp_path, ("mel",), ("mel",))) == 2

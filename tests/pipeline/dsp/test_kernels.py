@@ -1,4 +1,4 @@
-"""The compiled loops against what NumPy makes of the same arrays."""
+"""The compiled loops against the same computations in NumPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_mix_of_two_channels_is_their_mean():
     assert np.array_equal(mono, block.mean(axis=1, dtype=np.float64).astype(np.float32))
 
 
-def test_what_is_not_finite_in_one_channel_is_not_finite_in_the_mix():
+def test_a_non_finite_sample_in_one_channel_is_non_finite_in_the_mix():
     mono = np.empty(3, np.float32)
     kernels.mix_stereo(np.array([np.nan, 0, np.inf, -np.inf, np.inf, 1], np.float32), mono)
     assert not np.isfinite(mono).any()
@@ -33,7 +33,7 @@ def test_the_peak_is_the_largest_magnitude():
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-def test_no_peak_hides_what_is_not_finite(bad):
+def test_the_peak_of_non_finite_samples_is_not_finite(bad):
     block = noise(100)
     block[37] = bad
     assert not np.isfinite(kernels.peak(block))
@@ -62,27 +62,27 @@ def test_decibels_of_all_powers_a_spectrum_can_have():
     level = np.empty_like(power)
     kernels.decibels(power, np.float32(1e-30), level)
     expected = 10 * np.log10(np.maximum(power.astype(np.float64), np.float32(1e-30)))
-    # Half a step of float32 at 300 dB is 1.5e-5, and as much for the octaves alone.
+    # Half a step of float32 at 300 dB is 1.5e-5; the rounding of the octaves adds as much.
     assert np.abs(level - expected).max() < 4e-5
     near = np.abs(expected) < 3
     assert np.abs(level - expected)[near].max() < 5e-7
 
 
-def test_decibels_of_nothing_are_the_floor():
+def test_decibels_of_zero_are_the_floor():
     level = np.empty(3, np.float32)
     kernels.decibels(np.array([0, 1e-40, 1], np.float32), np.float32(1e-10), level)
     np.testing.assert_allclose(level, [-100, -100, 0], atol=1e-5)
     assert level[2] == 0
 
 
-def test_decibels_do_not_hide_what_is_not_finite():
+def test_decibels_of_non_finite_power_are_nan():
     power, level = np.ones(40, np.float32), np.empty(40, np.float32)
     power[[3, 21, 38]] = np.nan, np.inf, -np.inf
     kernels.decibels(power, np.float32(1e-10), level)
     assert np.flatnonzero(np.isnan(level)).tolist() == [3, 21, 38]
 
 
-def test_values_are_rounded_down_and_held_within_a_byte():
+def test_values_are_rounded_down_and_clipped_to_uint8():
     rows = np.array(
         [[-1.0, -1e-6, 0.0, 0.999, 254.9, 255.0], [255.5, 255.99998, 256.0, 300.0, 1e30, -1e30]], np.float32
     )
@@ -101,7 +101,7 @@ def test_steps_are_those_of_numpy():
     assert outside == np.count_nonzero((steps < 0) | (steps >= 256)) > 1000
 
 
-def test_a_function_that_cannot_be_kept_is_compiled_all_the_same():
+def test_a_function_without_a_cache_folder_is_compiled():
     namespace: dict = {}
-    exec("def double(x):\n    return 2 * x\n", namespace)  # of no file: there is no folder beside it
+    exec("def double(x):\n    return 2 * x\n", namespace)  # defined in no file, so there is no folder for the cache
     assert kernels.jit(namespace["double"])(21) == 42

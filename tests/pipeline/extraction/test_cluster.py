@@ -1,4 +1,4 @@
-"""Workers that die or hang, clusters that are not ours, and none at all."""
+"""Workers that die or hang, clusters that the user started, and clusters that do not answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from music import write_clip, write_genres
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.errors import MgcError
-from mgc.pipeline.extraction import cluster
+from mgc.pipeline.extraction import cluster, dispatcher
 from mgc.pipeline.extraction.task import Target, Task
 from mgc.pipeline.store.store import Store
 
@@ -35,7 +35,7 @@ FEATURE = "stft:n_fft=512"
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips, and two that kill workers and one that hangs them, if they have the hazards loaded."""
+    """Twelve clips, and for workers with the hazards loaded two files that kill and one that hangs them."""
     folder = tmp_path_factory.mktemp("music") / "songs"
     write_genres(folder, tracks=6, seconds=0.6)
     write_clip(folder / "blues" / "deadly.wav")
@@ -51,7 +51,7 @@ def arguments(songs: Path, data: Path, *options: object) -> tuple:
 
 @pytest.fixture(scope="module")
 def harmless(songs: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store that workers without hazards make, on a foreign cluster."""
+    """The store of the clips, extracted by workers without hazards on a running cluster."""
     data = tmp_path_factory.mktemp("harmless")
     report = mgc(*arguments(songs, data, "--scheduler", scheduler)).json["stores"][0]
     assert report["ok"] == 15
@@ -59,7 +59,7 @@ def harmless(songs: Path, scheduler: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def frames(path: Path) -> dict[str, bytes]:
-    """The stored frames of each track in use."""
+    """Stored frames of each track in use, by track id."""
     store = Store.open(path)
     shards = {shard: store.read(shard) for shard in store.fragments()}
     rows = [row for row in store.tracks.to_pylist() if row["status"] == "ok"]
@@ -71,7 +71,7 @@ def frames(path: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def occupied(port: int) -> Iterator[None]:
-    """Somebody listens on a port, we or another."""
+    """Make sure that some process, this one or another, listens on a port."""
     with socket.socket() as listener:
         with contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
@@ -80,48 +80,48 @@ def occupied(port: int) -> Iterator[None]:
 
 
 def test_tasks_are_made_as_they_are_sent(harmless, scheduler):
-    """Of a library of any size, so many exist at once as the workers have in hand."""
+    """No more tasks exist at once than the workers have in hand, whatever the size of the dataset."""
     task = Task("", MANIFEST_SCHEMA.empty_table(), [Target(Store.open(harmless), [(0, 0, 0)])])
-    made = 0
+    n_tasks = 0
 
     def tasks() -> Iterator[Task]:
-        nonlocal made
+        nonlocal n_tasks
         for _ in range(40):
-            made += 1
+            n_tasks += 1
             yield task
 
     with cluster.connect(1, scheduler) as client:
-        window = cluster.TASKS_PER_WORKER * len(client.scheduler_info(n_workers=-1)["workers"])
-        results = cluster.Dispatcher(client, str, 10).run(tasks(), 40)
-        ahead = [made - done for done, _ in enumerate(results, 1)]
+        window = dispatcher.TASKS_PER_WORKER * len(client.scheduler_info(n_workers=-1)["workers"])
+        results = dispatcher.Dispatcher(client, str, 10).run(tasks(), 40)
+        ahead = [n_tasks - n_results for n_results, _ in enumerate(results, 1)]
     assert len(ahead) == 40
     assert 0 < max(ahead) <= window
 
 
 def test_the_last_tasks_go_to_whoever_is_free(harmless, scheduler):
-    """None of them waits for a worker that is busy while another one has nothing to do."""
-    made = 0
+    """None of them waits for a worker that is busy while another one is idle."""
+    n_tasks = 0
 
     def work(task: Task) -> int:
         time.sleep(task.max_duration)
         return os.getpid()
 
     def tasks() -> Iterator[Task]:
-        nonlocal made
+        nonlocal n_tasks
         target = Target(Store.open(harmless), [(0, 0, 0)])
         for seconds in (2, 0.1, 0.1, 0.1):
-            made += 1
+            n_tasks += 1
             yield Task("", MANIFEST_SCHEMA.empty_table(), [target], max_duration=seconds)
 
     with cluster.connect(2, scheduler) as client:
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
-        done = [(found, made) for _, found in cluster.Dispatcher(client, work, 10).run(tasks(), 4)]
-    assert done[0][1] == 2
-    assert done[0][0] == done[1][0] == done[2][0] != done[3][0]
+        results = [(pid, n_tasks) for _, pid in dispatcher.Dispatcher(client, work, 10).run(tasks(), 4)]
+    assert results[0][1] == 2  # two tasks existed when the first result came
+    assert results[0][0] == results[1][0] == results[2][0] != results[3][0]
 
 
 class TestHazards:
-    """A file that kills or hangs its worker costs only itself."""
+    """A file that kills or hangs its worker is dropped; all others are extracted."""
 
     def check(self, outcome: Outcome, harmless: Path) -> None:
         assert outcome.code == 0, outcome.err
@@ -133,15 +133,15 @@ class TestHazards:
             row = manifest[track_id]
             assert (row["status"], row["reason"], row["n_frames"], row["duration_s"]) == ("dropped", reason, 0, None)
             assert row["detail"]
-        found, expected = frames(Path(report["store"])), frames(harmless)
-        assert found == {track_id: expected[track_id] for track_id in expected if track_id not in reasons}
+        stored, expected = frames(Path(report["store"])), frames(harmless)
+        assert stored == {track_id: expected[track_id] for track_id in expected if track_id not in reasons}
         assert mgc("verify", report["store"]).code == 0
 
     @pytest.mark.slow
     @pytest.mark.parametrize("workers", [1, 2])
     def test_on_workers_of_its_own(self, workers, songs, harmless, tmp_path):
         command = arguments(songs, tmp_path / "data", "--workers", workers, "--timeout", 3)
-        with occupied(8787):  # Dask would like it for a dashboard, and complain
+        with occupied(8787):  # Dask's default port for its dashboard: it would print a warning
             outcome = mgc_process(*command, **HAZARDS)
         self.check(outcome, harmless)
         assert all(line.startswith(("extract: ", "stft-")) for line in outcome.err.splitlines()), outcome.err
@@ -150,7 +150,7 @@ class TestHazards:
 
     @pytest.mark.slow
     def test_a_worker_that_is_long_in_coming_back_is_replaced(self, tmp_path):
-        """Its nanny is closed while it still starts it: another one takes its place."""
+        """Its nanny is closed while it is still starting the worker: a new nanny replaces it."""
         (starts := tmp_path / "starts").mkdir()
         preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([tardy.__file__, hazards.__file__]), "TARDY": str(starts)}
         write_genres(tmp_path / "few", tracks=2, seconds=0.6)
@@ -163,7 +163,7 @@ class TestHazards:
 
     @pytest.mark.slow
     def test_on_a_foreign_cluster(self, songs, harmless, tmp_path):
-        """Its scheduler sends a deadly file to other workers before it gives up: four by default, here two."""
+        """Its scheduler sends a deadly file to several workers before it gives up: four by default, here two."""
         settings = HAZARDS | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
         with foreign_cluster(tmp_path, nannies=True, environment=settings) as address:
             self.check(mgc(*arguments(songs, tmp_path / "data", "--scheduler", address, "--timeout", 3)), harmless)
@@ -171,7 +171,7 @@ class TestHazards:
 
 class TestForeignCluster:
     def test_a_relative_path_means_the_same_to_its_workers(self, songs, harmless, scheduler, tmp_path, monkeypatch):
-        """They run in other folders."""
+        """Its workers run in other folders."""
         monkeypatch.chdir(tmp_path)
         outcome = mgc(*arguments(songs, Path("here"), "--scheduler", scheduler))
         assert outcome.code == 0, outcome.err
@@ -180,17 +180,17 @@ class TestForeignCluster:
 
     @pytest.mark.slow
     def test_a_host_that_is_lost_in_the_middle_costs_nothing(self, songs, harmless, tmp_path):
-        """Two hosts, each in a network of its own; one dies while it is decoding."""
+        """Two hosts, each in its own network; one dies while it is decoding."""
         flag = tmp_path / "held"
         stall = {
             "process": "worker",
-            "at": "mgc.pipeline.extraction.worker:inspect",
+            "at": "mgc.pipeline.extraction.reading:inspect",
             "call": 2,
             "after": True,
             "flag": str(flag),
         }
-        held = {"STALL": json.dumps(stall), "DASK_DISTRIBUTED__WORKER__PRELOAD": stalling.__file__}
-        with networked_cluster(tmp_path, [{}, held]) as (address, (_, lost)):
+        stalled = {"STALL": json.dumps(stall), "DASK_DISTRIBUTED__WORKER__PRELOAD": stalling.__file__}
+        with networked_cluster(tmp_path, [{}, stalled]) as (address, (_, lost)):
             command = [MGC, *map(str, arguments(songs, tmp_path / "data", "--scheduler", address))]
             running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             while not flag.exists():
@@ -244,7 +244,7 @@ class TestForeignCluster:
     @pytest.mark.slow
     def test_a_result_that_dies_with_its_worker_is_not_waited_for(self, harmless, tmp_path, monkeypatch):
         monkeypatch.setattr(cluster, "WORKER_WAIT_S", 3)
-        monkeypatch.setattr(cluster, "RESULT_WAIT_S", 1)
+        monkeypatch.setattr(dispatcher, "RESULT_WAIT_S", 1)
         wait = distributed.wait
 
         task = Task("", MANIFEST_SCHEMA.empty_table(), [Target(Store.open(harmless), [(0, 0, 0)])])
@@ -259,7 +259,7 @@ class TestForeignCluster:
 
             monkeypatch.setattr(distributed, "wait", wait_and_kill)
             with pytest.raises(MgcError, match="all workers of the cluster are gone"):
-                list(cluster.Dispatcher(client, str, 10).run([task], 1))
+                list(dispatcher.Dispatcher(client, str, 10).run([task], 1))
 
     @pytest.mark.slow
     def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):

@@ -1,4 +1,4 @@
-"""The life of a store: made, extended, repaired; what is done again each time, and what must not be."""
+"""Extraction into a store that is new, or whose dataset, splits or slicing have changed: the least work is done."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 import soundfile
 from commands import Outcome, mgc, stamps, tree
-from music import silence, write_clip, write_genres, write_list
+from music import write_clip, write_genres, write_list, write_silence
 
 from mgc.pipeline.audio import inspection
-from mgc.pipeline.extraction import extract, planning, worker
+from mgc.pipeline.extraction import batches, extract, reading, worker
 from mgc.pipeline.store.store import Store
 
 FEATURE = "stft:n_fft=512"
-NOBODY = "tcp://127.0.0.1:1"  # no scheduler listens there: whoever needs one fails
+NO_SCHEDULER = "tcp://127.0.0.1:1"  # no scheduler listens there: an extraction that has to decode fails
 
 
 @pytest.fixture(autouse=True)
-def small_deals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few clips make several shards."""
-    monkeypatch.setattr(planning, "DEAL_TRACKS", 2)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a few clips fill several shards."""
+    monkeypatch.setattr(batches, "BATCH_TRACKS", 2)
 
 
 class Library:
-    """A dataset and its workspace.
+    """A dataset of audio files and the workspace it is extracted into.
 
     Args:
-        folder: holds both.
+        folder: parent folder of both.
         scheduler: address of the Dask scheduler whose workers extract.
     """
 
@@ -42,25 +42,25 @@ class Library:
         self.data = folder / "data"
         self._scheduler = scheduler
 
-    def list(self, rows: list[dict[str, Any]]) -> None:
-        """From now on the dataset is a list of these tracks."""
+    def use_list(self, rows: list[dict[str, Any]]) -> None:
+        """Make the dataset a CSV list of these tracks from now on."""
         self.source = write_list(self.audio / "songs.csv", rows)
 
     def try_extract(self, *options: object, feature: str = FEATURE, scheduler: str | None = None) -> Outcome:
-        """`mgc extract --json`, however it ends."""
+        """Run `mgc extract --json`, which may fail."""
         where = ("--dataset", self.source, "--data-dir", self.data, "--scheduler", scheduler or self._scheduler)
         slicing = () if {"--slice", "--frames", "--whole"} & set(options) else ("--slice", "0.4")
         return mgc("extract", *where, "--json", "--feature", feature, *slicing, *options)
 
     def extract(self, *options: object, **named: str) -> dict[str, Any]:
-        """The report on the store (the first of several) of an `mgc extract` that must succeed."""
+        """Run `mgc extract --json`, which must succeed, and return its report on the first store."""
         outcome = self.try_extract(*options, **named)
         assert outcome.code == 0, outcome.err
         return outcome.json["stores"][0]
 
-    def nothing_to_decode(self, *options: object, **named: str) -> dict[str, Any]:
-        """`extract` without anybody to decode."""
-        return self.extract(*options, **named, scheduler=NOBODY)
+    def extract_without_decoding(self, *options: object, **named: str) -> dict[str, Any]:
+        """Run `extract` without a scheduler: it fails if anything has to be decoded."""
+        return self.extract(*options, **named, scheduler=NO_SCHEDULER)
 
     @property
     def path(self) -> Path:
@@ -69,7 +69,7 @@ class Library:
 
     @property
     def tracks(self) -> dict[str, dict[str, Any]]:
-        """The manifest by track id."""
+        """Manifest rows by track id."""
         return {row["track_id"]: row for row in Store.open(self.path).tracks.to_pylist()}
 
     @property
@@ -77,7 +77,7 @@ class Library:
         return {track_id: row["split"] for track_id, row in self.tracks.items()}
 
     def shard_stamps(self) -> dict[int, dict[str, tuple[int, int]]]:
-        """Inode and time of each file of each shard, fragments aside."""
+        """Inode and time of each file of each shard's Zarr group, by shard."""
         shards = sorted((self.path / "shards").glob("*.zarr"))
         return {int(shard.stem): stamps(shard) for shard in shards}
 
@@ -96,23 +96,23 @@ def library(tmp_path: Path, scheduler: str) -> Library:
 
 @pytest.fixture
 def listed(library: Library) -> list[dict[str, Any]]:
-    """The rows of the library as a list that names artists: two clips each."""
+    """The library as a list that names artists, of two clips each; the rows of the list."""
     paths = sorted(path.relative_to(library.audio) for path in library.audio.glob("*/*.wav"))
     rows = [{"path": path, "genre": path.parent, "artist": f"{path.parent}{i // 2}"} for i, path in enumerate(paths)]
-    library.list(rows)
+    library.use_list(rows)
     return rows
 
 
 class TestSameBytes:
     @pytest.fixture
     def expected(self, library: Library) -> dict[str, bytes]:
-        """What two workers of a foreign cluster make."""
+        """The files that two workers of a running cluster write."""
         assert library.extract()["ok"] == 12
         return tree(library.path)
 
     @pytest.mark.slow
     def test_whatever_the_number_of_workers(self, library, expected, tmp_path):
-        """Three here; the tests of kills compare one and two."""
+        """Three workers here; the tests of kills compare one and two."""
         options = ("--dataset", library.source, "--data-dir", tmp_path / "own", "--workers", 3)
         assert mgc("extract", *options, "--feature", FEATURE, "--slice", "0.4").code == 0
         assert tree(next(tmp_path.glob("own/features/songs/stft-*"))) == expected
@@ -128,13 +128,13 @@ class TestSameBytes:
 
     def test_a_second_call_does_nothing(self, library, expected):
         before = stamps(library.path)
-        report = library.nothing_to_decode()
+        report = library.extract_without_decoding()
         assert report["decoded"] == 0
         assert stamps(library.path) == before
         assert tree(library.path) == expected
 
     def test_another_seed_does_not_move_what_is_there(self, library, expected):
-        library.nothing_to_decode("--seed", 7)
+        library.extract_without_decoding("--seed", 7)
         assert tree(library.path) == expected
 
 
@@ -159,7 +159,7 @@ class TestGrowth:
         for i, artist in enumerate(homes):
             path = write_clip(library.audio / "blues" / f"new{i}.wav", 0.7, seed=60 + i)
             listed.append({"path": path.relative_to(library.audio), "genre": "blues", "artist": artist})
-        library.list(listed)
+        library.use_list(listed)
         library.extract()
         assert all(row["split"] == homes[row["artist_id"]] for row in library.tracks.values())
 
@@ -209,11 +209,11 @@ class TestChange:
         library.extract()
         shards = library.shard_stamps()
         os.utime(library.audio / "blues" / "blues03.wav", ns=(1, 1))
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         assert library.shard_stamps() == shards
         assert library.tracks["blues/blues03"]["mtime_ns"] == 1
         before = stamps(library.path)
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         assert stamps(library.path) == before
 
     @pytest.mark.parametrize("as_list", [False, True])
@@ -225,24 +225,24 @@ class TestChange:
         file = library.audio / "disco" / "disco02.wav"
         track_id = next(track_id for track_id, row in library.tracks.items() if row["path"] == "disco/disco02.wav")
         file.rename(library.data / "elsewhere")
-        report = library.nothing_to_decode()
+        report = library.extract_without_decoding()
         assert report["dropped"] == {"missing": 1}
         assert track_id not in Store.open(library.path).slices["track_id"].to_pylist()
         assert library.shard_stamps() == shards
 
         before = stamps(library.path)
-        assert library.nothing_to_decode()["dropped"] == {"missing": 1}
+        assert library.extract_without_decoding()["dropped"] == {"missing": 1}
         assert stamps(library.path) == before
 
         (library.data / "elsewhere").rename(file)
-        assert library.nothing_to_decode()["ok"] == 12
+        assert library.extract_without_decoding()["ok"] == 12
         assert tree(library.path) == whole
 
     def test_a_file_that_comes_back_changed_is_decoded(self, library):
         library.extract()
         file = library.audio / "disco" / "disco02.wav"
         file.unlink()
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         write_clip(file, 1.5, seed=99)
         assert library.extract()["ok"] == 12
         assert library.tracks["disco/disco02"]["duration_s"] == 1.5
@@ -251,8 +251,8 @@ class TestChange:
         library.extract()
         shards, splits = library.shard_stamps(), library.splits
         listed[0] |= {"genre": "funk", "artist": "somebody", "title": "a title"}
-        library.list(listed)
-        assert library.nothing_to_decode()["genres"] == {"blues": 5, "disco": 6, "funk": 1}
+        library.use_list(listed)
+        assert library.extract_without_decoding()["genres"] == {"blues": 5, "disco": 6, "funk": 1}
         row = library.tracks["blues/blues00"]
         assert (row["genre"], row["artist_id"], row["title"]) == ("funk", "somebody", "a title")
         assert library.shard_stamps() == shards
@@ -261,7 +261,7 @@ class TestChange:
     def test_a_track_whose_path_now_names_another_file_is_decoded(self, library, listed):
         for number, row in enumerate(listed):
             row["track_id"] = number
-        library.list(listed)
+        library.use_list(listed)
         library.extract()
         now = library.audio / "blues" / "other.wav"
         first = library.audio / listed[0]["path"]
@@ -269,17 +269,17 @@ class TestChange:
         os.utime(now, ns=(first.stat().st_atime_ns, first.stat().st_mtime_ns))
         assert now.stat().st_size == first.stat().st_size
         listed[0]["path"] = "blues/other.wav"
-        library.list(listed)
+        library.use_list(listed)
         library.extract()
-        assert library.tracks["0"]["content_hash"] == planning.inspection.inspect(os.fsencode(now)).content_hash
+        assert library.tracks["0"]["content_hash"] == inspection.inspect(os.fsencode(now)).content_hash
 
     def test_a_listed_file_that_appears_later_is_extracted(self, library, listed):
         listed.append({"path": "blues/late.wav", "genre": "blues", "artist": "late"})
-        library.list(listed)
+        library.use_list(listed)
         report = library.extract()
         assert (report["ok"], report["dropped"]) == (12, {"missing": 1})
         before = stamps(library.path)
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         assert stamps(library.path) == before
         splits = library.splits
         write_clip(library.audio / "blues" / "late.wav", 0.7, seed=61)
@@ -288,21 +288,21 @@ class TestChange:
 
 
 class TestMeanwhile:
-    """What happens to files after they were planned, and before or while they are decoded."""
+    """Files that change after planning, and before or while they are decoded."""
 
     @pytest.fixture
     def after_planning(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-        """Has something done once, when all is planned and nothing decoded."""
+        """Function that arranges for an action to be done once, after planning and before decoding."""
 
-        def arrange(do: Callable[[], Any]) -> None:
+        def arrange(action: Callable[[], Any]) -> None:
             dispatch = extract._dispatch
 
-            def and_then(*arguments: Any) -> None:
-                do()
+            def act_and_dispatch(*arguments: Any) -> None:
+                action()
                 monkeypatch.setattr(extract, "_dispatch", dispatch)
                 dispatch(*arguments)
 
-            monkeypatch.setattr(extract, "_dispatch", and_then)
+            monkeypatch.setattr(extract, "_dispatch", act_and_dispatch)
 
         return arrange
 
@@ -313,7 +313,7 @@ class TestMeanwhile:
         report = library.extract()
         assert (report["ok"], report["dropped"]) == (11, {"missing": 1})
         assert [row["track_id"] for row in report["dropped_tracks"]] == ["blues/blues03"]
-        assert library.nothing_to_decode()["dropped"] == {"missing": 1}
+        assert library.extract_without_decoding()["dropped"] == {"missing": 1}
         file.write_bytes(content)
         assert library.extract()["ok"] == 12
         assert mgc("verify", library.path).code == 0
@@ -324,9 +324,9 @@ class TestMeanwhile:
         assert library.extract()["ok"] == 12
         row = library.tracks["blues/blues03"]
         assert row["duration_s"] == 1.5
-        assert row["content_hash"] == planning.inspection.inspect(os.fsencode(file)).content_hash
+        assert row["content_hash"] == inspection.inspect(os.fsencode(file)).content_hash
         before = stamps(library.path)
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         assert stamps(library.path) == before
 
     def test_replaced_by_a_folder_or_a_pipe(self, library, after_planning):
@@ -347,7 +347,7 @@ class TestMeanwhile:
         assert (report["ok"], report["decoded"]) == (13, 1)
 
     def test_growing_while_it_is_read_and_complete_at_the_next_run(self, library, monkeypatch):
-        """Its shard is extracted again, and ends as if the file had been complete from the start."""
+        """Its shard is extracted again, with the same result as if the file had been complete from the start."""
         library.extract()
         complete = tree(library.path)
         shutil.rmtree(library.path)
@@ -358,20 +358,20 @@ class TestMeanwhile:
         inspect = inspection.inspect
 
         def grow(path: bytes) -> inspection.AudioFile:
-            found = inspect(path)
+            audio_file = inspect(path)
             if path == os.fsencode(file):
                 with file.open("ab") as growing:
                     growing.write(whole[len(file.read_bytes()) :][:1000])
-            return found
+            return audio_file
 
-        def here(batches: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
-            for task in extract.make_tasks(batches, dataset, options):
-                worker.extract(task)
+        def run_here(shared_batches: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
+            for task in extract.make_tasks(shared_batches, dataset, options):
+                worker.run_task(task)
                 advance(len(task.tracks))
 
         with monkeypatch.context() as patch:
-            patch.setattr(worker, "inspect", grow)
-            patch.setattr(extract, "_dispatch", here)
+            patch.setattr(reading, "inspect", grow)
+            patch.setattr(extract, "_dispatch", run_here)
             report = library.extract()
         assert (report["ok"], report["dropped"]) == (11, {"unreadable": 1})
         assert report["dropped_tracks"][0]["detail"] == "it changed while it was read"
@@ -398,7 +398,7 @@ class TestRoot:
 class TestSplits:
     @pytest.fixture
     def moved(self, library: Library, tmp_path: Path) -> tuple[str, Path]:
-        """A training track, and a file that makes it a test track."""
+        """A training track, and a CSV file that moves it to the test split."""
         library.extract()
         track_id = next(track_id for track_id, split in library.splits.items() if split == "training")
         return track_id, write_list(tmp_path / "splits.csv", [{"track_id": track_id, "split": "test"}])
@@ -408,7 +408,7 @@ class TestSplits:
         track_id, file = moved
         shards, splits = library.shard_stamps(), library.splits
         if command == "extract":
-            outcome = library.try_extract("--splits", file, scheduler=NOBODY)
+            outcome = library.try_extract("--splits", file, scheduler=NO_SCHEDULER)
         else:
             outcome = mgc("split", library.path, "--splits", file, "--json")
         assert outcome.code == 0
@@ -421,9 +421,9 @@ class TestSplits:
 
     def test_they_stay_where_they_were_moved_to(self, library, moved):
         track_id, file = moved
-        library.nothing_to_decode("--splits", file)
+        library.extract_without_decoding("--splits", file)
         before = stamps(library.path)
-        library.nothing_to_decode()
+        library.extract_without_decoding()
         assert stamps(library.path) == before
         assert library.splits[track_id] == "test"
 
@@ -455,14 +455,13 @@ class TestSplits:
         before = stamps(mel)
         assert mgc("split", library.path, "--redo", "--seed", 1).code == 0
         assert stamps(mel) == before
-        # Where a run of `extract` moves tracks in one of them, it says how the other gets the same.
+        # If `extract` moves tracks in one store, it prints the command that moves them in the other.
         track_id = next(iter(library.splits))
         file = write_list(tmp_path / "one.csv", [{"track_id": track_id, "split": "test"}])
-        was = library.splits[track_id]
-        assert was == "training"
-        said = library.try_extract("--splits", file, scheduler=NOBODY).err
-        assert f"{mel.name}: 1 tracks have another split there; `mgc split {mel} --splits" in said
-        command = said.split("`")[1].split()
+        assert library.splits[track_id] == "training"
+        notes = library.try_extract("--splits", file, scheduler=NO_SCHEDULER).err
+        assert f"{mel.name}: 1 tracks have another split there; `mgc split {mel} --splits" in notes
+        command = notes.split("`")[1].split()
         assert mgc(*command[1:]).code == 0
         assert splits_in(mel) == library.splits
         assert library.splits[track_id] == "test"
@@ -477,16 +476,17 @@ class TestSplits:
         assert outcome.error.startswith(f"{mel}: its extraction is unfinished; ")
         assert tree(library.path) == before
 
-    def test_redo_keeps_to_what_was_said_of_the_dataset(self, tmp_path, scheduler):
-        """`--audio-root` and `--genre-column` had to be repeated."""
+    def test_redo_keeps_the_options_of_the_dataset(self, tmp_path, scheduler):
+        """In an earlier version `--audio-root` and `--genre-column` had to be repeated."""
         audio = write_genres(tmp_path / "audio", tracks=4, seconds=0.5)
         rows = [{"path": path.relative_to(audio), "style": path.parent.name} for path in sorted(audio.glob("*/*.wav"))]
         listed = write_list(tmp_path / "songs.csv", rows)
-        said = ("--audio-root", audio, "--genre-column", "style")
+        dataset_options = ("--audio-root", audio, "--genre-column", "style")
         where = ("--out", tmp_path / "out", "--scheduler", scheduler, "--seed", 5)
-        made = mgc("extract", "--dataset", listed, *said, *where, "--feature", FEATURE, "--slice", "0.4", "--json")
-        assert made.code == 0, made.err
-        store = made.json["stores"][0]["store"]
+        options = (*dataset_options, *where, "--feature", FEATURE, "--slice", "0.4", "--json")
+        outcome = mgc("extract", "--dataset", listed, *options)
+        assert outcome.code == 0, outcome.err
+        store = outcome.json["stores"][0]["store"]
         before = splits_in(Path(store))
         assert mgc("split", store, "--redo").code == 0
         assert splits_in(Path(store)) == before  # the seed is remembered, too
@@ -535,7 +535,7 @@ class TestSlices:
 
     def test_extract_with_another_slicing_cuts_anew_without_decoding(self, library):
         library.extract()
-        assert library.nothing_to_decode("--slice", "0.2", "--overlap", "0")["slices"] > 12
+        assert library.extract_without_decoding("--slice", "0.2", "--overlap", "0")["slices"] > 12
 
     def test_a_slice_longer_than_every_track_is_refused_by_slice(self, library):
         library.extract()
@@ -557,13 +557,13 @@ class TestLimits:
     def test_max_dropped(self, limit, code, library):
         """Two of fourteen tracks: 14.3 %."""
         for name in ("a", "b"):
-            silence(library.audio / "blues" / f"{name}.wav")
+            write_silence(library.audio / "blues" / f"{name}.wav")
         outcome = library.try_extract("--max-dropped", limit)
         assert outcome.code == code
         assert outcome.json["stores"][0]["dropped"] == {"silence": 2}
         if code:
             assert f"2 of 14 tracks were dropped, more than --max-dropped {limit}; see `mgc info`" in outcome.error
-        assert library.nothing_to_decode()["ok"] == 12
+        assert library.extract_without_decoding()["ok"] == 12
 
     def test_max_duration(self, library):
         write_clip(library.audio / "blues" / "long.wav", 3.0)
@@ -582,6 +582,6 @@ class TestLimits:
         assert (stats["ok"], stats["dropped"]) == (6, {"too-long": 1})
         assert stats["dropped_tracks"][0]["detail"] == "longer than 900 s: stats holds the whole track in memory"
         assert (stats["slices"], stats["slicing"]["whole"]) == (6, True)
-        assert library.nothing_to_decode("--feature", "stats", feature="chroma:sr=8000")["ok"] == 7
+        assert library.extract_without_decoding("--feature", "stats", feature="chroma:sr=8000")["ok"] == 7
         assert mgc("verify", stats["store"]).code == 0
         assert mgc("slice", stats["store"], "--slice", "0.2", "--json").json["slices"] == 6

@@ -1,4 +1,4 @@
-"""Damaged and odd files of the corpus by the real command: each must end as the `expected.csv` beside it says."""
+"""Damaged and odd files of the test corpus: `mgc extract` must treat each as the `expected.csv` beside it states."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ pytestmark = pytest.mark.corpus
 
 FINE = Mel(dtype="float32")
 SPECS = (Mel(), FINE, Mfcc())
-#: Seconds by which decoders may differ.
+#: Seconds by which the lengths of two decoders may differ.
 TOLERANCE_S = 0.15
 
 
 @dataclass(frozen=True)
 class Result:
-    """What `mgc extract` made of a dataset.
+    """Result of `mgc extract` on a dataset.
 
     Attributes:
-        report: of the mel store, as `--json` prints it.
-        notes: what it said on stderr.
-        stores: by spec.
-        rows: the manifest by file name.
+        report: report on the mel store, as `--json` prints it.
+        notes: output on stderr.
+        stores: stores by spec.
+        rows: manifest rows by file name.
     """
 
     report: dict[str, Any]
@@ -50,21 +50,21 @@ class Result:
     rows: dict[str, dict[str, Any]]
 
     def frames(self, spec: FeatureSpec, name: str) -> np.ndarray:
-        """Decoded frames of a file."""
+        """Frames of a file, converted from the stored dtype to float32, `(n, bins)`."""
         store, track_id = self.stores[spec], self.rows[name]["track_id"]
         row = next(row for row in store.tracks.to_pylist() if row["track_id"] == track_id)
         return spec.decode(store.read(row["shard"], row["first_frame"], row["first_frame"] + row["n_frames"]))
 
 
-def extracted(dataset: Path, out: Path, *options: object) -> Result:
-    """Mel (as uint8 and as float32) and MFCC of a dataset, in slices of 4 s with 50 % overlap."""
+def extract(dataset: Path, out: Path, *options: object) -> Result:
+    """Extract mel (as uint8 and as float32) and MFCC of a dataset, in slices of 4 s with 50 % overlap."""
     features = [f"--feature={spec.name}:dtype={spec.dtype}" for spec in SPECS]
     slicing = ("--slice", 4, "--overlap", 0.5)
-    done = mgc_process("extract", "--dataset", dataset, *features, *slicing, "--out", out, "--json", *options)
-    assert done.code == 0, done.err
+    run = mgc_process("extract", "--dataset", dataset, *features, *slicing, "--out", out, "--json", *options)
+    assert run.code == 0, run.err
     stores = {spec: Store.open(out / f"{spec.name}-{spec.digest}") for spec in SPECS}
     rows = stores[Mel()].tracks.to_pylist()
-    return Result(done.json["stores"][0], done.err, stores, {row["path"].rpartition("/")[2]: row for row in rows})
+    return Result(run.json["stores"][0], run.err, stores, {row["path"].rpartition("/")[2]: row for row in rows})
 
 
 def expectations(folder: Path) -> list[dict[str, str]]:
@@ -73,7 +73,7 @@ def expectations(folder: Path) -> list[dict[str, str]]:
 
 
 def outcome(row: dict[str, Any]) -> str:
-    """A manifest row in the words of `expected.csv`."""
+    """Describe a manifest row in the words of `expected.csv`."""
     if row["status"] == "dropped":
         return f"drop:{row['reason']}"
     assert (row["status"], row["reason"]) == ("ok", None)
@@ -83,7 +83,7 @@ def outcome(row: dict[str, Any]) -> str:
 
 
 def make_odd(corpus: Path, folder: Path) -> Path:
-    """What the corpus' own script makes, from a clip of 5 s."""
+    """Write the odd files that the corpus' own script makes from a clip of 5 s."""
     script, clip = corpus / "faults" / "make_odd.py", corpus / "faults" / "000008.mp3"
     subprocess.run([sys.executable, str(script), str(folder), str(clip)], check=True)
     return folder
@@ -91,12 +91,12 @@ def make_odd(corpus: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(corpus, tmp_path_factory) -> Path:
-    """A list of everything in `faults/` and of what `make_odd.py` makes."""
+    """A folder with a list, `list.csv`, of all files in `faults/` and of those that `make_odd.py` makes."""
     root = tmp_path_factory.mktemp("faulty")
     shutil.copytree(corpus / "faults", root / "faults")
     make_odd(corpus, root / "odd")
     files = [f"{folder}/{row['file']}" for folder in ("faults", "odd") for row in expectations(root / folder)]
-    files.remove("odd/loop")  # no audio by its name; it is there for those who walk the folder
+    files.remove("odd/loop")  # not an audio name; it is there for the test that reads the folder
     with (root / "list.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "genre"])
@@ -106,20 +106,20 @@ def dataset(corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(dataset, tmp_path_factory) -> Result:
-    return extracted(dataset / "list.csv", tmp_path_factory.mktemp("features"), "--workers", 1)
+    return extract(dataset / "list.csv", tmp_path_factory.mktemp("features"), "--workers", 1)
 
 
 class TestFaults:
     def test_every_file_ends_as_expected(self, dataset, result):
         wrong = {}
         for row in expectations(dataset / "faults"):
-            found = outcome(result.rows[row["file"]])
-            if found not in row["expected"].split("|"):
-                wrong[row["file"]] = (row["fault"], row["expected"], found, result.rows[row["file"]]["detail"])
+            actual = outcome(result.rows[row["file"]])
+            if actual not in row["expected"].split("|"):
+                wrong[row["file"]] = (row["fault"], row["expected"], actual, result.rows[row["file"]]["detail"])
         assert wrong == {}
         assert len(expectations(dataset / "faults")) == 27
 
-    def test_what_was_decoded_has_the_length_rate_and_channels_expected(self, dataset, result):
+    def test_decoded_files_have_the_expected_length_rate_and_channels(self, dataset, result):
         wrong, checked = {}, 0
         for expected in expectations(dataset / "faults"):
             row = result.rows[expected["file"]]
@@ -139,13 +139,13 @@ class TestFaults:
         wrong = {}
         for row in expectations(dataset / "odd"):
             if row["file"] != "loop":
-                found = outcome(result.rows[row["file"]])
+                actual = outcome(result.rows[row["file"]])
                 expected = row["expected"]
                 if "as root" in expected:
                     readable = os.access(dataset / "odd" / row["file"], os.R_OK)
                     expected = "decode" if readable else "drop:unreadable"
-                if found != expected:
-                    wrong[row["file"]] = (row["fault"], expected, found)
+                if actual != expected:
+                    wrong[row["file"]] = (row["fault"], expected, actual)
         assert wrong == {}
 
     def test_no_file_is_lost(self, dataset, result):
@@ -158,7 +158,7 @@ class TestFaults:
         }
         assert result.report["rescued"] == sum(row["status"] == "ok" and row["detail"] is not None for row in rows)
 
-    def test_nothing_but_finite_levels_is_stored(self, result):
+    def test_all_stored_levels_are_finite(self, result):
         floor, top = Mel().decode(np.array([0, 255], np.uint8))
         stored = 0
         for name, row in result.rows.items():
@@ -172,8 +172,8 @@ class TestFaults:
                 stored += 1
         assert stored > 20
 
-    def test_healthy_files_hold_what_librosa_makes_of_them(self, dataset, result):
-        """Whatever their container, name, rate and channels."""
+    def test_frames_of_healthy_files_equal_those_of_librosa(self, dataset, result):
+        """For every container, name, sample rate and number of channels."""
         for name in ("000008.mp3", "000014.mp3", "000016.mp3", "000017.mp3", "000019.mp3", "000024.mp3", "000025.flac"):
             sound, rate = sf.read(dataset / "faults" / name, dtype="float32", always_2d=True)
             assert_levels_agree(result.frames(FINE, name), librosa_frames(sound, rate, FINE))
@@ -185,8 +185,8 @@ class TestFaults:
             if row["status"] == "ok":
                 assert slices[row["track_id"]] == int((row["duration_s"] - 4 + 1e-9) // 2) + 1
 
-    def test_a_shorter_slice_takes_in_what_was_too_short_or_broken_in_places(self, result):
-        """Their frames are stored: `mgc slice` needs no decoding."""
+    def test_a_shorter_slice_includes_tracks_that_were_too_short_or_have_gaps(self, result):
+        """Their frames are stored, so `mgc slice` needs no decoding."""
         ((tracks, slices, _),) = join_fragments(result.stores[Mel()], Slicing(seconds=1.0, overlap=0.0))
         rows = {row["path"].rpartition("/")[2]: row for row in tracks.to_pylist()}
         starts = {name: starts_of(slices, row["track_id"]) for name, row in rows.items()}
@@ -203,9 +203,9 @@ def starts_of(slices: pa.Table, track_id: str) -> list[float]:
 
 
 def test_a_folder_with_odd_names_and_nodes(corpus, scheduler, tmp_path):
-    """A link to the folder itself is not followed, a pipe not opened, and names need not be text."""
+    """A link to the folder itself is not followed, a pipe is not opened, and file names need not be valid text."""
     make_odd(corpus, tmp_path / "music" / "genre")
-    result = extracted(tmp_path / "music", tmp_path / "features", "--scheduler", scheduler)
+    result = extract(tmp_path / "music", tmp_path / "features", "--scheduler", scheduler)
     expected = {row["file"]: row["expected"] for row in expectations(tmp_path / "music" / "genre")}
     del expected["loop"]
     readable = os.access(tmp_path / "music" / "genre" / "000208.mp3", os.R_OK)
@@ -220,7 +220,7 @@ def test_a_folder_with_odd_names_and_nodes(corpus, scheduler, tmp_path):
 
 @pytest.mark.slow
 def test_the_gtzan_layout(corpus, scheduler, tmp_path):
-    """As `make_gtzan_layout.py` makes it of the clips (22.05 kHz mono), but without ffmpeg; half of it .au as GTZAN."""
+    """The layout of `make_gtzan_layout.py`: clips at 22.05 kHz mono; here without ffmpeg, and half as .au files."""
     with (corpus / "fma_metadata" / "clips.csv").open(newline="", encoding="utf-8") as file:
         clips = [(int(row["track_id"]), row["genre"].lower()) for row in csv.DictReader(file)]
     count: Counter[str] = Counter()
@@ -233,7 +233,7 @@ def test_the_gtzan_layout(corpus, scheduler, tmp_path):
             name = f"{genre}.{count[genre]:05d}.{'au' if count[genre] else 'wav'}"
             sf.write(root / genre / name, soxr.resample(sound.mean(axis=1), rate, 22050), 22050, subtype="PCM_16")
             count[genre] += 1
-    result = extracted(tmp_path / "gtzan", tmp_path / "features", "--format", "auto", "--scheduler", scheduler)
+    result = extract(tmp_path / "gtzan", tmp_path / "features", "--format", "auto", "--scheduler", scheduler)
     store = result.stores[FINE]
     assert (store.dataset["format"], store.dataset["name"]) == ("gtzan", "gtzan")
     assert result.report["genres"] == dict.fromkeys(sorted(count), 2)

@@ -1,4 +1,4 @@
-"""kill -9 and Ctrl-C, at every stage: started again, an extraction ends with the bytes of one never disturbed."""
+"""kill -9 and Ctrl-C at every stage: started again, an extraction writes the same bytes as one that ran through."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mgc.pipeline.storage import files
 
 pytestmark = pytest.mark.timeout(900)
 
-#: Two features that need no librosa, whose import would take longer than all the rest.
+#: Two features that do not import librosa: its import takes longer than everything else here.
 FEATURES = ("stft:n_fft=512", "stft:sr=11025,n_fft=256,hop_length=256")
 
 DECODING = "decoding"
@@ -37,23 +37,23 @@ RENAMED = "renamed without fragment"
 UNPUBLISHED = "fragments without manifest"
 STAGES = (DECODING, WRITTEN, RENAMED, UNPUBLISHED)
 
-#: Where a process can be held: `(process, function, whether it has returned)`.
+#: Point at which a process can be held: `(process, function, whether it has returned)`; see `stalling`.
 Hold = tuple[str, str, bool]
 
 
 class Extraction:
-    """An extraction in processes of its own, which can be killed and started again.
+    """An extraction in separate processes, which can be killed and started again.
 
     Args:
-        dataset: what to extract.
-        data: its workspace.
+        dataset: the dataset.
+        data: folder of the workspace.
     """
 
     def __init__(self, dataset: Path, data: Path) -> None:
         self.stores = data / "features"
         self._options = ["--dataset", str(dataset), "--data-dir", str(data), "--slice", "0.4"]
         self._options += itertools.chain(*(("--feature", feature) for feature in FEATURES))
-        self._options += ["--augment", "noise"]  # training tracks have a variant, too
+        self._options += ["--augment", "noise"]  # training tracks also have a variant
         self._flag = data / "held"
         data.mkdir(exist_ok=True)
 
@@ -62,7 +62,7 @@ class Extraction:
         return self._start("extract", *self._options, *options, "--workers", workers, hold=hold, call=call)
 
     def _start(self, *command: object, hold: Hold | None, call: int) -> subprocess.Popen:
-        """Start a command in a process group of its own."""
+        """Start a command in its own process group."""
         environment = dict(os.environ)
         if hold is not None:
             process, at, after = hold
@@ -79,37 +79,37 @@ class Extraction:
         )
 
     def finish(self, workers: int, *options: str) -> None:
-        """Run to the end."""
+        """Run the extraction to its end."""
         running = self.start(workers, *options)
         _, stderr = running.communicate(timeout=120)
         assert running.returncode == 0, stderr
 
     def kill_at(self, workers: int, hold: Hold, call: int = 1, *options: str) -> bool:
-        """Kill client and workers where a process is held; False where the run came to its end without."""
-        return self._kill(self.start(workers, *options, hold=hold, call=call), self.held)
+        """Kill client and workers when a process is held; return False if the run ended without being held."""
+        return self._kill(self.start(workers, *options, hold=hold, call=call), self.is_held)
 
     def kill_command_at(self, hold: Hold, call: int, *command: object) -> bool:
-        """Kill another command where it is held."""
-        return self._kill(self._start(*command, hold=hold, call=call), self.held)
+        """Kill another command when it is held; return False if it ended without being held."""
+        return self._kill(self._start(*command, hold=hold, call=call), self.is_held)
 
     def kill_after(self, workers: int, seconds: float) -> bool:
-        """Kill client and workers so long after the first track is begun; False where the run has ended by then."""
-        began: list[float] = []
+        """Kill client and workers this long after the first track is started; False if the run has ended before."""
+        start_times: list[float] = []
 
         def moment() -> bool:
-            if not began and any(self.stores.glob("*/*/shards/.tmp-*")):
-                began.append(time.monotonic())
-            return bool(began) and time.monotonic() - began[0] > seconds
+            if not start_times and any(self.stores.glob("*/*/shards/.tmp-*")):
+                start_times.append(time.monotonic())
+            return bool(start_times) and time.monotonic() - start_times[0] > seconds
 
         return self._kill(self.start(workers), moment)
 
-    def held(self) -> bool:
-        """Whether a process has reached the call where it is held."""
+    def is_held(self) -> bool:
+        """Return whether a process has reached the call at which it is held."""
         return self._flag.exists()
 
     def wait_until_held(self, running: subprocess.Popen) -> None:
-        """Return once a process has reached the call where it is held."""
-        while not self.held():
+        """Wait until a process has reached the call at which it is held."""
+        while not self.is_held():
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.01)
         self._flag.unlink()
@@ -129,39 +129,39 @@ class Extraction:
 
 
 def stages(stores: Path, whole: dict[str, bytes]) -> set[str]:
-    """The stages in which a kill left the stores, as their files tell.
+    """Determine from the files of some stores in which stages a kill left them.
 
     Args:
-        stores: what the kill left.
-        whole: the files of an undisturbed run.
+        stores: folder of the stores.
+        whole: files of an undisturbed run, by path below the folder of the stores.
     """
-    found = set()
+    reached = set()
     for shards in stores.glob("*/*/shards"):
-        at = shards.relative_to(stores).as_posix()
-        expected = {name.removeprefix(f"{at}/"): data for name, data in whole.items() if name.startswith(f"{at}/")}
+        prefix = f"{shards.relative_to(stores).as_posix()}/"
+        expected = {name.removeprefix(prefix): data for name, data in whole.items() if name.startswith(prefix)}
         for folder in shards.glob(".tmp-*.zarr"):
             final = folder.name.rsplit("-", 1)[1]
             shard = {name.removeprefix(f"{final}/"): data for name, data in expected.items() if name.startswith(final)}
-            found.add(WRITTEN if tree(folder) == shard else DECODING)
+            reached.add(WRITTEN if tree(folder) == shard else DECODING)
         for folder in shards.glob("[0-9]*.zarr"):
             if not folder.with_suffix(".parquet").exists():
-                found.add(RENAMED)
+                reached.add(RENAMED)
         fragments = {path.name for path in shards.glob("[0-9]*.parquet")}
         complete = fragments == {name for name in expected if name.endswith(".parquet")}
         if complete and not (shards.parent / "published.json").exists():
-            found.add(UNPUBLISHED)
-    return found
+            reached.add(UNPUBLISHED)
+    return reached
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips: with small deals six shards of each feature."""
+    """Twelve clips, which with small batches fill six shards of each feature."""
     return write_genres(tmp_path_factory.mktemp("music") / "clips", tracks=6, seconds=0.6)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a run that was left alone."""
+    """The files of a run that was not killed."""
     extraction = Extraction(dataset, tmp_path_factory.mktemp("undisturbed"))
     extraction.finish(workers=1)
     files = tree(extraction.stores)
@@ -171,7 +171,7 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undisturbed, tmp_path):
-    """Each kill finds what the one before left behind. Half are at chosen calls, half at random moments."""
+    """Each kill hits the stores that the one before left. Half are at chosen calls, half at random moments."""
     rng = random.Random(workers)
     extraction = Extraction(dataset, tmp_path)
     hit: Counter[str] = Counter()
@@ -182,22 +182,26 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
         kills += killed
         if killed:
             hit.update(stages(extraction.stores, undisturbed))
-        else:  # the moment came too late
+        else:  # the run ended before the kill
             assert tree(extraction.stores) == undisturbed
             shutil.rmtree(extraction.stores)
 
-    for call in (1, 2, 3, 4):  # store.json and journal of either store
-        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call))
+    for call in (1, 2, 3, 4):  # store.json and journal of both stores
+        count(
+            extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call)
+        )
     for hold in (
-        ("worker", "mgc.pipeline.extraction.worker:inspect", False),
+        ("worker", "mgc.pipeline.extraction.reading:inspect", False),
         ("worker", "mgc.pipeline.storage.files:replace_folder", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", True),
     ):
         count(extraction.kill_at(workers, hold, rng.choice((1, 2))))
         count(extraction.kill_after(workers, seconds=rng.uniform(0, 0.2)))
-    for call in (1, 2, 3, 4, 5, 6):  # what is published of either store
-        count(extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call))
+    for call in (1, 2, 3, 4, 5, 6):  # published files of both stores
+        count(
+            extraction.kill_at(workers, ("client", "mgc.pipeline.storage.files:replace_file", rng.random() < 0.5), call)
+        )
     extraction.finish(workers)
     assert kills >= 12
     assert set(hit) == set(STAGES), hit
@@ -206,10 +210,11 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(workers, dataset, undi
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, Path, dict[str, bytes]]:
-    """A list whose tracks have changed in every way since a store was made of it: some new, changed, gone, relabelled.
+    """A list of tracks after its extraction: some are new, some have other audio or labels, some files are missing.
 
     Returns:
-        The list; the workspace from before; the files of an undisturbed second run, whose workspace is beside it.
+        The list; the workspace before the changes; the files of an undisturbed second run, in the workspace `after`
+        beside it.
     """
     folder = tmp_path_factory.mktemp("extended")
     write_genres(folder, tracks=6, seconds=0.6)
@@ -270,7 +275,7 @@ def test_killed_while_it_is_rebuilt_it_keeps_every_split(finished, tmp_path):
 
 
 def splits(stores: dict[str, bytes]) -> dict[str, dict[str, str]]:
-    """Split by track, by store."""
+    """Return the split of each track, by manifest path and track id."""
     tables = {
         name: pq.read_table(pa.BufferReader(data)) for name, data in stores.items() if name.endswith("tracks.parquet")
     }
@@ -300,7 +305,7 @@ class TestWithoutDecoding:
 
     @pytest.fixture
     def extraction(self, dataset: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> Extraction:
-        """A finished one."""
+        """A finished extraction."""
         extraction = Extraction(dataset, tmp_path / "data")
         for name, data in undisturbed.items():
             (extraction.stores / name).parent.mkdir(parents=True, exist_ok=True)
@@ -327,7 +332,7 @@ class TestWithoutDecoding:
         assert splits(tree(store)) == expected
         assert mgc("verify", store).code == 0
 
-    @pytest.mark.parametrize("call", [2, 3])  # the first writes down which store was named last
+    @pytest.mark.parametrize("call", [2, 3])  # the first call records the latest store in the workspace
     def test_a_killed_slice_is_noticed_and_can_be_repeated(self, call, extraction, tmp_path):
         store = next(extraction.stores.glob("*/*"))
         other = shutil.copytree(store, tmp_path / "other")
@@ -346,7 +351,7 @@ class TestWithoutDecoding:
 @pytest.mark.parametrize(
     "hold",
     [
-        ("worker", "mgc.pipeline.extraction.worker:inspect", False),
+        ("worker", "mgc.pipeline.extraction.reading:inspect", False),
         ("worker", "mgc.pipeline.extraction.output:write_fragment", False),
         ("client", "mgc.pipeline.extraction.cluster:connect", False),
         ("client", "mgc.pipeline.storage.files:replace_file", True),
@@ -363,7 +368,7 @@ def test_interrupted_it_says_so_in_one_line_and_can_be_continued(hold, dataset, 
     assert running.returncode == 130
     lines = [line for line in stderr.splitlines() if not line.startswith("extract: ")]
     assert len(lines) == 1
-    assert lines[0].startswith("error: interrupted; what is done is kept: the same command goes on")
+    assert lines[0].startswith("error: interrupted; finished work is kept: run the same command again")
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     extraction.finish(workers=2)

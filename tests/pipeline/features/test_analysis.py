@@ -1,4 +1,4 @@
-"""The streamed analysis: librosa's numbers, whatever the blocks, the length and the company of other features."""
+"""The streaming analysis agrees with librosa, whatever the block sizes, the length and the other features."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 from sounds import (
-    analysed,
     assert_levels_agree,
+    extract_frames,
     full_scale_tone,
     librosa_frames,
     librosa_power,
     music,
-    pieces,
     resampled_length,
+    split_blocks,
     tone,
 )
 
 from mgc.pipeline.audio.decoding import MAX_AMPLITUDE, open_libsndfile
 from mgc.pipeline.audio.inspection import inspect
-from mgc.pipeline.dsp.stages import AMIN, BATCH_FRAMES, MEDIAN_REACH, hann
+from mgc.pipeline.dsp.separation import MEDIAN_REACH
+from mgc.pipeline.dsp.stages import AMIN, BATCH_FRAMES, hann
 from mgc.pipeline.features import (
     Chroma,
     FeatureSpec,
@@ -83,17 +84,17 @@ def test_the_window_is_scipys(n_fft: int):
 
 
 class Magnitude(Stft):
-    """Bare magnitudes, for the comparison that dB in float32 are too coarse for."""
+    """Magnitudes on a linear scale, for comparisons finer than dB in float32."""
 
     def compute_frames(self, power):
         return np.sqrt(power.spectrum)
 
 
 def from_file(sound: np.ndarray, rate: int, folder, spec: FeatureSpec) -> np.ndarray:
-    """Frames by the path that files take: decoded in blocks, mixed down, resampled, transformed."""
+    """Extract frames as from a dataset's file: decode in blocks, mix down, resample, transform."""
     path = folder / "sound.wav"
     sf.write(path, sound, rate, subtype="FLOAT")
-    return analysed(open_libsndfile(inspect(bytes(path))).blocks(), rate, spec)
+    return extract_frames(open_libsndfile(inspect(bytes(path))).blocks(), rate, spec)
 
 
 @pytest.fixture(scope="module", params=SOURCES, ids=lambda source: f"{source[0]}-{source[1]}ch")
@@ -109,45 +110,45 @@ class TestAgainstLibrosa:
 
     @pytest.mark.parametrize("spec", [spec for spec in LEVELS if spec.name == "stft"], ids=str)
     def test_magnitudes_agree_to_a_millionth_of_the_largest(self, source, spec, tmp_path):
-        bare = Magnitude(sr=spec.sr, n_fft=spec.n_fft, hop_length=spec.hop_length)
-        theirs = np.sqrt(librosa_power(*source, spec))
-        error = np.abs(from_file(*source, tmp_path, bare) - theirs)
-        assert (error <= 1e-6 * theirs.max(axis=1, keepdims=True)).all()
+        linear = Magnitude(sr=spec.sr, n_fft=spec.n_fft, hop_length=spec.hop_length)
+        expected = np.sqrt(librosa_power(*source, spec))
+        error = np.abs(from_file(*source, tmp_path, linear) - expected)
+        assert (error <= 1e-6 * expected.max(axis=1, keepdims=True)).all()
 
     @pytest.mark.parametrize("spec", [spec for spec in LEVELS if spec.name == "mel"], ids=str)
     def test_mel_amplitudes_agree_to_a_millionth_of_the_largest(self, source, spec, tmp_path):
-        theirs = np.sqrt(np.maximum(librosa_power(*source, spec), AMIN))
-        ours = 10 ** (from_file(*source, tmp_path, spec).astype(np.float64) / 20)
-        assert (np.abs(ours - theirs) <= 1e-6 * theirs.max(axis=1, keepdims=True)).all()
+        expected = np.sqrt(np.maximum(librosa_power(*source, spec), AMIN))
+        frames = 10 ** (from_file(*source, tmp_path, spec).astype(np.float64) / 20)
+        assert (np.abs(frames - expected) <= 1e-6 * expected.max(axis=1, keepdims=True)).all()
 
     @pytest.mark.parametrize("spec", CEPSTRA, ids=str)
     def test_cepstra_agree(self, source, spec, tmp_path):
-        theirs = librosa_frames(*source, spec)
-        np.testing.assert_allclose(from_file(*source, tmp_path, spec), theirs, rtol=0, atol=5e-3)
+        expected = librosa_frames(*source, spec)
+        np.testing.assert_allclose(from_file(*source, tmp_path, spec), expected, rtol=0, atol=5e-3)
 
     @pytest.mark.parametrize("spec", POWERS, ids=str)
     def test_powers_agree(self, source, spec, tmp_path):
-        """As the magnitudes of STFT do: to a millionth of the frame's largest, 1e-3 dB within 60 dB of it."""
-        ours, theirs = from_file(*source, tmp_path, spec), librosa_frames(*source, spec)
-        assert_levels_agree(10 * np.log10(ours + AMIN), 10 * np.log10(theirs + AMIN))
-        error = np.abs(np.sqrt(ours) - np.sqrt(theirs))
-        assert (error <= 1e-6 * np.sqrt(theirs).max(axis=1, keepdims=True)).all()
+        """To a millionth of the frame's maximum, and 1e-3 dB within 60 dB of it, like STFT magnitudes."""
+        frames, expected = from_file(*source, tmp_path, spec), librosa_frames(*source, spec)
+        assert_levels_agree(10 * np.log10(frames + AMIN), 10 * np.log10(expected + AMIN))
+        error = np.abs(np.sqrt(frames) - np.sqrt(expected))
+        assert (error <= 1e-6 * np.sqrt(expected).max(axis=1, keepdims=True)).all()
 
     @pytest.mark.parametrize("spec", CHROMAS, ids=str)
     def test_chroma_agrees(self, source, spec, tmp_path):
-        ours = from_file(*source, tmp_path, spec)
-        np.testing.assert_allclose(ours, librosa_frames(*source, spec), rtol=0, atol=1e-5)
-        assert (ours.max(axis=1) == 1).all()
+        frames = from_file(*source, tmp_path, spec)
+        np.testing.assert_allclose(frames, librosa_frames(*source, spec), rtol=0, atol=1e-5)
+        assert (frames.max(axis=1) == 1).all()
 
     @pytest.mark.parametrize("spec", SEPARATED, ids=str)
     def test_harmonic_and_percussive_levels_agree(self, source, spec, tmp_path):
-        """Though made 31 frames at a time, where librosa has the whole track."""
+        """The stream sees 31 frames at a time, librosa the whole track."""
         assert_levels_agree(from_file(*source, tmp_path, spec), librosa_frames(*source, spec))
 
     @pytest.mark.parametrize("spec", WAVEFORMS, ids=str)
     def test_samples_agree(self, source, spec, tmp_path):
-        ours = from_file(*source, tmp_path, spec)
-        np.testing.assert_allclose(ours, librosa_frames(*source, spec), rtol=0, atol=2e-6)
+        frames = from_file(*source, tmp_path, spec)
+        np.testing.assert_allclose(frames, librosa_frames(*source, spec), rtol=0, atol=2e-6)
 
     @pytest.mark.parametrize("sr", [22050, 44100])
     @pytest.mark.parametrize(
@@ -156,10 +157,10 @@ class TestAgainstLibrosa:
         ids=["tone", "images", "offset"],
     )
     def test_cepstra_agree_where_bands_lie_at_the_floor(self, sound, sr, tmp_path):
-        """A float32 transform is decibels off there, and the cosine transform spread that: 0.1 for a pure tone."""
+        """There a float32 transform is off by decibels, which the DCT spread to all coefficients: 0.1 for a tone."""
         sound = sound[:, None]
-        ours = from_file(sound, 44100, tmp_path, Mfcc(sr=sr))
-        np.testing.assert_allclose(ours, librosa_frames(sound, 44100, Mfcc(sr=sr)), rtol=0, atol=5e-3)
+        frames = from_file(sound, 44100, tmp_path, Mfcc(sr=sr))
+        np.testing.assert_allclose(frames, librosa_frames(sound, 44100, Mfcc(sr=sr)), rtol=0, atol=5e-3)
 
     @pytest.mark.parametrize("rate", [8000, 11025, 32000, 96000])
     def test_other_rates_are_resampled_as_librosa_does(self, rate, tmp_path):
@@ -174,73 +175,73 @@ class TestAgainstLibrosa:
         sound, _ = sf.read(path, frames=12 * rate, dtype="float32", always_2d=True)
         mono = [librosa.to_mono(sound.T)]
         for spec in (Stft(), Mel(), Mel(sr=44100, hop_length=604, n_mels=96)):
-            assert_levels_agree(analysed(mono, rate, spec), librosa_frames(sound, rate, spec))
+            assert_levels_agree(extract_frames(mono, rate, spec), librosa_frames(sound, rate, spec))
         for spec in (Mfcc(), Mfcc(sr=44100)):
-            theirs = librosa_frames(sound, rate, spec)
-            np.testing.assert_allclose(analysed(mono, rate, spec), theirs, rtol=0, atol=5e-3)
+            expected = librosa_frames(sound, rate, spec)
+            np.testing.assert_allclose(extract_frames(mono, rate, spec), expected, rtol=0, atol=5e-3)
         for spec in (Harmonic(), Percussive()):
-            assert_levels_agree(analysed(mono, rate, spec), librosa_frames(sound, rate, spec))
-        chroma = analysed(mono, rate, Chroma())
+            assert_levels_agree(extract_frames(mono, rate, spec), librosa_frames(sound, rate, spec))
+        chroma = extract_frames(mono, rate, Chroma())
         np.testing.assert_allclose(chroma, librosa_frames(sound, rate, Chroma()), rtol=0, atol=1e-5)
-        theirs = np.sqrt(librosa_power(sound, rate, Stft()))
-        error = np.abs(analysed(mono, rate, Magnitude()) - theirs)
-        assert (error <= 1e-6 * theirs.max(axis=1, keepdims=True)).all()
+        expected = np.sqrt(librosa_power(sound, rate, Stft()))
+        error = np.abs(extract_frames(mono, rate, Magnitude()) - expected)
+        assert (error <= 1e-6 * expected.max(axis=1, keepdims=True)).all()
 
 
 class TestClosedForms:
     def test_silence_is_the_floor(self):
         silence = [np.zeros(5000, np.float32)]
         for spec in (Stft(), Mel(), Harmonic(), Percussive()):
-            np.testing.assert_allclose(analysed(silence, spec.sr, spec), -100, atol=2e-5)
+            np.testing.assert_allclose(extract_frames(silence, spec.sr, spec), -100, atol=2e-5)
         for spec in (PowerSpectrum(), Chroma(), Waveform()):
-            assert not analysed(silence, spec.sr, spec).any()
-        cepstra = analysed(silence, 22050, Mfcc())
-        np.testing.assert_allclose(cepstra[:, 0], -100 * math.sqrt(128), rtol=1e-5)  # orthonormal: sum over root of n
+            assert not extract_frames(silence, spec.sr, spec).any()
+        cepstra = extract_frames(silence, 22050, Mfcc())
+        np.testing.assert_allclose(cepstra[:, 0], -100 * math.sqrt(128), rtol=1e-5)  # orthonormal: sum / sqrt(n)
         np.testing.assert_allclose(cepstra[:, 1:], 0, atol=1e-3)
 
     def test_frame_i_is_centred_on_sample_i_hops(self):
-        """An impulse has a flat spectrum: the window where it stands."""
+        """An impulse has a flat spectrum, weighted by the window at its position."""
         spec = Stft(hop_length=300)
         window = np.square(np.sin(np.pi * np.arange(1024) / 1024))
         signal = np.zeros(3000, np.float32)
         signal[1200] = 1
-        frames = analysed([signal], 44100, spec)
+        frames = extract_frames([signal], 44100, spec)
         for i in range(len(frames)):
-            stands = 512 + 1200 - i * 300  # in the window of frame i
-            weight = window[stands] if 0 <= stands < 1024 else 0
+            position = 512 + 1200 - i * 300  # in the window of frame i
+            weight = window[position] if 0 <= position < 1024 else 0
             np.testing.assert_allclose(frames[i], max(-100, 20 * math.log10(max(weight, 1e-9))), atol=1e-3)
         assert frames[4] == pytest.approx(0, abs=1e-5)
 
     @pytest.mark.parametrize("n_fft", [512, 1024, 4096])
     def test_a_full_scale_sine_on_a_bin_has_a_quarter_of_n_fft(self, n_fft):
         spec = Stft(n_fft=n_fft)
-        steady = analysed([full_scale_tone(spec, 100)], spec.sr, spec)[10:-10]
+        steady = extract_frames([full_scale_tone(spec, 100)], spec.sr, spec)[10:-10]
         np.testing.assert_allclose(steady[:, 100], 20 * math.log10(n_fft / 4), atol=1e-3)
         np.testing.assert_allclose(steady[:, [99, 101]], 20 * math.log10(n_fft / 8), atol=1e-3)
 
     @pytest.mark.parametrize("pitch", range(12))
     def test_a_tone_is_its_pitch_class(self, pitch):
-        chroma = analysed([tone(440 * 2 ** ((pitch - 9) / 12), 2, 22050)], 22050, Chroma())[4:-4]
+        chroma = extract_frames([tone(440 * 2 ** ((pitch - 9) / 12), 2, 22050)], 22050, Chroma())[4:-4]
         assert (chroma.argmax(axis=1) == pitch).all()
 
     def test_a_tone_is_harmonic_and_a_click_percussive(self):
-        """Within a dB of all their level in the one, and nearly nothing of it in the other."""
+        """One component has the level of the whole signal to 1 dB; the other is 60 dB below."""
         steady, click = tone(1000, 2, 22050), np.zeros(44100, np.float32)
         click[22050] = 1
         for sound, spec, other in ((steady, Harmonic(), Percussive()), (click, Percussive(), Harmonic())):
-            level = analysed([sound], 22050, Stft(sr=22050, n_fft=2048))[10:-10].max()
-            assert analysed([sound], 22050, spec)[10:-10].max() > level - 1
-            assert analysed([sound], 22050, other)[10:-10].max() < level - 60
+            level = extract_frames([sound], 22050, Stft(sr=22050, n_fft=2048))[10:-10].max()
+            assert extract_frames([sound], 22050, spec)[10:-10].max() > level - 1
+            assert extract_frames([sound], 22050, other)[10:-10].max() < level - 60
 
-    def test_the_loudest_sample_allowed_overflows_nothing(self):
+    def test_samples_of_the_maximum_amplitude_do_not_overflow(self):
         longest = {"sr": 44100, "n_fft": 65536, "hop_length": 65536}
         loudest = np.float32(MAX_AMPLITUDE) * np.sign(tone(1000, 5, 44100))
         for spec in (Stft(**longest), Mel(**longest), Mfcc(**longest), PowerSpectrum(**longest)):
-            frames = analysed([loudest], 44100, spec)
+            frames = extract_frames([loudest], 44100, spec)
             assert np.isfinite(frames).all()
             assert frames.max() > 180
         for spec in (Chroma(**longest), Harmonic(**longest), Percussive(**longest), Stats()):
-            assert np.isfinite(analysed([loudest], 44100, spec)).all()
+            assert np.isfinite(extract_frames([loudest], 44100, spec)).all()
 
 
 STREAMED = (
@@ -262,44 +263,46 @@ SOUND = music(3.7, 48000)[:, 0]
 
 @pytest.fixture(scope="module")
 def whole() -> dict[FeatureSpec, np.ndarray]:
-    """Each spec's frames of SOUND, made alone and from one block."""
-    return {spec: analysed([SOUND], 48000, spec) for spec in SPECS}
+    """Frames of SOUND for each spec, computed alone and from one block."""
+    return {spec: extract_frames([SOUND], 48000, spec) for spec in SPECS}
 
 
-def made_together(blocks, specs) -> dict[FeatureSpec, np.ndarray]:
-    """Frames of all specs in one pass."""
+def frames_together(blocks, specs) -> dict[FeatureSpec, np.ndarray]:
+    """Compute the frames of all specs in one pass."""
     batches: dict[FeatureSpec, list[np.ndarray]] = {spec: [] for spec in specs}
     for spec, rows in analyse(blocks, 48000, specs):
         batches[spec].append(rows)
     return {spec: np.concatenate(rows) for spec, rows in batches.items()}
 
 
-def assert_same_bits(ours: dict[FeatureSpec, np.ndarray], theirs: dict[FeatureSpec, np.ndarray]) -> None:
-    different = [str(spec) for spec in theirs if not np.array_equal(ours[spec], theirs[spec])]
+def assert_same_bits(frames: dict[FeatureSpec, np.ndarray], expected: dict[FeatureSpec, np.ndarray]) -> None:
+    different = [str(spec) for spec in expected if not np.array_equal(frames[spec], expected[spec])]
     assert different == []
 
 
 class TestBlocks:
     @pytest.mark.parametrize("size", [37, 999, 4096, 65536, 10**9])
     def test_blocks_of_any_size_give_the_same_bits(self, whole, size):
-        assert_same_bits(made_together(pieces(SOUND, size), SPECS), whole)
+        assert_same_bits(frames_together(split_blocks(SOUND, size), SPECS), whole)
 
     @examples(15)
     @given(edges=st.lists(st.integers(0, len(SOUND)), max_size=12))
     def test_uneven_and_empty_blocks_give_the_same_bits(self, whole, edges):
         edges = [0, *sorted(edges), len(SOUND)]
-        assert_same_bits(made_together([SOUND[a:b] for a, b in itertools.pairwise(edges)], SPECS), whole)
+        assert_same_bits(frames_together([SOUND[a:b] for a, b in itertools.pairwise(edges)], SPECS), whole)
 
     def test_single_samples_give_the_same_bits(self):
         sound = SOUND[:3000]
         for spec in (Stft(), Mel(), Mfcc(), Chroma(), Harmonic(), Waveform()):
-            assert np.array_equal(analysed(pieces(sound, 1), 48000, spec), analysed([sound], 48000, spec))
+            assert np.array_equal(
+                extract_frames(split_blocks(sound, 1), 48000, spec), extract_frames([sound], 48000, spec)
+            )
 
     def test_a_feature_does_not_depend_on_those_made_with_it(self, whole):
-        """Not even MFCCs on the mel bands of the same parameters: their transforms differ in precision."""
-        alike = [Mfcc(), Mel(), Mel(n_mels=64), Mel(fmin=100.0), Mel(fmax=8000.0), Mel(dtype="float32")]
-        alone = {spec: analysed([SOUND], 48000, spec) for spec in alike}
-        assert_same_bits(made_together([SOUND], alike), alone)
+        """Not even MFCCs on mel bands with the same parameters, whose transforms differ in precision."""
+        similar = [Mfcc(), Mel(), Mel(n_mels=64), Mel(fmin=100.0), Mel(fmax=8000.0), Mel(dtype="float32")]
+        alone = {spec: extract_frames([SOUND], 48000, spec) for spec in similar}
+        assert_same_bits(frames_together([SOUND], similar), alone)
         assert np.array_equal(alone[Mel()], whole[Mel()])
 
     @pytest.mark.parametrize(
@@ -308,20 +311,20 @@ class TestBlocks:
         ids=lambda spec: spec.name,
     )
     def test_frames_come_while_the_signal_is_still_arriving(self, spec):
-        """So that memory does not grow with the length of a track."""
-        given = 0
+        """Otherwise memory would grow with the length of the track."""
+        n_samples = 0
 
         def blocks():
-            nonlocal given
-            for block in pieces(np.zeros(44100 * 20, np.float32), 65536):
-                given += len(block)
+            nonlocal n_samples
+            for block in split_blocks(np.zeros(44100 * 20, np.float32), 65536):
+                n_samples += len(block)
                 yield block
 
-        made, longest_wait = 0, 0
+        n_frames, longest_wait = 0, 0
         for _, rows in analyse(blocks(), 44100, [spec]):
             assert len(rows) <= BATCH_FRAMES
-            made += len(rows)
-            longest_wait = max(longest_wait, given - made * 512)
+            n_frames += len(rows)
+            longest_wait = max(longest_wait, n_samples - n_frames * 512)
         assert longest_wait < 65536 + (2 * BATCH_FRAMES + MEDIAN_REACH) * 512
 
     def test_memory_does_not_grow_with_the_length_of_a_track(self):
@@ -334,7 +337,7 @@ class TestBlocks:
             tracemalloc.stop()
             return highest
 
-        peak(1)  # filter banks are kept
+        peak(1)  # fills the cache of filter banks
         assert peak(30) < 1.05 * peak(10) < 100e6
 
 
@@ -346,9 +349,9 @@ class TestLength:
     )
     def test_one_frame_and_one_more_for_each_whole_hop(self, samples, rate, spec):
         sound = np.ones(samples, np.float32)
-        frames = len(analysed(pieces(sound, 4096), rate, spec))
+        frames = len(extract_frames(split_blocks(sound, 4096), rate, spec))
         assert frames == 1 + resampled_length(samples, rate, spec.sr) // spec.hop_length
-        # What a slice counts on: at least as many frames as its seconds have.
+        # Slices rely on at least `frames(seconds)` frames.
         assert spec.frames(samples / rate) <= frames <= spec.frames(samples / rate) + 1
 
     @pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")
@@ -357,19 +360,21 @@ class TestLength:
     def test_signals_shorter_than_a_window_agree_with_librosa(self, samples, rate):
         sound = music(samples / rate, rate)
         for spec in (Mel(hop_length=128), Stft(sr=22050, n_fft=512), Harmonic(n_fft=512, hop_length=64)):
-            ours, theirs = analysed([sound[:, 0]], rate, spec), librosa_frames(sound, rate, spec)
-            assert_levels_agree(ours, theirs[: len(ours)])
-            assert len(theirs) - len(ours) in ((0, 1) if samples % 2 and rate == 44100 else (0,))  # it rounds up
+            frames, expected = extract_frames([sound[:, 0]], rate, spec), librosa_frames(sound, rate, spec)
+            assert_levels_agree(frames, expected[: len(frames)])
+            assert len(expected) - len(frames) in (
+                (0, 1) if samples % 2 and rate == 44100 else (0,)
+            )  # librosa rounds up
 
     def test_no_samples_are_one_frame_of_silence(self):
         for blocks in ([], [np.empty(0, np.float32)]):
             for rate in (44100, 48000):
-                frames = analysed(blocks, rate, Stft())
+                frames = extract_frames(blocks, rate, Stft())
                 np.testing.assert_allclose(frames, np.full((1, 513), -100), atol=2e-5)
 
 
-def test_a_wav_header_longer_than_a_block_is_no_matter(tmp_path):
-    """Blocks are samples, not bytes: what stands before them does not shift the frames."""
+def test_a_long_wav_header_does_not_shift_the_frames(tmp_path):
+    """Blocks count samples, not bytes."""
     sound, plain = music(1, 22050), io.BytesIO()
     sf.write(plain, sound, 22050, format="WAV", subtype="FLOAT")
     data = bytearray(plain.getvalue())
@@ -378,4 +383,4 @@ def test_a_wav_header_longer_than_a_block_is_no_matter(tmp_path):
     path = tmp_path / "padded.wav"
     path.write_bytes(data)
     blocks = open_libsndfile(inspect(bytes(path))).blocks()
-    assert np.array_equal(analysed(blocks, 22050, Mel()), from_file(sound, 22050, tmp_path, Mel()))
+    assert np.array_equal(extract_frames(blocks, 22050, Mel()), from_file(sound, 22050, tmp_path, Mel()))

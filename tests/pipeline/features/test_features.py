@@ -1,4 +1,4 @@
-"""Feature specs: what they accept, what identifies them, and what quantisation does to their frames."""
+"""Feature specs: parsing, identity, framing and quantisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from sounds import analysed, full_scale_tone, librosa_power, music, tone
+from sounds import extract_frames, full_scale_tone, librosa_power, music, tone
 
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import (
@@ -44,7 +44,7 @@ QUANTISED = [
 
 @st.composite
 def specs(draw) -> FeatureSpec:
-    """Any valid spec."""
+    """Draw any valid spec."""
     kind = draw(st.sampled_from(list(FEATURES.values())))
     sr = draw(st.integers(1000, 384_000) if kind is not Stats else st.integers(11_025, 96_000))
     values = {"sr": sr, "dtype": draw(st.sampled_from(kind.dtypes))}
@@ -92,10 +92,10 @@ class TestParsing:
         defaults = {"sr": 16000, "n_mels": 64}
         assert parse_feature("mel:n_mels=96", defaults) == Mel(sr=16000, n_mels=96)
 
-    def test_defaults_that_a_feature_does_not_have_pass_it_by(self):
+    def test_defaults_that_a_feature_does_not_have_are_ignored(self):
         assert parse_feature("stft", {"n_mels": 64, "n_mfcc": 13, "hop_length": 256}) == Stft(hop_length=256)
 
-    def test_a_default_dtype_that_a_feature_cannot_be_stored_in_passes_it_by(self):
+    def test_a_default_dtype_that_a_feature_does_not_support_is_ignored(self):
         assert parse_feature("mfcc", {"dtype": "uint8"}) == Mfcc()
         assert parse_feature("mfcc", {"dtype": "float16"}) == Mfcc(dtype="float16")
         assert parse_feature("waveform", {"dtype": "uint8", "n_fft": 1024}) == Waveform()
@@ -146,7 +146,7 @@ class TestParsing:
             ("mfcc:n_mels=40,n_mfcc=41", "mfcc: n_mfcc=41", "1 to n_mels (40)"),
         ],
     )
-    def test_errors_name_the_value_and_what_is_allowed(self, text, problem, remedy):
+    def test_errors_name_the_value_and_the_range(self, text, problem, remedy):
         with pytest.raises(SpecError) as caught:
             parse_feature(text)
         assert problem in caught.value.problem
@@ -201,7 +201,7 @@ class TestIdentity:
         assert one.digest != other.digest
 
     def test_digests_name_folders_that_users_have(self):
-        """Another digest orphans every store made so far. Whoever must change one bumps the format instead."""
+        """A changed digest orphans existing stores. If one must change, bump the format of stores instead."""
         assert {name: kind().digest for name, kind in FEATURES.items()} == {
             "stft": "da4d78",
             "mel": "500399",
@@ -240,7 +240,7 @@ class TestIdentity:
 class TestFrames:
     @given(st.integers(0, 400_000), st.sampled_from([8000, 22050, 44100, 48000]), specs())
     def test_seconds_of_samples_have_the_frames_of_exact_arithmetic(self, samples, rate, spec):
-        """Seconds are floating point; a slice that ends on a frame must not lose it."""
+        """Seconds are floating-point; a slice that ends on a frame must not lose it."""
         assume(spec.hop_length <= 4096 and spec.frame_rate)
         assert spec.frames(samples / rate) == 1 + samples * spec.sr // (rate * spec.hop_length)
 
@@ -274,7 +274,7 @@ class TestFrames:
     )
     def test_frames_have_the_bins_that_the_spec_says(self, spec, bins):
         assert spec.bins == bins
-        assert analysed([tone(440, 1, spec.sr)], spec.sr, spec).shape[1] == bins
+        assert extract_frames([tone(440, 1, spec.sr)], spec.sr, spec).shape[1] == bins
 
     @pytest.mark.parametrize("seconds", [0.0, 1.0, 30.0, 3600.0])
     def test_a_track_is_one_frame_of_statistics(self, seconds):
@@ -286,12 +286,12 @@ class TestFrames:
         ids=str,
     )
     def test_a_bad_sample_touches_the_frames_that_it_changes(self, spec, reach):
-        """Found by changing it."""
+        """Compared with the frames that differ after the samples were changed."""
         signal = music(3, spec.sr)[:, 0]
         changed = signal.copy()
         changed[30_000:30_200] += 1
         different = np.flatnonzero(
-            (analysed([signal], spec.sr, spec) != analysed([changed], spec.sr, spec)).any(axis=1)
+            (extract_frames([signal], spec.sr, spec) != extract_frames([changed], spec.sr, spec)).any(axis=1)
         )
         first, stop = spec.affected_frames(30_000, 30_200)
         assert first <= different[0]
@@ -306,14 +306,14 @@ class TestRange:
 
     @pytest.mark.parametrize("spec", QUANTISED, ids=str)
     def test_a_full_scale_sine_where_it_is_loudest_leaves_seven_db_of_room(self, spec):
-        """Found by trying every frequency of the transform, not by the formula."""
+        """By trying frequencies of the transform, not by the formula."""
         mid = slice(spec.n_fft // spec.hop_length + 1, -spec.n_fft // spec.hop_length - 1)
-        if spec.name == "mel":  # only bins that a narrow band weighs most can win
+        if spec.name == "mel":  # only the bins with the largest weights can be the loudest
             candidates = np.argsort(spec.bank().max(axis=1))[-6:]
         else:
             candidates = [3, spec.n_fft // 8, spec.n_fft // 4 + 1]
         loudest = max(
-            float(analysed([full_scale_tone(spec, k)], spec.sr, spec)[mid].max()) for k in candidates if k > 0
+            float(extract_frames([full_scale_tone(spec, k)], spec.sr, spec)[mid].max()) for k in candidates if k > 0
         )
         assert spec.full_scale_db() == pytest.approx(loudest, abs=0.01)
         top = float(spec.decode(np.array([255], np.uint8))[0])
@@ -324,12 +324,12 @@ class TestRange:
     @pytest.mark.parametrize("spec", QUANTISED, ids=str)
     def test_no_full_scale_sine_between_the_bins_is_louder(self, spec):
         frequencies = np.random.default_rng(0).uniform(20, spec.sr / 2.1, 12)
-        levels = [analysed([tone(f, 0.5, spec.sr, 1.0)], spec.sr, spec)[4:-4].max() for f in frequencies]
+        levels = [extract_frames([tone(f, 0.5, spec.sr, 1.0)], spec.sr, spec)[4:-4].max() for f in frequencies]
         assert max(levels) < spec.full_scale_db() + 0.05
 
 
 class TestQuantisation:
-    def stored(self, spec: FeatureSpec, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    def encode(self, spec: FeatureSpec, rows: np.ndarray) -> tuple[np.ndarray, int]:
         out = np.empty(rows.shape, spec.dtype)
         return out, spec.encode(rows, out)
 
@@ -337,7 +337,7 @@ class TestQuantisation:
     def test_the_error_is_at_most_half_a_step_inside_the_range(self, spec):
         floor, top = spec.decode(np.array([0, 255], np.uint8))
         rows = np.linspace(floor, top, 100_003, dtype=np.float32).reshape(-1, 1)
-        stored, saturated = self.stored(spec, rows)
+        stored, saturated = self.encode(spec, rows)
         assert np.abs(spec.decode(stored) - rows).max() <= STEP_DB / 2 + 1e-5
         assert saturated == 0
         assert len(np.unique(stored)) == 256
@@ -347,9 +347,9 @@ class TestQuantisation:
     @example([55.76, 56, 400])
     @example([-72.24, -72.1, -72, -71.9])
     @example([-72.26, -73, -400])
-    def test_what_counts_as_saturated_is_what_is_off_by_more_than_half_a_step(self, values):
+    def test_values_off_by_more_than_half_a_step_count_as_saturated(self, values):
         spec, rows = Stft(), np.array([values], np.float32)
-        stored, saturated = self.stored(spec, rows)
+        stored, saturated = self.encode(spec, rows)
         error = np.abs(spec.decode(stored) - rows)
         assume((np.abs(error - STEP_DB / 2) > 1e-4).all())
         assert saturated == np.count_nonzero(error > STEP_DB / 2)
@@ -358,46 +358,46 @@ class TestQuantisation:
 
     def test_every_stored_value_is_encoded_as_itself(self):
         for spec in QUANTISED:
-            every = np.arange(256, dtype=np.uint8).reshape(1, -1)
-            stored, saturated = self.stored(spec, spec.decode(every))
-            np.testing.assert_array_equal(stored, every)
+            steps = np.arange(256, dtype=np.uint8).reshape(1, -1)
+            stored, saturated = self.encode(spec, spec.decode(steps))
+            np.testing.assert_array_equal(stored, steps)
             assert saturated == 0
 
     @pytest.mark.parametrize("spec", QUANTISED, ids=str)
     @pytest.mark.parametrize("gain", [1.0, 0.3])
     def test_slice_local_levels_are_reproduced_to_one_step(self, spec, gain):
-        """`ref=max, top_db=80` of a slice, which a model applies when it reads: half a step each for level and maximum.
+        """Normalising by a slice's maximum (`ref=max, top_db=80`) adds two errors of half a step: of level and maximum.
 
-        It needs the slice's maximum in the range, and 80 dB of the range below it.
+        This holds if the slice's maximum and the 80 dB below it are in the range.
         """
         sound = gain * music(6, spec.sr)
         power = librosa_power(sound, spec.sr, spec)
-        rows = analysed([sound[:, 0]], spec.sr, spec)
-        stored, _ = self.stored(spec, rows)
+        rows = extract_frames([sound[:, 0]], spec.sr, spec)
+        stored, _ = self.encode(spec, rows)
         floor, top = spec.decode(np.array([0, 255], np.uint8))
         length, compared = spec.frames(1.5), 0
         for first in range(0, len(rows) - length, length // 2):
             window = slice(first, first + length)
             if floor + 80 <= rows[window].max() <= top:
-                theirs = librosa.power_to_db(power[window], ref=np.max, top_db=80)
+                expected = librosa.power_to_db(power[window], ref=np.max, top_db=80)
                 level = spec.decode(stored[window])
-                ours = np.maximum(level - level.max(), -80)
-                assert np.abs(ours - theirs).max() <= STEP_DB + 2e-3
+                relative = np.maximum(level - level.max(), -80)
+                assert np.abs(relative - expected).max() <= STEP_DB + 2e-3
                 compared += 1
         assert compared >= 6
 
     def test_samples_are_rounded_to_a_32768th_of_full_scale(self):
         rows = np.linspace(-1, 32767 / 32768, 131_071, dtype=np.float32).reshape(-1, 1)
-        stored, saturated = self.stored(Waveform(), rows)
+        stored, saturated = self.encode(Waveform(), rows)
         assert np.abs(Waveform().decode(stored) - rows).max() <= 0.5 / 32768
         assert saturated == 0
         assert len(np.unique(stored)) == 65536
-        every = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, 1)
-        np.testing.assert_array_equal(self.stored(Waveform(), Waveform().decode(every))[0], every)
+        steps = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, 1)
+        np.testing.assert_array_equal(self.encode(Waveform(), Waveform().decode(steps))[0], steps)
 
     def test_samples_beyond_full_scale_saturate_and_are_counted(self):
         rows = np.array([[-3, -1.0001, -1, 0, 32767 / 32768, 1, 1e6]], np.float32)
-        stored, saturated = self.stored(Waveform(), rows)
+        stored, saturated = self.encode(Waveform(), rows)
         assert stored.tolist() == [[-32768, -32768, -32768, 0, 32767, 32767, 32767]]
         assert saturated == 4
 
@@ -409,8 +409,8 @@ class TestQuantisation:
         "spec", [Stft(dtype="float16"), Mel(dtype="float16"), Mfcc(dtype="float16"), Chroma(dtype="float16")], ids=str
     )
     def test_float16_rounds_to_its_eleven_bits(self, spec):
-        rows = analysed([music(3, spec.sr)[:, 0]], spec.sr, spec)
-        stored, saturated = self.stored(spec, rows)
+        rows = extract_frames([music(3, spec.sr)[:, 0]], spec.sr, spec)
+        stored, saturated = self.encode(spec, rows)
         assert saturated == 0
         assert np.isfinite(stored).all()
         np.testing.assert_allclose(spec.decode(stored), rows, rtol=2**-11, atol=2**-24)
@@ -421,7 +421,7 @@ class TestQuantisation:
         ids=str,
     )
     def test_float32_is_exact(self, spec):
-        rows = analysed([music(3, spec.sr)[:, 0]], spec.sr, spec)
-        stored, saturated = self.stored(spec, rows)
+        rows = extract_frames([music(3, spec.sr)[:, 0]], spec.sr, spec)
+        stored, saturated = self.encode(spec, rows)
         assert saturated == 0
         np.testing.assert_array_equal(spec.decode(stored), rows)

@@ -1,4 +1,4 @@
-"""The statistics of a track: those of FMA's script, from librosa and scipy as it calls them."""
+"""The statistics of a track against librosa and scipy, called as in FMA's script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import librosa
 import numpy as np
 import pytest
 import scipy.stats
-from sounds import analysed, music, tone
+from sounds import extract_frames, music, tone
 
 from mgc.pipeline.features import Stats
 from mgc.pipeline.features.stats import MOMENTS, SIZES, _moments
@@ -18,8 +18,8 @@ from mgc.pipeline.features.stats import MOMENTS, SIZES, _moments
 SPEC = Stats()
 
 
-def in_one_go(y: np.ndarray, sr: int) -> dict[str, np.ndarray]:
-    """Each feature over time, with the whole track's spectra in memory."""
+def whole_track_series(y: np.ndarray, sr: int) -> dict[str, np.ndarray]:
+    """Compute each feature over time with the spectra of the whole track in memory."""
     cqt = np.abs(librosa.cqt(y, sr=sr, hop_length=512, bins_per_octave=12, n_bins=84, tuning=None))
     cens = librosa.feature.chroma_cens(C=cqt, n_chroma=12, n_octaves=7)
     stft = np.abs(librosa.stft(y, n_fft=2048, hop_length=512))
@@ -39,7 +39,7 @@ def in_one_go(y: np.ndarray, sr: int) -> dict[str, np.ndarray]:
     }
 
 
-THEIRS = {
+REFERENCE_MOMENTS = {
     "kurtosis": scipy.stats.kurtosis,
     "max": np.max,
     "mean": np.mean,
@@ -53,22 +53,22 @@ THEIRS = {
 @pytest.mark.parametrize(
     ("sound", "sr"),
     [
-        (music(8, 44100)[:, 0], 44100),  # more than one piece of spectra
+        (music(8, 44100)[:, 0], 44100),  # more than one block of spectra
         (music(4, 22050, seed=3)[:, 0], 22050),
         (music(0.3, 11025, seed=4)[:, 0], 11025),  # seven frames
-        (np.append(tone(450, 2, 44100), np.zeros(44100, np.float32)), 44100),  # off tune, then silence
+        (np.append(tone(450, 2, 44100), np.zeros(44100, np.float32)), 44100),  # out of tune, then silence
     ],
     ids=["music-44100", "music-22050", "music-11025", "tone"],
 )
 def test_each_statistic_agrees(sound, sr):
-    found = analysed([sound], sr, Stats(sr=sr))[0]
-    series = in_one_go(sound, sr)
-    for value, (name, moment, number) in zip(found, SPEC.columns, strict=True):
+    values = extract_frames([sound], sr, Stats(sr=sr))[0]
+    series = whole_track_series(sound, sr)
+    for value, (name, moment, number) in zip(values, SPEC.columns, strict=True):
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
-            theirs = THEIRS[moment](series[name][int(number) - 1].astype(np.float64))
-        if moment in ("skew", "kurtosis"):  # undefined where nothing changes, as the chroma of a few frames
-            theirs = np.nan_to_num(theirs)
-        assert value == pytest.approx(theirs, rel=1e-4, abs=1e-4), (name, moment, number)
+            expected = REFERENCE_MOMENTS[moment](series[name][int(number) - 1].astype(np.float64))
+        if moment in ("skew", "kurtosis"):  # NaN for constant rows, such as the chroma of a few frames
+            expected = np.nan_to_num(expected)
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-4), (name, moment, number)
 
 
 def test_columns_are_those_of_features_csv():
@@ -83,12 +83,12 @@ def test_columns_are_those_of_features_csv():
 @pytest.mark.parametrize("samples", [0, 1, 100, 2047, 5000])
 @pytest.mark.parametrize("level", [0.0, 0.5])
 def test_the_shortest_and_the_quietest_tracks_have_finite_statistics(samples, level):
-    found = analysed([np.full(samples, level, np.float32)], 44100, SPEC)
-    assert found.shape == (1, 518)
-    assert np.isfinite(found).all()
+    frames = extract_frames([np.full(samples, level, np.float32)], 44100, SPEC)
+    assert frames.shape == (1, 518)
+    assert np.isfinite(frames).all()
 
 
-def test_a_row_that_never_changes_has_no_shape():
+def test_a_constant_row_has_zero_skew_and_kurtosis():
     constant = _moments(np.full((1, 100), 0.1))
     assert dict(zip(MOMENTS, constant, strict=True)) == pytest.approx(
         {"kurtosis": 0, "max": 0.1, "mean": 0.1, "median": 0.1, "min": 0.1, "skew": 0, "std": 0}
@@ -98,9 +98,9 @@ def test_a_row_that_never_changes_has_no_shape():
 def test_a_track_beyond_the_limit_has_no_frame(monkeypatch):
     monkeypatch.setattr(Stats, "max_duration_s", 2.0)
     blocks = [np.full(11025, 0.5, np.float32)] * 8
-    assert analysed(blocks, 44100, SPEC).shape == (1, 518)
+    assert extract_frames(blocks, 44100, SPEC).shape == (1, 518)
     with pytest.raises(ValueError, match="at least one array"):  # nothing to concatenate
-        analysed([*blocks, np.zeros(2, np.float32)], 44100, SPEC)
+        extract_frames([*blocks, np.zeros(2, np.float32)], 44100, SPEC)
 
 
 @pytest.mark.slow

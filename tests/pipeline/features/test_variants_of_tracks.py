@@ -1,4 +1,4 @@
-"""Variants of training tracks: what they sound like, against librosa; and that only training ever sees them."""
+"""Variants of training tracks: their sound against librosa, and that they occur in the training split only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from properties import examples
 from sounds import tone
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, SPLITS
-from mgc.pipeline.extraction import planning
+from mgc.pipeline.extraction import batches
 from mgc.pipeline.features import Mel, Stft
 from mgc.pipeline.features.variants import Noise, Pitch, Stretch, parse_variants, variants_digest
 from mgc.pipeline.store.slicing import Slicing, cut
@@ -58,14 +58,14 @@ class TestParsing:
             min_size=1,
         )
     )
-    def test_what_is_written_is_read_again(self, variants):
+    def test_names_are_parsed_to_the_same_variants(self, variants):
         parsed = parse_variants(",".join(f"{variant.name}:{variant.amount!r}" for variant in variants))
         again = parse_variants(",".join(map(str, reversed(parsed))))
         assert again == parsed
         assert variants_digest(again) == variants_digest(parsed)
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("", "unknown variant ''; choose from pitch, stretch, noise"),
             ("reverb:3", "unknown variant 'reverb:3'"),
@@ -79,19 +79,19 @@ class TestParsing:
             ("noise:-1", "it must be 0 to 60 dB below the track"),
         ],
     )
-    def test_errors_are_one_line_with_a_remedy(self, text, said, tmp_path):
+    def test_errors_are_one_line_with_a_remedy(self, text, message, tmp_path):
         (tmp_path / "songs").mkdir()
         write_tracks(tmp_path / "songs", ["training"])
-        where = ("--dataset", tmp_path / "songs" / "songs.csv", "--data-dir", tmp_path)
-        outcome = mgc("extract", *where, "--feature", "mel", "--augment", text)
+        dataset = ("--dataset", tmp_path / "songs" / "songs.csv", "--data-dir", tmp_path)
+        outcome = mgc("extract", *dataset, "--feature", "mel", "--augment", text)
         assert outcome.code == 2
-        assert said in outcome.error
+        assert message in outcome.error
         assert outcome.error.startswith("--augment")
         assert not (tmp_path / "features").exists()
 
 
 def write_tracks(folder: Path, splits: list[str], rate: int = 44100) -> Path:
-    """A list of tones, tracks `t0`, `t1`, ... in these splits: 440 Hz and some more for each."""
+    """Write a list of tracks `t0`, `t1`, ... with the given splits: tones of 440, 460, ... Hz."""
     rows = []
     for number, split in enumerate(splits):
         path = folder / f"{number}.flac"
@@ -103,7 +103,7 @@ def write_tracks(folder: Path, splits: list[str], rate: int = 44100) -> Path:
 
 
 class Library:
-    """A dataset of tones in all splits, and its workspace."""
+    """A dataset of tones in all splits, with a workspace."""
 
     def __init__(self, folder: Path, scheduler: str) -> None:
         self.folder, self.data, self._scheduler = folder / "songs", folder / "data", scheduler
@@ -112,10 +112,10 @@ class Library:
 
     def try_extract(self, *options: object, features: tuple[str, ...] = (STFT,), slicing: object = 0.4) -> Outcome:
         source = write_tracks(self.folder, self.splits)
-        asked = [part for feature in features for part in ("--feature", feature)]
-        where = () if "--workers" in options else ("--scheduler", self._scheduler)
-        here = ("--dataset", source, "--data-dir", self.data, "--slice", slicing)
-        return mgc("extract", *here, *asked, *where, *options)
+        feature_options = [part for feature in features for part in ("--feature", feature)]
+        cluster = () if "--workers" in options else ("--scheduler", self._scheduler)
+        dataset = ("--dataset", source, "--data-dir", self.data, "--slice", slicing)
+        return mgc("extract", *dataset, *feature_options, *cluster, *options)
 
     def extract(self, *options: object, **named: Any) -> list[dict[str, Any]]:
         outcome = self.try_extract("--json", *options, **named)
@@ -130,32 +130,32 @@ class Library:
 
 @pytest.fixture
 def library(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> Library:
-    """Tracks t0, t1 and t4 are for training; deals are small, so there are several shards."""
-    monkeypatch.setattr(planning, "DEAL_TRACKS", 2)
+    """Tracks t0, t1 and t4 are for training; batches of tracks are small, so that there are several shards."""
+    monkeypatch.setattr(batches, "BATCH_TRACKS", 2)
     return Library(tmp_path, scheduler)
 
 
 def frames_of(store: Store, track_id: str) -> dict[str | None, np.ndarray]:
-    """Values of a track (None) and of its variants, `(n, bins)`."""
+    """Return the values of a track (key None) and of its variants, `(n, bins)` each."""
     (row,) = (row for row in store.tracks.to_pylist() if row["track_id"] == track_id)
     stored = store.spec.decode(store.read(row["shard"]))
-    held = {None: row} | {made["variant"]: made for made in row["variants"] or ()}
-    return {name: stored[at["first_frame"] : at["first_frame"] + at["n_frames"]] for name, at in held.items()}
+    rows = {None: row} | {variant["variant"]: variant for variant in row["variants"] or ()}
+    return {name: stored[one["first_frame"] : one["first_frame"] + one["n_frames"]] for name, one in rows.items()}
 
 
 def variant_rows(store: Store, track_id: str) -> dict[str, dict[str, Any]]:
     rows = {row["track_id"]: row["variants"] for row in store.tracks.to_pylist()}
-    return {made["variant"]: made for made in rows[track_id] or ()}
+    return {variant["variant"]: variant for variant in rows[track_id] or ()}
 
 
 def variant_slices(store: Store) -> set[tuple[str, str, str]]:
-    """(track, split, variant) of the slices of variants."""
+    """Return (track, split, variant) of all slices of variants."""
     rows = store.slices.filter(pc.is_valid(store.slices["variant"])).to_pylist()
     return {(row["track_id"], row["split"], row["variant"]) for row in rows}
 
 
 def frequency(levels: np.ndarray, spec: Stft) -> tuple[float, float]:
-    """Frequency in Hz and level in dB of the strongest partial of the middle frame, by a parabola through its peak."""
+    """Return frequency in Hz and level in dB of the middle frame's strongest partial, by parabolic interpolation."""
     frame = levels[len(levels) // 2]
     peak = int(frame.argmax())
     left, top, right = frame[peak - 1 : peak + 2]
@@ -170,45 +170,45 @@ def extracted(library: Library) -> Library:
 
 
 @pytest.fixture(scope="module")
-def sounding(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Library:
-    """Spectra and samples, made in one call; to be read only."""
-    library = Library(tmp_path_factory.mktemp("sounding"), scheduler)
+def sound_library(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Library:
+    """A library with spectra and samples from one call, for tests that only read."""
+    library = Library(tmp_path_factory.mktemp("sound"), scheduler)
     library.extract("--augment", VARIANTS, features=(STFT, SAMPLES))
     return library
 
 
 class TestSound:
-    def test_pitch_and_level_of_a_sine(self, sounding):
-        store = sounding.store()
+    def test_pitch_and_level_of_a_sine(self, sound_library):
+        store = sound_library.store()
         frames = frames_of(store, "t0")
         assert list(frames) == [None, "noise:20", "pitch:+2", "stretch:0.9"]
         expected = {None: 440.0, "noise:20": 440.0, "pitch:+2": 440 * 2 ** (2 / 12), "stretch:0.9": 440.0}
-        found = {name: frequency(levels, store.spec) for name, levels in frames.items()}
-        for name, (hertz, level) in found.items():
+        partials = {name: frequency(levels, store.spec) for name, levels in frames.items()}
+        for name, (hertz, level) in partials.items():
             assert abs(1200 * np.log2(hertz / expected[name])) < 5, name  # cents
-            assert abs(level - found[None][1]) < 1.5, name
+            assert abs(level - partials[None][1]) < 1.5, name
 
-    def test_length_of_a_stretched_track(self, sounding):
-        rows = variant_rows(sounding.store(), "t4")
+    def test_length_of_a_stretched_track(self, sound_library):
+        rows = variant_rows(sound_library.store(), "t4")
         seconds = SECONDS + 0.04
         assert rows["stretch:0.9"]["duration_s"] == round(seconds * 44100 / 0.9) / 44100
         assert rows["stretch:0.9"]["n_frames"] == 1 + int(seconds / 0.9 * 44100 / 512)
         assert rows["pitch:+2"]["duration_s"] == rows["noise:20"]["duration_s"] == seconds
         assert rows["pitch:+2"]["n_frames"] == rows["noise:20"]["n_frames"] == 1 + int(seconds * 44100 / 512)
 
-    def test_samples_are_those_of_librosa(self, sounding):
-        found = {name: rows.ravel() for name, rows in frames_of(sounding.store("waveform"), "t1").items()}
-        sound, _ = soundfile.read(sounding.folder / "1.flac", dtype="float32")
+    def test_samples_are_those_of_librosa(self, sound_library):
+        samples = {name: rows.ravel() for name, rows in frames_of(sound_library.store("waveform"), "t1").items()}
+        sound, _ = soundfile.read(sound_library.folder / "1.flac", dtype="float32")
         references = {
             "pitch:+2": librosa.effects.pitch_shift(sound, sr=44100, n_steps=2, res_type="soxr_hq"),
             "stretch:0.9": librosa.effects.time_stretch(sound, rate=0.9),
         }
         for name, expected in references.items():
-            np.testing.assert_array_equal(found[name][: len(expected)], expected)
-            assert not found[name][len(expected) :].any()
+            np.testing.assert_array_equal(samples[name][: len(expected)], expected)
+            assert not samples[name][len(expected) :].any()
 
-    def test_noise_is_20_db_below_the_track_and_white(self, sounding):
-        store = sounding.store("waveform")
+    def test_noise_is_20_db_below_the_track_and_white(self, sound_library):
+        store = sound_library.store("waveform")
         noises = []
         for track in ("t0", "t1"):
             frames = frames_of(store, track)
@@ -220,7 +220,7 @@ class TestSound:
             power = np.square(np.abs(np.fft.rfft(noises[-1])))
             low, high = power[: n // 4], power[n // 4 :]
             assert abs(10 * np.log10(low.mean() / high.mean())) < 0.3
-        assert abs(np.corrcoef(noises)[0, 1]) < 0.02  # each track has its own
+        assert abs(np.corrcoef(noises)[0, 1]) < 0.02  # each track has its own noise
 
     def test_sound_at_another_rate(self, library):
         library.folder.joinpath("0.flac").unlink(missing_ok=True)
@@ -235,21 +235,21 @@ class TestSound:
         sound = np.tile(tone(440, 1.0, 44100), 4)
         sound[2 * 44100 : 2 * 44100 + 10] = np.nan
         soundfile.write(library.folder / "0.wav", sound, 44100, subtype="FLOAT")
-        (library.folder / "0.wav").rename(library.folder / "0.flac")  # names do not matter
+        (library.folder / "0.wav").rename(library.folder / "0.flac")  # the content decides, not the name
         library.extract("--augment", VARIANTS, slicing=0.2)
         store = library.store()
         frames = frames_of(store, "t0")
-        for name, made in variant_rows(store, "t0").items():
-            ((first, stop),) = made["gaps"]
+        for name, variant in variant_rows(store, "t0").items():
+            ((first, stop),) = variant["gaps"]
             middle = 2.0 / (0.9 if name == "stretch:0.9" else 1.0) * 44100 / 512
             assert first < middle < stop
             assert stop - first < 40
-            ours = store.slices.filter(
+            slices = store.slices.filter(
                 pc.and_(pc.equal(store.slices["track_id"], "t0"), pc.equal(store.slices["variant"], name))
             )
-            starts = ours["first_frame"].to_numpy() - made["first_frame"]
-            lengths = ours["n_frames"].to_numpy()
-            assert len(ours) > 10
+            starts = slices["first_frame"].to_numpy() - variant["first_frame"]
+            lengths = slices["n_frames"].to_numpy()
+            assert len(slices) > 10
             assert all(start + n <= first or start >= stop for start, n in zip(starts, lengths, strict=True))
             assert np.isfinite(frames[name]).all()
 
@@ -263,26 +263,26 @@ class TestCounting:
             assert augmented[key] == plain[key], key
         assert plain["variants"] == {}
         slices = plain["splits"]["training"]["slices"]
-        of_each = {"tracks": 3, "slices": slices, "dropped": {}, "absent": 0}
-        assert augmented["variants"]["pitch:+2"] == augmented["variants"]["noise:20"] == of_each
+        expected = {"tracks": 3, "slices": slices, "dropped": {}, "absent": 0}
+        assert augmented["variants"]["pitch:+2"] == augmented["variants"]["noise:20"] == expected
         assert augmented["variants"]["stretch:0.9"]["slices"] >= slices
         assert (
             library.store()
             .tracks.drop(["variants", "shard", "first_frame"])
             .equals(library.store(variants=False).tracks.drop(["variants", "shard", "first_frame"]))
         )
-        shown = mgc("info", library.store().path, "--json")
-        assert shown.json["variants"] == augmented["variants"]
+        info = mgc("info", library.store().path, "--json")
+        assert info.json["variants"] == augmented["variants"]
         assert "variants  of training tracks: noise:20 3" in mgc("info", library.store().path).out
 
-    def test_only_training_tracks_have_some(self, extracted):
+    def test_only_training_tracks_have_variants(self, extracted):
         store = extracted.store()
         assert {row["track_id"] for row in store.tracks.to_pylist() if row["variants"]} == {"t0", "t1", "t4"}
         names = ("noise:20", "pitch:+2", "stretch:0.9")
         assert variant_slices(store) == {(track, "training", name) for track in ("t0", "t1", "t4") for name in names}
         for shard in set(store.tracks["shard"].to_pylist()):
-            ours = store.tracks.filter(pc.equal(store.tracks["shard"], shard))
-            assert len(set(ours["split"].to_pylist())) == 1
+            tracks = store.tracks.filter(pc.equal(store.tracks["shard"], shard))
+            assert len(set(tracks["split"].to_pylist())) == 1
 
     def test_the_same_variants_are_the_same_store_in_whatever_order(self, extracted):
         report = extracted.extract("--augment", "noise:20,stretch:.90,pitch:2,pitch:+2")[0]
@@ -290,7 +290,8 @@ class TestCounting:
         assert Path(report["store"]) == extracted.store().path
 
     def test_a_track_without_a_slice_of_its_own_has_none_of_its_variants(self, library):
-        report = library.extract("--augment", VARIANTS, slicing=1.53)[0]  # stretched, all of them are as long
+        # Only t4 lasts 1.53 s; stretched, all training tracks do.
+        report = library.extract("--augment", VARIANTS, slicing=1.53)[0]
         assert report["dropped"] == {"too-short": 3}
         assert {track for track, _, _ in variant_slices(library.store())} == {"t4"}
 
@@ -303,11 +304,11 @@ class TestCounting:
         store = library.store("mel")
         row = store.tracks.to_pylist()[[*store.tracks["track_id"].to_pylist()].index("t0")]
         assert row["status"] == "ok"
-        assert [made["reason"] for made in row["variants"]] == ["too-long"] * 3
+        assert [variant["reason"] for variant in row["variants"]] == ["too-long"] * 3
         assert row["variants"][0]["detail"].startswith(
             "longer than 300 s: variants hold the whole track in memory, 210 MB"
         )
-        assert [made["n_frames"] for made in row["variants"]] == [0] * 3
+        assert [variant["n_frames"] for variant in row["variants"]] == [0] * 3
         assert {track for track, _, _ in variant_slices(store)} == {"t1", "t4"}
         assert library.extract("--augment", VARIANTS, features=("mel:n_mels=8,sr=8000",))[0]["decoded"] == 0
 
@@ -322,7 +323,7 @@ class TestSameBytes:
         library.extract("--augment", VARIANTS, "--workers", 1, features=feature)
         path = library.store("mel").path
         assert tree(path) == expected
-        # As a kill leaves it: no manifest, a shard without its fragment.
+        # The state that a kill leaves: no manifest, and a shard without its fragment.
         (path / "published.json").unlink()
         (path / "shards" / "00000.parquet").unlink()
         assert library.extract("--augment", VARIANTS, features=feature)[0]["decoded"] == 2
@@ -331,8 +332,8 @@ class TestSameBytes:
     def test_every_byte_is_verified(self, extracted):
         path = extracted.store().path
         assert mgc("verify", path).code == 0
-        made = variant_rows(extracted.store(), "t0")["noise:20"]
-        assert made["first_frame"] > 0
+        variant = variant_rows(extracted.store(), "t0")["noise:20"]
+        assert variant["first_frame"] > 0
         data = max((path / "shards" / "00000.zarr").rglob("0"), key=lambda file: file.stat().st_size)
         content = bytearray(data.read_bytes())
         content[len(content) // 2] ^= 1
@@ -377,9 +378,9 @@ class TestSplitsThatMove:
             assert mgc("split", path, "--redo", "--seed", seed).code == 0
             store = Store.open(path)
             splits = dict(zip(*store.tracks.select(["track_id", "split"]).to_pydict().values(), strict=True))
-            found = variant_slices(store)
-            assert {split for _, split, _ in found} <= {"training"}
-            assert {track for track, _, _ in found} == {t for t in ("t0", "t1", "t4") if splits[t] == "training"}
+            slices = variant_slices(store)
+            assert {split for _, split, _ in slices} <= {"training"}
+            assert {track for track, _, _ in slices} == {t for t in ("t0", "t1", "t4") if splits[t] == "training"}
 
     def test_a_store_without_variants_is_as_it_was_before_there_were_any(self, library):
         library.extract()
@@ -410,23 +411,23 @@ class TestNeverOutsideTraining:
         rows = []
         for number, (split, has_variants, seconds) in enumerate(tracks):
             n = Mel().frames(seconds)
-            made = [
+            variants = [
                 {"variant": "pitch:+2", "duration_s": seconds, "first_frame": n, "n_frames": n},
                 {"variant": "stretch:0.9", "reason": "too-long", "first_frame": 2 * n, "n_frames": 0},
             ]
             row = {"track_id": f"t{number}", "path": "x", "split": split, "duration_s": seconds, "status": "ok"}
-            row |= {"shard": number, "first_frame": 0, "n_frames": n, "variants": made if has_variants else None}
+            row |= {"shard": number, "first_frame": 0, "n_frames": n, "variants": variants if has_variants else None}
             rows.append(row)
         slices = cut(slicing, Mel(), pa.Table.from_pylist(rows, MANIFEST_SCHEMA)).to_pylist()
-        own, of_variants = ([row for row in slices if (row["variant"] is None) == mine] for mine in (True, False))
+        of_tracks, of_variants = ([row for row in slices if (row["variant"] is None) == own] for own in (True, False))
         assert {row["split"] for row in of_variants} <= {"training"}
         expected = {
             row["track_id"]: row["shard"]
             for row, (split, has_variants, _) in zip(rows, tracks, strict=True)
-            if split == "training" and has_variants and any(s["track_id"] == row["track_id"] for s in own)
+            if split == "training" and has_variants and any(s["track_id"] == row["track_id"] for s in of_tracks)
         }
         assert {row["track_id"]: row["shard"] for row in of_variants} == expected
         assert {row["variant"] for row in of_variants} <= {"pitch:+2"}
-        for row in of_variants:  # inside the variant's frames, not the track's
+        for row in of_variants:  # within the variant's frames, not the track's
             n = rows[row["shard"]]["n_frames"]
             assert n <= row["first_frame"] <= row["first_frame"] + row["n_frames"] <= 2 * n

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from clusters import foreign_cluster
 from commands import Outcome, mgc, tree
-from objects import GS_BUCKET, content, frames, gs_bucket, put, rows, songs
+from objects import GS_BUCKET, read_objects, shard_files, gs_bucket, upload_folder, manifest_rows, write_songs
 
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage import lease, servers
@@ -46,7 +46,7 @@ def workers(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return songs(tmp_path_factory.mktemp("music") / "small")
+    return write_songs(tmp_path_factory.mktemp("music") / "small")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def local(music: Path, workers: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def store(music: Path, workers: str) -> RemotePath:
-    return RemotePath(stored(extract(put(music, f"{GS_BUCKET}/small"), f"{GS_BUCKET}/features", workers)))
+    return RemotePath(stored(extract(upload_folder(music, f"{GS_BUCKET}/small"), f"{GS_BUCKET}/features", workers)))
 
 
 def extract(dataset: object, out: object, scheduler: str) -> Outcome:
@@ -70,10 +70,10 @@ def stored(outcome: Outcome) -> str:
 
 
 def test_it_holds_the_bytes_of_a_local_store(store: RemotePath, local: Path, workers: str) -> None:
-    here, there = tree(local), content(store)
-    assert frames(there) == frames(here)
+    here, there = tree(local), read_objects(store)
+    assert shard_files(there) == shard_files(here)
     assert set(there) == set(here)
-    assert rows(store) == rows(local)
+    assert manifest_rows(store) == manifest_rows(local)
     before = store.list_objects()
     outcome = extract(f"{GS_BUCKET}/small", store.parent, workers)
     assert outcome.json["stores"][0]["decoded"] == 0
@@ -89,7 +89,7 @@ def test_slice_verify_and_repair(store: RemotePath, local: Path, workers: str) -
     audio = RemotePath(f"{GS_BUCKET}/small/blues/blues00.wav")
     audio.write_bytes((audio.parent / "blues01.wav").read_bytes())
     outcome = extract(f"{GS_BUCKET}/small", store.parent, workers)
-    hashes = {row["track_id"]: row["content_hash"] for row in rows(RemotePath(stored(outcome)))}
+    hashes = {row["track_id"]: row["content_hash"] for row in manifest_rows(RemotePath(stored(outcome)))}
     assert hashes["blues/blues00"] == hashes["blues/blues01"]
     assert mgc("verify", store).code == 0
 
@@ -143,7 +143,7 @@ class TestTheLock:
 def test_a_killed_extraction_goes_on_to_the_same_bytes(
     store: RemotePath, music: Path, local: Path, workers: str
 ) -> None:
-    dataset, out = put(music, f"{GS_BUCKET}/again"), RemotePath(f"{GS_BUCKET}/killed")
+    dataset, out = upload_folder(music, f"{GS_BUCKET}/again"), RemotePath(f"{GS_BUCKET}/killed")
     command = ["extract", "--dataset", str(dataset), "--out", str(out), "--feature", FEATURE, "--slice", "0.3"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mgc", *command, "--workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL
@@ -158,22 +158,22 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(
     held = json.loads((killed / "lock.json").read_bytes())
     (killed / "lock.json").write_bytes(json.dumps(held | {"expires": time.time() - 1}).encode())
     again = RemotePath(stored(extract(dataset, out, workers)))
-    assert frames(content(again)) == frames(tree(local))
-    assert set(content(again)) == set(tree(local))
+    assert shard_files(read_objects(again)) == shard_files(tree(local))
+    assert set(read_objects(again)) == set(tree(local))
 
 
 def test_what_goes_wrong_is_said_in_one_line(server: dict[str, str], music: Path) -> None:
     assert "gs://no-such-bucket/x: no feature store" in mgc("info", "gs://no-such-bucket/x").error
     outcome = mgc("extract", "--dataset", music, "--out", "gs://no-such-bucket/features", "--feature", FEATURE)
     assert "gs://no-such-bucket/features" in outcome.error
-    assert "check the URL; mgc makes no buckets" in outcome.error
+    assert "check the URL; mgc does not create buckets" in outcome.error
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, servers.RefusedError, "the server refuses it"),
-        (403, servers.RefusedError, "the server refuses it"),
+        (401, servers.RefusedError, "the server refuses the request"),
+        (403, servers.RefusedError, "the server refuses the request"),
         (404, FileNotFoundError, "no object has this name"),
         (412, FileExistsError, "another object of this name"),
         (503, servers.ServerError, "the server fails"),

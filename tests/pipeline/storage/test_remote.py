@@ -24,7 +24,7 @@ import pytest
 from clusters import foreign_cluster
 from commands import mgc, tree
 from music import write_list
-from objects import BUCKET, bucket, content, frames, free_port, put, rows, songs
+from objects import BUCKET, bucket, read_objects, shard_files, free_port, upload_folder, manifest_rows, write_songs
 
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.storage import concurrency, lease, servers, urls
@@ -53,13 +53,13 @@ def workers(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return songs(tmp_path_factory.mktemp("music") / "small")
+    return write_songs(tmp_path_factory.mktemp("music") / "small")
 
 
 @pytest.fixture(scope="module")
 def objects(server: dict[str, str], music: Path) -> RemotePath:
     """The same as objects."""
-    return put(music, f"{BUCKET}/small")
+    return upload_folder(music, f"{BUCKET}/small")
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +89,17 @@ def extracted(dataset: object, out: object, scheduler: str | None, *options: obj
 
 class TestAStoreOfObjects:
     def test_it_holds_the_bytes_of_a_local_one(self, store: RemotePath, local: Path) -> None:
-        here, there = tree(local), content(store)
-        assert frames(there) == frames(here)
-        assert frames(here)
+        here, there = tree(local), read_objects(store)
+        assert shard_files(there) == shard_files(here)
+        assert shard_files(here)
         assert set(there) == set(here)
         assert (store / "slices.parquet").read_bytes() == (local / "slices.parquet").read_bytes()
-        assert rows(store) == rows(local)
-        assert {row["reason"] for row in rows(store)} == {None, "unsupported"}
+        assert manifest_rows(store) == manifest_rows(local)
+        assert {row["reason"] for row in manifest_rows(store)} == {None, "unsupported"}
 
     def test_no_credentials_are_stored(self, store: RemotePath, server: dict[str, str]) -> None:
         secret = server["AWS_SECRET_ACCESS_KEY"].encode()
-        assert not any(secret in data for data in content(store).values())
+        assert not any(secret in data for data in read_objects(store).values())
 
     def test_a_second_call_changes_nothing(self, store: RemotePath, objects: RemotePath) -> None:
         before = store.list_objects()
@@ -162,13 +162,13 @@ class TestAStoreOfObjects:
         extracted(objects, store.parent, workers, "--verify")
         assert chunk.read_bytes() == good
         assert mgc("verify", store).code == 0
-        assert frames(content(store)) == frames(tree(local))
+        assert shard_files(read_objects(store)) == shard_files(tree(local))
 
     @pytest.mark.slow
     def test_changed_new_and_lost_objects(self, workers: str, music: Path, tmp_path: Path) -> None:
         folder = tmp_path / "changing"
         shutil.copytree(music, folder)
-        dataset = put(folder, f"{BUCKET}/changing")
+        dataset = upload_folder(folder, f"{BUCKET}/changing")
         out = f"{BUCKET}/changing-features"
         extracted(dataset, out, workers)
         (dataset / "blues" / "blues00.wav").write_bytes((folder / "disco" / "disco04.wav").read_bytes())
@@ -177,11 +177,11 @@ class TestAStoreOfObjects:
         outcome = extract(dataset, out, workers, "--json")
         report = outcome.json["stores"][0]
         assert (report["ok"], report["dropped"]) == (10, {"missing": 1, "unsupported": 1})
-        hashes = {row["track_id"]: row["content_hash"] for row in rows(urls.parse_place(report["store"]))}
+        hashes = {row["track_id"]: row["content_hash"] for row in manifest_rows(urls.parse_place(report["store"]))}
         assert hashes["blues/blues00"] == hashes["disco/disco04"]
         assert mgc("verify", report["store"]).code == 0
         again = extracted(dataset, out, workers, "--rebuild")
-        assert len(rows(again)) == 11
+        assert len(manifest_rows(again)) == 11
         assert not list(again.parent.glob("*.old"))
 
 
@@ -322,9 +322,9 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(objects: RemotePath, loca
     held = json.loads((store / "lock.json").read_bytes())
     (store / "lock.json").write_bytes(json.dumps(held | {"expires": time.time() - 1}).encode())
     again = extracted(objects, out, workers)
-    assert frames(content(again)) == frames(tree(local))
-    assert rows(again) == rows(local)
-    assert set(content(again)) == set(tree(local))
+    assert shard_files(read_objects(again)) == shard_files(tree(local))
+    assert manifest_rows(again) == manifest_rows(local)
+    assert set(read_objects(again)) == set(tree(local))
 
 
 @pytest.fixture(scope="module")
@@ -353,9 +353,9 @@ class TestAudioFromAWebServer:
         report = outcome.json["stores"][0]
         assert report["dropped"] == {"missing": 1, "unsupported": 1}
         kept = ("track_id", "content_hash", "duration_s", "status", "detail", "n_frames")
-        found = {row["track_id"]: [row[name] for name in kept] for row in rows(Path(report["store"]))}
+        found = {row["track_id"]: [row[name] for name in kept] for row in manifest_rows(Path(report["store"]))}
         del found["blues/gone"]
-        assert found == {row["track_id"]: [row[name] for name in kept] for row in rows(local)}
+        assert found == {row["track_id"]: [row[name] for name in kept] for row in manifest_rows(local)}
         assert extract(listed, tmp_path / "out", None, "--json", "--audio-root", site).json["stores"][0]["decoded"] == 0
 
     @pytest.mark.parametrize("path", ["../secret.wav", "a/../../b.wav", "/etc/passwd", "http://elsewhere.org/x.wav"])
@@ -379,10 +379,10 @@ class TestAudioFromAWebServer:
 class TestMemory:
     @pytest.mark.slow
     def test_it_works_within_one_process(self, music: Path, local: Path) -> None:
-        dataset = put(music, "memory://here/small")
+        dataset = upload_folder(music, "memory://here/small")
         store = extracted(dataset, "memory://here/features", None)
-        assert frames(content(store)) == frames(tree(local))
-        assert rows(store) == rows(local)
+        assert shard_files(read_objects(store)) == shard_files(tree(local))
+        assert manifest_rows(store) == manifest_rows(local)
         assert mgc("verify", store).code == 0
 
     def test_it_has_no_other_processes(self, music: Path) -> None:
@@ -415,7 +415,7 @@ class TestErrors:
         assert "there is nothing below this name" in extract("s3://no-such-bucket/x", "s3://no-such-bucket", None).error
         outcome = extract(music, "s3://no-such-bucket/features", None)
         assert outcome.code == 1
-        assert "no such bucket; check the URL; mgc makes no buckets" in outcome.error
+        assert "no such bucket; check the URL; mgc does not create buckets" in outcome.error
 
     def test_stores_are_not_written_to_web_servers(self, music: Path) -> None:
         assert "stores are not written to https://" in extract(music, "https://host/features", None).error

@@ -1,4 +1,4 @@
-"""Shards: what any Zarr reader finds in one, and what appending, taking back and damage do to its bytes."""
+"""Shards: other Zarr readers read them; appending, truncating and damage have the documented effect on the bytes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stores(dataset, scheduler, tmp_path_factory) -> dict[FeatureSpec, Store]:
-    """What `mgc extract` makes of it."""
+    """The stores that `mgc extract` writes, by spec."""
     out = tmp_path_factory.mktemp("stores")
     features = [f"--feature={spec.name}:dtype={spec.dtype}" for spec in SPECS]
     done = mgc_process("extract", f"--dataset={dataset}", *features, f"--out={out}", f"--scheduler={scheduler}")
@@ -69,11 +69,11 @@ def stores(dataset, scheduler, tmp_path_factory) -> dict[FeatureSpec, Store]:
     return {spec: Store.open(out / f"{spec.name}-{spec.digest}") for spec in SPECS}
 
 
-# `read(shard, feature)` by one library each; `-I` and the assertion keep this project's code out.
+# `read(shard, feature)` by one library each. `-I` and the assertion in SCRIPT keep this project's code out.
 READERS = {
     "zarr": """
 import zarr
-assert "zarrs" not in zarr.config.get("codec_pipeline.path")  # its own codecs, not those that wrote
+assert "zarrs" not in zarr.config.get("codec_pipeline.path")  # Zarr's own codecs, not those that wrote the shard
 def read(shard, feature):
     return zarr.open_array(f"{shard}/{feature}", mode="r")[:]
 """,
@@ -100,7 +100,7 @@ assert "mgc" not in sys.modules
 
 
 def read_elsewhere(library: str, arrays: list[tuple[Path, str]], folder: Path) -> list[np.ndarray]:
-    """Arrays (shard, feature), read by a process that knows only `library`."""
+    """Read arrays, given as (shard, feature), in a process that imports only `library`."""
     arguments = [f"{path}:{feature}" for path, feature in arrays]
     command = [sys.executable, "-I", "-c", READERS[library] + SCRIPT, *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
@@ -111,12 +111,12 @@ def read_elsewhere(library: str, arrays: list[tuple[Path, str]], folder: Path) -
 
 @pytest.fixture(scope="module", params=READERS)
 def read(request, stores, tmp_path_factory) -> dict[tuple[FeatureSpec, int], np.ndarray]:
-    """All shards of all stores, as one of the libraries sees them; by spec and shard."""
+    """All shards of all stores, as one of the libraries reads them, by spec and shard."""
     keys = [(spec, number) for spec, store in stores.items() for number in store.fragments()]
     arrays = [(stores[spec].shard_path(number), spec.name) for spec, number in keys]
     values = read_elsewhere(request.param, arrays, tmp_path_factory.mktemp(request.param))
     for (spec, _), array in zip(keys, values, strict=True):
-        # xarray applies the CF attributes of uint8: dB without arithmetic.
+        # xarray applies the CF attributes of uint8 arrays, so it returns dB.
         in_db = request.param == "xarray" and spec.quantised
         assert array.dtype.kind == "f" if in_db else array.dtype == spec.dtype
     return dict(zip(keys, values, strict=True))
@@ -136,22 +136,22 @@ class TestOtherReaders:
 
     @pytest.mark.parametrize("spec", [spec for spec in FRAMED if spec.dtype in ("float32", "int16")], ids=str)
     def test_they_find_what_librosa_makes_of_the_files(self, read, stores, dataset, spec):
-        """From file to float32 store by the real command, and out of it again by a foreign reader."""
+        """`mgc extract` writes the store, the other library reads it."""
         seen = set()
         for track in stores[spec].tracks.to_pylist():
             window = slice(track["first_frame"], track["first_frame"] + track["n_frames"])
-            ours = read[spec, track["shard"]][window]
+            frames = read[spec, track["shard"]][window]
             sound, rate = sf.read(dataset / track["path"], dtype="float32", always_2d=True)
-            theirs = librosa_frames(sound, rate, spec)
+            reference = librosa_frames(sound, rate, spec)
             if spec.name in ("mel", "percussive"):
-                assert_levels_agree(ours, theirs)
+                assert_levels_agree(frames, reference)
             elif spec.name == "power":
-                assert (np.abs(ours - theirs) <= 2e-6 * theirs.max(axis=1, keepdims=True)).all()
+                assert (np.abs(frames - reference) <= 2e-6 * reference.max(axis=1, keepdims=True)).all()
             elif spec.name == "waveform":
-                ours = ours if ours.dtype.kind == "f" else spec.decode(ours)
-                np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.51 / 32768)
+                frames = frames if frames.dtype.kind == "f" else spec.decode(frames)
+                np.testing.assert_allclose(frames, reference, rtol=0, atol=0.51 / 32768)
             else:
-                np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-3 if spec.name == "mfcc" else 1e-5)
+                np.testing.assert_allclose(frames, reference, rtol=0, atol=5e-3 if spec.name == "mfcc" else 1e-5)
             seen.add((rate, sound.shape[1]))
         assert seen == {(rate, channels) for rate, channels, _ in TRACKS.values()}
 
@@ -210,7 +210,7 @@ def small_files(monkeypatch) -> FeatureSpec:
 
 
 def levels(n_frames: int, seed: int = 0, spec: FeatureSpec = SMALL) -> np.ndarray:
-    """Frames all over the range of a uint8 store."""
+    """Random frames that fill the range of a uint8 store."""
     floor = Mel().offset if not spec.quantised else spec.offset
     return np.random.default_rng(seed).uniform(floor, floor + 127.5, (n_frames, spec.bins)).astype(np.float32)
 
@@ -220,7 +220,7 @@ def quantised(spec: FeatureSpec, rows: np.ndarray) -> np.ndarray:
 
 
 def write(folder: Path, *batches: np.ndarray, spec: FeatureSpec = SMALL) -> dict[str, bytes]:
-    """The files of a shard of some batches."""
+    """Write a shard, batch by batch, and return its files."""
     writer = ShardWriter(folder, spec)
     for rows in batches:
         writer.append(rows)
@@ -248,7 +248,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("spec", [Stft(), Mfcc()], ids=str)
     def test_many_chunks_give_the_same_bytes_every_time(self, tmp_path, spec):
-        """zarrs writes inner chunks in the order in which its threads finish, unless there is one thread."""
+        """zarrs writes inner chunks in the order in which its threads finish, unless it has only one thread."""
         rows = levels(8 * chunk_frames(spec) + 77, spec=spec)
         assert len({tuple(sorted(write(tmp_path / f"{i}.zarr", rows, spec=spec).items())) for i in range(4)}) == 1
 
@@ -277,7 +277,7 @@ class TestWriting:
 class TestTruncating:
     @pytest.mark.parametrize("kept", [0, 1, 40, 63, 64, 65, 100, 128, 150, 190, 192, 199, 200])
     @pytest.mark.parametrize("again", [0, 10, 64, 150])
-    def test_what_was_taken_back_leaves_no_trace(self, small_files, tmp_path, kept, again):
+    def test_truncated_frames_leave_no_trace(self, small_files, tmp_path, kept, again):
         rows, other = levels(200), levels(again, seed=1)
         writer = ShardWriter(tmp_path / "x.zarr", SMALL)
         writer.append(rows)
@@ -288,22 +288,22 @@ class TestTruncating:
         writer.close()
         assert tree(tmp_path / "x.zarr") == write(tmp_path / "straight.zarr", rows[:kept], other)
 
-    def test_taking_back_again_and_again(self, small_files, tmp_path):
+    def test_truncating_again_and_again(self, small_files, tmp_path):
         rng = np.random.default_rng(3)
-        writer, held = ShardWriter(tmp_path / "x.zarr", SMALL), np.empty((0, 4), np.float32)
+        writer, frames = ShardWriter(tmp_path / "x.zarr", SMALL), np.empty((0, 4), np.float32)
         for turn in range(60):
             if turn % 2:
-                kept = int(rng.integers(0, len(held) + 1))
+                kept = int(rng.integers(0, len(frames) + 1))
                 writer.truncate(kept)
-                held = held[:kept]
+                frames = frames[:kept]
             else:
                 rows = levels(int(rng.integers(0, 150)), seed=turn)
                 writer.append(rows)
-                held = np.concatenate([held, rows])
-            assert writer.n_frames == len(held)
+                frames = np.concatenate([frames, rows])
+            assert writer.n_frames == len(frames)
         writer.close()
-        assert len(held) > 0
-        assert tree(tmp_path / "x.zarr") == write(tmp_path / "straight.zarr", held)
+        assert len(frames) > 0
+        assert tree(tmp_path / "x.zarr") == write(tmp_path / "straight.zarr", frames)
 
 
 class TestDamage:
@@ -334,7 +334,7 @@ class TestDamage:
         write(tmp_path / "x.zarr", levels(64))
         path = tmp_path / "x.zarr" / "mel" / "c" / "0" / "0"
         path.write_bytes(path.read_bytes()[:length])
-        with pytest.raises(Exception):  # noqa: B017, PT011  whatever zarr raises; a store makes one error of it
+        with pytest.raises(Exception):  # noqa: B017, PT011  zarr raises errors of any type, which `Store.read` converts
             read_frames(tmp_path / "x.zarr", SMALL)
 
     @pytest.mark.parametrize("chunk", [0, 1])
@@ -360,7 +360,7 @@ class TestDamage:
 
 
 def test_a_refused_write_is_an_error_of_the_operating_system(tmp_path):
-    """zarrs wraps it in a RuntimeError, which would be taken for a fault of this program."""
+    """zarrs raises a RuntimeError, which would be reported as a fault of this program."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     writer = ShardWriter(tmp_path / "x.zarr", Stft(dtype="float32"))
     writer.append(levels(5000, spec=Stft()))

@@ -1,4 +1,4 @@
-"""A store and the disk it lies on: foreign folders, other versions, a second writer, no rights, no space."""
+"""Stores on disk: foreign folders, other format versions, a second writer, missing permissions, a full disk."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(dataset: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(dataset: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished store."""
-    out = tmp_path_factory.mktemp("made")
+    out = tmp_path_factory.mktemp("finished")
     options = ("--dataset", dataset, "--out", out, "--data-dir", out / "data", "--scheduler", scheduler)
     assert mgc("extract", *options, "--feature", FEATURE, "--slice", "0.4").code == 0
     return next(out.glob("stft-*"))
 
 
 @pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
+def store(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished store."""
-    return shutil.copytree(made, tmp_path / made.name)
+    return shutil.copytree(finished, tmp_path / finished.name)
 
 
 def extract_into(store: Path, dataset: Path, *options: object) -> tuple:
-    """Arguments of the `mgc extract` that made the store."""
+    """Return the arguments of `mgc extract` that write the store."""
     where = ("--dataset", dataset, "--out", store.parent, "--data-dir", store.parent / "data")
     return ("extract", *where, "--feature", FEATURE, "--slice", "0.4", "--workers", 1, *options)
 
@@ -74,7 +74,7 @@ class TestForeign:
         assert stamps(store) == before
 
     def test_an_edited_head(self, store):
-        """Whatever was edited, the frames were made with other values."""
+        """The frames were computed with the values before the edit, so the store is refused."""
         text = (store / "store.json").read_text()
         (store / "store.json").write_text(text.replace('"sr": 44100', '"sr": 22050'))
         with pytest.raises(StoreError, match=r"store.json: damaged \(its bytes are not those that were written\)"):
@@ -130,7 +130,7 @@ class TestFileInTheWay:
 class TestSecondWriter:
     @pytest.fixture
     def writer(self, store: Path, dataset: Path, tmp_path: Path):
-        """A process that holds the store."""
+        """A process that holds the lock of the store."""
         stall = {"process": "client", "at": "mgc.pipeline.store.manifest:join_fragments", "call": 1, "after": False}
         command = [str(word) for word in extract_into(store, dataset, "--slice", "0.3")]
         process = subprocess.Popen(
@@ -167,12 +167,12 @@ class TestSecondWriter:
         assert mgc("slice", store, "--slice", "0.2", "--overlap", "0").code == 0
 
 
-def test_of_two_extractions_at_once_one_works_and_the_other_says_who_it_is(made, dataset, tmp_path):
-    """While the first decodes."""
-    store, held = tmp_path / "out" / made.name, tmp_path / "held"
+def test_of_two_extractions_at_once_one_works_and_the_other_says_who_it_is(finished, dataset, tmp_path):
+    """The second starts while the first is decoding."""
+    store, held = tmp_path / "out" / finished.name, tmp_path / "held"
     stall = {
         "process": "worker",
-        "at": "mgc.pipeline.extraction.worker:inspect",
+        "at": "mgc.pipeline.extraction.reading:inspect",
         "call": 1,
         "after": False,
         "flag": str(held),
@@ -196,14 +196,14 @@ def test_of_two_extractions_at_once_one_works_and_the_other_says_who_it_is(made,
         first.kill()
         first.wait()
     assert first.returncode == 0, output
-    assert tree(store) == tree(made)
+    assert tree(store) == tree(finished)
 
 
 def in_namespace(script: str, **variables: object) -> subprocess.CompletedProcess:
-    """Run a shell script that may mount what it likes: nobody else sees it, and it is gone with the script."""
+    """Run a shell script in a mount namespace: its mounts are invisible to other processes and end with the script."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
+        pytest.skip("cannot create a mount namespace")
     environment = os.environ | {key: str(value) for key, value in variables.items()}
     return subprocess.run(
         [*unshare, "bash", "-u", "-c", script], env=environment, capture_output=True, text=True, timeout=300
@@ -211,8 +211,8 @@ def in_namespace(script: str, **variables: object) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(made, dataset, tmp_path):
-    """A disk of 12 kB holds no plan, one of 60 kB some shards; the same command goes on where the disk has grown."""
+def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(finished, dataset, tmp_path):
+    """A disk of 12 kB is too small for the journal, one of 60 kB holds one or two shards, one of 16 MB is enough."""
     (tmp_path / "disk").mkdir()
     run = in_namespace(
         """
@@ -238,7 +238,7 @@ def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(made, datas
     errors = [line for line in run.stderr.splitlines() if not line.startswith("extract: ")]
     remedy = "the disk is full; free some space and run the same command again: it continues"
     assert errors == [f"error: {tmp_path / 'disk' / 'out'}: {remedy}"] * 2
-    assert tree(tmp_path / "copy" / made.name) == tree(made)
+    assert tree(tmp_path / "copy" / finished.name) == tree(finished)
 
 
 def test_a_store_that_cannot_be_written_can_still_be_read(store, dataset, tmp_path):
@@ -262,13 +262,13 @@ def test_a_store_that_cannot_be_written_can_still_be_read(store, dataset, tmp_pa
     assert len(errors) == 2
     for error in errors:
         assert error.startswith(f"error: {store}")
-        assert "cannot be written (Read-only file system); choose another folder or its rights" in error
+        assert "cannot be written (Read-only file system); choose another folder or change its permissions" in error
     now = stamps(store)
     rewritten = {name for name in before if now[name] != before[name]}
     assert rewritten == {"slices.parquet", "tracks.parquet", "published.json"}
 
 
-def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_is_not(made, dataset, tmp_path):
+def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_is_not(finished, dataset, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     run = in_namespace(
@@ -286,5 +286,5 @@ def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_
     assert run.stdout.split() == ["1", "0"], run.stderr
     (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith(f"error: {out}")
-    assert error.endswith("cannot be written (Read-only file system); choose another folder or its rights")
-    assert tree(tmp_path / "copy" / made.name) == tree(made)
+    assert error.endswith("cannot be written (Read-only file system); choose another folder or change its permissions")
+    assert tree(tmp_path / "copy" / finished.name) == tree(finished)

@@ -1,4 +1,4 @@
-"""Damage to a store: `mgc verify` names it, no command trips over it, `mgc extract` repairs it and nothing else."""
+"""Damage to a store: `mgc verify` names it, no command crashes on it, `mgc extract` repairs it and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from commands import mgc, stamps, tree
 from music import write_genres
 
 from mgc.pipeline.errors import StoreError
-from mgc.pipeline.extraction import planning
+from mgc.pipeline.extraction import batches
 from mgc.pipeline.storage import files
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.slicing import Slicing
@@ -25,17 +25,17 @@ from mgc.pipeline.store.verify import verify
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
-    """A folder with a dataset, `songs`, and its store of four shards, `store`."""
+    """A folder with a dataset, `songs`, and its store of four shards, `stft-e466e2`."""
     folder = tmp_path_factory.mktemp("whole")
     write_genres(folder / "songs", tracks=5, seconds=0.6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "DEAL_TRACKS", 4)
+        patch.setattr(batches, "BATCH_TRACKS", 4)
         repair(folder, folder / "stft-e466e2", scheduler)
     return folder
 
 
 def repair(folder: Path, store: Path, scheduler: str, *options: str) -> int:
-    """Run `mgc extract` into `store`; how many tracks it decoded."""
+    """Run `mgc extract` into `store` and return the number of tracks that it decoded."""
     where = ("--dataset", folder / "songs", "--out", store.parent, "--scheduler", scheduler)
     how = ("--data-dir", folder, "--feature", "stft:n_fft=512", "--slice", "0.4", "--json")
     outcome = mgc("extract", *where, *how, *options)
@@ -97,7 +97,7 @@ def test_nothing_is_wrong_with_a_whole_store(store: Path):
 
 
 def test_any_changed_byte_of_any_file_is_noticed_and_its_file_is_named(store: Path):
-    """Some 250 bytes, the first and the last of each file among them."""
+    """About 250 bytes, among them the first and the last of each file."""
     rng = random.Random(0)
     names = list(tree(store))
     assert {"store.json", *PUBLISHED, DATA, HEAD, FRAGMENT} < set(names)
@@ -119,7 +119,7 @@ def test_any_changed_byte_of_any_file_is_noticed_and_its_file_is_named(store: Pa
 def test_a_damaged_file_is_named_survived_and_repaired(
     name: str, damage: Callable[[Path], None], store: Path, whole: Path, scheduler: str
 ):
-    """Damage that keeps a file's size is found only by reading everything: `--verify`. Nothing else is touched."""
+    """Damage that keeps a file's size is found by `--verify` only, which reads everything. Other files stay."""
     healthy, before = tree(store), stamps(store)
     size = (store / name).stat().st_size
     damage(store / name)
@@ -171,11 +171,11 @@ def test_damage_in_several_places_is_repaired_at_once(store, whole, scheduler):
 
 
 def test_an_index_that_was_cut_by_other_rules_is_written_anew(store, whole, scheduler):
-    """Such as those of an earlier version. It has no damaged byte, so `--verify` left it as it was."""
+    """For example those of an earlier version. No byte is damaged; `--verify` once left such an index as it was."""
     healthy = tree(store)
     manifest.publish(Store.open(store), Slicing(seconds=0.2))
-    published = files.read_sealed(store / "published.json")
-    files.write_sealed(store / "published.json", published | {"slicing": Slicing(seconds=0.4).as_dict()})
+    published = files.read_json_with_digest(store / "published.json")
+    files.write_json_with_digest(store / "published.json", published | {"slicing": Slicing(seconds=0.4).as_dict()})
     outcome = mgc("verify", store)
     assert outcome.code == 1
     assert f"{store / 'slices.parquet'}: differs from the manifest cut again" in outcome.out
@@ -184,7 +184,7 @@ def test_an_index_that_was_cut_by_other_rules_is_written_anew(store, whole, sche
 
 
 def test_slice_does_not_forget_the_tracks_of_a_shard_that_is_gone(store, whole, scheduler):
-    """It would leave a manifest without them, and the next extraction would take them for new."""
+    """Otherwise the manifest would lack these tracks, and the next extraction would treat them as new."""
     healthy = tree(store)
     remove(store / "shards" / "00002.zarr")
     remove(store / "shards" / "00002.parquet")
@@ -219,7 +219,7 @@ def test_reading_frames_notices_what_is_missing_or_damaged(store: Path):
 
 
 def test_any_changed_byte_of_a_shard_is_noticed_by_the_reader_and_its_tracks_are_named(store: Path):
-    """The metadata of zarr too, which no checksum of zarr covers."""
+    """This includes zarr.json, which no checksum of Zarr's own covers."""
     opened = Store.open(store)
     mine = opened.tracks.filter(pc.equal(opened.tracks["shard"], 1))["track_id"].to_pylist()
     assert len(mine) == 3
@@ -238,7 +238,7 @@ def test_any_changed_byte_of_a_shard_is_noticed_by_the_reader_and_its_tracks_are
 
 
 def test_reading_a_damaged_fragment_raises_nothing(store: Path):
-    """Parquet readers trip over damaged footers in many ways; after a kill there is no digest yet to check first."""
+    """Damaged footers make Parquet readers raise many errors; after a kill there is no digest to check first."""
     opened = Store.open(store)
     path = opened.fragment_path(1)
     data = path.read_bytes()
