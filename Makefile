@@ -1,12 +1,12 @@
-# `make demo` and `make test` set up everything they need in .venv first; only Python >= 3.11 and make are assumed.
+# Every target that needs mgc installs it into .venv first. Only Python >= 3.11 and make must be there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# One process per processor, each with one thread; a file's tests stay together and share what they set up.
+# One test process per processor, each with one thread. The tests of a file run in one process, to share its fixtures.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Property tests with fresh examples, ten times as many (tests/support/properties.py). They may take longer than others.
+# Property tests with fresh examples, ten times as many (tests/support/properties.py), hence with a longer timeout.
 HUNT := MGC_HYPOTHESIS_PROFILE=hunt OMP_NUM_THREADS=1 $(PYTEST) -m hypothesis --timeout 3600 $(PARALLEL)
 MINUTES ?= 10
 
@@ -14,23 +14,25 @@ MINUTES ?= 10
 
 help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
-	@echo "make test         the tests that take seconds"
-	@echo "make test-all     all tests, the slow ones too"
-	@echo "make test-long    every network through ONNX Runtime, more kills, ten times as many examples of each property"
-	@echo "make hunt         fresh examples for the property tests until one fails, for ten minutes (MINUTES=30: thirty)"
-	@echo "make lint         ruff and mypy"
-	@echo "make format       let ruff format the code"
-	@echo "make bench        extraction against its limits and its peers (needs a folder of MP3s), then training"
-	@echo "make clean        remove the environment and build products; data/ stays"
+	@echo "make test         run the fast tests (seconds each)"
+	@echo "make test-slow    run the slow tests (minutes each)"
+	@echo "make test-all     run the fast and the slow tests"
+	@echo "make test-long    run the long tests: every network in ONNX Runtime, more kills, 10 x the property-test examples"
+	@echo "make hunt         run the property tests on fresh examples until one fails, for 10 minutes (or MINUTES=30)"
+	@echo "make lint         check the code with ruff and mypy"
+	@echo "make format       format the code with ruff"
+	@echo "make bench        measure extraction and training against limits and other tools (needs a folder of MP3s)"
+	@echo "make bench-smoke  run the benchmarks at their smallest sizes"
+	@echo "make clean        remove the environment and build products, but not data/"
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mgc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/mgc  # for mypy, see pyproject.toml
+	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/mgc  # mypy finds the package here: see pyproject.toml
 	@touch $@
 
-# Two test processes that compile librosa's functions at the same time can spoil them: see pipeline/dsp/compilation.py.
+# Test processes that compile librosa's functions at the same time can damage its cache: see pipeline/dsp/compilation.py.
 $(VENV)/compiled: $(VENV)/installed
 	$(BIN)/python -c "import librosa.beat"
 	@touch $@
@@ -48,7 +50,7 @@ test-long: $(VENV)/compiled
 	OMP_NUM_THREADS=1 $(PYTEST) -m long $(PARALLEL)
 	$(HUNT)
 
-# The last round is finished, so it may take some minutes longer.
+# The last round runs to its end, so this may take some minutes longer than MINUTES.
 hunt: $(VENV)/compiled
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); round=0; \
 	while [ $$(date +%s) -lt $$end ]; do \

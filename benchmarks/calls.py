@@ -25,6 +25,7 @@ import scipy.fft
 import soundfile
 import soxr
 
+from mgc.pipeline.dsp.filterbanks import mel_bands
 from mgc.pipeline.dsp.stages import PowerBatch, hann
 from mgc.pipeline.features import FeatureSpec, Mel, parse_feature
 
@@ -60,7 +61,7 @@ def clip_calls(path: Path, specs: list[FeatureSpec], timed: Stopwatch) -> None:
 
 def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[FeatureSpec], timed: Stopwatch) -> None:
     """Make the calls of all features that share one FFT. As in mgc, they also share equal filter banks."""
-    banks = {id(spec.bank()): spec for spec in specs if isinstance(spec, Mel)}
+    banks = dict.fromkeys((spec.sr, spec.n_mels, spec.fmin, spec.fmax) for spec in specs if isinstance(spec, Mel))
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, n_fft // 2), n_fft)[::hop]
     stored = {spec: np.empty((len(frames), spec.bins), spec.dtype) for spec in specs}
     window = hann(n_fft).astype(np.float32)
@@ -68,8 +69,8 @@ def transform_calls(signal: np.ndarray, n_fft: int, hop: int, specs: list[Featur
         windowed = frames[first : first + BATCH] * window
         spectrum = timed("rfft", scipy.fft.rfft, windowed, axis=1, overwrite_x=True)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        for bank in banks.values():
-            timed("filter bank", bank.pool, power)
+        for bank in banks:
+            timed("filter bank", mel_bands, power, *bank)
         for spec in specs:
             rows = spec.compute_frames(PowerBatch(power, frames[first : first + BATCH]))
             spec.encode(rows, stored[spec][first : first + BATCH])

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from mgc.pipeline.versions import versions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -132,7 +133,10 @@ def environment(libraries: Iterable[str]) -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} visible",
         "system": f"{platform.system()} {platform.release()}",
         "versions": ", ".join(
-            [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in libraries)]
+            [
+                f"Python {platform.python_version()}",
+                *(f"{name} {version}" for name, version in versions(libraries).items()),
+            ]
         ),
     }
 

@@ -5,7 +5,7 @@
     python benchmarks/extract.py --profile           instead: time of a worker by function
     python benchmarks/extract.py --smoke             smallest sizes; the figures mean nothing
 
-Mel is also compared with lhotse and Essentia (`pip install 'mgc[peers]'`) if they are installed.
+Mel is also compared with lhotse and Essentia (`pip install 'mgc-music[peers]'`) if they are installed.
 
 A cost is the CPU time, user and system, of the whole process tree per clip. It is the slope between a small and a large
 set of the same clips, so that start-up does not count. Every ratio is computed within one attempt, from runs next to

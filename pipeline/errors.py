@@ -28,7 +28,7 @@ class SpecError(MgcError):
 
 
 class ModelError(MgcError):
-    """A model is unknown, or the store does not hold what it needs."""
+    """A model is unknown, or does not fit the store."""
 
 
 class RunError(MgcError):

@@ -1,4 +1,4 @@
-"""The command line of the pipeline: what each error says, what scripts read, what is taken when nothing is named."""
+"""Command line of the pipeline: error messages, help, JSON and text output, and defaults for unnamed arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STFT = ("--feature", "stft:n_fft=512")
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two genre folders of five clips, of 0.6 to 0.8 s; and a few things that cannot be read as a dataset."""
+    """Two genre folders of five clips each, 0.6 to 0.8 s long, and files that cannot be read as a dataset."""
     folder = write_genres(tmp_path_factory.mktemp("music") / "songs", tracks=5, seconds=0.6)
     rows = [{"path": "blues/blues00.wav", "genre": "blues"}, {"path": "disco/disco00.wav", "genre": "disco"}]
     write_list(folder / "good.csv", rows)
@@ -37,7 +37,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workspace(songs: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with one dataset and one store, of which one track is dropped."""
+    """A workspace with one dataset and one store; the shortest track of each genre is dropped."""
     data = tmp_path_factory.mktemp("workspace") / "data"
     data.mkdir()
     (data / "songs").symlink_to(songs)
@@ -52,7 +52,7 @@ def store(workspace: Path) -> Path:
 
 
 class TestErrors:
-    """Each is one line on stderr: what is wrong, then what to do; and leaves nothing behind."""
+    """Every error is one line on stderr, with problem and remedy, and no file is left behind."""
 
     @pytest.mark.parametrize(
         ("arguments", "code", "error"),
@@ -108,9 +108,9 @@ class TestErrors:
     def test_of_extract(self, arguments, code, error, songs, tmp_path):
         names = {"songs": songs, "music": songs.parent}
         before = stamps(songs.parent)
-        given = [word.format(**names) for word in arguments.split()]
-        where = () if "--dataset" in given else ("--dataset", songs)
-        outcome = mgc("extract", *STFT, *where, "--data-dir", tmp_path / "data", *given)
+        words = [word.format(**names) for word in arguments.split()]
+        where = () if "--dataset" in words else ("--dataset", songs)
+        outcome = mgc("extract", *STFT, *where, "--data-dir", tmp_path / "data", *words)
         assert outcome.code == code
         assert outcome.err.startswith("error: ")
         assert outcome.error.startswith(error.format(**names))
@@ -155,7 +155,7 @@ class TestErrors:
         assert stamps(store) == before
 
     def test_of_an_unfinished_store(self, store, tmp_path):
-        """It ends with `published.json`, and begins with `plan.parquet`."""
+        """Extraction creates `plan.parquet` first and `published.json` last."""
         for change in ("published.json is missing", "plan.parquet is there"):
             name = change.split()[0]
             unfinished = shutil.copytree(store, tmp_path / name)
@@ -165,7 +165,7 @@ class TestErrors:
             assert outcome.error == f"{unfinished}: its extraction is unfinished; run `mgc extract` again: it continues"
 
     def test_in_a_process_of_its_own(self, songs):
-        """The exit code, and no traceback."""
+        """A process ends with the exit code, and without a traceback."""
         outcome = mgc_process("extract", "--dataset", songs / "nowhere", *STFT)
         assert (outcome.code, outcome.out) == (1, "")
         assert outcome.error.startswith(f"cannot open dataset {songs}/nowhere: ")
@@ -181,7 +181,7 @@ class TestErrors:
         assert "mgc.pipeline.errors.DatasetError: " in outcome.err
         assert outcome.err.splitlines()[-1].startswith(f"error: cannot open dataset {songs}/nowhere: ")
 
-    def test_a_fault_of_our_own_is_one_line_too(self, store, monkeypatch):
+    def test_a_bug_in_mgc_is_one_line_too(self, store, monkeypatch):
         def fault(*_: object) -> None:
             raise RuntimeError("several\nlines")
 
@@ -192,14 +192,14 @@ class TestErrors:
 
     def test_a_reader_that_stops_reading_gets_no_traceback(self, store):
         command = f"'{MGC}' info --json '{store}' | true; echo ${{PIPESTATUS[0]}}"
-        for _ in range(3):  # the reader is gone at once, or a moment later
+        for _ in range(3):  # the reader ends at once, or a moment later
             run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
             assert run.stderr == ""
 
 
 class TestHelp:
     def test_imports_nothing_heavy(self):
-        """By what is imported, since times depend on what else the machine does."""
+        """Imports are checked instead of times, which depend on the load of the machine."""
         for command in ("", "extract", "slice", "split", "info", "verify", "train", "evaluate", "models"):
             words = [sys.executable, "-X", "importtime", str(MGC), *command.split(), "--help"]
             run = subprocess.run(words, capture_output=True, text=True)
@@ -225,7 +225,7 @@ class TestHelp:
         assert mgc("--version").out == "mgc, version 0.1.0\n"
 
 
-#: What scripts may rely on.
+#: Keys of the JSON report, on which scripts rely.
 REPORT = {
     "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "dropped", "dropped_tracks", "seconds",
     "slicing", "slices", "splits", "genres", "variants", "saturated", "bytes", "versions",
@@ -284,18 +284,18 @@ class TestText:
         assert all(line.startswith("extract: ") for line in lines)
 
     def test_on_a_terminal_progress_is_a_bar(self, store):
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 80))
-        with subprocess.Popen([MGC, "verify", store], stdout=subprocess.DEVNULL, stderr=theirs) as process:
-            os.close(theirs)
+        parent, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))
+        with subprocess.Popen([MGC, "verify", store], stdout=subprocess.DEVNULL, stderr=terminal) as process:
+            os.close(terminal)
             shown = b""
             try:
-                while data := os.read(ours, 4096):
+                while data := os.read(parent, 4096):
                     shown += data
-            except OSError:  # what Linux says at the end of a pseudo-terminal
+            except OSError:  # Linux raises it at the end of a pseudo-terminal
                 pass
             assert process.wait() == 0
-        os.close(ours)
+        os.close(parent)
         assert b"verify: 100%|" in shown
         assert b"3/3" in shown
 
@@ -339,7 +339,7 @@ class TestWhenNothingIsNamed:
 
 
 def test_labels_and_names_of_any_language_are_shown_as_they_are(tmp_path, scheduler):
-    """In JSON and in text; what could move the cursor of a terminal is escaped."""
+    """In JSON and in text; control characters, which could move a terminal's cursor, are escaped in text."""
     for name in ("Ćao.wav", "日本.wav", "line\nbreak.wav"):
         write_clip(tmp_path / "songs" / "Ünterwelt" / name, 0.5)
     write_clip(tmp_path / "songs" / "Ünterwelt" / "good.wav", 2.0)

@@ -29,7 +29,7 @@ def adapter(input_spec: InputSpec, spec: FeatureSpec) -> nn.Module:
 
     Args:
         input_spec: input that the model requires.
-        spec: feature of the store; it has passed `mgc.models.data.fit.check`.
+        spec: feature of the store; it has passed `mgc.models.data.fit.check_fit`.
     """
     module = _adapter(input_spec, spec)
     return nn.Sequential(module, Standardiser()) if input_spec.standardise else module

@@ -14,7 +14,7 @@ from mgc.pipeline.storage import files
 def require_tensorboard() -> None:
     """Raise `SpecError` if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
-        raise SpecError("--tensorboard: TensorBoard is not installed", "`pip install 'mgc[tensorboard]'`")
+        raise SpecError("--tensorboard: TensorBoard is not installed", "`pip install 'mgc-music[tensorboard]'`")
 
 
 class TensorBoardLogger:

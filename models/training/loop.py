@@ -110,7 +110,7 @@ class Trainer:
                     with bar.external_write_mode():
                         self.echo(estimate)
         if not progress.slices:
-            raise StoreError("no shard to train on can be read", "run `mgc extract --verify`: it repairs them")
+            raise StoreError("no shard of the training split can be read", "repair the store: `mgc extract --verify`")
 
     def _update(self, batch: Batch) -> None:
         """Make one update, count it, and save the state if a checkpoint is due."""
@@ -204,7 +204,7 @@ def validate(
     logits = outputs(network, validation.stream, "validation", ranks)
     readable = np.flatnonzero(~validation.unreadable)
     if not len(readable):
-        raise StoreError("no shard to validate with can be read", "run `mgc extract --verify`: it repairs them")
+        raise StoreError("no shard of the validation split can be read", "repair the store: `mgc extract --verify`")
     logits, labels = logits[readable], validation.stream.labels[readable]
     loss = float(LOSSES[recipe.loss](logits, torch.from_numpy(labels)))
     if not math.isfinite(loss):

@@ -80,7 +80,7 @@ def prepare(
     system, slicing, selection = plan.system, plan.slicing, plan.selection
     initial = weights.read(options.weights, system, len(selection.classes)).provenance if options.weights else None
     if options.limit_tracks is None and (n_unused := n_usable_tracks(first, slicing) - len(selection.tracks)):
-        echo(f"{n_unused} tracks of {first.path} are not in use in the other stores, and left out")
+        echo(f"{n_unused} tracks of {first.path} are left out: they are not usable in the other stores")
     frames, feature_differences = _fit_inputs(stores, plan)
     differences = [*feature_differences, *plan.differences, *_data_differences(stores, plan, options)]
     if options.as_published:

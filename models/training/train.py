@@ -105,7 +105,7 @@ def resume(
         return
     if ranks.size != (n_processes := run.config.get("processes", 1)):
         # The slices of a batch depend on the number of processes.
-        problem = f"{run.path} was begun by {n_processes} processes, and these are {ranks.size}"
+        problem = f"{run.path} was started with --nproc {n_processes}, and this is --nproc {ranks.size}"
         raise RunError(problem, f"continue it with --nproc {n_processes}, or train a new run")
     refuse_skipping(ranks.size, skip_damaged)
     stores = open_stores(run)

@@ -156,6 +156,11 @@ def to_mono(block: np.ndarray) -> np.ndarray:
         return block @ np.full(channels, 1 / channels, np.float32)
 
 
+def unsupported_rate(rate: int) -> UnusableAudio:
+    """Build the exception for a sample rate in Hz that is not in `SAMPLE_RATES`."""
+    return UnusableAudio("unsupported", f"sample rate {rate} Hz, not {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]} Hz")
+
+
 def open_libsndfile(file: AudioFile) -> Decoding:
     """Open a file with libsndfile.
 
@@ -177,7 +182,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
     if sound.samplerate not in SAMPLE_RATES:
         sound.close()
-        raise UnusableAudio("unsupported", f"a sample rate of {sound.samplerate} Hz")
+        raise unsupported_rate(sound.samplerate)
     length = min(BLOCK_SAMPLES, _BLOCK_S * sound.samplerate, _BLOCK_CHANNELS * BLOCK_SAMPLES // sound.channels)
     decoding.is_mpeg = sound.format == "MP3"
     # libsndfile's largest count (2^63 - 1) stands for "unknown".

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, to_mono
+from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, to_mono, unsupported_rate
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio
 
 #: Containers that FFmpeg may open. Without this list it would also open playlists, which make it read other files.
@@ -55,7 +55,7 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
     decoding.sample_rate, decoding.channels = rate, channels
     if rate not in SAMPLE_RATES:
         container.close()
-        raise UnusableAudio("unsupported", f"a sample rate of {rate} Hz")
+        raise unsupported_rate(rate)
     decoding.is_mpeg = container.format.name == "mp3"
     if container.format.name in _RAW_STREAMS:
         decoding.declared_s = 0.0  # `_ffmpeg_blocks` adds up the frames

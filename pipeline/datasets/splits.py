@@ -165,7 +165,7 @@ def _notes(
     conflicts = labelled.ids.filter(pa.array(in_conflict))
     if len(conflicts):
         yield (
-            f"tracks that keep their split, against what the dataset says: {len(conflicts):,}"
+            f"tracks that keep their split although the dataset has another: {len(conflicts):,}"
             f" ({format_names(conflicts.to_pylist())})"
         )
 

@@ -29,7 +29,7 @@ class Note:
 
     Attributes:
         step: start, in sixteenths from the start of the track.
-        length: in sixteenths.
+        length: length, in sixteenths.
         pitches: MIDI note numbers; empty for a drum.
         accent: True for an accented note.
     """

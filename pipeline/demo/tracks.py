@@ -9,9 +9,9 @@ import numpy as np
 
 from mgc.pipeline.demo.styles import STYLES
 
-#: Tracks that are broken on purpose, all by the first artist of their style, and what extraction has to make of them:
-#: the reason for which it drops the track, or "ok" for a file that is cut off half-way but still long enough for a
-#: slice. tracks.csv lists them like all others.
+#: Tracks that are broken on purpose, all by the first artist of their style, with their expected result in extraction:
+#: the reason for dropping the track, or "ok" for a file that is cut off half-way but still long enough for a slice.
+#: tracks.csv lists them like all others.
 BROKEN_TRACKS = {1199: "empty", 2199: "not-audio", 3199: "ok", 4199: "too-short", 5199: "silence", 6199: "missing"}
 
 #: Names of artists, albums and tracks consist of one word of each string.

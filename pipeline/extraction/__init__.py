@@ -1,1 +1,1 @@
-"""The Dask stage: plan what to decode, decode it on worker processes, publish the store."""
+"""Feature extraction: plan what to decode, decode it on Dask workers, write the feature stores."""

@@ -23,7 +23,7 @@ def empty_store(store: Store) -> None:
     old, temporary = _copy_paths(store)
     if isinstance(store.path, RemotePath):
         _copy_objects(store.path, old)
-        (store.path / "shards").remove()
+        files.remove(store.path / "shards")
     else:
         if not old.exists():
             shutil.rmtree(str(temporary), ignore_errors=True)

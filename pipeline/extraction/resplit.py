@@ -59,7 +59,7 @@ def resplit(
     for sibling, count in zip(stores[1:], others, strict=True):
         if count:
             note = (
-                f"{sibling.path.name}: {count} tracks changed their split: the stores of a dataset share their splits"
+                f"{sibling.path.name}: {count} tracks changed their split: all stores of a dataset have the same splits"
             )
             notes = (*notes, note)
     return moved, notes

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -32,7 +30,7 @@ def map_requests(function: Callable[[U], T], items: Iterable[U], target: Place) 
     Raises:
         Exception: the first exception of a call, in the items' order. Calls that have not started are cancelled.
     """
-    if isinstance(target, Path):
+    if not isinstance(target, RemotePath):
         yield from map(function, items)
         return
     from concurrent.futures import Future, ThreadPoolExecutor

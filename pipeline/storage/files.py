@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import blake3
 
 from mgc.pipeline.errors import MgcError
+from mgc.pipeline.storage.concurrency import run_requests
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import is_url
 
@@ -128,7 +129,8 @@ def replace_folder(temporary: Path, final: Place) -> None:
 def remove(path: Place) -> None:
     """Remove a file, or a folder with its contents; ignore a missing path, and errors inside a folder."""
     if isinstance(path, RemotePath):
-        path.remove()
+        path.unlink(missing_ok=True)
+        run_requests(lambda name: (path / name).unlink(missing_ok=True), path.list_objects(), path)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -225,7 +227,7 @@ def explain_write_error(error: OSError, target: Place) -> MgcError:
             "choose another folder or change its permissions",
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return MgcError(f"{path}: a file stands where a folder is needed", "move it away or choose another folder")
+        return MgcError(f"{path}: a file exists where a folder is needed", "move it away or choose another folder")
     return MgcError(f"{path}: {error.strerror or error}", "check the disk and run the same command again")
 
 

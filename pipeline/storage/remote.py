@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mgc.pipeline.errors import MgcError
-from mgc.pipeline.storage.concurrency import run_requests
 from mgc.pipeline.storage.servers import ServerError, fsspec_path, with_retries
 
 
@@ -230,11 +229,6 @@ class RemotePath:
         """Remove the object."""
         with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
             with_retries(self.url, lambda system, path: system.rm_file(path))
-
-    def remove(self) -> None:
-        """Remove the object with this name, and all objects below it."""
-        self.unlink(missing_ok=True)
-        run_requests(lambda name: (self / name).unlink(missing_ok=True), self.list_objects(), self)
 
 
 #: A local path, or a URL.

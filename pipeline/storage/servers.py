@@ -24,7 +24,7 @@ RETRY_DELAY_S = 0.5
 #: Timeouts in seconds for connecting, and for the next bytes; a dead host is reported within half a minute.
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
-_INSTALL = {"s3": "mgc[s3]", "gs": "mgc[gs]", "http": "mgc[http]", "https": "mgc[http]"}
+_INSTALL = {"s3": "mgc-music[s3]", "gs": "mgc-music[gs]", "http": "mgc-music[http]", "https": "mgc-music[http]"}
 _LIBRARY = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 #: Class names of exceptions (botocore, aiohttp, gcsfs, google.auth, fsspec, standard library): names instead of

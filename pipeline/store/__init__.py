@@ -1,1 +1,1 @@
-"""What is on disk, and slices: windows over it."""
+"""Feature stores: their files, the manifest of tracks, and the slices that tracks are cut into."""

@@ -1,4 +1,4 @@
-"""What a command takes when nothing is named."""
+"""Workspace: the dataset, store or run that a command uses if none is named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def make_store(workspace: Workspace, name: str, *, age_s: int = 0) -> Path:
-    """What the workspace knows a store by."""
+    """Create the folder and `store.json` by which a workspace recognises a store."""
     store = workspace.features("songs") / name
     store.mkdir(parents=True)
     (store / "store.json").touch()
@@ -57,7 +57,9 @@ class TestDataset:
     def test_none_is_an_error_that_says_what_to_do(self, exists, workspace):
         if exists:
             workspace.root.mkdir()
-        with pytest.raises(DatasetError, match=r"no dataset in .*data; name one with --dataset, put one there, or run `mgc demo`"):
+        with pytest.raises(
+            DatasetError, match=r"no dataset in .*data; name one with --dataset, put one there, or run `mgc demo`"
+        ):
             workspace.only_dataset()
 
 

@@ -1,4 +1,4 @@
-"""The command line as tests call it, and what a folder looks like before and after."""
+"""Run the command line in tests, and compare folders before and after."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 from mgc import cli
 
-#: The installed command, as users call it.
+#: The installed command.
 MGC = Path(sys.executable).with_name("mgc")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The error it ended with: one line on stderr, the last one; all others are progress or say what is used."""
+        """The error message: the last line on stderr. All other lines must be progress, or name a dataset or store."""
         *others, last = self.err.splitlines()
         assert last.startswith("error: "), self.err
         assert all(line.startswith(("dataset: ", "store: ", "extract: ", "verify: ")) for line in others), self.err
@@ -41,26 +41,26 @@ class Outcome:
 
 
 def mgc(*arguments: object) -> Outcome:
-    """Run a command in this process, which saves it the second that Python takes to import the libraries."""
+    """Run a command in this process: a new process takes a second to import the libraries."""
     result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="mgc")
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
 def mgc_process(*arguments: object, **environment: str) -> Outcome:
-    """Run a command in a process of its own."""
+    """Run a command in its own process."""
     command = [str(MGC), *map(str, arguments)]
     run = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
     return Outcome(run.returncode, run.stdout, run.stderr)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The content of every file below a folder, lock files aside."""
+    """Content of every file below a folder but lock files, by its path."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every file below a folder: another one was written anew, with the same content or not."""
+    """Inode and modification time of every file below a folder: they change when a file is written again."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     found = {path.relative_to(folder).as_posix(): path.stat() for path in sorted(paths)}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}

@@ -1,7 +1,7 @@
-"""A process that speaks Google's JSON API: `gs_server.py PORT BUCKET`.
+"""Server of Google's JSON API for tests: `gs_server.py PORT BUCKET`.
 
-gcp-storage-emulator answers one connection at a time and pays no heed to conditions; here it has threads, one of which
-is at work at a time, and refuses an upload whose `ifGenerationMatch` does not hold, as Google does.
+gcp-storage-emulator serves one connection at a time and ignores conditions. Here it serves each connection in a thread,
+one request at a time, and refuses an upload whose `ifGenerationMatch` does not hold, as Google does.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ lock = threading.Lock()
 
 
 def conditional(request: Any, response: Any, storage: Storage) -> None:
-    """`insert`, where the object has the generation that is wanted; 0 is that of none."""
-    if wanted := request.query.get("ifGenerationMatch"):
+    """Call `insert` if the object has the generation in `ifGenerationMatch`; 0 means that there is no object."""
+    if expected := request.query.get("ifGenerationMatch"):
         name = request.query["name"][0] if "name" in request.query else request.data["meta"]["name"]
         try:
-            found = storage.get_file_obj(request.params["bucket_name"], name)["generation"]
+            generation = storage.get_file_obj(request.params["bucket_name"], name)["generation"]
         except NotFound:
-            found = "0"
-        if found != wanted[0]:
+            generation = "0"
+        if generation != expected[0]:
             response.status = HTTPStatus.PRECONDITION_FAILED
             return
     insert(request, response, storage)

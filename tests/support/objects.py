@@ -23,7 +23,7 @@ GS_BUCKET = "gs://music-bucket"
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _process(command: list[str], port: int) -> Iterator[None]:
-    """A server, once it listens; it ends with the context."""
+    """Run a server process until the context ends; enter the context when it listens on the port."""
     server = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -49,7 +49,7 @@ def _process(command: list[str], port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Variables that this process and its children have."""
+    """Set environment variables of this process and its children until the context ends."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
@@ -60,7 +60,11 @@ def _environment(values: dict[str, str]) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def bucket() -> Iterator[dict[str, str]]:
-    """The environment in which `BUCKET` exists; this process and its children have it."""
+    """Run an S3 server with `BUCKET`, and set the variables that this process and its children need to reach it.
+
+    Yields:
+        The variables.
+    """
     port = free_port()
     values = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -76,42 +80,42 @@ def bucket() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def gs_bucket() -> Iterator[dict[str, str]]:
-    """The same for `GS_BUCKET`."""
+    """Run a server of Google's JSON API with `GS_BUCKET`; otherwise as `bucket`."""
     port = free_port()
     values = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "FSSPEC_GS_TOKEN": "anon"}
     emulator = [str(Path(__file__).with_name("gs_server.py")), str(port), GS_BUCKET.removeprefix("gs://")]
     with _process(emulator, port), _environment(values) as environment:
         import fsspec
 
-        fsspec.config.set_conf_env(fsspec.config.conf)  # read when fsspec was imported
+        fsspec.config.set_conf_env(fsspec.config.conf)  # fsspec reads them only when it is imported
         yield environment
         fsspec.config.conf.pop("gs", None)
 
 
 def write_songs(folder: Path) -> Path:
-    """Two genres; one file is broken, and its name is what URLs are not."""
+    """Write two genres of five clips, and a broken file whose name has characters that URLs must quote."""
     write_genres(folder, tracks=5, seconds=0.6)
     (folder / "blues" / "broken #1?.wav").write_bytes(b"RIFF" + bytes(100))
     return folder
 
 
 def shard_files(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of the shards."""
+    """Select the files of the shards from `{path: content}` of a store."""
     return {name: data for name, data in files.items() if ".zarr/" in name}
 
 
 def manifest_rows(path: Path | RemotePath) -> list[dict]:
-    """The manifest, but for what a copy cannot share with its original."""
+    """Manifest rows of a store, without the modification time: copies of a file differ in it."""
     return Store.open(path).tracks.drop_columns(["mtime_ns"]).to_pylist()
 
 
 def upload_folder(folder: Path, url: str) -> RemotePath:
-    """Put a folder's files at a URL."""
+    """Upload the files of a folder."""
     for name, data in tree(folder).items():
         (RemotePath(url) / name).write_bytes(data)
     return RemotePath(url)
 
 
 def read_objects(url: RemotePath) -> dict[str, bytes]:
-    """What `tree` says of a folder, of the objects below a URL."""
+    """Content of every object below a URL, by its path: like `tree` for a folder."""
     return {name: (url / name).read_bytes() for name in url.list_objects()}

@@ -1,4 +1,4 @@
-"""What each of the two processes of `test_ranks.py` does: several trainings, one after the other."""
+"""Script of each of the two processes in `test_ranks.py`: several trainings, one after the other, some with faults."""
 
 from __future__ import annotations
 
@@ -29,36 +29,42 @@ from mgc.models.training.options import Options
 from mgc.pipeline.errors import MgcError, StoreError
 from mgc.pipeline.store.store import Store
 
-#: Nothing here depends on which other slices are in a batch, or on random numbers.
+#: A system without batch normalisation and dropout: the loss of a slice depends on no other slice and no random number.
 PLAIN = dataclasses.replace(
     TINY,
     id="test/plain",
     input=dataclasses.replace(TINY.input, standardise=True),
     build=lambda n: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(372, n)),
 )
-WEIGHED = {"class_weights": True, "label_smoothing": 0.1, "clip": 0.5}
-GENTLE = {"model": PLAIN.id, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "loop": WEIGHED}
-#: Whatever has a state or draws numbers.
+WEIGHTED_LOSS = {"class_weights": True, "label_smoothing": 0.1, "clip": 0.5}
+GENTLE = {"model": PLAIN.id, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "loop": WEIGHTED_LOSS}
+#: Every setting that has a state or draws random numbers.
 EVERYTHING: dict[str, Any] = {
     "model": TINY.id, "epochs": 2, "augmentation": Augmentation(time_masks=1, time_width=8, gain=3.0, mixup=0.4),
     "loop": {"schedule": "cosine", "warmup": 12, "class_weights": True, "clip": 0.5, "ema": 0.9, "amp": "bf16",
              "balance": "class", "crop": True},
 }  # fmt: skip
+#: Update that Ctrl-C interrupts.
 STOPPED = 14
-#: The first of the shards to validate with.
+#: Number of the first shard of the validation split.
 VALIDATION = 5
 plain_loss, plain_update, plain_read = LOSSES["cross-entropy"], Learner.update, Store.read
 
 
-def at_loss(step: int, then: Callable[[Tensor], Tensor]) -> None:
-    """Have something happen to the loss of an update."""
+def patch_loss(step: int, action: Callable[[Tensor], Tensor]) -> None:
+    """Replace the loss of one update by the result of `action`.
+
+    Args:
+        step: which computation of a training loss, from 1.
+        action: called with the loss.
+    """
     losses: list[None] = []
 
     def loss(logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
         value = plain_loss(logits, labels, **settings)
         if logits.requires_grad:
             losses.append(None)
-        return then(value) if len(losses) == step and logits.requires_grad else value
+        return action(value) if len(losses) == step and logits.requires_grad else value
 
     LOSSES["cross-entropy"] = loss
 
@@ -82,34 +88,43 @@ def main(store: Store, folder: Path) -> None:
 
 
 class Pair:
+    """The trainings of one process.
+
+    Args:
+        processes: both processes.
+        store: store to train on.
+        folder: folder of the runs, one subfolder per training, and of `rows-<rank>.json` and `ended-<rank>.json`.
+    """
+
     def __init__(self, processes: Ranks, store: Store, folder: Path) -> None:
         self.processes, self.store, self.folder = processes, store, folder
-        self.ended: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}
 
     def go(self) -> None:
-        others = not self.processes.is_main
-        seen: list[list[int]] = []
+        """Run all trainings; faults happen in the second process only."""
+        second = not self.processes.is_main
+        rows: list[list[int]] = []
 
         def update(learner: Learner, batch: Batch, epoch: int) -> tuple[float, int]:
-            seen.append(batch.rows.tolist())
+            rows.append(batch.rows.tolist())
             return plain_update(learner, batch, epoch)
 
         Learner.update = update  # type: ignore[method-assign]
         self.attempt("plain", **GENTLE)
-        (self.folder / f"rows-{self.processes.rank}.json").write_text(json.dumps(seen))
+        (self.folder / f"rows-{self.processes.rank}.json").write_text(json.dumps(rows))
         Learner.update = plain_update  # type: ignore[method-assign]
         self.attempt("whole", **EVERYTHING)
-        if others:  # mixup takes the loss twice
-            at_loss(2 * STOPPED - 1, stop)
+        if second:  # mixup computes the loss twice per update
+            patch_loss(2 * STOPPED - 1, stop)
         self.attempt("parts", **EVERYTHING)
         self.processes._interrupted = False
         LOSSES["cross-entropy"] = plain_loss
-        self.keep("parts", "stopped.json")
+        self.write_progress("parts", "stopped.json")
         self.attempt("parts")
-        if others:
-            at_loss(5, lambda value: value * math.nan)
+        if second:
+            patch_loss(5, lambda value: value * math.nan)
         self.attempt("nan", **GENTLE)
-        if others:
+        if second:
             LOSSES["cross-entropy"] = plain_loss
             reads: list[int] = []
 
@@ -121,19 +136,19 @@ class Pair:
 
             Store.read = read  # type: ignore[method-assign]
         self.attempt("damaged", residency="stream", **GENTLE)
-        if others:
+        if second:
             Store.read = plain_read  # type: ignore[method-assign]
-            at_loss(3, die)
+            patch_loss(3, die)
         self.attempt("dead", **GENTLE)
 
-    def keep(self, name: str, file: str) -> None:
-        """How far a training is."""
+    def write_progress(self, name: str, file: str) -> None:
+        """Write the progress of a training to a file."""
         if self.processes.is_main:
             progress = Run.open(*(self.folder / name).iterdir()).load("last.pt")["progress"]
             (self.folder / file).write_text(json.dumps(progress))
 
     def attempt(self, name: str, **options: Any) -> None:
-        """Train, or continue what there is where nothing is chosen; note how it ended."""
+        """Train with these options, or without any resume the training; record the outcome."""
         folder = self.folder / name
         try:
             if not self.processes.is_main:
@@ -144,10 +159,10 @@ class Pair:
             else:
                 train.resume(Run.open(*folder.iterdir()), echo=lambda text: None, ranks=self.processes)
                 train.dismiss(self.processes)
-            self.ended[name] = "finished"
+            self.outcomes[name] = "finished"
         except (MgcError, KeyboardInterrupt) as error:
-            self.ended[name] = f"{type(error).__name__}: {error}"
-        (self.folder / f"ended-{self.processes.rank}.json").write_text(json.dumps(self.ended))
+            self.outcomes[name] = f"{type(error).__name__}: {error}"
+        (self.folder / f"ended-{self.processes.rank}.json").write_text(json.dumps(self.outcomes))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Small real stores whose genres differ in which bands are loud."""
+"""Small real stores of synthetic features; each genre is loud in other bands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,23 @@ from mgc.pipeline.store.store import Store
 GENRES = ("Folk", "Rock", "Ambient")
 TRACKS = {"training": 18, "validation": 6, "test": 6}
 TINY = Mel(n_mels=8, n_fft=512)
-#: First ids of each split in FMA's layout.
-_FIRST = {"training": 1000, "validation": 2000, "test": 3000}
+#: First track id of each split in FMA's layout.
+_FIRST_IDS = {"training": 1000, "validation": 2000, "test": 3000}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Labels and lengths of the tracks of a store.
+
+    Attributes:
+        genres: genres, assigned to the tracks of a split in turn.
+        seconds: lengths in seconds, assigned in turn.
+        first_ids: first track id of each split in FMA's layout; None for ids such as `training-000`.
+    """
+
+    genres: Sequence[str]
+    seconds: Sequence[float]
+    first_ids: Mapping[str, int] | None
 
 
 def make_store(
@@ -38,11 +54,22 @@ def make_store(
     variants: tuple[Variant, ...] = (),
     fma: Path | None = None,
 ) -> Store:
-    """A store with this many tracks in each split, genres in turn, two tracks an artist, lengths in turn.
+    """Create a store; artists have two tracks each.
 
-    Stores with one `root` are of one dataset. The frames of a track depend on split and number alone, whatever they are
-    stored as. All tracks have the variants, as if each had been for training once. With a folder `fma`, the tracks are
-    those of a dataset in it that has layout and genres of FMA-small, and no audio.
+    The frames of a track depend only on its split and number, not on dtype, slicing or shards.
+
+    Args:
+        path: folder of the store.
+        spec: feature of the store.
+        slicing: slicing of the store; None for slices of 2 s.
+        tracks: number of tracks in each split.
+        genres: genres, assigned in turn.
+        seconds: lengths of the tracks in seconds, assigned in turn.
+        tracks_per_shard: maximum number of tracks in a shard; a shard holds tracks of one split.
+        root: root folder of the dataset; stores with the same root hold the same dataset. None for `path`.
+        variants: augmentation variants of all tracks, test tracks included, as if each had been a training track.
+        fma: folder to write a dataset to that has the layout and genres of FMA-small but no audio; its tracks are those
+            of the store. None for ids such as `training-000`.
     """
     dataset: dict[str, object] = {"name": "synthetic", "root": str(root or path), "genres": list(genres)}
     if fma is not None:
@@ -53,25 +80,27 @@ def make_store(
     for split, count in tracks.items():
         for first in range(0, count, tracks_per_shard):
             numbers = range(first, min(first + tracks_per_shard, count))
-            _write_shard(store, shard, split, numbers, genres, seconds, _FIRST if fma else None)
+            _write_shard(store, shard, split, numbers, Content(genres, seconds, _FIRST_IDS if fma else None))
             shard += 1
     publish(store, slicing or Slicing(seconds=2.0))
     return Store.open(path)
 
 
 def frames_of(store: Store, track_id: str) -> np.ndarray:
-    """float32 `(n, bins)` as stored, read without the stream."""
+    """Frames of a track, float32 `(n, bins)`, decoded without a stream."""
     row = next(row for row in store.tracks.to_pylist() if row["track_id"] == track_id)
     stored = store.read(row["shard"])[row["first_frame"] : row["first_frame"] + row["n_frames"]]
     return store.spec.decode(stored)
 
 
 def _fma_small(folder: Path, tracks: Mapping[str, int], genres: Sequence[str]) -> dict[str, object]:
-    """Write a dataset without audio in the layout of FMA-small; what a store says of it."""
+    """Write a dataset without audio in the layout of FMA-small; return the description that a store records of it."""
     (folder / "fma_metadata").mkdir(parents=True, exist_ok=True)
     rows = [["", "set", "set", "track"], ["", "split", "subset", "genre_top"], ["track_id", "", "", ""]]
     for split, count in tracks.items():
-        rows += [[f"{_FIRST[split] + number}", split, "small", genres[number % len(genres)]] for number in range(count)]
+        rows += [
+            [f"{_FIRST_IDS[split] + number}", split, "small", genres[number % len(genres)]] for number in range(count)
+        ]
     (folder / "fma_metadata" / "tracks.csv").write_text("".join(",".join(row) + "\n" for row in rows))
     root = folder / "fma_small"
     for id, *_ in rows[3:]:
@@ -81,15 +110,9 @@ def _fma_small(folder: Path, tracks: Mapping[str, int], genres: Sequence[str]) -
     return {"name": "fma_small", "root": str(root), "source": str(root), "format": "fma", "genres": list(genres)}
 
 
-def _write_shard(
-    store: Store,
-    shard: int,
-    split: str,
-    numbers: range,
-    genres: Sequence[str],
-    seconds: Sequence[float],
-    first_ids: Mapping[str, int] | None,
-) -> None:
+def _write_shard(store: Store, shard: int, split: str, numbers: range, content: Content) -> None:
+    """Write a shard and its fragment, with the tracks of these numbers in a split."""
+    genres, seconds, first_ids = content.genres, content.seconds, content.first_ids
     writer = ShardWriter(store.shard_path(shard), store.spec)
     rows = []
     for number in numbers:
@@ -112,19 +135,20 @@ def _write_shard(
             }
         )
         writer.append(_values(store.spec, levels))
-        made = []
+        variant_rows = []
         for variant in store.variants:
             first = writer.n_frames
             writer.append(_levels(f"{split}-{number}-{variant}", len(levels), store.spec.bins, number % len(genres)))
-            made.append({"variant": str(variant), "duration_s": length, "first_frame": first, "n_frames": len(levels)})
-        rows[-1]["variants"] = made or None
+            row = {"variant": str(variant), "duration_s": length, "first_frame": first, "n_frames": len(levels)}
+            variant_rows.append(row)
+        rows[-1]["variants"] = variant_rows or None
     writer.close()
-    described = files.folder_checksums(store.shard_path(shard), store.shard_path(shard).name)
-    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), described)
+    checksums = files.folder_checksums(store.shard_path(shard), store.shard_path(shard).name)
+    write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), checksums)
 
 
 def _values(spec: FeatureSpec, levels: np.ndarray) -> np.ndarray:
-    """Levels in dB as values that a feature can have."""
+    """Convert levels in dB to the range of a feature."""
     if isinstance(spec, PowerSpectrum):
         return 10 ** (levels / 10)
     return (levels + 50) / 100 if isinstance(spec, Chroma) else levels / 100 if isinstance(spec, Waveform) else levels

@@ -1,4 +1,4 @@
-"""A system that is trained in a second."""
+"""TINY: a system of one input that trains in a second."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mgc.models.registry.systems import InputSpec, System
 
 
 def build(n_classes: int) -> nn.Module:
-    """A convolution with batch norm, and dropout before the last layer."""
+    """Build a convolution with batch normalisation, and a linear layer behind dropout."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1),
         nn.BatchNorm2d(8),

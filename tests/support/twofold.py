@@ -1,4 +1,4 @@
-"""A system of two inputs that is trained in a second."""
+"""TWOFOLD: a system of two inputs that trains in a second."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ AUDIO = InputSpec("waveform", features=("waveform",), bands=512, frames=48, stan
 
 
 class Twofold(nn.Module):
-    """Samples and levels, each through a convolution and dropout, side by side before the last layer."""
+    """A convolution of samples and one of mel levels, concatenated before dropout and a linear layer."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -22,9 +22,9 @@ class Twofold(nn.Module):
         self.classify = nn.Sequential(nn.Dropout(0.3), nn.Linear(16, n_classes))
 
     def forward(self, audio: Tensor, levels: Tensor) -> Tensor:
-        """Samples `(batch, 1, n)` and levels `(batch, 1, 8, frames)` to logits `(batch, n_classes)`."""
-        heard, seen = self.audio(audio).mean(dim=2), self.levels(levels).mean(dim=(2, 3))
-        return self.classify(torch.cat([heard, seen], dim=1))
+        """Map samples `(batch, 1, n)` and levels in dB `(batch, 1, 8, frames)` to logits `(batch, n_classes)`."""
+        pooled = self.audio(audio).mean(dim=2), self.levels(levels).mean(dim=(2, 3))
+        return self.classify(torch.cat(pooled, dim=1))
 
 
 TWOFOLD = System(

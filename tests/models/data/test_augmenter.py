@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn, from what it depends, and what it does to levels and samples."""
+"""Augmentation: random numbers, and their effect on levels and on samples."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,18 @@ def levels(n: int = 6, frames: int = 40, bins: int = 24) -> torch.Tensor:
     return torch.rand((n, frames, bins), generator=generator) * 60 - 60
 
 
-def applied(how: str, frames: torch.Tensor, rows: np.ndarray = ROWS, epoch: int = 0, seed: int = 0) -> torch.Tensor:
-    spec = Waveform() if "waveform" in how else Mel()
-    return Augmenter(Augmentation.parse(how.replace("waveform", "")), spec, seed).augment(frames, epoch, rows)
+def augmented(text: str, frames: torch.Tensor, rows: np.ndarray = ROWS, epoch: int = 0, seed: int = 0) -> torch.Tensor:
+    """Frames augmented by settings as of `--augment`; a prefix `waveform` says that the frames are samples."""
+    spec = Waveform() if "waveform" in text else Mel()
+    return Augmenter(Augmentation.parse(text.replace("waveform", "")), spec, seed).augment(frames, epoch, rows)
 
 
 class TestParse:
     def test_settings(self) -> None:
-        how = Augmentation.parse("time-masks=2, time_width=20,mixup=0.2")
-        assert how == Augmentation(time_masks=2, time_width=20, mixup=0.2)
-        assert how
-        assert str(how) == "time-masks=2,time-width=20,mixup=0.2"
+        augmentation = Augmentation.parse("time-masks=2, time_width=20,mixup=0.2")
+        assert augmentation == Augmentation(time_masks=2, time_width=20, mixup=0.2)
+        assert augmentation
+        assert str(augmentation) == "time-masks=2,time-width=20,mixup=0.2"
         assert Augmentation.parse("none") == Augmentation()
         assert str(Augmentation()) == "none"
         assert not Augmentation.parse("probability=0.3")
@@ -54,7 +55,7 @@ class TestParse:
     @pytest.mark.parametrize(
         ("text", "spec"), [("pitch=2", Mel()), ("time-masks=1,time-width=4", Waveform()), ("noise=0.01", Mel())]
     )
-    def test_what_does_not_apply_is_refused(self, text: str, spec) -> None:
+    def test_settings_that_do_not_apply_are_refused(self, text: str, spec) -> None:
         with pytest.raises(SpecError, match=f"{text.partition('=')[0]} does not apply to {spec.name}"):
             Augmentation.parse(text).check(spec)
 
@@ -73,7 +74,7 @@ class TestDraws:
         ):
             assert not np.isclose(other, drawn).any()
 
-    def test_they_are_even_and_unrelated(self) -> None:
+    def test_they_are_uniform_and_uncorrelated(self) -> None:
         rows = np.arange(20_000)
         first, second = (Draws(0, epoch, rows).uniform("gain") for epoch in (0, 1))
         for values in (first, second):
@@ -88,7 +89,7 @@ class TestDraws:
 
 
 @pytest.mark.parametrize(
-    "how",
+    "text",
     [
         "time-masks=2,time-width=9",
         "band-masks=1,band-width=5",
@@ -97,52 +98,52 @@ class TestDraws:
         "waveformpitch=3,stretch=1.2,noise=0.1",
     ],
 )
-def test_a_slice_is_changed_the_same_in_whatever_batch_it_comes(how: str) -> None:
-    frames = levels(bins=128) / 60 if "waveform" in how else levels()
-    together = applied(how, frames)
+def test_a_slice_is_augmented_the_same_in_every_batch(text: str) -> None:
+    frames = levels(bins=128) / 60 if "waveform" in text else levels()
+    together = augmented(text, frames)
     assert not torch.equal(together, frames)
     for row in ROWS:
-        alone = applied(how, frames[[row]], ROWS[[row]])
+        alone = augmented(text, frames[[row]], ROWS[[row]])
         torch.testing.assert_close(alone[0], together[row], rtol=1e-5, atol=1e-5)
-    assert not torch.equal(applied(how, frames, epoch=1), together)
-    assert not torch.equal(applied(how, frames, seed=1), together)
+    assert not torch.equal(augmented(text, frames, epoch=1), together)
+    assert not torch.equal(augmented(text, frames, seed=1), together)
 
 
 class TestLevels:
-    def test_masks_are_blocks_of_the_mean_and_every_width_comes(self) -> None:
+    def test_time_masks_are_blocks_of_the_mean_with_every_width(self) -> None:
         rows = np.arange(2000)
         frames = levels(2000, 12, 4)
-        changed = applied("time-masks=1,time-width=5", frames, rows)
-        hidden = (changed == frames.mean(dim=(1, 2), keepdim=True)).all(dim=2).numpy()
-        np.testing.assert_array_equal((changed == frames).all(dim=2).numpy(), ~hidden)
-        widths = hidden.sum(axis=1)
+        changed = augmented("time-masks=1,time-width=5", frames, rows)
+        masked = (changed == frames.mean(dim=(1, 2), keepdim=True)).all(dim=2).numpy()
+        np.testing.assert_array_equal((changed == frames).all(dim=2).numpy(), ~masked)
+        widths = masked.sum(axis=1)
         assert np.abs(np.bincount(widths, minlength=6) - 2000 / 6).max() < 75
-        starts, ends = hidden.argmax(axis=1), 12 - hidden[:, ::-1].argmax(axis=1)
+        starts, ends = masked.argmax(axis=1), 12 - masked[:, ::-1].argmax(axis=1)
         np.testing.assert_array_equal((ends - starts)[widths > 0], widths[widths > 0])  # one block each
         assert set(starts[widths == 5]) == set(range(8))
 
-    def test_band_masks_hide_bins(self) -> None:
+    def test_band_masks_replace_bins(self) -> None:
         frames = levels(50)
-        changed = applied("band-masks=2,band-width=3", frames, np.arange(50))
-        hidden = (changed != frames).any(dim=1).sum(dim=1).numpy()
-        assert hidden.max() > 3
-        assert hidden.max() <= 6
+        changed = augmented("band-masks=2,band-width=3", frames, np.arange(50))
+        masked_bins = (changed != frames).any(dim=1).sum(dim=1).numpy()
+        assert masked_bins.max() > 3
+        assert masked_bins.max() <= 6
         assert ((changed != frames).all(dim=1) == (changed != frames).any(dim=1)).all()
 
-    def test_gain_adds_the_same_everywhere_within_its_range(self) -> None:
+    def test_gain_adds_one_value_within_its_range_to_all_levels(self) -> None:
         frames = levels(400)
-        added = applied("gain=6", frames, np.arange(400)) - frames
+        added = augmented("gain=6", frames, np.arange(400)) - frames
         assert (added.amax(dim=(1, 2)) - added.amin(dim=(1, 2))).max() < 1e-4
         gains = added.mean(dim=(1, 2))
         assert (gains.min(), gains.max()) == (pytest.approx(-6, abs=0.1), pytest.approx(6, abs=0.1))
 
-    def test_a_shift_turns_frames_round(self) -> None:
+    def test_shift_is_circular(self) -> None:
         frames = levels(300)
-        changed = applied("shift=3", frames, np.arange(300))
+        changed = augmented("shift=3", frames, np.arange(300))
         shifts = set()
         for before, after in zip(frames, changed, strict=True):
-            (found,) = (step for step in range(-3, 4) if torch.equal(torch.roll(before, step, 0), after))
-            shifts.add(found)
+            (shift,) = (step for step in range(-3, 4) if torch.equal(torch.roll(before, step, 0), after))
+            shifts.add(shift)
         assert shifts == set(range(-3, 4))
 
 
@@ -151,9 +152,9 @@ class TestSamples:
         time = torch.arange(64 * 128) / 22050
         return (0.5 * torch.sin(2 * torch.pi * 440 * time)).view(1, 64, 128).repeat(n, 1, 1)
 
-    def test_noise_has_its_deviation_and_its_probability(self) -> None:
+    def test_deviation_and_probability_of_noise(self) -> None:
         samples = self.samples(300)
-        added = applied("waveformnoise=0.015", samples, np.arange(300)) - samples
+        added = augmented("waveformnoise=0.015", samples, np.arange(300)) - samples
         deviations = added.flatten(1).std(dim=1).numpy()
         noisy = deviations > 0
         assert 0.4 < noisy.mean() < 0.6
@@ -165,26 +166,26 @@ class TestSamples:
 
     def test_polarity_changes_the_sign_of_a_share(self) -> None:
         samples = self.samples(300)
-        changed = applied("waveformpolarity=0.3", samples, np.arange(300))
+        changed = augmented("waveformpolarity=0.3", samples, np.arange(300))
         flipped = (changed == -samples).all(dim=(1, 2))
         assert torch.equal(changed[~flipped], samples[~flipped])
         assert 0.2 < flipped.float().mean() < 0.4
 
     def test_gain_is_in_decibels(self) -> None:
         samples = self.samples(300)
-        ratio = applied("waveformgain=6", samples, np.arange(300)).abs().amax(dim=(1, 2)) / samples.abs().max()
+        ratio = augmented("waveformgain=6", samples, np.arange(300)).abs().amax(dim=(1, 2)) / samples.abs().max()
         assert 20 * np.log10(ratio.numpy()).max() == pytest.approx(6, abs=0.1)
         assert 20 * np.log10(ratio.numpy()).min() == pytest.approx(-6, abs=0.1)
 
     def test_stretch_keeps_the_length_and_pitch_moves_the_tone(self) -> None:
         samples = self.samples(12)
-        for how in ("waveformstretch=1.25,probability=1", "waveformpitch=4,probability=1"):
-            changed = applied(how, samples, np.arange(12))
+        for text in ("waveformstretch=1.25,probability=1", "waveformpitch=4,probability=1"):
+            changed = augmented(text, samples, np.arange(12))
             assert changed.shape == samples.shape
             spectra = torch.fft.rfft(changed.flatten(1)[:, :6000] * torch.hann_window(6000)).abs()
             peaks = spectra.argmax(dim=1).numpy() * 22050 / 6000
             semitones = 12 * np.log2(peaks / 440)
-            if "pitch" in how:
+            if "pitch" in text:
                 assert np.abs(semitones).max() <= 4.2
                 assert np.ptp(semitones) > 2
             else:
@@ -192,23 +193,23 @@ class TestSamples:
 
 
 class TestMixup:
-    def test_slices_and_labels_are_added_in_the_same_shares(self) -> None:
+    def test_frames_and_labels_are_mixed_in_the_same_shares(self) -> None:
         frames, labels = levels(), torch.arange(6)
         augmenter = Augmenter(Augmentation(mixup=0.4), Mel(), seed=0)
         shares = []
         for epoch in range(200):
-            mixed, others, share = augmenter.mixup(frames, labels, epoch, ROWS)
-            torch.testing.assert_close(mixed, share * frames + (1 - share) * frames[others])
-            assert sorted(others.tolist()) == list(range(6))
+            mixed, partner_labels, share = augmenter.mixup(frames, labels, epoch, ROWS)
+            torch.testing.assert_close(mixed, share * frames + (1 - share) * frames[partner_labels])
+            assert sorted(partner_labels.tolist()) == list(range(6))
             shares.append(share)
         assert min(shares) >= 0.5
-        # The mean of max(x, 1 - x) of a beta distribution with both parameters 0.4.
+        # The expected share is the mean of max(x, 1 - x) for x from Beta(0.4, 0.4).
         x = np.random.default_rng(0).beta(0.4, 0.4, 100_000)
         assert np.mean(shares) == pytest.approx(np.maximum(x, 1 - x).mean(), abs=0.03)
 
-    def test_without_it_nothing_is_mixed(self) -> None:
+    def test_no_mixup_returns_the_batch(self) -> None:
         frames, labels = levels(), torch.arange(6)
-        mixed, others, share = Augmenter(Augmentation(gain=1), Mel(), 0).mixup(frames, labels, 0, ROWS)
+        mixed, partner_labels, share = Augmenter(Augmentation(gain=1), Mel(), 0).mixup(frames, labels, 0, ROWS)
         assert mixed is frames
-        assert others is labels
+        assert partner_labels is labels
         assert share == 1

@@ -1,11 +1,11 @@
-"""Which stores fit which models, and what is said about them."""
+"""Fit of stores to systems: windows, differences from the study, and errors with their remedies."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from mgc.models.data.fit import Fit, check
+from mgc.models.data.fit import Fit, check_fit
 from mgc.models.registry import systems
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.features import Chroma, FeatureSpec, Mel, Mfcc, Stft, Waveform
@@ -16,16 +16,16 @@ DEFAULT = Slicing()  # 4 s, half overlapping
 
 def fit(id: str, spec: FeatureSpec, slicing: Slicing = DEFAULT, slice_frames: int | None = None) -> Fit:
     system = systems.get(id)
-    typical = slice_frames or slicing.n_frames(spec) or 2582
-    return check(system, [spec], slicing, [typical], ["features/a/b"])
+    length = slice_frames or slicing.n_frames(spec) or 2582
+    return check_fit(system, [spec], slicing, [length], ["features/a/b"])
 
 
 @pytest.mark.parametrize("id", [system.id for system in systems.systems() if system.kind != "ensemble"])
 def test_a_study_does_not_differ_from_itself(id: str) -> None:
     system = systems.get(id)
     specs = [system.recipe.features, *system.recipe.further]
-    typical = [system.recipe.slicing.n_frames(spec) or (spec.frames(31) if spec.frame_rate else 1) for spec in specs]
-    assert check(system, specs, system.recipe.slicing, typical, ["a"] * len(specs)).differences == ()
+    lengths = [system.recipe.slicing.n_frames(spec) or (spec.frames(31) if spec.frame_rate else 1) for spec in specs]
+    assert check_fit(system, specs, system.recipe.slicing, lengths, ["a"] * len(specs)).differences == ()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_default_models_fit_default_stores(spec: FeatureSpec, frames: int | None
     assert fit(systems.default_model(spec.name), spec).frames == (frames,)
 
 
-def test_differences_name_ours_and_the_studys() -> None:
+def test_differences_name_the_setting_used_and_the_studys() -> None:
     assert fit("kth2020/cnn", Mel()).differences == (
         "hop 512 for 604",
         "slices of 4 s, 50% overlap for slices of 3.5 s, 0% overlap, from 15.5 s on, at most 1 a track (all)",
@@ -44,7 +44,7 @@ def test_differences_name_ours_and_the_studys() -> None:
     assert differences == ("rate 22050 for 44100", "n_fft 2048 for 1024", "hop 256 for 512")
 
 
-def test_how_frames_are_stored_is_no_difference() -> None:
+def test_the_dtype_is_no_difference() -> None:
     assert fit("xu2022/mobilenet", Stft(dtype="float32")).differences == ()
 
 
@@ -69,19 +69,19 @@ AUDIO, MEL = Waveform(), Mel(sr=44100, n_fft=1024)
 @pytest.mark.parametrize(
     ("seconds", "specs", "frames"),
     [
-        (6.0, [AUDIO, MEL], (256, 512)),  # the study's: 5.944 s of both
-        (4.0, [AUDIO, MEL], (172, 345)),  # 4.005 s: the last of 173 blocks would reach beyond the 345 frames
+        (6.0, [AUDIO, MEL], (256, 512)),  # as in the study: 5.944 s of both
+        (4.0, [AUDIO, MEL], (172, 345)),  # 4.005 s: the last of 173 blocks would extend beyond the 345 frames
         (6.0, [AUDIO, Mel()], (256, 256)),
         (6.0, [Waveform(sr=16000), MEL], (185, 512)),
     ],
 )
-def test_windows_of_several_inputs_are_of_one_length(
+def test_windows_of_several_inputs_have_one_duration(
     seconds: float, specs: list[FeatureSpec], frames: tuple[int, ...]
 ) -> None:
     slicing = Slicing(seconds=seconds)
     fusion = systems.get("padova2023/late-fusion")
-    found = check(fusion, specs, slicing, [slicing.n_frames(spec) or 0 for spec in specs], ["a", "b"])
-    assert found.frames == frames
+    lengths = [slicing.n_frames(spec) or 0 for spec in specs]
+    assert check_fit(fusion, specs, slicing, lengths, ["a", "b"]).frames == frames
     module = fusion.build(3).eval()
     assert module(torch.zeros(1, 1, frames[0] * 512), torch.zeros(1, 1, 20, frames[1])).shape == (1, 3)
 
@@ -89,7 +89,7 @@ def test_windows_of_several_inputs_are_of_one_length(
 def test_differences_of_several_inputs_name_the_input() -> None:
     slicing = Slicing(seconds=6.0)
     fusion = systems.get("padova2023/late-fusion")
-    assert check(fusion, [AUDIO, Mel()], slicing, [259, 259], ["a", "b"]).differences == (
+    assert check_fit(fusion, [AUDIO, Mel()], slicing, [259, 259], ["a", "b"]).differences == (
         "mel: rate 22050 for 44100",
         "mel: n_fft 2048 for 1024",
         "mel: fmax 11025 for 22050",
@@ -132,8 +132,6 @@ def test_pictures_take_any_number_of_frames() -> None:
         ("padova2023/cnn2d-mel", Mel(), 255, "at least 256 frames.*`mgc slice features/a/b --frames 512`"),
     ],
 )
-def test_unmet_need_names_the_command_that_meets_it(
-    id: str, spec: FeatureSpec, slice_frames: int, message: str
-) -> None:
+def test_an_error_names_the_command_that_solves_it(id: str, spec: FeatureSpec, slice_frames: int, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         fit(id, spec, slice_frames=slice_frames)

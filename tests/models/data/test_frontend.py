@@ -23,39 +23,39 @@ SPECS = [
 
 
 def sound(sr: int) -> np.ndarray:
-    """Music, then a pure tone, whose bands lie deeper below its maximum than float32 reaches, then silence."""
+    """Music; a pure tone, whose lowest bands lie deeper below its maximum than float32 reaches; silence."""
     parts = music(1.5, sr)[:, 0], tone(1000.0, 0.5, sr), np.zeros(sr // 4, np.float32)
     return np.concatenate(parts).astype(np.float32)
 
 
 def frames(spec: Spectral, samples: np.ndarray) -> np.ndarray:
-    """What the front end makes of a whole signal, which is in silence."""
+    """Frames of a whole signal by the front end, with silence before and after it."""
     padded = np.pad(samples, spec.n_fft // 2)
     return FrontEnd(spec)(torch.from_numpy(padded)[None])[0].numpy()
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_frames_are_librosas(spec: Spectral) -> None:
+def test_frames_equal_librosas(spec: Spectral) -> None:
     samples = sound(spec.sr)
-    ours, theirs = frames(spec, samples), librosa_frames(samples[:, None], spec.sr, spec)
-    assert ours.dtype == np.float32
-    assert ours.shape == theirs.shape == (spec.frames(len(samples) / spec.sr), spec.bins)
+    actual, expected = frames(spec, samples), librosa_frames(samples[:, None], spec.sr, spec)
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape == (spec.frames(len(samples) / spec.sr), spec.bins)
     if isinstance(spec, Mfcc):
-        assert np.abs(ours - theirs).max() < 5e-3
+        assert np.abs(actual - expected).max() < 5e-3
         return
     if isinstance(spec, PowerSpectrum):
-        magnitudes = [np.sqrt(values.astype(np.float64)) for values in (ours, theirs)]
+        magnitudes = [np.sqrt(values.astype(np.float64)) for values in (actual, expected)]
     else:
-        assert_levels_agree(ours, theirs)
-        magnitudes = [10 ** (values.astype(np.float64) / 20) for values in (ours, theirs)]
-    # In levels themselves, of up to 50 dB, float32 cannot tell more than 4e-7 of a magnitude.
+        assert_levels_agree(actual, expected)
+        magnitudes = [10 ** (values.astype(np.float64) / 20) for values in (actual, expected)]
+    # Levels of up to 50 dB as float32 resolve magnitudes to 4e-7 only.
     largest = magnitudes[1].max(axis=1, keepdims=True)
     assert (np.abs(magnitudes[0] - magnitudes[1]) <= 1e-6 * largest).all()
 
 
-def test_memory_does_not_grow_and_autocast_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_block_size_nor_autocast_change_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Mfcc()
-    samples = sound(spec.sr)[-20_000:]  # some of the tone, and silence
+    samples = sound(spec.sr)[-20_000:]  # the end of the tone, and silence
     batch = torch.from_numpy(np.stack([samples, samples[::-1]]))
     at_once = FrontEnd(spec)(batch)
     monkeypatch.setattr(frontend, "_BLOCK_VALUES", 1)
@@ -64,6 +64,6 @@ def test_memory_does_not_grow_and_autocast_changes_nothing(monkeypatch: pytest.M
     torch.testing.assert_close(one_by_one, at_once, atol=2e-4, rtol=0)
 
 
-def test_what_it_makes() -> None:
+def test_supported_features() -> None:
     kinds = (Stft, Mel, Mfcc, PowerSpectrum, Chroma, Harmonic, Stats, Waveform)
     assert [kind for kind in kinds if supports(kind())] == [Stft, Mel, Mfcc, PowerSpectrum]

@@ -154,7 +154,10 @@ def edit(store: Store, track_id: str, **values: object) -> Store:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"content_hash": "other"}, r"track training-003 was extracted from different files; run `mgc extract` for both again"),
+        (
+            {"content_hash": "other"},
+            r"training-003 was extracted from different files; run `mgc extract` for both again",
+        ),
         ({"split": "validation"}, r"has another split: training and validation; .*`mgc split .*--splits .*parquet`"),
         ({"genre": "Rock"}, r"has another genre: Folk and Rock; run `mgc extract`"),
     ],

@@ -1,4 +1,4 @@
-"""Evaluation of runs and ensembles, with predictions made up: what is written, what is refused, how it reads."""
+"""Evaluation of runs and ensembles with synthetic predictions: result files, errors and the report."""
 
 import dataclasses
 import json
@@ -27,11 +27,12 @@ from mgc.pipeline.store.slicing import Slicing
 GENRES = ("Ambient", "Chiptune", "Electronic", "Folk", "Orchestral", "Rock")
 GTZAN = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
-Answers = dict[str, pa.Table]
+#: Prediction tables by name of the run.
+Tables = dict[str, pa.Table]
 
 
 def tracks(genres: tuple[str, ...], per_genre: int) -> pa.Table:
-    """Training and test tracks; the first test tracks of two neighbouring genres are by one artist."""
+    """Training and test tracks. In each split, two artists have two tracks each, all others have one."""
     rows = []
     for split, n in (("training", 3 * per_genre), ("test", per_genre)):
         for k in range(n * len(genres)):
@@ -41,8 +42,8 @@ def tracks(genres: tuple[str, ...], per_genre: int) -> pa.Table:
     return pa.Table.from_pylist(rows, TRACK_SCHEMA)
 
 
-def predicted(selection: Selection, *, seed: int = 0, slices: int = 5, step: float = 2.0) -> pa.Table:
-    """Slices of the test tracks, right more often than not."""
+def predict_synthetic(selection: Selection, *, seed: int = 0, slices: int = 5, step: float = 2.0) -> pa.Table:
+    """Predictions for slices of the test tracks, right more often than not."""
     rng = np.random.default_rng(seed)
     eye, rows = np.eye(len(selection.classes)), []
     for track in selection.tracks.to_pylist():
@@ -57,19 +58,19 @@ def predicted(selection: Selection, *, seed: int = 0, slices: int = 5, step: flo
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
-    """What the predictor returns, by name of the run."""
-    tables: Answers = {}
+def predictions(monkeypatch: pytest.MonkeyPatch) -> Tables:
+    """Replace the predictor: the tables that it returns, by name of the run."""
+    tables: Tables = {}
     monkeypatch.setattr(mgc.models.evaluation.evaluate, "predict", lambda run, split, device: tables[run.path.name])
     return tables
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, answers: Answers) -> Callable[..., Run]:
-    """A run on a dataset of its own making, with made-up predictions."""
+def make_run(tmp_path: Path, predictions: Tables) -> Callable[..., Run]:
+    """Return a function that creates a run with synthetic tracks and predictions."""
 
     def make(
-        genres: tuple[str, ...] = GENRES, *, per_genre: int = 2, config: dict[str, Any] | None = None, **how
+        genres: tuple[str, ...] = GENRES, *, per_genre: int = 2, config: dict[str, Any] | None = None, **options
     ) -> Run:
         selection = Selection(genres, tracks(genres, per_genre))
         store = {
@@ -81,17 +82,17 @@ def make_run(tmp_path: Path, answers: Answers) -> Callable[..., Run]:
         }
         settings = {"seed": 0, "frames": 128, "differences": [], "leaky": False, "store": store}
         run = Run.create(tmp_path / "runs", "kth2020/cnn", settings | (config or {}), selection)
-        answers[run.path.name] = predicted(selection, **how)
+        predictions[run.path.name] = predict_synthetic(selection, **options)
         return run
 
     return make
 
 
-def test_a_run_gets_its_results(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_results_are_written_to_the_run(make_run: Callable[..., Run], predictions: Tables) -> None:
     run = make_run(config={"differences": ["hop 512 for 604"]})
-    found = evaluate([run])
+    evaluation = evaluate([run])
     written = json.loads((run.path / "metrics.json").read_text(), parse_constant=pytest.fail)
-    assert written == json.loads(json.dumps(found.as_dict()))
+    assert written == json.loads(json.dumps(evaluation.as_dict()))
     assert (written["dataset"], written["split"], written["leaky"]) == ("fma_debian", "test", False)
     assert written["differences"] == ["hop 512 for 604"]
     assert (written["n_tracks"], written["n_artists"], written["n_unattributed"]) == (12, 10, 0)
@@ -99,12 +100,12 @@ def test_a_run_gets_its_results(make_run: Callable[..., Run], answers: Answers) 
     assert written["runs"][0]["seed"] == 0
     assert {"numpy", "scikit-learn", "torch"} <= written["versions"].keys()
     assert written["chance"]["majority"] == pytest.approx(1 / 6)
-    assert parquet.read_table(run.path / "predictions.parquet").equals(answers[run.path.name])
+    assert parquet.read_table(run.path / "predictions.parquet").equals(predictions[run.path.name])
     assert imread(run.path / "confusion.png").std() > 0.05  # not blank
     assert not list(run.path.glob(files.TEMPORARY_PREFIX + "*"))
 
 
-def test_evaluating_again_counts_and_changes_no_score(make_run: Callable[..., Run]) -> None:
+def test_a_second_evaluation_is_counted_and_changes_no_score(make_run: Callable[..., Run]) -> None:
     run = make_run()
     first, second = evaluate([run]), evaluate([run])
     assert (first.evaluations, second.evaluations) == (1, 2)
@@ -119,16 +120,16 @@ def test_other_splits_stand_beside_the_test_split(make_run: Callable[..., Run]) 
     run = make_run()
     evaluate([run])
     before = (run.path / "metrics.json").read_bytes()
-    found = evaluate([run], split="validation")
+    evaluation = evaluate([run], split="validation")
     assert (run.path / "metrics.json").read_bytes() == before
     for name in ("metrics-validation.json", "predictions-validation.parquet", "confusion-validation.png"):
         assert (run.path / name).exists()
     assert results_path(run, "metrics.json", "training").name == "metrics-training.json"
-    assert "NOT A TEST" in report.text(found)
-    assert found.evaluations == 1
+    assert "NOT A TEST" in report.text(evaluation)
+    assert evaluation.evaluations == 1
 
 
-def test_unwritable_run_folder(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
@@ -141,40 +142,40 @@ def members(*tables: pa.Table) -> list[Predictions]:
     return [Predictions.from_table(table, GENRES) for table in tables]
 
 
-def test_ensemble_by_slice_where_slices_are_shared(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_ensemble_by_slice_if_the_runs_have_the_same_slices(make_run: Callable[..., Run], predictions: Tables) -> None:
     runs = [make_run(seed=1), make_run(seed=2)]
-    answers[runs[1].path.name] = answers[runs[1].path.name].take(np.random.default_rng(0).permutation(60))
-    one, two = members(*answers.values())
+    predictions[runs[1].path.name] = predictions[runs[1].path.name].take(np.random.default_rng(0).permutation(60))
+    one, two = members(*predictions.values())
     slices, tracks = mean_predictions([one, two], ["a", "b"])
     assert slices is not None
     np.testing.assert_allclose(slices.probabilities, (one.probabilities + two.probabilities) / 2)
     np.testing.assert_allclose(tracks.probabilities, slices.by_track().probabilities)
-    found = evaluate(runs)
-    assert found.by_slice is not None
-    assert found.evaluations is None
+    evaluation = evaluate(runs)
+    assert evaluation.by_slice is not None
+    assert evaluation.evaluations is None
     assert not any((run.path / "metrics.json").exists() for run in runs)
-    assert report.text(found).startswith("Mean of 2 runs (kth2020/cnn, kth2020/cnn)")
+    assert report.text(evaluation).startswith("Mean of 2 runs (kth2020/cnn, kth2020/cnn)")
 
 
-def test_ensemble_by_track_where_they_are_not(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_ensemble_by_track_if_the_runs_have_different_slices(make_run: Callable[..., Run], predictions: Tables) -> None:
     runs = [
         make_run(config={"differences": ["a", "b"]}),
         make_run(slices=10, step=3, config={"differences": ["b", "c"]}),
     ]
-    one, two = (member.by_track() for member in members(*answers.values()))
-    found = evaluate(runs)
-    assert found.by_slice is None
+    one, two = (member.by_track() for member in members(*predictions.values()))
+    evaluation = evaluate(runs)
+    assert evaluation.by_slice is None
     expected = (one.probabilities + two.probabilities) / 2
-    assert found.by_track.accuracy == np.mean(expected.argmax(axis=1) == one.truth)
-    assert found.differences == ("a", "b", "c")
-    assert json.loads(json.dumps(found.as_dict()))["by_slice"] is None
-    assert "by slice" not in report.text(found, by_genre=True)
-    assert report.confusion_png(found).startswith(b"\x89PNG")
+    assert evaluation.by_track.accuracy == np.mean(expected.argmax(axis=1) == one.truth)
+    assert evaluation.differences == ("a", "b", "c")
+    assert json.loads(json.dumps(evaluation.as_dict()))["by_slice"] is None
+    assert "by slice" not in report.text(evaluation, by_genre=True)
+    assert report.confusion_png(evaluation).startswith(b"\x89PNG")
 
 
-def test_runs_that_make_no_ensemble(make_run: Callable[..., Run]) -> None:
+def test_runs_with_different_classes_or_tracks_are_refused(make_run: Callable[..., Run]) -> None:
     run = make_run()
-    with pytest.raises(RunError, match="only one knows Jazz, Rock"):
+    with pytest.raises(RunError, match="only one has Jazz, Rock"):
         evaluate([run, make_run((*GENRES[:-1], "Jazz"))])
     with pytest.raises(RunError, match="order"):
         evaluate([run, make_run(GENRES[::-1])])
@@ -182,12 +183,12 @@ def test_runs_that_make_no_ensemble(make_run: Callable[..., Run]) -> None:
         evaluate([run, make_run(per_genre=3)])
 
 
-def test_members_that_disagree_about_a_genre(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_members_with_different_genres_of_a_track(make_run: Callable[..., Run], predictions: Tables) -> None:
     make_run()
-    (table,) = answers.values()
+    (table,) = predictions.values()
     renamed = ["Rock", *table["genre"].to_pylist()[1:]]
     other = table.set_column(3, "genre", pa.array(["Rock"] * 5 + renamed[5:]))
-    with pytest.raises(RunError, match="track test-00000 is of another genre"):
+    with pytest.raises(RunError, match="they have different genres of track test-00000"):
         mean_predictions(members(table, other), ["one", "two"])
 
 
@@ -197,14 +198,14 @@ def small(make_run: Callable[..., Run]) -> Evaluation:
     return evaluate([make_run(config={"differences": ["hop 512 for 604", "slices of 4 s for slices of 3.5 s"]})])
 
 
-def test_report_says_what_few_tracks_can_show(small: Evaluation) -> None:
+def test_report_of_few_tracks(small: Evaluation) -> None:
     text = report.text(small)
     right = round(12 * small.by_track.accuracy)
     assert text.startswith("kth2020/cnn on the test split of fma_debian: 12 tracks by 10 artists, 60 slices\n")
     assert f"{100 * right / 12:.1f} % [" in text
     flat = " ".join(text.split())
     assert f"spans {100 * small.by_track.accuracy_interval.width:.0f} points" in flat
-    # Two artists have two tracks each, so it takes one track more than the binomial test asks for.
+    # Since two artists have two tracks each, it takes one right track more than by the binomial test.
     assert "an accuracy below 50.0 % (6 of 12 right) is not distinguishable from guessing (16.7 %)" in flat
     assert f"Here {right} of 12 are right" in flat
     assert "\ndiffers from the study: hop 512 for 604\ndiffers from the study: slices of 4 s for slices of" in text
@@ -215,11 +216,11 @@ def test_report_by_genre(small: Evaluation) -> None:
     assert "precision   recall" not in report.text(small)
     rows = {line.split()[0]: line.split() for line in report.text(small, by_genre=True).splitlines() if line}
     for genre, scores in small.by_track.by_genre.items():
-        # Folk's last line is its row of the confusion matrix.
+        # The last line of a genre is its row of the confusion matrix.
         counts = small.by_track.confusion[GENRES.index(genre)]
         assert rows[genre] == [genre, *(str(count or ".") for count in counts)]
-        (table,) = (line for line in report.text(small, by_genre=True).splitlines() if line.startswith(f"{genre:20}"))
-        assert table.split()[1:5] == [
+        (line,) = (line for line in report.text(small, by_genre=True).splitlines() if line.startswith(f"{genre:20}"))
+        assert line.split()[1:5] == [
             *(f"{100 * value:.1f}" for value in (scores.precision, scores.recall, scores.f1)),
             str(scores.support),
         ]
@@ -227,7 +228,7 @@ def test_report_by_genre(small: Evaluation) -> None:
 
 @pytest.mark.parametrize("awkward", [False, True])
 def test_ten_genres_fit_a_hundred_columns(make_run: Callable[..., Run], awkward: bool) -> None:
-    """Even where only the 15th letter tells two of them apart; the columns are numbered then."""
+    """Columns are numbered if abbreviations would be too long: two of the awkward genres differ in character 16."""
     genres = ("$blues$", *GTZAN[1:8], "International (traditional)", "International (modern)") if awkward else GTZAN
     text = report.text(evaluate([make_run(genres, per_genre=150, slices=2)]), by_genre=True)
     assert max(map(len, text.splitlines())) <= 100
@@ -238,30 +239,30 @@ def test_ten_genres_fit_a_hundred_columns(make_run: Callable[..., Run], awkward:
     assert ("10 International (mod…" in text) is awkward
 
 
-def test_unknown_artists_are_said_to_be_unknown(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_unknown_artists_are_counted(make_run: Callable[..., Run], predictions: Tables) -> None:
     run = make_run(GTZAN)
-    table = answers[run.path.name]
+    table = predictions[run.path.name]
     artists = pa.array([None] * 5 + table["artist_id"].to_pylist()[5:], pa.string())
-    answers[run.path.name] = table.set_column(4, "artist_id", artists)
+    predictions[run.path.name] = table.set_column(4, "artist_id", artists)
     assert "20 tracks by 18 artists, 1 by unknown ones" in report.text(evaluate([run]))
-    answers[run.path.name] = table.set_column(4, "artist_id", pa.nulls(len(table), pa.string()))
+    predictions[run.path.name] = table.set_column(4, "artist_id", pa.nulls(len(table), pa.string()))
     text = report.text(evaluate([run]))
     assert "20 tracks by unknown artists" in text
     assert "bootstrap samples of the tracks" in text
 
 
-def test_absent_genres_are_named(make_run: Callable[..., Run], answers: Answers) -> None:
+def test_absent_genres_are_named(make_run: Callable[..., Run], predictions: Tables) -> None:
     run = make_run()
-    table = answers[run.path.name]
+    table = predictions[run.path.name]
     assert "macro scores are those" not in report.text(evaluate([run]))
-    answers[run.path.name] = table.filter(pc.invert(pc.is_in(table["genre"], pa.array(["Folk", "Rock"]))))
+    predictions[run.path.name] = table.filter(pc.invert(pc.is_in(table["genre"], pa.array(["Folk", "Rock"]))))
     text = report.text(evaluate([run]), by_genre=True)
     assert "No track is Folk or Rock: the macro scores are those of the other genres." in text
     (row,) = (line for line in text.splitlines() if line.startswith("Folk   ") and "–" in line)
     assert row.split() == ["Folk", "–", "–", "–", "0", "–", "–", "–", "0"]
 
 
-def test_abbreviations_are_unambiguous() -> None:
+def test_abbreviations_are_unique() -> None:
     assert report.abbreviate(["Electronic", "Experimental", "Pop"]) == ["Elec", "Expe", "Pop"]
     assert report.abbreviate(["Instrumental", "Instruction"]) == ["Instrum", "Instruc"]
     assert report.abbreviate(["Rock", "Rock & Roll", "Rock Opera"]) == ["Rock", "Rock &", "Rock O"]

@@ -1,4 +1,4 @@
-"""Intervals that respect artists: closed forms, what clusters do to them, and how often they hold the truth."""
+"""Confidence intervals by artist: closed forms, effect of clusters, and coverage of the true score."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from mgc.models.evaluation.intervals import chance, interval, resample
 
 
 def accuracy_interval(hits: np.ndarray, sizes: np.ndarray, *, n_resamples: int = 1000, seed: int = 0):
-    """The interval of the accuracy of groups with so many items, so many of them right."""
+    """The interval of the accuracy, from the number of right items and of items in each group."""
     right, items = resample(np.stack([hits, sizes], axis=1), n_resamples, seed).T
     return interval(hits.sum() / sizes.sum(), right / items, sizes)
 
@@ -26,14 +26,14 @@ def test_resamples_are_sums_of_drawn_groups() -> None:
 
 def test_many_single_tracks_give_the_binomial_interval() -> None:
     hits = np.repeat([1, 0], [240, 160])
-    found = accuracy_interval(hits, np.ones(400, int), n_resamples=20_000)
+    result = accuracy_interval(hits, np.ones(400, int), n_resamples=20_000)
     exact = stats.binomtest(240, 400).proportion_ci(method="exact")
-    assert found.low == pytest.approx(exact.low, abs=0.002)
-    assert found.high == pytest.approx(exact.high, abs=0.002)
-    assert found.percentiles == pytest.approx((0.6 - 1.96 * 0.0245, 0.6 + 1.96 * 0.0245), abs=0.004)
+    assert result.low == pytest.approx(exact.low, abs=0.002)
+    assert result.high == pytest.approx(exact.high, abs=0.002)
+    assert result.percentiles == pytest.approx((0.6 - 1.96 * 0.0245, 0.6 + 1.96 * 0.0245), abs=0.004)
 
 
-def test_artists_whose_tracks_agree_widen_it() -> None:
+def test_artists_whose_tracks_agree_widen_the_interval() -> None:
     sizes = np.full(40, 5)
     agreeing = accuracy_interval(np.repeat([5, 0], 20), sizes)
     independent = accuracy_interval(np.random.default_rng(0).binomial(5, 0.5, 40), sizes)
@@ -43,20 +43,20 @@ def test_artists_whose_tracks_agree_widen_it() -> None:
 
 
 @pytest.mark.parametrize(("hits", "estimate"), [(1, 1.0), (0, 0.0)])
-def test_all_right_or_all_wrong_still_has_a_width(hits: int, estimate: float) -> None:
+def test_the_interval_has_a_width_if_all_are_right_or_wrong(hits: int, estimate: float) -> None:
     sizes = np.array([2, 2, 1, 1, 1, 1, 1, 1, 1, 1])
-    found = accuracy_interval(hits * sizes, sizes)
-    assert found.percentiles == (estimate, estimate)
+    result = accuracy_interval(hits * sizes, sizes)
+    assert result.percentiles == (estimate, estimate)
     exact = stats.binomtest(9 * hits, 9).proportion_ci(method="exact")  # Kish: 12² / (2·2² + 8·1²) = 9 tracks
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert (result.low, result.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_one_artist_says_next_to_nothing() -> None:
-    found = accuracy_interval(np.array([3]), np.array([4]))
-    assert found.width > 0.9
+def test_the_interval_of_one_artist_is_nearly_everything() -> None:
+    result = accuracy_interval(np.array([3]), np.array([4]))
+    assert result.width > 0.9
 
 
-def test_undefined_resamples_are_left_out() -> None:
+def test_undefined_resamples_are_ignored() -> None:
     sizes = np.ones(20, int)
     resampled = np.random.default_rng(0).binomial(20, 0.5, 1000) / 20
     holes = np.insert(resampled, [0, 500], np.nan)
@@ -66,41 +66,41 @@ def test_undefined_resamples_are_left_out() -> None:
 
 @pytest.mark.parametrize("agreement", [0.0, 0.3, 0.8])
 @pytest.mark.parametrize("truth", [0.17, 0.6, 0.9])
-def test_ten_artists_are_enough_for_the_coverage_it_promises(truth: float, agreement: float) -> None:
-    """Artists are right with a probability of their own; `agreement` is the correlation of tracks of one artist."""
+def test_coverage_with_ten_artists(truth: float, agreement: float) -> None:
+    """Each artist has its own probability of right tracks; `agreement` is the correlation of an artist's tracks."""
     rng = np.random.default_rng(7)
-    held = []
+    covered = []
     for _ in range(300):
         sizes = rng.choice([1, 1, 1, 2, 2, 4], 10)
         spread = 1 / agreement - 1 if agreement else 1e6
         hits = rng.binomial(sizes, rng.beta(truth * spread, (1 - truth) * spread, 10))
-        found = accuracy_interval(hits, sizes, n_resamples=300)
-        held.append(found.low <= truth <= found.high)
-    assert np.mean(held) >= 0.93  # 0.95, less two standard errors of 300 simulations
+        result = accuracy_interval(hits, sizes, n_resamples=300)
+        covered.append(result.low <= truth <= result.high)
+    assert np.mean(covered) >= 0.93  # 0.95, less two standard errors of 300 simulations
 
 
-def test_guessing_is_binomial_where_every_artist_has_one_track() -> None:
-    found = chance(5, np.ones(12, int), 1 / 6, None)
-    assert found.level == found.uniform == 1 / 6
-    assert found.majority is None
-    assert found.p_value == pytest.approx(stats.binomtest(5, 12, 1 / 6, alternative="greater").pvalue)
-    assert found.least_accuracy == 5 / 12
+def test_chance_is_binomial_if_every_artist_has_one_track() -> None:
+    result = chance(5, np.ones(12, int), 1 / 6, None)
+    assert result.level == result.uniform == 1 / 6
+    assert result.majority is None
+    assert result.p_value == pytest.approx(stats.binomtest(5, 12, 1 / 6, alternative="greater").pvalue)
+    assert result.least_accuracy == 5 / 12
     assert stats.binomtest(4, 12, 1 / 6, alternative="greater").pvalue > 0.05
 
 
-def test_tracks_of_one_artist_are_one_guess() -> None:
-    found = chance(4, np.array([2, 2, 1]), 0.25, None)
+def test_tracks_of_one_artist_count_as_one_guess() -> None:
+    result = chance(4, np.array([2, 2, 1]), 0.25, None)
     # At least 4 of 5: both pairs, with or without the single one.
-    assert found.p_value == pytest.approx(0.25**2)
+    assert result.p_value == pytest.approx(0.25**2)
     assert chance(0, np.array([2, 2, 1]), 0.25, None).p_value == pytest.approx(1)
 
 
 def test_always_answering_the_commonest_genre_can_beat_guessing() -> None:
-    found = chance(9, np.ones(12, int), 1 / 3, 0.75)
-    assert found.level == 0.75
-    assert found.p_value > 0.5
+    result = chance(9, np.ones(12, int), 1 / 3, 0.75)
+    assert result.level == 0.75
+    assert result.p_value > 0.5
 
 
-def test_too_few_tracks_to_tell() -> None:
+def test_too_few_tracks_for_any_accuracy_to_be_significant() -> None:
     assert chance(2, np.ones(2, int), 0.25, None).least_accuracy is None  # both right: 1 in 16
     assert chance(2, np.ones(2, int), 0.2, None).least_accuracy == 1

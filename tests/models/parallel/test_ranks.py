@@ -171,7 +171,7 @@ def test_an_error_in_one_stops_both(pair: Path, store: Store) -> None:
 @pytest.mark.slow
 def test_a_run_is_resumed_by_as_many_processes_as_it_began_with(pair: Path) -> None:
     run = run_of(pair, "damaged")
-    with pytest.raises(RunError, match=r"was begun by 2 processes, and these are 1; continue it with --nproc 2"):
+    with pytest.raises(RunError, match=r"was started with --nproc 2, and this is --nproc 1; continue it with --nproc 2"):
         resume(run, echo=lambda text: None)
 
 
@@ -191,9 +191,7 @@ def test_a_run_is_resumed_by_as_many_processes_as_it_began_with(pair: Path) -> N
         (2, {"model": "kth2020/cnn", "skip_damaged": True}, "--nproc 2 does not go with --skip-damaged"),
     ],
 )
-def test_work_that_processes_cannot_share(
-    tmp_path: Path, size: int, options: dict[str, Any], problem: str
-) -> None:
+def test_work_that_processes_cannot_share(tmp_path: Path, size: int, options: dict[str, Any], problem: str) -> None:
     store = make_store(tmp_path / "store", Mel(), Slicing(seconds=3.0))
     with pytest.raises(SpecError, match=problem):
         prepare([store], Options(**options), tmp_path / "runs", ranks=Ranks(size=size))

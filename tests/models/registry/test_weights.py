@@ -104,7 +104,7 @@ def test_first_convolution_gives_the_same_output_for_equal_channels(
 
 
 def test_statistics_without_a_number_of_updates_count_as_converged(tmp_path: Path) -> None:
-    """Otherwise the bias correction would scale them up after the first update, as if they were mostly initial values."""
+    """Otherwise the bias correction would take them for mostly initial values, and scale them up."""
     state = {name: value for name, value in build(SQUEEZED, 8).state_dict().items() if "num_batches" not in name}
     state["features.0.1.running_mean"] += 3
     torch.save(state, tmp_path / "old.pth")
@@ -143,9 +143,7 @@ def test_files_of_other_networks_are_rejected(content: object, message: str, tmp
 def test_other_shapes_are_rejected(tmp_path: Path) -> None:
     state = build(PLAIN, 8).state_dict() | {"features.1.conv.0.1.weight": torch.zeros(64)}
     torch.save(state, tmp_path / "wide.pth")
-    with pytest.raises(
-        ModelError, match=r"features\.1\.conv\.0\.1\.weight has shape 64, but 32 in xu2022/mobilenet-v2"
-    ):
+    with pytest.raises(ModelError, match=r"features\.1\.conv\.0\.1\.weight has shape 64, but 32 in xu2022/mobil"):
         weights.read(tmp_path / "wide.pth", systems.get(PLAIN), 8)
 
 

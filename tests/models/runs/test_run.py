@@ -101,7 +101,7 @@ def test_a_workspace_may_be_moved(run: Run, store: Store, tmp_path: Path) -> Non
 
 def test_a_file_instead_of_the_folder_of_runs_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MgcError, match=r"file stands where a folder is needed"):
+    with pytest.raises(MgcError, match=r"file exists where a folder is needed"):
         trained(store, tmp_path / "file")
 
 

@@ -132,7 +132,7 @@ def test_lost_slices_are_not_validated(store: Store, tmp_path: Path) -> None:
 def test_nothing_left_to_train_on(store: Store, tmp_path: Path) -> None:
     for shard in range(5):
         lose(store, shard)
-    with pytest.raises(StoreError, match="no shard to train on can be read"):
+    with pytest.raises(StoreError, match="no shard of the training split can be read"):
         quiet(store, tmp_path / "runs", skip_damaged=True)
 
 

@@ -16,7 +16,7 @@ from stores import make_store
 from tiny import TINY
 
 from mgc.models.data.sources import StoreCandidates
-from mgc.models.data.stream import Stream
+from mgc.models.data.stream import Batching, Stream
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
@@ -133,7 +133,7 @@ def test_what_the_store_trains_on_by_now_does_not_change_an_evaluation(store, tm
 
 def test_frames_that_validation_reads_are_those_of_the_tracks(store):
     slices, labels = select_tracks(store).slices(store, store.slicing, "validation")
-    stream = Stream(store, slices, labels, frames=20, batch_size=16, device=torch.device("cpu"))
+    stream = Stream(store, slices, labels, 20, Batching(16, torch.device("cpu")))
     rows = {row["track_id"]: row for row in store.tracks.to_pylist()}
     for row in slices.to_pylist():
         track = rows[row["track_id"]]

@@ -1,4 +1,4 @@
-"""Datasets on disk, in every layout and with every oddity; the files are empty, since none is ever opened."""
+"""Datasets in every layout, with odd names, files and lists. The audio files are empty: none is ever opened."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def column(dataset: Dataset, name: str) -> list:
 
 
 def check(dataset: Dataset) -> Dataset:
-    """What holds for every dataset."""
+    """Check the properties that every dataset has."""
     assert dataset.tracks.schema == DATASET_SCHEMA
     ids = column(dataset, "track_id")
     assert ids == sorted(set(ids))
@@ -416,7 +416,7 @@ class TestList:
             open_dataset(source, audio_root=root)
 
     def test_what_a_list_names_is_not_opened(self, tmp_path):
-        """Each becomes a track, which extraction drops with a reason."""
+        """Pipes, devices and link loops become tracks, which extraction drops with a reason."""
         os.mkfifo(tmp_path / "pipe.mp3")
         (tmp_path / "device.mp3").symlink_to("/dev/zero")
         (tmp_path / "loop.mp3").symlink_to("loop.mp3")
@@ -428,7 +428,7 @@ class TestList:
 
     @pytest.mark.timeout(60)
     def test_a_pipe_is_no_list(self, tmp_path):
-        """It was waited for, for ever."""
+        """Once, opening the pipe blocked for ever."""
         os.mkfifo(tmp_path / "splits.csv")
         with pytest.raises(DatasetError, match=r"splits\.csv is not a file; name a CSV or Parquet list"):
             read_rows(tmp_path / "splits.csv", required=("track_id", "split"), optional=())

@@ -1,4 +1,4 @@
-"""Copies of parsed metadata: used where nothing has changed, and never where anything has."""
+"""Cache of parsed metadata: used if the file is unchanged, and never otherwise."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from test_datasets import fma_row, make_fma
 from mgc.pipeline.datasets import Dataset, fma_metadata, open_dataset
 from mgc.pipeline.errors import DatasetError
 
-OLD = (1_000_000_000, 1_000_000_000)  # times of a file that has long been settled, in ns
+OLD = (1_000_000_000, 1_000_000_000)  # access and modification time of an old file, in ns
 ROWS = [fma_row(1), fma_row(2, "Folk", artist="Rock")]
 
 
 class Library:
-    """Two clips whose metadata is parsed as often as `parses` says."""
+    """An FMA dataset with two clips; `parses` counts how often its metadata was parsed by `open`."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = make_fma(folder, ROWS, ["000/000001.mp3", "000/000002.mp3"])
@@ -34,13 +34,13 @@ class Library:
         monkeypatch.setattr(fma_metadata, "_read_rows", counted)
 
     def open(self, **options) -> Dataset:
-        found = open_dataset(self.root, cache_folder=self.folder, **options)
-        assert found == open_dataset(self.root, **options)  # what is parsed without a copy
+        dataset = open_dataset(self.root, cache_folder=self.folder, **options)
+        assert dataset == open_dataset(self.root, **options)  # the same without a cache
         self.parses -= 1
-        return found
+        return dataset
 
     @property
-    def copy(self) -> Path:
+    def cache(self) -> Path:
         (path,) = self.folder.iterdir()
         return path
 
@@ -56,7 +56,7 @@ def test_metadata_is_parsed_once(library):
     assert library.parses == 1
 
 
-def test_another_content_is_parsed_and_kept(library):
+def test_another_content_is_parsed_and_cached(library):
     library.open()
     library.csv.write_text(library.csv.read_text().replace("Folk", "Jazzy"))
     os.utime(library.csv, ns=OLD)
@@ -79,7 +79,7 @@ def test_a_touched_file_is_parsed_again(library):
     assert library.parses == 2
 
 
-def test_a_file_that_may_still_change_is_not_kept(library):
+def test_a_file_that_may_still_change_is_not_cached(library):
     library.csv.touch()
     library.open()
     assert not library.folder.exists()
@@ -87,19 +87,19 @@ def test_a_file_that_may_still_change_is_not_kept(library):
 
 def test_every_damaged_byte_and_every_length_is_noticed(library):
     library.open()
-    whole = library.copy.read_bytes()
+    whole = library.cache.read_bytes()
     for at in [*range(0, len(whole), 97), len(whole) - 1]:
-        library.copy.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        library.cache.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         parses = library.parses
         library.open()
         assert library.parses == parses + 1
-        assert library.copy.read_bytes() == whole  # and made good
-    library.copy.write_bytes(whole[:40])
+        assert library.cache.read_bytes() == whole  # and repaired
+    library.cache.write_bytes(whole[:40])
     library.open()
-    assert library.copy.read_bytes() == whole
+    assert library.cache.read_bytes() == whole
 
 
-def test_subsets_share_a_copy_and_genre_columns_do_not(library):
+def test_subsets_share_a_cache_file_and_genre_columns_do_not(library):
     library.open()
     library.open(subset="full")
     assert library.parses == 1
@@ -109,13 +109,13 @@ def test_subsets_share_a_copy_and_genre_columns_do_not(library):
     assert len(list(library.folder.iterdir())) == 2
 
 
-def test_a_folder_that_cannot_be_written_keeps_nothing(library):
+def test_a_folder_that_cannot_be_written_caches_nothing(library):
     library.folder.write_text("a file")
     library.open()
     assert library.folder.read_text() == "a file"
 
 
-def test_what_is_wrong_with_a_file_is_said_again(library):
+def test_an_error_in_a_file_is_reported_again(library):
     library.csv.write_text(library.csv.read_text().replace("\n2,", "\n1,"))
     os.utime(library.csv, ns=OLD)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Splits: what holds for every set of tracks, and what is said aloud when it cannot be done cleanly."""
+"""Splits: properties for any set of tracks, shares, precedence, and notes on imperfect splits."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mgc.pipeline.errors import DatasetError
 
 
 def make_tracks(*rows: tuple[str, str | None, str | None], split: list[str | None] | None = None) -> pa.Table:
-    """Tracks from (id, genre, artist)."""
+    """Track table of (id, genre, artist) tuples."""
     ids, genres, artists = zip(*rows, strict=True)
     columns = {"track_id": ids, "path": [f"{key}.mp3" for key in ids], "genre": genres, "artist_id": artists}
     return track_table(columns | ({"split": split} if split else {}))
 
 
 def singles(**sizes: int) -> pa.Table:
-    """Tracks by unknown artists, so many of each genre."""
+    """Track table by unknown artists, with the given number of tracks per genre."""
     return make_tracks(*((f"{genre}{i:04}", genre, None) for genre, n in sizes.items() for i in range(n)))
 
 
@@ -37,7 +37,7 @@ def splits_of(tracks: pa.Table) -> dict[str, str]:
 
 
 def table_of(tracks: pa.Table) -> dict[str, dict[str, int]]:
-    """Genre → split → number of tracks."""
+    """Number of tracks: `{genre: {split: number}}`."""
     table: dict[str, Counter] = defaultdict(Counter)
     for genre, split in zip(tracks["genre"].to_pylist(), tracks["split"].to_pylist(), strict=True):
         table[genre][split] += 1
@@ -45,14 +45,14 @@ def table_of(tracks: pa.Table) -> dict[str, dict[str, int]]:
 
 
 def artists_apart(tracks: pa.Table) -> bool:
-    """Whether every known artist is in one split only."""
+    """True if every known artist is in one split only."""
     homes = defaultdict(set)
     for artist, split in zip(tracks["artist_id"].to_pylist(), tracks["split"].to_pylist(), strict=True):
         homes[artist].add(split)
     return all(len(splits) == 1 for artist, splits in homes.items() if artist is not None)
 
 
-some_tracks = st.lists(
+track_tables = st.lists(
     st.tuples(st.sampled_from(["x", "y", "z"]), st.none() | st.integers(0, 12).map("a{}".format)),
     min_size=1,
     max_size=60,
@@ -60,7 +60,7 @@ some_tracks = st.lists(
 
 
 class TestProperties:
-    @given(some_tracks, st.integers(0, 5))
+    @given(track_tables, st.integers(0, 5))
     def test_every_track_gets_a_split_and_no_artist_two(self, tracks, seed):
         result, notes = assign_splits(tracks, seed=seed)
         assert set(result["split"].to_pylist()) <= set(SPLITS)
@@ -68,7 +68,7 @@ class TestProperties:
         assert artists_apart(result)
         assert all(note.isprintable() for note in notes)
 
-    @given(some_tracks, st.randoms(use_true_random=False))
+    @given(track_tables, st.randoms(use_true_random=False))
     def test_row_order_does_not_matter(self, tracks, rng):
         order = list(range(tracks.num_rows))
         rng.shuffle(order)
@@ -77,7 +77,7 @@ class TestProperties:
         assert straight.take(order).equals(shuffled)
         assert sorted(notes) == sorted(same_notes)
 
-    @given(some_tracks, st.data())
+    @given(track_tables, st.data())
     def test_growing_moves_nothing(self, tracks, data):
         first = tracks.slice(0, data.draw(st.integers(1, tracks.num_rows)))
         known = splits_of(assign_splits(first, seed=1)[0])
@@ -85,7 +85,7 @@ class TestProperties:
         assert known.items() <= splits_of(grown).items()
         assert artists_apart(grown)
 
-    @given(some_tracks)
+    @given(track_tables)
     def test_a_genre_with_three_artists_of_its_own_is_in_every_split(self, tracks):
         result, _ = assign_splits(tracks, seed=0)
         genres_of = defaultdict(set)
@@ -134,7 +134,7 @@ class TestShares:
         assert table_of(tracks)["x"] == {"training": 64, "validation": 8, "test": 8}
 
     def test_grouping_is_closer_than_scikit_learns_folds(self):
-        """8 genres of 1,000 tracks, artists of Zipf-distributed size, some in two genres; the worst share counts."""
+        """8 genres of 1,000 tracks, artists of Zipf-distributed size, some in two genres; worst shares compared."""
         rng = np.random.default_rng(0)
         rows: list[tuple[str, str, str]] = []
         for genre in range(8):
@@ -144,32 +144,32 @@ class TestShares:
                 size = min(end - len(rows), int(rng.zipf(1.6)), 200)
                 mixed = rng.random(size) < 0.05
                 rows += [(f"{len(rows) + i:05}", f"g{other if mixed[i] else genre}", artist) for i in range(size)]
-        ours, _ = assign_splits(make_tracks(*rows), seed=0)
+        result, _ = assign_splits(make_tracks(*rows), seed=0)
         genres, artists = np.array([row[1] for row in rows]), [row[2] for row in rows]
         folds = StratifiedGroupKFold(10, shuffle=True, random_state=0).split(genres, genres, artists)
-        theirs = np.full(len(rows), "training", dtype=object)
+        sklearn_split = np.full(len(rows), "training", dtype=object)
         for name in ("test", "validation"):
-            theirs[next(folds)[1]] = name
+            sklearn_split[next(folds)[1]] = name
 
         def worst(split: np.ndarray) -> float:
             return max(abs((split[genres == g] == name).mean() - SHARES[name]) for g in set(genres) for name in SPLITS)
 
-        assert worst(np.array(ours["split"].to_pylist())) < 0.02 < worst(theirs)
+        assert worst(np.array(result["split"].to_pylist())) < 0.02 < worst(sklearn_split)
 
     @pytest.mark.corpus
     def test_corpus_without_its_splits(self, corpus):
-        """The corpus's own split is 13/2/2 of each genre. We come to the same; each of ten folds would lack a genre."""
+        """The corpus's own split has 13/2/2 tracks per genre, and so has this one; each of ten folds lacks a genre."""
         dataset = open_dataset(corpus / "fma_debian")
-        nothing = pa.nulls(dataset.tracks.num_rows, pa.string())
-        bare = dataset.tracks.set_column(dataset.tracks.column_names.index("split"), "split", nothing)
-        result, notes = assign_splits(bare, seed=0)
+        no_split = pa.nulls(dataset.tracks.num_rows, pa.string())
+        unsplit = dataset.tracks.set_column(dataset.tracks.column_names.index("split"), "split", no_split)
+        result, notes = assign_splits(unsplit, seed=0)
         assert artists_apart(result)
         assert all(row == {"training": 13, "validation": 2, "test": 2} for row in table_of(result).values())
         assert len(notes) == 1
         assert notes[0].startswith("artists too large to split cleanly, each kept in one split: 193 (13 of 17 Folk, tr")
-        genres, artists = bare["genre"].to_pylist(), bare["artist_id"].to_pylist()
+        genres, artists = unsplit["genre"].to_pylist(), unsplit["artist_id"].to_pylist()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns that 6 genres do not reach 10 folds
+            warnings.simplefilter("ignore")  # scikit-learn warns that 6 genres do not reach 10 folds
             folds = [test for _, test in StratifiedGroupKFold(10).split(genres, genres, artists)]
         assert max(len({genres[row] for row in fold}) for fold in folds) < 6
 
@@ -197,7 +197,7 @@ class TestPrecedence:
     def test_known_splits_win_over_the_dataset(self):
         result, notes = assign_splits(self.TRACKS, seed=0, known={"000001": "training", "000003": "validation"})
         assert list(splits_of(result).values())[:3] == ["training", "training", "validation"]
-        assert "tracks that keep their split, against what the dataset says: 1 (000001)" in notes
+        assert "tracks that keep their split although the dataset has another: 1 (000001)" in notes
 
     @pytest.mark.parametrize("key", ["000001", "000001.mp3", "1"])
     def test_an_override_wins_over_all(self, key):
@@ -224,7 +224,7 @@ class TestPrecedence:
         assert "artists in more than one split, which flatters the scores: 1 (a)" in notes
 
 
-class TestSaidAloud:
+class TestNotes:
     def test_large_artist(self):
         rows = [(f"{i:02}", "x", "big" if i < 6 else None) for i in range(12)]
         result, notes = assign_splits(make_tracks(*rows), seed=0)

@@ -1,4 +1,4 @@
-"""Paths as text, and the tables that tracks are kept in."""
+"""Track tables: paths as text, and the columns of the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, escape, unescape
 
-#: Bytes of a path, rich in what could be mistaken for an escape.
+#: Bytes of a path, with many sequences that could be mistaken for an escape.
 paths = st.lists(
     st.one_of(st.binary(max_size=4), st.sampled_from([b"\\", b"x", b"5c", b"ff", b"\\xff", b"\\x5c", "音".encode()])),
     max_size=8,
@@ -58,7 +58,7 @@ def test_any_path_can_stand_in_a_manifest(tmp_path):
 
 
 def test_the_manifest_has_the_columns_that_are_documented():
-    """Readers select by name; a column that goes, or changes its type, breaks them."""
+    """Readers select columns by name: a column that is removed or changes its type breaks them."""
     assert {field.name: str(field.type) for field in MANIFEST_SCHEMA} == {
         "track_id": "string",
         "path": "string",

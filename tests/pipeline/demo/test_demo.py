@@ -1,4 +1,4 @@
-"""The demo dataset: its music, its files, its metadata, and the folder they appear in."""
+"""The demo dataset: its music, files, metadata and folder."""
 
 import contextlib
 import csv
@@ -31,7 +31,7 @@ def demo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(demo) -> list[dict[tuple[str, str], str]]:
-    """tracks.csv by (first, second) header row; the track id is ("", "track_id")."""
+    """Rows of tracks.csv; keys are (first header row, second header row), the track id's is ("", "track_id")."""
     groups, names, index, *body = csv.reader((demo / "fma_metadata/tracks.csv").open(encoding="utf-8"))
     columns = list(zip(groups, [index[0], *names[1:]], strict=True))
     return [dict(zip(columns, row, strict=True)) for row in body]
@@ -42,7 +42,7 @@ def path_of(demo: Path, track_id: int) -> Path:
 
 
 def healthy(rows) -> list[tuple[int, str, int]]:
-    """(track id, style, artist's number within the style) of the tracks that are not broken."""
+    """Tracks that are not broken, as (track id, style, artist's number within the style)."""
     ids = [(int(row["", "track_id"]), row["track", "genre_top"]) for row in rows]
     return [(track_id, style, track_id // 100 % 10) for track_id, style in ids if track_id not in BROKEN_TRACKS]
 
@@ -137,7 +137,7 @@ def test_styles_differ_as_designed(demo, rows):
         centroids[style].append(librosa.feature.spectral_centroid(y=mono, sr=sr).mean())
     rate = {style: np.mean(values) for style, values in onsets.items()}
     centroid = {style: np.mean(values) for style, values in centroids.items()}
-    # What is bowed or swells has few onsets; what is struck, plucked or programmed has many.
+    # Bowed and swelling sounds have few onsets; struck, plucked and programmed ones have many.
     assert max(rate["Ambient"], rate["Orchestral"]) < 0.7 * min(
         rate[s] for s in ("Electronic", "Chiptune", "Folk", "Rock")
     )
@@ -150,7 +150,7 @@ def test_styles_differ_as_designed(demo, rows):
 
 
 @pytest.mark.slow
-def test_files_decode_to_what_was_meant(demo, rows):
+def test_files_decode_to_their_length_and_format(demo, rows):
     tracks = healthy(rows)
     assert len(tracks) == len(STYLES) * len(ARTIST_SETTINGS)
     for track_id, _, artist in tracks:
@@ -183,13 +183,12 @@ def test_broken_files_are_broken_as_stated(demo, rows):
     silence, sr = sf.read(by_fault["silence"])
     assert len(silence) == SECONDS * sr
     assert np.abs(silence).max() < 1e-4
-    assert sf.info(by_fault["ok"]).duration == pytest.approx(SECONDS)  # what its header promises
+    assert sf.info(by_fault["ok"]).duration == pytest.approx(SECONDS)  # the length in its header
     half, sr = sf.read(by_fault["ok"])
     assert len(half) / sr == pytest.approx(SECONDS / 2, abs=0.15)
     assert np.abs(half).max() > 0.5
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
     calls: list[int] = []
@@ -251,7 +250,7 @@ def test_a_finished_demo_is_reused(demo):
 
 
 @pytest.mark.slow
-def test_what_is_not_this_demo_is_refused(demo, tmp_path):
+def test_other_content_is_refused(demo, tmp_path):
     with pytest.raises(DatasetError, match=r"seed.*choose another folder"):
         make_demo(demo, seed=1, **SMALL)
     (tmp_path / "mine").mkdir()

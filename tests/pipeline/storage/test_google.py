@@ -1,6 +1,6 @@
-"""Stores and audio at `gs://`, through gcsfs, against a server that speaks Google's JSON API.
+"""Stores and audio at `gs://`, through gcsfs, tested with a server of Google's JSON API.
 
-Google's own service was never asked: what only it does (credentials, limits of rate) is not tested.
+It is not Google's own service: credentials and rate limits are not tested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from clusters import foreign_cluster
 from commands import Outcome, mgc, tree
-from objects import GS_BUCKET, read_objects, shard_files, gs_bucket, upload_folder, manifest_rows, write_songs
+from objects import GS_BUCKET, gs_bucket, manifest_rows, read_objects, shard_files, upload_folder, write_songs
 
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage import lease, servers
@@ -95,7 +95,7 @@ def test_slice_verify_and_repair(store: RemotePath, local: Path, workers: str) -
 
 
 def test_objects_of_several_parts(server: dict[str, str], tmp_path: Path) -> None:
-    """From 5 MB on gcsfs uploads in parts."""
+    """gcsfs uploads objects of 5 MB or more in parts."""
     file, path = tmp_path / "file", RemotePath(f"{GS_BUCKET}/large")
     file.write_bytes(os.urandom(6_000_000))
     path.upload(file)
@@ -104,7 +104,7 @@ def test_objects_of_several_parts(server: dict[str, str], tmp_path: Path) -> Non
     assert (tmp_path / "copy").read_bytes() == file.read_bytes() == path.read_bytes()
 
 
-class TestTheLock:
+class TestLease:
     def test_of_several_writers_one_gets_it(self, server: dict[str, str]) -> None:
         path, start = RemotePath(f"{GS_BUCKET}/contended/lock.json"), threading.Barrier(6)
 
@@ -123,12 +123,12 @@ class TestTheLock:
     def test_an_expired_one_is_taken_over_once(self, server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         path = RemotePath(f"{GS_BUCKET}/expired/lock.json")
         monkeypatch.setattr(lease, "EXPIRY_S", -1)
-        dead = lease.Lease(path, "it")  # as one that a kill left
+        dead = lease.Lease(path, "it")  # like the lease of a killed process
         generation = lease._etag(path)
         monkeypatch.setattr(lease, "EXPIRY_S", 60)
         monkeypatch.setattr(lease, "RENEWAL_S", 0.05)
         with lease.hold(path, "it") as heir:
-            with pytest.raises(FileExistsError):  # who read the expired one at the same time comes too late
+            with pytest.raises(FileExistsError):  # a writer that read the expired lease at the same time is too late
                 lease._replace(path, b"{}", generation)
             first = json.loads(path.read_bytes())
             while json.loads(path.read_bytes())["expires"] == first["expires"]:
@@ -137,7 +137,7 @@ class TestTheLock:
             with pytest.raises(MgcError, match="its lock was lost"):
                 dead.require_valid()
         with pytest.raises(FileExistsError):
-            lease._replace(path, b"{}", generation)  # there is none any more
+            lease._replace(path, b"{}", generation)  # the object was removed
 
 
 def test_a_killed_extraction_goes_on_to_the_same_bytes(
@@ -162,7 +162,7 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(
     assert set(read_objects(again)) == set(tree(local))
 
 
-def test_what_goes_wrong_is_said_in_one_line(server: dict[str, str], music: Path) -> None:
+def test_errors_are_one_line(server: dict[str, str], music: Path) -> None:
     assert "gs://no-such-bucket/x: no feature store" in mgc("info", "gs://no-such-bucket/x").error
     outcome = mgc("extract", "--dataset", music, "--out", "gs://no-such-bucket/features", "--feature", FEATURE)
     assert "gs://no-such-bucket/features" in outcome.error
@@ -179,7 +179,7 @@ def test_what_goes_wrong_is_said_in_one_line(server: dict[str, str], music: Path
         (503, servers.ServerError, "the server fails"),
     ],
 )
-def test_what_gcsfs_says_of_a_status(status: int, kind: type[OSError], words: str) -> None:
+def test_status_codes_of_gcsfs(status: int, kind: type[OSError], words: str) -> None:
     from gcsfs.retry import validate_response
 
     def answer(*_: object) -> None:

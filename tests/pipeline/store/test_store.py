@@ -118,13 +118,13 @@ class TestFileInTheWay:
         outcome = mgc("extract", "--dataset", dataset, "--feature", FEATURE, "--data-dir", tmp_path / "data", *out)
         assert outcome.code == 1
         assert str(tmp_path / at) in outcome.error
-        assert "a file stands where a folder is needed; move it away or choose another folder" in outcome.error
+        assert "a file exists where a folder is needed; move it away or choose another folder" in outcome.error
         assert (tmp_path / at).read_text() == "a file"
 
     def test_where_the_workspace_is_needed(self, dataset, tmp_path):
         (tmp_path / "data").write_text("a file")
         outcome = mgc("extract", "--dataset", dataset, "--feature", FEATURE, "--data-dir", tmp_path / "data")
-        assert "a file stands where a folder is needed" in outcome.error
+        assert "a file exists where a folder is needed" in outcome.error
 
 
 class TestSecondWriter:
