@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # One process per processor, each with one thread; a file's tests stay together and share what they set up.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Property tests with fresh examples, ten times as many (tests/properties.py). They may take longer than others.
+# Property tests with fresh examples, ten times as many (tests/support/properties.py). They may take longer than others.
 HUNT := MGC_HYPOTHESIS_PROFILE=hunt OMP_NUM_THREADS=1 $(PYTEST) -m hypothesis --timeout 3600 $(PARALLEL)
 MINUTES ?= 10
 
@@ -27,9 +27,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mgc needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/mgc  # for mypy, see pyproject.toml
 	@touch $@
 
-# Two test processes that compile librosa's functions at the same time can spoil them: see pipeline/compilation.py.
+# Two test processes that compile librosa's functions at the same time can spoil them: see pipeline/dsp/compilation.py.
 $(VENV)/compiled: $(VENV)/installed
 	$(BIN)/python -c "import librosa.beat"
 	@touch $@

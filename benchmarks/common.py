@@ -1,4 +1,4 @@
-"""What the benchmarks share: clips of known material, the CPU time of a command, medians, tables."""
+"""Helpers of the benchmarks: selection of clips, CPU time of commands, medians, Markdown tables."""
 
 from __future__ import annotations
 
@@ -20,94 +20,102 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-#: One thread per library, or CPU seconds measure how threads wait for each other. Imported before NumPy, inherited by
-#: every command that is measured.
+# One thread per library; otherwise CPU seconds include threads that wait for each other. Import this module before
+# NumPy. The measured commands inherit the variables.
 os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "BLIS")})
 
-#: Bytes that `ru_maxrss` counts in.
+#: Unit of `ru_maxrss` in bytes.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
+#: MPEG-1 Layer III: bit rates in kbit/s and sample rates in Hz by header index, and samples per frame.
 _KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _RATES = (44100, 48000, 32000)
 _SAMPLES = 1152
 
 
 class Spread(NamedTuple):
-    """Median, least and most of what several attempts gave."""
+    """Median, minimum and maximum of repeated measurements."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
+        """Compute the spread of values."""
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
+        return f"{self.median:.2f} ({self.minimum:.2f} to {self.maximum:.2f})"
 
 
 class Cost(NamedTuple):
-    """Seconds that something took: processor time of all its processes, and time on the clock."""
+    """Cost of a command in seconds: CPU time of all its processes, and wall-clock time."""
 
     cpu: float
     wall: float
 
 
 def run(command: Sequence[str | Path], cwd: Path) -> Cost:
-    """Run a command to its end; what it and all its descendants took. A failure ends the benchmark."""
-    before, start = _children(), time.perf_counter()
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    cost = Cost(_children() - before, time.perf_counter() - start)
-    if done.returncode:
-        sys.exit(f"{shlex.join(map(str, command))} failed:\n{done.stderr or done.stdout}")
+    """Run a command and measure it with all its descendants. If it fails, exit with its output."""
+    before, start = _children_cpu(), time.perf_counter()
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    cost = Cost(_children_cpu() - before, time.perf_counter() - start)
+    if process.returncode:
+        sys.exit(f"{shlex.join(map(str, command))} failed:\n{process.stderr or process.stdout}")
     return cost
 
 
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _children_cpu() -> float:
+    """CPU seconds of all child processes so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def default_folder() -> Path:
-    """The test corpus: $MGC_TEST_CORPUS, else beside the repository."""
+    """Folder of clips of the test corpus, in $MGC_TEST_CORPUS or else beside the repository."""
     corpus = os.environ.get("MGC_TEST_CORPUS", REPOSITORY.parent / "shared" / "corpus")
     return Path(corpus) / "fma_debian"
 
 
 def find_clips(folder: Path, *, everything: bool = False) -> list[Path]:
-    """MP3s below a folder in a seeded order: 30 s clips at 128 kbit/s in stereo at 44.1 kHz, or all that hold audio."""
-    clips = [path for path in sorted(folder.rglob("*.mp3")) if (everything or _is_known(path)) and _frames(path)]
+    """List the MP3s below a folder in a seeded random order.
+
+    Args:
+        folder: folder to search.
+        everything: list all MP3s with audio; otherwise only stereo clips of 30 s with 128 kbit/s at 44.1 kHz.
+    """
+    clips = [path for path in sorted(folder.rglob("*.mp3")) if (everything or _is_standard(path)) and _frames(path)]
     if not clips:
         sys.exit(f"{folder}: no {'MP3' if everything else '30 s MP3 at 128 kbit/s, 44.1 kHz, stereo'} in it")
     random.Random(5).shuffle(clips)
     return clips
 
 
-def _is_known(path: Path) -> bool:
-    """Whether all MPEG frames are 128 kbit/s, 44.1 kHz and not mono, and last 30 s (to half a second)."""
+def _is_standard(path: Path) -> bool:
+    """Whether all MPEG frames have 128 kbit/s, 44.1 kHz and two channels, and last 30 s, give or take half a second."""
     frames = _frames(path)
     return set(frames) == {(128, 44100, True)} and abs(len(frames) * _SAMPLES / 44100 - 30) < 0.5
 
 
 def _frames(path: Path) -> list[tuple[int, int, bool]]:
-    """(kbit/s, sample rate, stereo) of every MPEG-1 Layer III frame, as far as they follow one another."""
+    """Read (kbit/s, sample rate, stereo) of the MPEG-1 Layer III frames, up to the first gap between two frames."""
     data = path.read_bytes()
-    at = 0
+    offset = 0
     if data[:3] == b"ID3":
-        at = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(data[6:10]))
+        offset = 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(data[6:10]))
     frames = []
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] & 0xFE == 0xFA:
-        bit_rate, rate = data[at + 2] >> 4, data[at + 2] >> 2 & 3
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] & 0xFE == 0xFA:
+        bit_rate, rate = data[offset + 2] >> 4, data[offset + 2] >> 2 & 3
         if bit_rate in (0, 15) or rate == 3:
             break
-        frames.append((_KBITS[bit_rate], _RATES[rate], data[at + 3] >> 6 != 3))
-        at += _SAMPLES // 8 * _KBITS[bit_rate] * 1000 // _RATES[rate] + (data[at + 2] >> 1 & 1)
+        frames.append((_KBITS[bit_rate], _RATES[rate], data[offset + 3] >> 6 != 3))
+        offset += _SAMPLES // 8 * _KBITS[bit_rate] * 1000 // _RATES[rate] + (data[offset + 2] >> 1 & 1)
     return frames
 
 
 def copy_set(clips: Sequence[Path], n: int, folder: Path) -> Path:
-    """A folder of n MP3s, clips repeated under new names as often as needed, and a `list.csv` that names them."""
+    """Fill a folder with `n` MP3s, repeating clips under new names if needed, and a `list.csv` of them."""
     folder.mkdir()
     rows = ["path,genre"]
     for i in range(n):
@@ -118,7 +126,7 @@ def copy_set(clips: Sequence[Path], n: int, folder: Path) -> Path:
 
 
 def environment(libraries: Iterable[str]) -> dict[str, str]:
-    """What the figures depend on: date, processor, versions."""
+    """Describe the environment of the measurements: date, processor, system and library versions."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "processor": f"{_processor()}, {os.cpu_count()} visible",
@@ -130,6 +138,7 @@ def environment(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -139,7 +148,7 @@ def _processor() -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table, padded so that it reads well as it is; floats to two places, nothing for None."""
+    """Format a Markdown table with aligned columns; floats get two decimals, None and NaN an empty cell."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

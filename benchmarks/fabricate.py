@@ -1,10 +1,10 @@
-"""`mgc` whose workers decode nothing: the client of benchmarks/scale.py.
+"""Run `mgc` with workers that write noise instead of decoding files. benchmarks/scale.py measures its client.
 
     python benchmarks/fabricate.py RECORD extract --dataset ...
 
-Everything on the side of the client is real: dataset, planning, journal, Dask cluster, manifest, slice index. So is
-what workers write (shards, fragments, digests), but for the frames: each track gets those of the same 30 s of noise,
-and a content hash that is made up. RECORD is a JSON file that gets what the client process alone has used.
+Everything in the client is real: dataset, planning, journal, Dask cluster, manifest, slice index. The workers write
+real shards, fragments and digests, but every track gets the frames of the same 30 s of noise and a made-up content
+hash. RECORD is a JSON file for the memory and the CPU time of the client process alone.
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ import common
 import numpy as np
 import pyarrow as pa
 
-import cli
-from pipeline import extract as extraction
-from pipeline import files, output, worker
-from pipeline.shard import ShardWriter
-from pipeline.task import Task
-from pipeline.tracks import MANIFEST_SCHEMA, unescape
+from mgc import cli
+from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, unescape
+from mgc.pipeline.extraction import extract as extraction
+from mgc.pipeline.extraction import output, worker
+from mgc.pipeline.extraction.task import Task
+from mgc.pipeline.storage import files
+from mgc.pipeline.store.shard import ShardWriter
 
 SECONDS = 30.0
 
 
 def fabricate(task: Task) -> pa.Table:
-    """What `pipeline.worker.extract` does, without decoding."""
+    """Do the work of `mgc.pipeline.extraction.worker.run_task` without decoding; returns the same table."""
     tracks = task.tracks.to_pylist()
     for target in task.targets:
         store = target.store
         levels = np.random.default_rng(0).normal(-30, 8, (store.spec.frames(SECONDS), store.spec.bins))
         for shard, first, stop in target.shards:
-            temporary = store.path / "shards" / f"{files.TEMPORARY}{shard:05d}.zarr"
+            temporary = store.path / "shards" / f"{files.TEMPORARY_PREFIX}{shard:05d}.zarr"
             writer = ShardWriter(temporary, store.spec)
             rows = []
             for track in tracks[first:stop]:
-                found = os.stat(os.path.join(os.fsencode(task.root), unescape(track["path"])))  # noqa: PTH116, PTH118
+                status = os.stat(os.path.join(os.fsencode(task.root), unescape(track["path"])))  # noqa: PTH116, PTH118
                 fabricated = {
-                    "size": found.st_size,
-                    "mtime_ns": found.st_mtime_ns,
+                    "size": status.st_size,
+                    "mtime_ns": status.st_mtime_ns,
                     "content_hash": files.digest(track["track_id"].encode()),
                     "duration_s": SECONDS,
                     "declared_s": SECONDS,
@@ -60,51 +61,51 @@ def fabricate(task: Task) -> pa.Table:
                 }
                 rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | track | fabricated)
             writer.close()
-            output.commit(store, shard, temporary, rows)
+            output.commit_shard(store, shard, temporary, rows)
     n = len(tracks)
     return pa.table({"status": ["ok"] * n, "reason": pa.nulls(n, pa.string()), "duration_s": [SECONDS] * n})
 
 
 def peak_mb() -> float:
-    """Most memory this process has held since `forget_peak`, in MB of 10^6 bytes."""
+    """Peak memory of this process since `reset_peak`, in MB (10^6 bytes)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT / 1e6
-    # Not ru_maxrss, which is the parent's where that was larger when it forked.
+    # Not ru_maxrss: after a fork it starts at the parent's peak.
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
 
 
-def forget_peak() -> None:
-    """Start the peak anew, where the system can."""
+def reset_peak() -> None:
+    """Reset the peak memory of this process; only Linux can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def main() -> None:
     record, *arguments = sys.argv[1:]
-    found: dict[str, float] = {}
+    usage: dict[str, float] = {}
     dispatch = extraction._dispatch
 
-    def end_of(stage: str) -> None:
-        found.update({f"{stage}_mb": peak_mb(), f"{stage}_s": time.perf_counter() - start})
-        forget_peak()
+    def record_stage(stage: str) -> None:
+        usage.update({f"{stage}_mb": peak_mb(), f"{stage}_s": time.perf_counter() - start})
+        reset_peak()
 
-    def noted(*rest: object) -> None:
-        end_of("planning")
-        dispatch(*rest)
-        end_of("dispatch")
+    def recorded_dispatch(*arguments: object) -> None:
+        record_stage("planning")
+        dispatch(*arguments)
+        record_stage("dispatch")
 
-    worker.extract, extraction._dispatch = fabricate, noted
+    worker.run_task, extraction._dispatch = fabricate, recorded_dispatch
     start = time.perf_counter()
     try:
         cli.main(arguments, prog_name="mgc")
     finally:
-        end_of("publishing")
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        found["client_mb"] = max(peak for name, peak in found.items() if name.endswith("_mb"))
-        found |= {"client_cpu_s": used.ru_utime + used.ru_stime, "wall_s": found["publishing_s"]}
-        Path(record).write_text(json.dumps(found))
+        record_stage("publishing")
+        times = resource.getrusage(resource.RUSAGE_SELF)
+        usage["client_mb"] = max(peak for name, peak in usage.items() if name.endswith("_mb"))
+        usage |= {"client_cpu_s": times.ru_utime + times.ru_stime, "wall_s": usage["publishing_s"]}
+        Path(record).write_text(json.dumps(usage))
 
 
 if __name__ == "__main__":

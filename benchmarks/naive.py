@@ -1,9 +1,9 @@
-"""The script one would write without mgc: librosa, one .npy per clip, joblib.
+"""The baseline script without mgc: librosa and joblib, one .npy file per clip.
 
     python benchmarks/naive.py FOLDER OUT --feature stft|mel [--jobs N]
 
 Cuts every MP3 of a folder into 4 s slices with 50 % overlap, computes the log spectrogram of each slice and saves the
-slices of a clip as one array. Parameters are those of mgc's features; the calls are those of librosa's documentation.
+slices of a clip as one array. It uses the parameters of mgc's features and the calls of librosa's documentation.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ HOP_LENGTH = 512
 
 
 def stft(y: np.ndarray, sr: int) -> np.ndarray:
+    """Compute the STFT magnitude in dB below the slice's maximum."""
     return librosa.amplitude_to_db(np.abs(librosa.stft(y, n_fft=1024, hop_length=HOP_LENGTH)), ref=np.max)
 
 
 def mel(y: np.ndarray, sr: int) -> np.ndarray:
+    """Compute the mel spectrogram in dB below the slice's maximum."""
     power = librosa.feature.melspectrogram(y=y, sr=sr, n_fft=2048, hop_length=HOP_LENGTH, n_mels=128)
     return librosa.power_to_db(power, ref=np.max)
 
 
+#: Transform and sample rate in Hz by feature.
 FEATURES = {"stft": (stft, 44100), "mel": (mel, 22050)}
 
 
 def extract(path: Path, out: Path, feature: str) -> None:
+    """Save the spectrograms of a clip's slices as `<out>/<stem>.npy`."""
     transform, sr = FEATURES[feature]
     y, _ = librosa.load(path, sr=sr)
     length = SLICE_S * sr

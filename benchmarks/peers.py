@@ -1,10 +1,10 @@
-"""Log-mel spectrograms of a folder of MP3s by other tools, each as its documentation does it.
+"""Log-mel spectrograms of a folder of MP3s by lhotse or Essentia, as in their documentation.
 
     python benchmarks/peers.py lhotse|essentia FOLDER OUT
 
-Parameters are those of mgc's `mel`: mono, 22050 Hz, windows of 2048 samples every 512, 128 bands. lhotse: the Fbank
-extractor of its CutSet, stored by its Lilcom writer. Essentia: the frame loop of its tutorial "Spectral
-representations", one .npy per clip. Neither cuts slices, or looks for damage.
+The parameters are those of mgc's `mel`: mono, 22050 Hz, windows of 2048 samples, hop 512, 128 bands. lhotse uses the
+Fbank extractor on a CutSet and stores with its Lilcom writer. Essentia uses the frame loop of its tutorial "Spectral
+representations" and stores one .npy file per clip. Neither cuts slices or checks for damaged files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ N_MELS = 128
 
 
 def lhotse(folder: Path, out: Path) -> None:
+    """Extract with lhotse's Fbank to `<out>/feats`."""
     from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, RecordingSet
 
     recordings = RecordingSet.from_dir(folder, pattern="*.mp3").resample(SR)
-    # Mixed down, a cut holds its samples, and cannot be written into lhotse's manifest: features alone are stored.
+    # A cut mixed down to mono holds its samples in memory, and lhotse cannot write it to a manifest. So only the
+    # features are stored.
     cuts = CutSet.from_manifests(recordings=recordings).map(lambda cut: cut.to_mono(mono_downmix=True))
     config = FbankConfig(
         sampling_rate=SR, frame_length=WINDOW / SR, frame_shift=HOP_LENGTH / SR, num_filters=N_MELS, high_freq=0
@@ -34,6 +36,7 @@ def lhotse(folder: Path, out: Path) -> None:
 
 
 def essentia(folder: Path, out: Path) -> None:
+    """Extract with Essentia's MelBands, one .npy file per clip."""
     import essentia
     import essentia.standard as es
 

@@ -1,14 +1,14 @@
-"""What `mgc` costs beside the decoding, at the size of FMA: planning, a call that has nothing to do, `mgc slice`.
+"""Costs of `mgc` other than decoding, at the size of FMA: planning, an extraction with nothing to do, `mgc slice`.
 
     python benchmarks/scale.py                    8,000 tracks (FMA-small), then 106,574 (FMA-full)
-    python benchmarks/scale.py --keep FOLDER      keep the libraries and stores there, and use what is there already
+    python benchmarks/scale.py --keep FOLDER      keep libraries and stores in FOLDER, and reuse those already there
     python benchmarks/scale.py --smoke            smallest sizes; the figures mean nothing
 
-The library is made up: its files are hard links to sixteen MP3s of a second, its `tracks.csv` has FMA's 52 columns and
-three header rows, and 106,574 rows in about 250 MB whatever the number of files. No file is decoded: the first
-extraction runs the real client with real Dask workers that write real shards of 30 s of noise per track, four mel bands
-wide (see benchmarks/fabricate.py). The other commands are `mgc` as users call it, on one processor, interpreter start
-and imports included. Client memory is the peak of that process alone, which holds the Dask scheduler too.
+The library is synthetic. Its files are hard links to sixteen MP3s of one second. Its `tracks.csv` has FMA's 52 columns
+and three header rows, and 106,574 rows in about 250 MB, whatever the number of files. No file is decoded: the first
+extraction runs the real client with real Dask workers, which write real shards of 30 s of noise per track with four mel
+bands (see benchmarks/fabricate.py). The other commands run `mgc` as users do, on one processor, including interpreter
+start and imports. Client memory is the peak of the client process alone, which also runs the Dask scheduler.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 import common
 from common import Spread, table
 
-from pipeline.demo import COLUMNS
+from mgc.pipeline.demo.dataset import COLUMNS
 
 HERE = Path(__file__).resolve().parent
 MGC = Path(sysconfig.get_path("scripts")) / "mgc"
@@ -44,7 +44,17 @@ GENRES = ("Blues", "Classical", "Electronic", "Folk", "Hip-Hop", "Jazz", "Pop", 
 
 
 def make_library(folder: Path, n_tracks: int, n_rows: int, csv_bytes: int) -> Path:
-    """An audio folder in FMA's layout with `n_tracks` files, its `tracks.csv` with `n_rows` rows beside it."""
+    """Create a library in FMA's layout, unless it exists.
+
+    Args:
+        folder: parent of the audio folder and of the metadata.
+        n_tracks: number of audio files.
+        n_rows: rows of `tracks.csv`.
+        csv_bytes: approximate size of `tracks.csv`.
+
+    Returns:
+        The audio folder.
+    """
     audio = folder / "fma_scale"
     if (folder / "fma_metadata" / "tracks.csv").exists():
         return audio
@@ -55,7 +65,7 @@ def make_library(folder: Path, n_tracks: int, n_rows: int, csv_bytes: int) -> Pa
             path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             os.link(sources[track % SOURCES], path)
-    # A deal is cut by the seconds that size and bit rate suggest: here 30 for each file.
+    # Extraction divides tracks into batches by their duration, which it estimates from size and bit rate: 30 s each.
     rates = [path.stat().st_size * 8 // 30 for path in sources]
     (folder / "fma_metadata").mkdir(exist_ok=True)
     unfinished = folder / "fma_metadata" / "tracks.tmp"
@@ -67,7 +77,7 @@ def make_library(folder: Path, n_tracks: int, n_rows: int, csv_bytes: int) -> Pa
 
 
 def _sources(folder: Path) -> list[Path]:
-    """MP3s of a second of noise, of different sizes."""
+    """Write MP3s of about a second of noise, with different sizes."""
     import numpy as np
     import soundfile
 
@@ -80,24 +90,24 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _rows(n_tracks: int, n_rows: int, csv_bytes: int, rates: list[int]) -> Iterator[list[object]]:
-    """The lines of `tracks.csv`; the first `n_tracks` rows belong to the smallest subset, the others to none."""
+    """Generate the lines of `tracks.csv`; the first `n_tracks` tracks are in subset `small`, the others in `large`."""
     names = [(group, name) for group, columns in COLUMNS.items() for name in columns.split()]
     yield ["", *(group for group, _ in names)]
     yield ["", *(name for _, name in names)]
     yield ["track_id", *("" for _ in names)]
-    draw = random.Random(0)
-    words = "".join(draw.choice('abcdefghij klmnop, qrs "tuv" wxyz.\n') for _ in range(200_000))
-    long = csv_bytes // n_rows - 420
+    rng = random.Random(0)
+    text = "".join(rng.choice('abcdefghij klmnop, qrs "tuv" wxyz.\n') for _ in range(200_000))
+    text_length = csv_bytes // n_rows - 420  # the other columns take about 420 bytes
     for track in range(n_rows):
         artist = track % min(ARTISTS, max(10, n_rows // 6))
-        begin = draw.randrange(len(words) - max(1, long))
+        start = rng.randrange(len(text) - max(1, text_length))
         split = "training" if artist % 10 < 8 else ("validation", "test")[artist % 2]
         values = {
             ("album", "id"): track // 12,
             ("album", "title"): f"Album {track // 12}",
             ("album", "date_created"): "2008-11-26 01:44:45",
-            ("album", "information"): f"<p>{words[begin : begin + max(0, long // 2)]}</p>",
-            ("artist", "bio"): f"<p>{words[-begin - long // 2 : -begin] if begin else ''}</p>",
+            ("album", "information"): f"<p>{text[start : start + max(0, text_length // 2)]}</p>",
+            ("artist", "bio"): f"<p>{text[-start - text_length // 2 : -start] if start else ''}</p>",
             ("artist", "id"): artist,
             ("artist", "name"): f"Artist {artist}",
             ("artist", "date_created"): "2008-11-26 01:42:32",
@@ -115,66 +125,67 @@ def _rows(n_tracks: int, n_rows: int, csv_bytes: int, rates: list[int]) -> Itera
 
 
 def call(*command: object) -> dict[str, float]:
-    """Run a command on one processor; its wall and CPU seconds, and the peak of its memory."""
+    """Run a command on one processor; return its wall-clock seconds, CPU seconds, and peak memory in MB."""
     start = time.perf_counter()
-    # Empty: an installed mgc is not compiled anew by every call.
+    # Allows bytecode files, so that not every call compiles mgc again.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, preexec_fn=_pin, env=environment)
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed")
-    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "mb": used.ru_maxrss * common.RSS_UNIT / 1e6}
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "mb": usage.ru_maxrss * common.RSS_UNIT / 1e6}
 
 
 def _pin() -> None:
+    """Pin this process to one processor, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def measure(folder: Path, n_tracks: int, options: argparse.Namespace) -> dict[str, object]:
-    """Everything about one library."""
+    """Create a library, run every command on it, and return all figures by name."""
     folder.mkdir(parents=True, exist_ok=True)
     audio = make_library(folder, n_tracks, options.rows, options.csv_bytes)
-    found: dict[str, object] = {"csv MB": (folder / "fma_metadata" / "tracks.csv").stat().st_size / 1e6}
+    figures: dict[str, object] = {"csv MB": (folder / "fma_metadata" / "tracks.csv").stat().st_size / 1e6}
     extract = ("extract", "--dataset", audio, "--data-dir", folder / "data", *FEATURE)
     record = folder / "client.json"
     if not record.exists():
         command = [sys.executable, HERE / "fabricate.py", folder / "running.json", *extract, "--workers", 1]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         (folder / "running.json").rename(record)
-    found |= json.loads(record.read_text())
+    figures |= json.loads(record.read_text())
     (store,) = (folder / "data" / "features").glob("*/mel-*")
-    found["shards"] = len(list((store / "shards").glob("*.parquet")))
-    found["manifest MB"] = (store / "tracks.parquet").stat().st_size / 1e6
-    found["slices MB"] = (store / "slices.parquet").stat().st_size / 1e6
+    figures["shards"] = len(list((store / "shards").glob("*.parquet")))
+    figures["manifest MB"] = (store / "tracks.parquet").stat().st_size / 1e6
+    figures["slices MB"] = (store / "slices.parquet").stat().st_size / 1e6
     for cached in (folder / "data" / "features").rglob(".tracks-*"):
         cached.unlink()
-    found["no-op, csv parsed"] = [call(MGC, *extract)]
-    found["no-op"] = [call(MGC, *extract) for _ in range(options.attempts)]
+    figures["no-op, csv parsed"] = [call(MGC, *extract)]
+    figures["no-op"] = [call(MGC, *extract) for _ in range(options.attempts)]
     slices = [(3, 0), (4, 0.5)]
-    found["slice"] = [
+    figures["slice"] = [
         call(MGC, "slice", store, "--slice", slices[i % 2][0], "--overlap", slices[i % 2][1], "--data-dir", folder)
         for i in range(options.attempts + options.attempts % 2)
     ]
-    return found
+    return figures
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tracks", type=int, nargs="+", default=[8000, ROWS], help="files of the libraries")
+    parser.add_argument("--tracks", type=int, nargs="+", default=[8000, ROWS], help="numbers of files, one per library")
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of tracks.csv")
-    parser.add_argument("--csv-bytes", type=int, default=CSV_BYTES, help="size of tracks.csv, about")
-    parser.add_argument("--attempts", type=int, default=3)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where libraries and stores are made and stay")
+    parser.add_argument("--csv-bytes", type=int, default=CSV_BYTES, help="approximate size of tracks.csv")
+    parser.add_argument("--attempts", type=int, default=3, help="number of repetitions")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep libraries and stores here, and reuse them")
     parser.add_argument("--smoke", action="store_true", help="--tracks 60 --rows 80 --csv-bytes 100000 --attempts 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to a file")
     options = parser.parse_args()
     if options.smoke:
         options.tracks, options.rows, options.csv_bytes, options.attempts = [60], 80, 100_000, 1
     if options.attempts < 1 or not 0 < min(options.tracks) <= max(options.tracks) <= options.rows <= 1_000_000:
-        parser.error("--tracks wants numbers from 1 to --rows, which is a million at most; --attempts one or more")
+        parser.error("--tracks needs numbers from 1 to --rows, --rows at most 1,000,000, --attempts at least 1")
     return options
 
 
@@ -193,20 +204,20 @@ def main() -> None:
         if not options.keep:
             shutil.rmtree(home)
     sizes = ("csv MB", "shards", "manifest MB", "slices MB")
-    rows = [(f"{n:,}", *(found[name] for name in sizes)) for n, found in results.items()]
+    rows = [(f"{n:,}", *(figures[name] for name in sizes)) for n, figures in results.items()]
     print(f"\nSizes\n\n{table(('tracks', *sizes), rows)}")
     columns = ("planning s", "planning MB", "dispatch MB", "publishing MB", "whole run s", "client CPU s", "client MB")
     names = ("planning_s", "planning_mb", "dispatch_mb", "publishing_mb", "wall_s", "client_cpu_s", "client_mb")
-    rows = [(f"{n:,}", *(found[name] for name in names)) for n, found in results.items()]
+    rows = [(f"{n:,}", *(figures[name] for name in names)) for n, figures in results.items()]
     print(
         f"\nFirst extraction, nothing decoded: peak memory of the client alone\n\n{table(('tracks', *columns), rows)}"
     )
     rows = [
-        (f"{n:,}: {name}", *(Spread.of([cost[key] for cost in found[name]]) for key in ("wall", "cpu", "mb")))
-        for n, found in results.items()
+        (f"{n:,}: {name}", *(Spread.of([cost[key] for cost in figures[name]]) for key in ("wall", "cpu", "mb")))
+        for n, figures in results.items()
         for name in ("no-op, csv parsed", "no-op", "slice")
     ]
-    title = f"Commands on one processor: median of {options.attempts} (least to most)"
+    title = f"Commands on one processor: median of {options.attempts} (minimum to maximum)"
     print(f"\n{title}\n\n{table(('command', 'wall s', 'CPU s', 'peak MB'), rows)}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(facts | {"results": results}, indent=2) + "\n")

@@ -1,1 +1,1 @@
-"""Everything after the store: architectures, streaming, training, evaluation. Depends on `pipeline` alone."""
+"""Systems, batches, training and evaluation: everything that reads feature stores. Depends on `pipeline` alone."""

@@ -1,4 +1,4 @@
-"""A system's network behind its input adapters: frames in, logits out."""
+"""The network of a neural system: its input adapters and its model, from frames to logits."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import inputs
-from models.inputs import Standardised
-from models.joint import Joint
-from models.optim import Outputs
-from models.ranks import ALONE, Ranks
-from models.registry import System
-from models.stream import Stream
-from pipeline.features import FeatureSpec
+from mgc.models.data import adapters
+from mgc.models.data.adapters import Standardiser
+from mgc.models.data.joint import JointStream
+from mgc.models.data.stream import Stream
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.registry.systems import System
+from mgc.pipeline.features import FeatureSpec
+
+#: Output of a network in training: logits `(batch, n_classes)`, or a tuple of these and those of its auxiliary heads.
+Outputs = Tensor | tuple[Tensor, ...]
 
 
 class Network(nn.Module):
-    """Adapters and model of a neural system.
+    """Input adapters and model of a neural system.
 
-    Weights and activations are channels-last by default: on two CPU cores a training step is then shorter for every
+    Weights and activations are channels-last by default: on two CPU cores this shortens a training step of every
     default model, by 15 % (kth2020/cnn) to 50 % (xu2022/mobilenet).
 
     Args:
-        system: the system.
-        specs: what each store holds.
-        n_classes: outputs.
-        channels_last: memory format of planes.
+        system: neural system.
+        specs: feature of each input.
+        n_classes: number of outputs.
+        channels_last: whether 4-D tensors are channels-last instead of contiguous.
     """
 
     def __init__(
@@ -38,78 +40,89 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(
-            inputs.adapter(needs, spec) for needs, spec in zip(system.inputs, specs, strict=True)
+            adapters.adapter(input_spec, spec) for input_spec, spec in zip(system.inputs, specs, strict=True)
         )
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = system.build(n_classes).to(memory_format=self._format)
 
     def forward(self, frames: Tensor | tuple[Tensor, ...]) -> Outputs:
-        """Frames `(batch, frames, bins)`, float32, of each input to logits `(batch, classes)`.
+        """Compute logits from frames.
 
-        In training the logits of auxiliary heads come with them, where the model has such.
+        Args:
+            frames: float32 `(batch, frames, bins)`; a tuple of these for systems of several inputs.
+
+        Returns:
+            Logits `(batch, n_classes)`; in training, models with auxiliary heads return a tuple with their logits, too.
         """
-        parts = (frames,) if isinstance(frames, Tensor) else frames
-        adapted = [adapt(part) for adapt, part in zip(self.inputs, parts, strict=True)]
+        inputs = (frames,) if isinstance(frames, Tensor) else frames
+        adapted = [adapt(values) for adapt, values in zip(self.inputs, inputs, strict=True)]
         return self.model(*(x.contiguous(memory_format=self._format) if x.dim() == 4 else x for x in adapted))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """What a prediction depends on: the model's state, and the statistics of its inputs."""
+        """State that predictions depend on: the model's, and the statistics of standardised inputs."""
         return {"model": self.model.state_dict(), "inputs": self.inputs.state_dict()}
 
     def load(self, weights: dict[str, dict[str, Tensor]]) -> None:
-        """Put back what `weights` returned.
+        """Load the state that `weights` returned.
 
         Raises:
             KeyError: the model's state is missing.
-            RuntimeError: it belongs to another model.
+            RuntimeError: the state belongs to another model.
         """
         self.model.load_state_dict(weights["model"])
         self.inputs.load_state_dict(weights.get("inputs", {}))
 
-    def measure(self, stream: Stream | Joint, ranks: Ranks = ALONE) -> None:
-        """Take the statistics that inputs are standardised by, where the system asks for that.
+    def fit_standardisers(self, stream: Stream | JointStream, ranks: Ranks = SINGLE_PROCESS) -> None:
+        """Fit the standardisers of the inputs on the training split; systems without any read nothing.
 
         Args:
-            stream: the training split; its first epoch is read once.
-            ranks: the processes that read it together.
+            stream: training split; the first epoch is read once.
+            ranks: processes that read it together, each its part.
         """
-        standards = [module for module in self.inputs.modules() if isinstance(module, Standardised)]
-        if not standards:
+        standardisers = [module for module in self.inputs.modules() if isinstance(module, Standardiser)]
+        if not standardisers:
             return
         with torch.inference_mode():
-            for module in standards:
+            for module in standardisers:
                 module.begin()
-            for batch in tqdm(ranks.steps(stream.batches()), "statistics", len(stream), leave=False, disable=None):
-                parts = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
-                for adapt, part in zip(self.inputs, parts, strict=True):
-                    adapt(part)
-            for module in standards:
-                module.finish(ranks.added)
+            for batch in tqdm(ranks.lockstep(stream.batches()), "statistics", len(stream), leave=False, disable=None):
+                inputs = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
+                for adapt, values in zip(self.inputs, inputs, strict=True):
+                    adapt(values)
+            for module in standardisers:
+                module.finish(ranks.all_reduce)
 
 
-def outputs(module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE) -> Tensor:
-    """What `module` makes of the frames of every slice, in evaluation mode: float32 `(slices, ...)` on the host.
+def outputs(module: nn.Module, stream: Stream | JointStream, label: str, ranks: Ranks = SINGLE_PROCESS) -> Tensor:
+    """Compute the output of a module for every slice of a stream, in evaluation mode.
 
     Args:
-        module: from frames `(batch, frames, bins)`, or a tuple of them.
-        stream: the slices; rows come in the order of its table, NaN where one could not be read.
-        what: label of the progress bar.
-        ranks: the processes that do so together, each with its share of the slices, and all with the result.
+        module: module that takes frames `(batch, frames, bins)`, or a tuple of them.
+        stream: slices to read.
+        label: label of the progress bar.
+        ranks: processes that share the work, each with its part of the slices; all get the whole result.
+
+    Returns:
+        float32 `(slices, ...)` on the host, in the order of the slice table; NaN for slices that could not be read.
     """
-    made = torch.empty(0)
-    for rows, values in outputs_by_batch(module, stream, what, ranks):
-        if not len(made):
-            # What is another's is added to 0.
-            made = values.new_full((len(stream.labels), *values.shape[1:]), 0.0 if ranks.size > 1 else math.nan)
-        made[rows] = values
-    return ranks.added(made)
+    result = torch.empty(0)
+    for rows, values in outputs_by_batch(module, stream, label, ranks):
+        if not len(result):
+            # With several processes, the rows of the others are 0, since the results are added up.
+            result = values.new_full((len(stream.labels), *values.shape[1:]), 0.0 if ranks.size > 1 else math.nan)
+        result[rows] = values
+    return ranks.all_reduce(result)
 
 
 def outputs_by_batch(
-    module: nn.Module, stream: Stream | Joint, what: str, ranks: Ranks = ALONE
+    module: nn.Module, stream: Stream | JointStream, label: str, ranks: Ranks = SINGLE_PROCESS
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """What `outputs` returns, batch by batch: rows of the slice table, and their values."""
+    """Yield the outputs of a module batch by batch; for arguments see `outputs`.
+
+    Yields:
+        Rows of the slice table, int64 `(batch,)`, and their outputs, float32 `(batch, ...)` on the host.
+    """
     module.eval()
     with torch.inference_mode():
-        for batch in tqdm(ranks.steps(stream.batches()), what, len(stream), leave=False, disable=None):
+        for batch in tqdm(ranks.lockstep(stream.batches()), label, len(stream), leave=False, disable=None):
             yield batch.rows, module(batch.frames).float().cpu()

@@ -1,1 +1,1 @@
-"""Everything before training: datasets, audio, features, stores. Knows nothing of models."""
+"""Pipeline: datasets, audio, features and stores, everything before training. It does not import `mgc.models`."""

@@ -1,26 +1,27 @@
-"""The console: options that several commands have, errors as one line, progress; what `cli.py` is made of."""
+"""Console: the command group with one-line errors, path types, common options, and progress bars."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline import remote
-from pipeline.errors import MgcError, SpecError
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.storage import urls
 
 
-class PlaceType(click.Path):
-    """A path on this machine, or a URL.
+class PathOrUrl(click.Path):
+    """Click parameter type: a local path, or a URL.
 
     Args:
-        remote: whether it may be a URL.
+        remote: True if URLs are accepted.
     """
 
     def __init__(self, *, remote: bool) -> None:
@@ -28,45 +29,77 @@ class PlaceType(click.Path):
         self._remote = remote
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path."""
-        url = remote.parse(value) if isinstance(value, str) else None
+        """Convert the text to a `Path` or a `RemotePath`.
+
+        Raises:
+            SpecError: the URL is invalid, or URLs are not accepted.
+        """
+        url = urls.parse_url(value) if isinstance(value, str) else None
         if url is None:
             return super().convert(value, param, ctx)
         if not self._remote:
-            raise SpecError(f"{url}: a URL", "name a path on this machine here")
+            raise SpecError(f"{url}: a URL cannot be used here", "name a path on this machine")
         return url
 
 
-#: A path on this machine.
-FOLDER = PlaceType(remote=False)
-#: The same, or a URL.
-PLACE = PlaceType(remote=True)
+#: Parameter type of options that take a local path.
+LOCAL_PATH = PathOrUrl(remote=False)
+#: Parameter type of options that take a local path or a URL.
+PATH_OR_URL = PathOrUrl(remote=True)
 
 
 class _Interrupted(Exception):
-    """Ctrl-C. Click would make an Abort of a KeyboardInterrupt and print an empty line, terminal or not."""
+    """Ctrl-C. Click would turn a KeyboardInterrupt into an Abort, and print an empty line even without a terminal."""
 
 
-class Group(click.Group):
-    """A group whose errors are one line on stderr: what is wrong; what to do."""
+class LazyCommands(Mapping[str, click.Command]):
+    """Commands by name; a command's module is imported when the command is looked up.
+
+    Args:
+        locations: `{command name: "module:object"}`.
+    """
+
+    def __init__(self, locations: Mapping[str, str]) -> None:
+        self._locations = locations
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, command = self._locations[name].partition(":")
+        return getattr(importlib.import_module(module), command)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._locations
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._locations)
+
+    def __len__(self) -> int:
+        return len(self._locations)
+
+
+class CommandGroup(click.Group):
+    """A click group that prints each error as one line on stderr: `error: PROBLEM; REMEDY`."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """The context, whose `obj` is the command line."""
+        """Create the context; its `obj` is the list of command-line arguments."""
         return super().make_context(info_name, args, parent, **extra | {"obj": list(args)})
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command.
+
+        Raises:
+            _Interrupted: the user pressed Ctrl-C.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             if sys.stderr.isatty():
-                click.echo(err=True)  # the terminal shows ^C
+                click.echo(err=True)  # ends the line on which the terminal shows ^C
             raise _Interrupted from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line and exit: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+        """Run the command line and exit with code 0, 1 for an error, 2 for wrong usage, or 130 when interrupted."""
         sys.exit(self._run(*args, **kwargs | {"standalone_mode": False}))
 
     def _run(self, *args: Any, **kwargs: Any) -> int:
@@ -79,30 +112,32 @@ class Group(click.Group):
             return 0
         except click.ClickException as error:
             usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
-            return _fail(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", 2)
+            return _print_error(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", 2)
         except (_Interrupted, click.Abort, KeyboardInterrupt):
-            return _fail("interrupted", "what is done is kept: the same command goes on, training with --resume", 130)
+            remedy = "finished work is kept: run the same command again to continue, training with --resume"
+            return _print_error("interrupted", remedy, 130)
         except SpecError as error:
-            return _fail(error.problem, error.remedy, 2)
+            return _print_error(error.problem, error.remedy, 2)
         except MgcError as error:
-            return _fail(error.problem, error.remedy, 1)
+            return _print_error(error.problem, error.remedy, 1)
         except OSError as error:
-            if not remote.is_url(error.filename):
-                return _fault(error)
-            from pipeline.files import explain_remote
+            if not urls.is_url(error.filename):
+                return _print_bug(error)
+            from mgc.pipeline.storage.files import explain_server_error
 
-            explained = explain_remote(error)
-            return _fail(explained.problem, explained.remedy, 1)
+            explained = explain_server_error(error)
+            return _print_error(explained.problem, explained.remedy, 1)
         except Exception as error:
-            return _fault(error)
+            return _print_bug(error)
 
 
-def _fault(error: Exception) -> int:
+def _print_bug(error: Exception) -> int:
     problem = f"{type(error).__name__}: {_one_line(str(error))}"
-    return _fail(problem, "this is a fault in mgc; `--debug` shows where", 1)
+    return _print_error(problem, "this is a bug in mgc; `--debug` shows where", 1)
 
 
-def _fail(problem: str, remedy: str, code: int) -> int:
+def _print_error(problem: str, remedy: str, code: int) -> int:
+    """Print an error on stderr, after its traceback if `--debug` is given, and return the exit code."""
     if "--debug" in sys.argv and code != 130:
         traceback.print_exc()
     click.echo(f"error: {_one_line(problem)}" + (f"; {_one_line(remedy)}" if remedy else ""), err=True)
@@ -113,11 +148,30 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def common(command: Callable) -> Callable:
-    """Options of every command."""
+def run_command(context: click.Context, arguments: list[str]) -> None:
+    """Run another command of the same group.
+
+    Args:
+        context: context of the running command.
+        arguments: name of the other command, and its arguments as a user would type them.
+
+    Raises:
+        LookupError: there is no such command.
+    """
+    name, *rest = arguments
+    group = context.find_root().command
+    command = group.get_command(context, name) if isinstance(group, click.Group) else None
+    if command is None:
+        raise LookupError(name)
+    with command.make_context(name, rest, parent=context.find_root()) as command_context:
+        command.invoke(command_context)
+
+
+def common_options(command: Callable) -> Callable:
+    """Add the options of every command: `--data-dir` and `--debug`."""
     data_dir = click.option(
         "--data-dir",
-        type=FOLDER,
+        type=LOCAL_PATH,
         default="data",
         envvar="MGC_DATA",
         show_default=True,
@@ -128,90 +182,59 @@ def common(command: Callable) -> Callable:
 
 
 def json_option(command: Callable) -> Callable:
-    """`--json`: print plain values instead of text."""
+    """Add `--json`, which prints JSON instead of text."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def with_options(command: Callable, *options: Callable) -> Callable:
-    """A command with options, which its help lists in this order."""
+    """Add options to a command; its help lists them in the given order."""
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def dataset_options(command: Callable) -> Callable:
-    """Where the music and its labels are."""
-    return with_options(
-        command,
-        click.option("--dataset", type=PLACE, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."),
-        click.option("--metadata", type=PLACE, help="FMA: tracks.csv or its folder."),
-        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
-        click.option("--subset", help="FMA: small, medium, large or full."),
-        click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
-        click.option("--audio-root", type=PLACE, help="Lists: the folder that paths are relative to."),
-    )
+def note_printer(to_stderr: bool) -> Callable[[str], None]:
+    """Create a function that prints one line for the user.
 
-
-def slicing_options(command: Callable) -> Callable:
-    """How tracks are cut."""
-    return with_options(
-        command,
-        click.option("--slice", "seconds", type=float, help="Seconds of a slice.  [default: 4]"),
-        click.option("--overlap", type=float, help="Share of a slice that the next one repeats.  [default: 0.5]"),
-        click.option("--frames", type=int, help="Frames of a slice, instead of seconds."),
-        click.option("--whole", is_flag=True, help="One slice per track: all of it."),
-        click.option("--offset", type=float, help="Seconds left out at the start of each track."),
-        click.option("--max-slices", type=int, help="Slices per track at most."),
-        click.option("--place", help="Which slices are kept: all, start, centre or random."),
-    )
-
-
-def slicing(options: dict[str, Any], seed: int = 0) -> Any:
-    """The `Slicing` that slicing options describe; None where none is given."""
-    from pipeline.slicing import Slicing
-
-    given = {
-        key: options[key] for key in ("frames", "overlap", "offset", "max_slices", "place") if options[key] is not None
-    }
-    if options["whole"]:
-        given["whole"] = True
-    if options["seconds"] is not None:
-        given["seconds"] = options["seconds"]
-    elif "frames" in given or "whole" in given:
-        given["seconds"] = None
-    return Slicing(**given, seed=seed) if given else None
-
-
-def notes(quiet: bool) -> Callable[[str], None]:
-    """Notes for the user: on stdout, or on stderr where stdout is for JSON."""
-    return lambda line: click.echo(line, err=quiet)
+    Args:
+        to_stderr: True to print on stderr, as when stdout is for JSON.
+    """
+    return lambda line: click.echo(line, err=to_stderr)
 
 
 def print_json(value: Any) -> None:
-    """Plain values as indented JSON, on stdout."""
+    """Print plain values as indented JSON on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
-    """A tqdm bar on a terminal; plain lines, a tenth of the work each, elsewhere."""
+def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
+    """Create a progress bar: tqdm on a terminal, else one line on stderr for each tenth of the work.
+
+    Args:
+        label: name of the work.
+        unit: singular noun for what is counted, such as `track`.
+
+    Returns:
+        A function of the total count that returns a context manager; its value is called with each increment.
+    """
 
     @contextlib.contextmanager
-    def shown_as(total: int) -> Iterator[Callable[[int], None]]:
+    def bar(total: int) -> Iterator[Callable[[int], None]]:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            with tqdm(total=total, desc=label, unit=unit) as shown:
-                yield shown.update
+            with tqdm(total=total, desc=label, unit=unit) as terminal_bar:
+                yield terminal_bar.update
             return
-        done = said = 0
+        count = printed = 0
 
         def advance(step: int) -> None:
-            nonlocal done, said
-            done += step
-            if done == total or (done - said) * 10 >= total:
-                said = done
-                click.echo(f"{label}: {done} of {total} {unit}s", err=True)
+            nonlocal count, printed
+            count += step
+            if count == total or (count - printed) * 10 >= total:
+                printed = count
+                click.echo(f"{label}: {count} of {total} {unit}s", err=True)
 
         yield advance
 
-    return shown_as
+    return bar

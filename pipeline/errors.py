@@ -1,12 +1,12 @@
-"""The exceptions a user can cause. The command line prints each as one line and exits non-zero."""
+"""Exceptions that a user can cause. The command line prints them as one line and exits with a non-zero code."""
 
 
 class MgcError(Exception):
-    """What is wrong, with the file or value at fault, and what to do about it: both on one line.
+    """Base class of all errors that a user can cause.
 
     Args:
-        problem: what is wrong, naming the file, option or value.
-        remedy: what the user can do; may be empty where nothing can be done.
+        problem: description of the error, with the file, option or value at fault; one line.
+        remedy: advice to the user, one line; empty if nothing can be done.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:

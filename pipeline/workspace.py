@@ -1,4 +1,4 @@
-"""The data folder: which dataset, store or run a command means when none is named."""
+"""Workspace: the data folder, and the dataset, store or run that a command uses if none is named."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import contextlib
 import json
 from pathlib import Path
 
-from pipeline import files, remote
-from pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
-from pipeline.remote import Place, RemotePath
+from mgc.pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
+from mgc.pipeline.storage import files, urls
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 _NOT_DATASETS = ("features", "runs", "demo")
 
 
 class Workspace:
-    """A data folder, `data` by default.
+    """A data folder.
 
-        fma_small/ gtzan/ ...                      datasets, never written to
+        fma_small/ gtzan/ ...                      datasets, never changed
         features/<dataset>/<feature>-<digest>/     stores
         runs/<time>-<model>/                       runs
-        latest.json                                the store and the run that a command made or named last
+        latest.json                                store and run that a command created or used last
 
     Args:
-        root: the folder; need not exist.
+        root: the folder, which need not exist.
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,46 +30,50 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs."""
+        """Folder of all runs."""
         return self.root / "runs"
 
     def features(self, dataset: str) -> Path:
         """Folder of a dataset's stores.
 
         Raises:
-            SpecError: the name is no plain name of a folder.
+            SpecError: `dataset` cannot be the name of a folder.
         """
         if dataset != Path(dataset).name or dataset.startswith("."):
             raise SpecError(f"--name {dataset!r}", "it must be the name of a folder, without slashes")
         return self.root / "features" / dataset
 
     def only_dataset(self) -> Path:
-        """The one dataset in the folder; the demo where there is no other.
+        """Find the only dataset in the workspace, or the demo if there is no other.
 
         Raises:
-            DatasetError: there is none, or more than one.
+            DatasetError: there is no dataset, or more than one.
         """
-        found = []
+        datasets = []
         if self.root.is_dir():
             for path in sorted(self.root.iterdir()):
                 hidden = path.name.startswith(".") or path.name.endswith("_metadata") or path.name in _NOT_DATASETS
                 if path.is_dir() and not hidden:
-                    found.append(path)
+                    datasets.append(path)
         demo = self.root / "demo" / "fma_demo"
-        if not found and demo.is_dir():
+        if not datasets and demo.is_dir():
             return demo
-        if not found:
-            raise DatasetError(f"no dataset in {self.root}", "name one with --dataset, or put it there (or `mgc demo`)")
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise DatasetError(f"{len(found)} datasets in {self.root}: {names}", f"name one: --dataset {found[0]}")
-        return found[0]
+        if not datasets:
+            raise DatasetError(
+                f"no dataset in {self.root}", "name one with --dataset, put one there, or run `mgc demo`"
+            )
+        if len(datasets) > 1:
+            names = ", ".join(path.name for path in datasets)
+            raise DatasetError(
+                f"{len(datasets)} datasets in {self.root}: {names}", f"name one: --dataset {datasets[0]}"
+            )
+        return datasets[0]
 
     def latest_store(self) -> Place:
-        """The store that a command made or named last.
+        """The store that a command created or used last; if that is unknown or gone, the newest one.
 
         Raises:
-            StoreError: there is none.
+            StoreError: there is no store.
         """
         path = self._latest("store")
         if path is None:
@@ -77,10 +81,10 @@ class Workspace:
         return path
 
     def latest_run(self) -> Path:
-        """The run that a command made or named last.
+        """The run that a command created or used last; if that is unknown or gone, the newest one.
 
         Raises:
-            RunError: there is none.
+            RunError: there is no run.
         """
         path = self._latest("run")
         if path is None or isinstance(path, RemotePath):
@@ -88,27 +92,33 @@ class Workspace:
         return path
 
     def remember(self, kind: str, path: Place) -> None:
-        """Make `path` the latest `store` or `run`. A folder that cannot be written only forgets."""
+        """Record the latest store or run in `latest.json`; ignore a workspace that cannot be written.
+
+        Args:
+            kind: `store` or `run`.
+            path: its folder or URL.
+        """
         with contextlib.suppress(OSError, MgcError):
             self.root.mkdir(parents=True, exist_ok=True)
             name, root = path.resolve(), self.root.resolve()
-            # Relative where it can be: a workspace may be moved or copied.
+            # Relative if it is inside the workspace, which may be moved or copied.
             if isinstance(name, Path) and name.is_relative_to(root):
                 name = name.relative_to(root)
             files.write_json(self.root / "latest.json", self._read() | {kind: str(name)})
 
     def _latest(self, kind: str) -> Place | None:
-        """The one remembered, else the newest one there."""
-        remembered = self._read().get(kind)
-        if remembered is not None and (url := remote.parse(remembered)):
+        """The latest `store` or `run`: as recorded, else the newest one; None if there is none."""
+        recorded = self._read().get(kind)
+        if recorded is not None and (url := urls.parse_url(recorded)):
             return url
-        if remembered is not None and (self.root / remembered).is_dir():
-            return self.root / remembered
+        if recorded is not None and (self.root / recorded).is_dir():
+            return self.root / recorded
         heads = self.root.glob("features/*/*/store.json" if kind == "store" else "runs/*/config.json")
         newest = max(heads, key=lambda path: path.stat().st_mtime, default=None)
         return newest.parent if newest is not None else None
 
     def _read(self) -> dict[str, str]:
+        """Read `latest.json`; empty if it is missing or damaged."""
         try:
             latest = json.loads((self.root / "latest.json").read_bytes())
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The benchmarks run and print what they promise. Nothing here looks at how long anything takes."""
+"""Smoke runs of the benchmarks and tests of their helpers. No test depends on how long something takes."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    with mock.patch.dict(os.environ):  # importing it sets the number of threads
+    with mock.patch.dict(os.environ):  # the import sets environment variables
         import common
     return common
 
 
 def run(*arguments: object) -> str:
+    """Run a Python script and return its standard output."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=500).stdout
 
 
 def tables(text: str) -> list[dict[str, dict[str, str]]]:
-    """The Markdown tables in a text: cells by row and column."""
-    found: list[dict[str, dict[str, str]]] = []
+    """Parse the Markdown tables in a text: per table, cells by the first cell of their row and the column."""
+    parsed: list[dict[str, dict[str, str]]] = []
     header: list[str] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if cells and not header:
             header = cells[1:]
-            found.append({})
+            parsed.append({})
         elif cells and not set(line) <= set("|-:"):
-            found[-1][cells[0]] = dict(zip(header, cells[1:], strict=True))
+            parsed[-1][cells[0]] = dict(zip(header, cells[1:], strict=True))
         elif not cells:
             header = []
-    return found
+    return parsed
 
 
 @pytest.mark.corpus
@@ -62,13 +63,13 @@ def test_smoke_run_prints_finite_ratios(corpus: Path, tmp_path: Path) -> None:
         assert figures
         assert all(math.isfinite(float(figure)) for figure in figures)
     assert ratios["stft"]["naive / mgc"]
-    assert not ratios["mel+mfcc"]["naive / mgc"]  # the script makes one feature a run
+    assert not ratios["mel+mfcc"]["naive / mgc"]  # the script extracts one feature per run
 
     recorded = json.loads(record.read_text())
     assert f"command: {recorded['command']}" in out
     attempt = recorded["costs"]["mel+mfcc"][0]
-    parts = ("decode", "resample", "rfft", "filter bank", "compress")
-    assert attempt["unavoidable"] == pytest.approx(sum(attempt[part] for part in parts))
+    calls = ("decode", "resample", "rfft", "filter bank", "compress")
+    assert attempt["unavoidable"] == pytest.approx(sum(attempt[call] for call in calls))
     assert attempt["mgc / decode"] == pytest.approx(attempt["mgc"] / attempt["decode"])
 
 
@@ -94,13 +95,13 @@ def test_scale_prints_memory_and_time_of_every_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.corpus
-def test_known_material_is_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
+def test_standard_clips_are_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
-    known = common.find_clips(corpus / "fma_debian")
-    every = common.find_clips(corpus / "fma_debian", everything=True)
-    assert set(known) < set(every)
-    assert len(every) == 102
-    for path in known[:10]:
+    standard_clips = common.find_clips(corpus / "fma_debian")
+    all_clips = common.find_clips(corpus / "fma_debian", everything=True)
+    assert set(standard_clips) < set(all_clips)
+    assert len(all_clips) == 102
+    for path in standard_clips[:10]:
         assert path.stat().st_size == pytest.approx(30 * 16_000, rel=0.02)
         info = soundfile.info(path)
         assert (info.samplerate, info.channels) == (44100, 2)
@@ -118,11 +119,11 @@ def test_failed_command_ends_the_benchmark(common: ModuleType, tmp_path: Path) -
         common.run([sys.executable, "-c", "import sys; sys.exit('no such thing')"], tmp_path)
 
 
-def test_spread_is_median_least_and_most(common: ModuleType) -> None:
+def test_spread_is_median_minimum_and_maximum(common: ModuleType) -> None:
     assert str(common.Spread.of([1.4, 1.2, 9.0])) == "1.40 (1.20 to 9.00)"
 
 
-def test_table_is_markdown_with_gaps(common: ModuleType) -> None:
+def test_table_is_markdown_with_empty_cells(common: ModuleType) -> None:
     text = common.table(("name", "ms"), [("a", 1.005), ("long name", None)])
     assert tables(text) == [{"a": {"ms": "1.00"}, "long name": {"ms": ""}}]
     assert len({len(line) for line in text.splitlines()}) == 1
@@ -130,14 +131,14 @@ def test_table_is_markdown_with_gaps(common: ModuleType) -> None:
 
 @pytest.fixture
 def few_tracks(corpus: Path, tmp_path: Path) -> Path:
-    """A list of real clips: of each genre two to train on, one to validate and one to test with."""
-    from pipeline.datasets import open_dataset
+    """CSV list of real clips: per genre two for training, one for validation and one for test."""
+    from mgc.pipeline.datasets import open_dataset
 
     rows = []
-    taken: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for track in open_dataset(corpus / "fma_debian").tracks.to_pylist():
-        taken[track["genre"], track["split"]] += 1
-        if taken[track["genre"], track["split"]] <= (2 if track["split"] == "training" else 1):
+        counts[track["genre"], track["split"]] += 1
+        if counts[track["genre"], track["split"]] <= (2 if track["split"] == "training" else 1):
             name = Path(track["path"]).name
             shutil.copyfile(corpus / "fma_debian" / track["path"], tmp_path / name)
             rows.append({"path": name, "genre": track["genre"], "split": track["split"]})
@@ -148,7 +149,7 @@ def few_tracks(corpus: Path, tmp_path: Path) -> Path:
 @pytest.mark.corpus
 @pytest.mark.slow
 def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
-    """One of every study but xu2022, of which test_end_to_end.py trains one. Without names it runs them all."""
+    """One system of every study but xu2022; test_end_to_end.py trains one of that."""
     systems = ["kth2020/cnn", "ubc2020/prcnn", "vit2021/lstm", "padova2023/late-fusion"]
     (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
     assert list(rows) == systems
@@ -156,7 +157,7 @@ def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
 
 
 @pytest.mark.slow
-def test_train_prints_finite_figures_of_every_part(tmp_path: Path) -> None:
+def test_train_prints_finite_figures_for_every_part(tmp_path: Path) -> None:
     record = tmp_path / "figures.json"
     out = run(BENCHMARKS / "train.py", "--smoke", "--systems", "kth2020/cnn", "--json", record)
     steps, loaders, epoch, memory = tables(out)
@@ -165,15 +166,15 @@ def test_train_prints_finite_figures_of_every_part(tmp_path: Path) -> None:
     assert list(epoch) == ["vit2021/cnn"]
     assert list(memory) == ["48"]
     for row in (*steps.values(), *loaders.values(), *epoch.values(), *memory.values()):
-        words = [cell.split(" ")[0] for cell in row.values() if cell not in ("not installed", "device")]
-        figures = [float(word) for word in words]
+        cells = [cell for cell in row.values() if cell not in ("not installed", "device")]
+        figures = [float(cell.split(" ")[0]) for cell in cells]
         assert len(figures) >= 2
         assert all(math.isfinite(figure) and figure > 0 for figure in figures)
     assert f"command: {json.loads(record.read_text())['command']}" in out
 
 
 @pytest.mark.slow
-def test_baselines_prints_what_fitting_and_training_hold() -> None:
+def test_baselines_prints_the_memory_of_fitting_and_training() -> None:
     fitting, training = tables(run(BENCHMARKS / "baselines.py", "--smoke", "--systems", "moments/knn", "--tracks", 80))
     assert list(fitting) == ["moments/knn"]
     assert {"slices": "560", "frames, MB": "13"}.items() <= training["80"].items()

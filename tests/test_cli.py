@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pty
@@ -13,13 +12,12 @@ import termios
 from pathlib import Path
 
 import click
-import pyarrow as pa
 import pytest
 from commands import MGC, mgc, mgc_process, stamps, tree
 from music import write_clip, write_genres, write_list
 
-import cli
-from pipeline.store import Store
+from mgc import cli
+from mgc.pipeline.store.store import Store
 
 STFT = ("--feature", "stft:n_fft=512")
 
@@ -143,7 +141,7 @@ class TestErrors:
             (
                 "extract --data-dir {store}",
                 2,
-                "no feature asked for; add --feature stft, --feature mel or --feature mf",
+                "no feature given; add --feature stft, --feature mel or --feature mf",
             ),
             ("info --data-dir {store}", 1, "no feature store in {store}; make one with `mgc extract`, or name one"),
         ],
@@ -180,17 +178,17 @@ class TestErrors:
         outcome = mgc_process(*arguments)
         assert outcome.code == 1
         assert outcome.err.startswith("Traceback (most recent call last):\n")
-        assert "pipeline.errors.DatasetError: " in outcome.err
+        assert "mgc.pipeline.errors.DatasetError: " in outcome.err
         assert outcome.err.splitlines()[-1].startswith(f"error: cannot open dataset {songs}/nowhere: ")
 
     def test_a_fault_of_our_own_is_one_line_too(self, store, monkeypatch):
         def fault(*_: object) -> None:
             raise RuntimeError("several\nlines")
 
-        monkeypatch.setattr(cli, "_store", fault)
+        monkeypatch.setattr("mgc.models.runs.commands.choose_store", fault)
         outcome = mgc("info", store)
         assert outcome.code == 1
-        assert outcome.error == "RuntimeError: several lines; this is a fault in mgc; `--debug` shows where"
+        assert outcome.error == "RuntimeError: several lines; this is a bug in mgc; `--debug` shows where"
 
     def test_a_reader_that_stops_reading_gets_no_traceback(self, store):
         command = f"'{MGC}' info --json '{store}' | true; echo ${{PIPESTATUS[0]}}"
@@ -260,24 +258,6 @@ class TestJson:
         assert outcome.code == 1
         assert outcome.json["stores"][0]["dropped"] == {"too-short": 2}
         assert "2 of 10 tracks were dropped, more than --max-dropped 0" in outcome.error
-
-
-@pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
-@pytest.mark.parametrize("command", [("extract", *STFT), ("slice", "--slice", "0.62"), ("info",)])
-def test_pandas_is_not_imported_where_it_is_installed(command, workspace, store):
-    """pyarrow imports it with its first array, which takes half a second."""
-    run = mgc_process(*command, "--data-dir", workspace, PYTHONPROFILEIMPORTTIME="1")
-    assert run.code == 0, run.err
-    imported = {line.rpartition("|")[2].strip() for line in run.err.splitlines() if line.startswith("import time:")}
-    assert "pyarrow.lib" in imported
-    assert not any(name.startswith("pandas.") for name in imported)
-
-
-def test_pandas_can_be_used_in_the_same_process(store):
-    """By whoever calls the command line from Python."""
-    pandas = pytest.importorskip("pandas")
-    assert mgc("info", store).code == 0
-    assert pa.table({"x": [1]}).to_pandas().equals(pandas.DataFrame({"x": [1]}))
 
 
 class TestText:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import MGC
 
-from pipeline.demo import BROKEN
+from mgc.pipeline.demo.tracks import BROKEN_TRACKS
 
 DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
@@ -75,8 +75,8 @@ def test_quantisation_does_not_change_decisions(recipe: str, least: float, wides
 
     How many these are is the model's: one that has learned little wavers at many (`docs/decisions.md` has figures).
     """
-    from models.predict import predict
-    from models.runs import Run
+    from mgc.models.runs.run import Run
+    from mgc.models.training.predict import predict
 
     stores = [
         json.loads(mgc("extract", "--feature", "mel", "--slice", "4", "--dtype", dtype, "--json", data=data))
@@ -103,9 +103,9 @@ def test_the_demo_ends_as_it_says(tmp_path: Path):
     assert "nothing beyond that" in said
     (manifest,) = tmp_path.glob("features/fma_demo/mel-*/tracks.parquet")
     rows = {int(row["track_id"]): row for row in pq.read_table(manifest).to_pylist()}
-    assert {track: rows[track]["reason"] or rows[track]["status"] for track in BROKEN} == BROKEN
+    assert {track: rows[track]["reason"] or rows[track]["status"] for track in BROKEN_TRACKS} == BROKEN_TRACKS
     dropped = {track for track, row in rows.items() if row["status"] == "dropped"}
-    assert dropped == {track for track, end in BROKEN.items() if end != "ok"}
+    assert dropped == {track for track, end in BROKEN_TRACKS.items() if end != "ok"}
     (run,) = (tmp_path / "runs").iterdir()
     for name in ("config.json", "history.jsonl", "metrics.json", "predictions.parquet", "confusion.png"):
         assert (run / name).stat().st_size > 0

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment, does its main job from any folder."""
+"""The wheel, installed into an empty environment, works beside a project with modules of the same names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,38 +21,72 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", out, ROOT], check=True)
-    (built,) = out.glob("mgc-*.whl")
+    (built,) = out.glob("mgc_music-*.whl")
     return built
 
 
-def test_the_wheel_holds_code_and_manifests_and_nothing_else(wheel: Path):
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"cli.py", "pipeline", "models", "manifests"}
-    shipped = {path.relative_to(ROOT).as_posix() for path in (ROOT / "manifests").rglob("*.toml")}
-    assert shipped
-    assert shipped <= set(names)
+def test_the_wheel_holds_code_and_manifests_and_nothing_else(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info" not in name}
+    code = [ROOT / name for name in ("__init__.py", "__main__.py", "cli.py", "py.typed")]
+    for package in ("pipeline", "models", "manifests"):
+        code += [path for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".toml", ".in")]
+    assert names == {f"mgc/{path.relative_to(ROOT).as_posix()}" for path in code}
 
 
-def test_mgc_demo_runs_from_the_installed_wheel(wheel: Path, tmp_path: Path):
-    python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    constraints = ROOT / "constraints.txt"
-    # Compiling what nobody imports would take longer than anything else here.
-    install = [python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", constraints, wheel]
-    subprocess.run(install, check=True)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel and what it needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("env")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    # Compiling modules that no test imports would take longer than anything else here.
+    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    subprocess.run([*command, "-c", ROOT / "constraints.txt", wheel], check=True)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the user's with modules whose names mgc's parts have, too; importing one of them is an error."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "models").mkdir()
+    for name in ("models/__init__.py", "pipeline.py", "cli.py", "manifests.py"):
+        (folder / name).write_text("raise SystemExit('a module of the project was imported')\n")
+    return folder
+
+
+def run(command: Sequence[object], project: Path) -> str:
+    """Standard output of a command that is run in the project; it must exit with 0."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MGC_", "PYTHON"))}
-    run = subprocess.run(
-        [python.with_name("mgc"), "demo", "--epochs", "1"],
-        cwd=elsewhere,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "synthetic" in run.stdout
-    (metrics,) = elsewhere.glob("data/runs/*/metrics.json")
+    done = subprocess.run(list(map(str, command)), cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def test_every_command_works_beside_a_project_of_the_user(python: Path, project: Path) -> None:
+    mgc, module = [python.with_name("mgc")], [python, "-m", "mgc"]
+    assert "synthetic" in run([*mgc, "demo", "--epochs", 1], project)
+    (metrics,) = project.glob("data/runs/*/metrics.json")
     assert json.loads(metrics.read_text())["n_tracks"] == 12
-    assert sorted(path.name for path in elsewhere.iterdir()) == ["data"]
+    for command in (
+        ("info",),
+        ("models", "--json"),
+        ("verify",),
+        ("slice", "--slice", 3),
+        ("split",),
+        ("extract", "--feature", "mel", "--workers", 1),
+        ("train", "--epochs", 1),
+        ("evaluate", "--by-genre"),
+        ("new", "model", "acme"),
+        ("--version",),
+    ):
+        assert run([*module, *command], project)
+    assert sorted(path.name for path in project.iterdir()) == [
+        "acme", "cli.py", "data", "manifests.py", "models", "pipeline.py",
+    ]  # fmt: skip
+
+
+def test_two_processes_train_beside_it(python: Path, project: Path) -> None:
+    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "-m", "mgc"]
+    options = ["train", "--epochs", 1, "--device", "cpu"]
+    for command in ([*torchrun, *options], [python.with_name("mgc"), *options, "--nproc", 2]):
+        assert "run: " in run(command, project)

@@ -1,4 +1,4 @@
-"""Datasets as their owners publish them, read into one track table. No audio is opened, no dataset written to."""
+"""Datasets: read a dataset in any known layout into one track table. No audio is decoded, no dataset changed."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets import fma, folder, gtzan, listing
-from pipeline.datasets.catalogue import Catalogue, is_audio_name, listed
-from pipeline.datasets.published import Published, published
-from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath, place
+from mgc.pipeline.datasets import fma, folder, gtzan, listing
+from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name
+from mgc.pipeline.datasets.layouts import FORMATS, Layout, formats, plugin_layouts, recognise
+from mgc.pipeline.datasets.published import PublishedDataset, published_dataset
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import parse_place
 
-__all__ = ["FORMATS", "Dataset", "open_dataset", "reopen"]
-
-FORMATS = ("auto", "fma", "gtzan", "folder", "list")
+__all__ = ["FORMATS", "Dataset", "Layout", "formats", "open_dataset", "reopen"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as found.
+    """A dataset, opened.
 
     Attributes:
-        name: what its stores are filed under: the name of its folder or list, in letters, digits, `_`, `.` and `-`.
-        root: absolute audio root, or its URL; the paths in the table are relative to it.
-        source: the folder or list that was named.
-        format: `fma`, `gtzan`, `folder` or `list`.
-        genres: the classes, in their customary order for a published dataset, else sorted.
-        tracks: table of DATASET_SCHEMA, sorted by `track_id`, ids and paths unique, every genre one of `genres`.
-            Files may be absent. `split` is what the dataset itself says.
-        notes: what was left out or looks odd, for the user to read.
-        published: name of the published dataset that it is a copy of, as layout and genres suggest.
-        options: what else was said about it, by the names that `open_dataset` has for it.
+        name: name of the dataset's folder or list, in letters, digits, `_`, `.` and `-`; its stores are filed under it.
+        root: audio root, an absolute path or URL; paths in the table are relative to it.
+        source: the folder or list that the user named.
+        format: name of its layout: `fma`, `gtzan`, `folder`, `list`, or that of a plug-in.
+        genres: class names, in their customary order for a published dataset, else sorted.
+        tracks: table of DATASET_SCHEMA, sorted by `track_id`; ids and paths are unique, every genre is in `genres`.
+            Files need not exist. `split` is the dataset's own.
+        notes: one sentence each on files or rows that were left out or look odd, for the user.
+        published: name of the published dataset that it is a copy of, judged by layout and genres; None if unknown.
+        options: the other arguments of `open_dataset` that were given, by name.
     """
 
     name: str
@@ -60,97 +60,107 @@ def open_dataset(
     subset: str | None = None,
     genre_column: str | None = None,
     audio_root: Place | None = None,
-    copies: Path | None = None,
+    cache_folder: Path | None = None,
 ) -> Dataset:
-    """Read the dataset at `source`.
+    """Open a dataset.
 
     Args:
-        source: an audio folder, or a list of tracks in CSV or Parquet; either may be a URL.
-        format: one of FORMATS; `auto` recognises the others.
-        metadata: FMA only: `tracks.csv` or its folder.
-        subset: FMA only: `small`, `medium`, `large` or `full`.
-        genre_column: FMA and lists only: the column that holds the genre.
-        audio_root: lists only: the folder that their paths are relative to.
-        copies: FMA only: a folder to keep what was read of `tracks.csv` in, for the next call.
+        source: audio folder, or track list in CSV or Parquet; a path or a URL.
+        format: one of `formats()`; `auto` recognises the layout.
+        metadata: FMA only: `tracks.csv` or its folder; None: `fma_metadata` beside or inside the audio folder.
+        subset: FMA only: `small`, `medium`, `large` or `full`; None: the smallest that contains all files present.
+        genre_column: FMA and lists only: name of the column that holds the genre; None: the layout's usual one.
+        audio_root: lists only: folder that their paths are relative to; None: the folder of the list.
+        cache_folder: FMA only: folder that caches the parsed `tracks.csv` for the next call; None disables the cache.
 
     Raises:
-        DatasetError: there is no dataset there, it cannot be read, or an option does not apply to it.
+        DatasetError: there is no dataset at `source`, it cannot be read, or an option does not apply to its layout.
     """
     source = _absolute(source)
     audio_root = audio_root and _absolute(audio_root)
-    if format not in FORMATS:
-        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(FORMATS)}")
+    options = {
+        "metadata": metadata and _absolute(metadata),
+        "subset": subset,
+        "genre_column": genre_column,
+        "audio_root": audio_root,
+    }
+    if format not in FORMATS and format not in plugin_layouts():
+        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(formats())}")
     is_folder = _is_folder(source)
     if format != "auto" and is_folder == (format == "list"):
         raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")
-    format, root = _recognise(source, format) if is_folder else ("list", audio_root or source.parent)
-    _refuse_foreign_options(
-        format,
-        {"--metadata": metadata, "--subset": subset, "--genre-column": genre_column, "--audio-root": audio_root},
-    )
+    format, root = recognise(source, format) if is_folder else ("list", audio_root or source.parent)
+    _refuse_foreign_options(format, options)
     match format:
         case "fma":
-            found = fma.read(root, metadata=metadata, subset=subset, genre_column=genre_column, copies=copies)
+            catalogue = fma.read(
+                root, metadata=metadata, subset=subset, genre_column=genre_column, cache_folder=cache_folder
+            )
         case "gtzan":
-            found = gtzan.read(root)
+            catalogue = gtzan.read(root)
         case "folder":
-            found = folder.read(root)
+            catalogue = folder.read(root)
+        case "list":
+            catalogue = _read_list(source, audio_root, genre_column)
         case _:
-            found = _read_list(source, audio_root, genre_column)
-    genres, notes = _describe(found)
-    given = {"metadata": metadata and _absolute(metadata), "subset": subset, "genre_column": genre_column}
-    options = given | {"audio_root": audio_root}
-    # FMA's audio folder is called `fma_small`, GTZAN's just `genres`: there the folder around it says more.
-    name = {"fma": root.name, "list": source.stem}.get(format, source.name)
+            catalogue = plugin_layouts()[format].read(root)
+    genres, notes, published = _compare_with_published(catalogue)
     return Dataset(
-        name=re.sub(r"[^\w.-]+", "_", name).strip("._-") or "dataset",
+        name=_dataset_name(source, format, root),
         root=root,
         source=source,
         format=format,
         genres=genres,
-        tracks=found.tracks,
+        tracks=catalogue.tracks,
         notes=notes,
-        published=found.published if _known(found, genres) else None,
+        published=published,
         options={name: str(value) for name, value in options.items() if value is not None},
     )
 
 
-def reopen(described: Mapping[str, Any]) -> Dataset:
-    """The dataset that a store was made of, as it is now.
+def reopen(description: Mapping[str, Any]) -> Dataset:
+    """Open the dataset that a store was extracted from, in its present state.
 
     Args:
-        described: what the store says of it.
+        description: `dataset` in `store.json`, with the keys `source`, `format` and `options`.
 
     Raises:
-        DatasetError: it is no longer there, or cannot be read.
+        DatasetError: it no longer exists, or cannot be read.
     """
     options: dict[str, Any] = {
-        name: place(value) if name in ("metadata", "audio_root") else value
-        for name, value in described.get("options", {}).items()
+        name: parse_place(value) if name in ("metadata", "audio_root") else value
+        for name, value in description.get("options", {}).items()
     }
-    return open_dataset(place(described["source"]), format=described["format"], **options)
+    return open_dataset(parse_place(description["source"]), format=description["format"], **options)
 
 
 def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:
-    """The tracks of a list; of one at a URL, whose paths begin there, by a copy."""
+    """Read a track list, which may be at a URL; its paths are then relative to the URL's parent by default."""
     if not isinstance(source, RemotePath):
         return listing.read(source, audio_root=audio_root, genre_column=genre_column)
-    with source.fetched() as copy:
+    with source.local_copy() as copy:
         try:
             return listing.read(copy, audio_root=audio_root or source.parent, genre_column=genre_column)
         except DatasetError as error:
             raise DatasetError(error.problem.replace(str(copy), str(source)), error.remedy) from error
 
 
+def _dataset_name(source: Place, format: str, root: Place) -> str:
+    """The name of a dataset's folder or list, restricted to letters, digits, `_`, `.` and `-`."""
+    # FMA's audio folder is called `fma_small`, GTZAN's just `genres`: for GTZAN the folder around it says more.
+    name = {"fma": root.name, "list": source.stem}.get(format, source.name)
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "dataset"
+
+
 def _absolute(path: Place) -> Place:
-    """An absolute path without `..`; links are not followed, since the name of a link is the one the user chose."""
+    """Make a path absolute, without `..`. Links stay unresolved: the user chose the link's name."""
     if isinstance(path, RemotePath):
         return path
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _is_folder(source: Place) -> bool:
-    """Whether `source` is a folder (True) or a file that may be a list (False).
+    """True if `source` is a folder, False if it is a file that may be a list.
 
     Raises:
         DatasetError: it is neither, cannot be read, or is an empty folder or an audio file.
@@ -185,35 +195,27 @@ def _is_remote_folder(source: RemotePath, remedy: str) -> bool:
     raise DatasetError(f"cannot open dataset {source}: there is nothing below this name", remedy)
 
 
-def _recognise(source: Place, format: str) -> tuple[str, Place]:
-    """The format of a folder and where in it the audio is; the first of FMA, GTZAN and plain folders that fits."""
-    for name, layout in (("fma", fma), ("gtzan", gtzan)):
-        if format in ("auto", name) and (root := layout.find_root(source)):
-            return name, root
-    return ("folder" if format == "auto" else format), source
-
-
-def _refuse_foreign_options(format: str, options: dict[str, object]) -> None:
-    """Raise a DatasetError for an option that says nothing about a dataset of this format."""
-    applicable = {"fma": {"--metadata", "--subset", "--genre-column"}, "list": {"--genre-column", "--audio-root"}}
+def _refuse_foreign_options(format: str, options: Mapping[str, object]) -> None:
+    """Raise a DatasetError for an option that does not apply to this layout."""
+    applicable = {"fma": {"metadata", "subset", "genre_column"}, "list": {"genre_column", "audio_root"}}
     foreign = [name for name, value in options.items() if value is not None and name not in applicable.get(format, ())]
     if foreign:
-        raise DatasetError(f"{' and '.join(foreign)} cannot be used with a dataset in {format} format", "leave it out")
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise DatasetError(f"{names} cannot be used with a dataset in {format} format", "leave it out")
 
 
-def _known(found: Catalogue, genres: tuple[str, ...]) -> Published | None:
-    """The published dataset of the same layout and genres."""
-    known = published(found.published) if found.published else None
-    return known if known is not None and set(genres) == set(known.genres) else None
+def _compare_with_published(catalogue: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+    """Compare a catalogue with the published dataset of its layout: the same genres mean that it is a copy.
 
-
-def _describe(found: Catalogue) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The genres in order, and the notes; a dataset with the genres of a published one is taken for a copy of it."""
-    genres = tuple(sorted(found.tracks["genre"].unique().to_pylist()))
-    known = _known(found, genres)
-    if known is None:
-        return genres, found.notes
-    here = pc.is_in(found.tracks["path"], pa.array(known.faulty, pa.string()))
-    faulty = [f"{path}: {known.faulty[path]}" for path in found.tracks["path"].filter(here).to_pylist()]
-    note = f"files known to be faulty as published: {len(faulty):,} ({listed(faulty)})"
-    return known.genres, (*found.notes, *([note] if faulty else []))
+    Returns:
+        The genres in order; the notes, with one on files that are faulty as published; the published dataset's name,
+        None if the catalogue is not a copy of one.
+    """
+    genres = tuple(sorted(catalogue.tracks["genre"].unique().to_pylist()))
+    published: PublishedDataset | None = published_dataset(catalogue.published) if catalogue.published else None
+    if published is None or set(genres) != set(published.genres):
+        return genres, catalogue.notes, None
+    paths = catalogue.tracks["path"].filter(pc.is_in(catalogue.tracks["path"], pa.array(published.faulty, pa.string())))
+    faulty = [f"{path}: {published.faulty[path]}" for path in paths.to_pylist()]
+    note = f"files known to be faulty as published: {len(faulty):,} ({format_names(faulty)})"
+    return published.genres, (*catalogue.notes, *([note] if faulty else [])), catalogue.published

@@ -1,4 +1,4 @@
-"""What every adapter hands back: a track table and the things to say aloud about how it was made."""
+"""Catalogue: the track table that a dataset layout returns, with notes for the user; helpers to build it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.tracks import DATASET_SCHEMA
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
 
-#: Names that mark a file as audio: what libsndfile reads, then what only other decoders do. Whether a file *is* audio
-#: is decided by its content, when it is decoded.
+#: File suffixes that count as audio: first those that libsndfile reads, then those that only other decoders read.
+#: Whether a file really is audio is decided by its content, when it is decoded.
 AUDIO_SUFFIXES = (
     ".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp3", ".nist",
     ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sd2", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc", ".w64",
@@ -22,12 +22,12 @@ AUDIO_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The tracks an adapter found.
+    """Tracks of a dataset, as its layout's `read` function returns them.
 
     Attributes:
-        tracks: rows of DATASET_SCHEMA, sorted by `track_id`, ids and paths unique, `genre` never null.
-        notes: what was left out or looks odd, one sentence each, for the user to read.
-        published: name of the description under `manifests/datasets` that fits, if the layout suggests one.
+        tracks: table of DATASET_SCHEMA, sorted by `track_id`; ids and paths are unique, `genre` is never null.
+        notes: one sentence each on files or rows that were left out or look odd, for the user.
+        published: name of a description in `manifests/datasets`, if the layout is that of a published dataset.
     """
 
     tracks: pa.Table
@@ -36,37 +36,48 @@ class Catalogue:
 
 
 def track_table(columns: Mapping[str, Sequence[object] | pa.ChunkedArray]) -> pa.Table:
-    """The DATASET_SCHEMA table of some of its columns, the others null, sorted by `track_id`."""
+    """Build a table of DATASET_SCHEMA, sorted by `track_id`.
+
+    Args:
+        columns: values by column name, all of the same length; `track_id` is required, absent columns become null.
+    """
     length = len(columns["track_id"])
-    filled = [columns.get(name, pa.nulls(length)) for name in DATASET_SCHEMA.names]
+    values = [columns.get(name, pa.nulls(length)) for name in DATASET_SCHEMA.names]
     arrays = [
         column.cast(field.type) if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, field.type)
-        for column, field in zip(filled, DATASET_SCHEMA, strict=True)
+        for column, field in zip(values, DATASET_SCHEMA, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=DATASET_SCHEMA).sort_by("track_id").combine_chunks()
 
 
 def is_audio_name(name: str) -> bool:
-    """Whether a file of this name counts as audio."""
+    """True if a file name has a suffix of AUDIO_SUFFIXES, in upper or lower case."""
     return name.lower().endswith(AUDIO_SUFFIXES)
 
 
-def path_ids(paths: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """A unique track id for each of these unique paths: the path without its audio suffix where that is unambiguous.
+def path_ids(paths: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
+    """Derive a unique track id from each path: the path without its audio suffix, or with it where that is ambiguous.
 
-    The id does not depend on other files unless they differ only in their suffix, so it survives when a dataset grows.
+    Only files that differ from it in nothing but the suffix change a track's id, so ids stay when a dataset grows.
+
+    Args:
+        paths: unique paths.
+        reserved: ids that other tracks have.
+
+    Returns:
+        One id per path.
     """
     stems = [path[: path.rindex(".")] if is_audio_name(path) else path for path in paths]
     count = Counter(stems)
-    reserved = {*taken, *paths}
+    unavailable = {*reserved, *paths}
     return [
-        stem if stem == path or (count[stem] == 1 and stem not in reserved) else path
+        stem if stem == path or (count[stem] == 1 and stem not in unavailable) else path
         for stem, path in zip(stems, paths, strict=True)
     ]
 
 
-def listed(names: Iterable[str], limit: int = 5) -> str:
-    """The first few of some names, on one line: `a, b and 7 more`."""
-    shown = [name if name.isprintable() else ascii(name) for name in names]
-    more = len(shown) - limit
-    return ", ".join(shown[:limit]) + (f" and {more:,} more" if more > 0 else "")
+def format_names(names: Iterable[str], limit: int = 5) -> str:
+    """Join names on one line, with a count in place of those beyond `limit`: `a, b and 7 more`."""
+    printable = [name if name.isprintable() else ascii(name) for name in names]
+    more = len(printable) - limit
+    return ", ".join(printable[:limit]) + (f" and {more:,} more" if more > 0 else "")

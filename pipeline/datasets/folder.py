@@ -1,25 +1,25 @@
-"""Plain folders: `genre/…/file`, the first folder level being the genre."""
+"""Plain folders: `genre/…/file`; the first folder level is the genre."""
 
 from __future__ import annotations
 
-from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from pipeline.datasets.walk import Walker
-from pipeline.errors import DatasetError
-from pipeline.remote import Place
-from pipeline.tracks import escape
+from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from mgc.pipeline.datasets.tracks import escape
+from mgc.pipeline.datasets.walk import Walker
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage.remote import Place
 
 LAYOUT = "genre/…/file"
 
 
 def read(root: Place) -> Catalogue:
-    """The tracks of a folder of genre folders, at any depth.
+    """Read a folder of genre folders, whose audio files may lie at any depth.
 
     Raises:
-        DatasetError: no genre folder holds a file that is named like audio.
+        DatasetError: no genre folder holds a file with an audio suffix.
     """
     walker = Walker(root)
     genres, walker.strays = walker.scan()
-    paths = [escape(path) for genre in genres for path in walker.below(genre)]
+    paths = [escape(path) for genre in genres for path in walker.audio_files(genre)]
     notes = walker.notes(LAYOUT)
     if not paths:
         raise DatasetError(

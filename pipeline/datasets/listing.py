@@ -1,4 +1,4 @@
-"""Lists: a CSV or Parquet file with a row per track, its columns `path` and `genre` and what else is known."""
+"""Track lists: a CSV or Parquet file with one row per track, columns `path` and `genre`, and optional others."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import os
 import posixpath
 from pathlib import Path
 
-from pipeline import remote
-from pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from pipeline.datasets.tabular import Row, read_rows
-from pipeline.errors import DatasetError
-from pipeline.remote import Place, RemotePath
-from pipeline.tracks import escape, unescape
+from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from mgc.pipeline.datasets.tabular import Row, read_rows
+from mgc.pipeline.datasets.tracks import escape, unescape
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage import urls
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 _OPTIONAL = ("track_id", "split", "artist", "artist_id", "album", "album_id", "title")
 
 
 def read(source: Path, *, audio_root: Place | None = None, genre_column: str | None = None) -> Catalogue:
-    """The tracks of a list, whether their files exist or not.
+    """Read a track list; its files need not exist.
 
     Args:
         source: the list, an absolute path.
-        audio_root: the folder, absolute, or the URL that the paths are relative to and may not leave; by default the
-            folder of the list. Where it is given, paths may be absolute, too.
-        genre_column: the column that holds the genre, `genre` by default.
+        audio_root: absolute folder, or URL, that the paths are relative to and may not leave; None: the folder of the
+            list. If it is given, paths may also be absolute.
+        genre_column: name of the column that holds the genre; None: `genre`.
 
     Raises:
         DatasetError: the list cannot be read, lacks a column, has a malformed row, or two rows with the same path or
@@ -34,13 +34,13 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
     if not rows:
         raise DatasetError(f"{source} has no rows", "write one row per track")
     if isinstance(audio_root, RemotePath):
-        paths = [_locate_object(row, audio_root) for row in rows]
+        paths = [_object_path(row, audio_root) for row in rows]
     else:
-        places = _Places(audio_root or source.parent, absolute=audio_root is not None)
-        paths = [places.locate(row) for row in rows]
-    _refuse_twice(rows, paths, "path")
+        resolver = _PathResolver(audio_root or source.parent, allow_absolute=audio_root is not None)
+        paths = [resolver.resolve(row) for row in rows]
+    _require_unique(rows, paths, "path")
     ids = _track_ids(rows, paths)
-    _refuse_twice(rows, ids, "track_id")
+    _require_unique(rows, ids, "track_id")
 
     columns = {
         "track_id": ids,
@@ -60,68 +60,73 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
     return Catalogue(labelled, notes)
 
 
-def _locate_object(row: Row, root: RemotePath) -> str:
+def _object_path(row: Row, root: RemotePath) -> str:
     """The path of a row, relative to the URL of the audio root, normalised and escaped.
 
     Raises:
-        DatasetError: there is none, it leads out of the root, or cannot be part of a URL.
+        DatasetError: the path is missing, leads out of the root, or cannot be part of a URL.
     """
     text = row.cells.get("path", "")
     if not text.strip():
         raise row.error("it has no path")
-    inside = text.removeprefix(f"{root}/")
-    path = posixpath.normpath(inside)
-    if remote.is_url(inside) or path.startswith(("/", "../")) or path in (".", ".."):
+    relative = text.removeprefix(f"{root}/")
+    path = posixpath.normpath(relative)
+    if urls.is_url(relative) or path.startswith(("/", "../")) or path in (".", ".."):
         raise row.error(f"path {text!r} leads out of {root}", "give --audio-root the URL that all paths begin with")
     if not path.isprintable():
-        raise row.error(f"path {text!a} holds what no URL can hold")
+        raise row.error(f"path {text!a} has a character that a URL cannot hold")
     return escape(path)
 
 
-class _Places:
-    """Turns the paths of a list into the manifest's form, refusing those that leave the audio root."""
+class _PathResolver:
+    """Convert the paths of a list to manifest paths.
 
-    def __init__(self, root: Path, *, absolute: bool) -> None:
-        self.absolute = absolute
-        self.root = _as_prefix(os.fspath(root))
+    Args:
+        root: local audio root, absolute.
+        allow_absolute: True if paths may be absolute.
+    """
+
+    def __init__(self, root: Path, *, allow_absolute: bool) -> None:
+        self._allow_absolute = allow_absolute
+        self._root = _as_prefix(os.fspath(root))
         self._real_root = _as_prefix(os.path.realpath(root))
-        self._inside: dict[bytes, bool] = {}
+        self._inside_cache: dict[bytes, bool] = {}
 
-    def locate(self, row: Row) -> str:
+    def resolve(self, row: Row) -> str:
         """The path of a row, relative to the audio root, normalised and escaped.
 
         Raises:
-            DatasetError: there is none, or it leads out of the root, by itself or through a linked folder. (A link to
-                a single file may point anywhere.)
+            DatasetError: the path is missing, or leads out of the root, by itself or through a linked folder. (A link
+                to a single file may point anywhere.)
         """
         text = row.cells.get("path", "")
         if not text.strip():
             raise row.error("it has no path")
-        raw = self._raw(text)
+        raw = self._encode(text)
         if b"\0" in raw:
             raise row.error(f"path {text!a} holds a null character")
-        if remote.is_url(text):
+        if urls.is_url(text):
             raise row.error(f"path {text!r} is a URL", "give --audio-root the URL that all paths begin with")
-        if raw.startswith(b"/") and not self.absolute:
+        if raw.startswith(b"/") and not self._allow_absolute:
             raise row.error(f"path {text!r} is absolute", "give --audio-root the folder that holds all the files")
-        path = posixpath.normpath(posixpath.join(self.root, raw))
-        if not path.startswith(self.root) or not self._is_inside(posixpath.dirname(path)):
+        path = posixpath.normpath(posixpath.join(self._root, raw))
+        if not path.startswith(self._root) or not self._is_inside(posixpath.dirname(path)):
             raise row.error(
-                f"path {text!r} leads out of {os.fsdecode(self.root)}",
+                f"path {text!r} leads out of {os.fsdecode(self._root)}",
                 "give --audio-root the folder that holds all the files",
             )
-        return escape(path.removeprefix(self.root))
+        return escape(path.removeprefix(self._root))
 
     def _is_inside(self, folder: bytes) -> bool:
-        """Whether a folder is the root or below it once links are followed."""
-        if folder not in self._inside:
-            self._inside[folder] = _as_prefix(os.path.realpath(folder)).startswith(self._real_root)
-        return self._inside[folder]
+        """True if a folder, with links resolved, is the root or below it."""
+        if folder not in self._inside_cache:
+            self._inside_cache[folder] = _as_prefix(os.path.realpath(folder)).startswith(self._real_root)
+        return self._inside_cache[folder]
 
-    def _raw(self, text: str) -> bytes:
-        r"""The bytes of a path. `\xNN` stands for a byte, as in manifests, unless a file is really called that."""
+    def _encode(self, text: str) -> bytes:
+        r"""Encode a path as bytes. `\xNN` means a byte, as in manifests, unless a file has `\xNN` in its name."""
         literal = os.fsencode(text)
-        if "\\x" not in text or b"\0" in literal or os.path.lexists(posixpath.join(self.root, literal)):
+        if "\\x" not in text or b"\0" in literal or os.path.lexists(posixpath.join(self._root, literal)):
             return literal
         return unescape(text)
 
@@ -131,17 +136,18 @@ def _as_prefix(folder: str | bytes) -> bytes:
 
 
 def _track_ids(rows: list[Row], paths: list[str]) -> list[str]:
-    """The ids the rows give; for the others their path, without its suffix where that is unambiguous."""
-    given = [row.text("track_id") for row in rows]
-    unnamed = [path for path, track_id in zip(paths, given, strict=True) if track_id is None]
-    made = dict(zip(unnamed, path_ids(unnamed, taken=filter(None, given)), strict=True))
-    return [track_id or made[path] for path, track_id in zip(paths, given, strict=True)]
+    """Track ids: the list's own, else derived from the path by `path_ids`."""
+    listed_ids = [row.text("track_id") for row in rows]
+    unnamed = [path for path, track_id in zip(paths, listed_ids, strict=True) if track_id is None]
+    derived = dict(zip(unnamed, path_ids(unnamed, reserved=filter(None, listed_ids)), strict=True))
+    return [track_id or derived[path] for path, track_id in zip(paths, listed_ids, strict=True)]
 
 
-def _refuse_twice(rows: list[Row], values: list[str], what: str) -> None:
-    """Raise a DatasetError that names two rows with the same value."""
+def _require_unique(rows: list[Row], values: list[str], column: str) -> None:
+    """Raise a DatasetError that names two rows with the same value in a column."""
     first: dict[str, Row] = {}
     for row, value in zip(rows, values, strict=True):
         if value in first:
-            raise row.error(f"{what} {value!r} is that of {first[value].place} too", "remove or rename one of them")
+            other = first[value].location
+            raise row.error(f"{column} {value!r} is also in {other}", "remove or rename one of them")
         first[value] = row

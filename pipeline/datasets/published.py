@@ -1,4 +1,4 @@
-"""Descriptions of published datasets, shipped as `manifests/datasets/<name>.toml`."""
+"""Published datasets: their genres, archives and known faults, from `manifests/datasets/<name>.toml`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download, with the checksums (hexadecimal) that are known for certain."""
+    """A file to download.
+
+    Attributes:
+        url: its address.
+        sha1: checksum in hexadecimal; None if it is not known for certain.
+        sha256: the same.
+    """
 
     url: str
     sha1: str | None = None
@@ -19,17 +25,17 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedDataset:
     """A dataset as its owners publish it.
 
     Attributes:
-        name: name of its description, e.g. `fma_small`.
+        name: name of the description, e.g. `fma_small`.
         title: name in prose.
         home: address of its home page.
-        licence: terms, in prose.
-        genres: its classes, in their customary order.
-        archives: what to download.
-        faulty: path in the dataset → what is wrong with that file as published.
+        licence: terms of use, in prose.
+        genres: class names, in their customary order.
+        archives: files to download.
+        faulty: `{path in the dataset: fault}` of files that are faulty as published.
     """
 
     name: str
@@ -42,22 +48,26 @@ class Published:
 
 
 @cache
-def published(name: str) -> Published:
-    """The description of that name; KeyError if there is none."""
-    file = files("manifests") / "datasets" / f"{name}.toml"
+def published_dataset(name: str) -> PublishedDataset:
+    """Read the description of a published dataset.
+
+    Raises:
+        KeyError: there is no description with this name.
+    """
+    file = files("mgc.manifests") / "datasets" / f"{name}.toml"
     if not file.is_file():
         raise KeyError(name)
     entry = tomllib.loads(file.read_text(encoding="utf-8"))
     archives = tuple(Archive(**archive) for archive in entry.pop("archives"))
-    return Published(name=name, genres=tuple(entry.pop("genres")), archives=archives, **entry)
+    return PublishedDataset(name=name, genres=tuple(entry.pop("genres")), archives=archives, **entry)
 
 
 def published_names() -> tuple[str, ...]:
-    """The names of all descriptions, sorted."""
+    """Names of all descriptions, sorted."""
     return tuple(
         sorted(
             file.name.removesuffix(".toml")
-            for file in (files("manifests") / "datasets").iterdir()
+            for file in (files("mgc.manifests") / "datasets").iterdir()
             if file.name.endswith(".toml")
         )
     )

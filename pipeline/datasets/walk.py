@@ -1,4 +1,8 @@
-"""Folder listings that open no file, follow no link to a folder, and keep count of what they pass over."""
+"""Folder listings for dataset layouts: no file is opened, no link to a folder followed, and skipped files are counted.
+
+`os.walk` is no faster (0.2 s for 107,000 files) and lists a link to a folder among the folders, even one named like a
+clip; `Path.rglob` takes ten times as long.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,48 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.datasets.catalogue import is_audio_name, listed
-from pipeline.remote import Place, RemotePath
-from pipeline.tracks import escape
+from mgc.pipeline.datasets.catalogue import format_names, is_audio_name
+from mgc.pipeline.datasets.tracks import escape
+from mgc.pipeline.storage.remote import Place, RemotePath
 
 
 class Walker:
-    """Lists the folders of a dataset. All paths are `/`-separated and relative to `root`, "" being the root itself.
+    """List the folders of a dataset, and collect what it skips for `notes`.
 
-    Names are judged without looking at what they name, so a named pipe, a dangling link or a folder called like a clip
-    is listed among the files: it becomes a track that is dropped with a reason, instead of vanishing.
+    Paths are `/`-separated and relative to the root; "" is the root itself. Files are judged by their names alone: a
+    named pipe, a dangling link or a folder with an audio suffix counts as an audio file. It becomes a track that
+    extraction drops with a reason, instead of vanishing.
+
+    Args:
+        root: local folder, or URL.
+
+    Attributes:
+        root: the root as text.
+        strays: audio files that do not fit the layout; the layout's `read` function fills it.
     """
 
     def __init__(self, root: Place) -> None:
         self.root = str(root)
+        self.strays: list[str] = []
         self._remote = root if isinstance(root, RemotePath) else None
-        self.strays: list[str] = []  # audio that does not fit the layout; filled by the adapters
         self._links: list[str] = []
         self._hidden: list[str] = []
         self._unreadable: list[str] = []
 
     def scan(self, folder: str = "") -> tuple[list[str], list[str]]:
-        """The subfolders of a folder, and the other things in it that are named like audio; both sorted."""
+        """List one folder.
+
+        Returns:
+            Paths of its subfolders, and paths of its audio files, both sorted.
+        """
         folders: list[str] = []
-        clips: list[str] = []
+        files: list[str] = []
         prefix = f"{folder}/" if folder else ""
         if self._remote is not None:
             for name, is_folder in (self._remote / folder if folder else self._remote).scan():
                 if is_folder or is_audio_name(name):
-                    (self._hidden if name.startswith(".") else folders if is_folder else clips).append(prefix + name)
-            return sorted(folders), sorted(clips)
+                    (self._hidden if name.startswith(".") else folders if is_folder else files).append(prefix + name)
+            return sorted(folders), sorted(files)
         try:
             with os.scandir(f"{self.root}/{folder}") as entries:
                 for entry in entries:
@@ -43,31 +59,37 @@ class Walker:
                     if entry.is_dir(follow_symlinks=False):
                         (self._hidden if entry.name.startswith(".") else folders).append(path)
                     elif is_audio_name(entry.name):
-                        (self._hidden if entry.name.startswith(".") else clips).append(path)
+                        (self._hidden if entry.name.startswith(".") else files).append(path)
                     elif entry.is_symlink() and Path(entry.path).is_dir():
                         self._links.append(path)
         except OSError:
             self._unreadable.append(folder)
-        return sorted(folders), sorted(clips)
+        return sorted(folders), sorted(files)
 
-    def below(self, folder: str) -> Iterator[str]:
-        """Everything named like audio at any depth below a folder.
+    def audio_files(self, folder: str) -> Iterator[str]:
+        """Yield the paths of all audio files below a folder, at any depth.
 
-        A folder named like audio counts as a file (one that extraction will drop) unless there is audio in it: then it
-        is an album with an odd name.
+        A folder with an audio suffix counts as a file unless there is audio in it: then it is an album with an odd
+        name.
         """
-        folders, clips = self.scan(folder)
-        yield from clips
-        for inner in folders:
-            found = list(self.below(inner))
-            yield from found or ([inner] if is_audio_name(inner) else [])
+        folders, files = self.scan(folder)
+        yield from files
+        for subfolder in folders:
+            paths = list(self.audio_files(subfolder))
+            yield from paths or ([subfolder] if is_audio_name(subfolder) else [])
 
     def notes(self, layout: str) -> tuple[str, ...]:
-        """What was passed over, one sentence for each kind; `layout` is the pattern that strays do not fit."""
+        """One sentence on each kind of skipped file.
+
+        Args:
+            layout: pattern of the layout's paths, such as `genre/…/file`, for the note on strays.
+        """
         kinds = (
             (f"audio files outside {layout}, left out", self.strays),
             ("links to folders, not followed", self._links),
             ("folders that cannot be read, left out", self._unreadable),
             ("hidden files and folders, left out", self._hidden),
         )
-        return tuple(f"{what}: {len(paths):,} ({listed(sorted(map(escape, paths)))})" for what, paths in kinds if paths)
+        return tuple(
+            f"{kind}: {len(paths):,} ({format_names(sorted(map(escape, paths)))})" for kind, paths in kinds if paths
+        )

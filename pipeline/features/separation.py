@@ -1,4 +1,4 @@
-"""Spectrograms of the harmonic and of the percussive part of a signal, by median filtering (Fitzgerald, 2010)."""
+"""Harmonic and percussive spectrograms, by median filters (Fitzgerald, 2010)."""
 
 from __future__ import annotations
 
@@ -7,41 +7,42 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import NEIGHBOURS, Separated, Separator, to_db
-from pipeline.features.spectral import Linear
+from mgc.pipeline.dsp.separation import MEDIAN_REACH, HpssBatch, HpssStage
+from mgc.pipeline.dsp.stages import to_db
+from mgc.pipeline.features.spectral import LinearFrequency
 
 
 @dataclass(frozen=True)
-class Harmonic(Linear):
-    """What lasts, in dB: the first of `librosa.decompose.hpss(abs(librosa.stft(y)))`, with its default settings.
+class Harmonic(LinearFrequency):
+    """Harmonic (sustained) component in dB: the first output of `librosa.decompose.hpss(abs(librosa.stft(y)))`.
 
-    The filters reach 15 frames and 15 bins each way, so the track need not be held: frames are made 15 frames late.
-    Their sizes are chosen for librosa's default transform, which is the default here, too.
+    The median filters cover 15 frames and 15 bins on each side, so the analysis runs 15 frames behind the signal and
+    need not hold the track. Their size suits librosa's default transform, which is the default here, too.
     """
 
     name: ClassVar[str] = "harmonic"
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """Power spectra and their medians."""
-        return Separator, self.n_fft, self.hop_length
+        """`HpssStage`."""
+        return HpssStage, self.n_fft, self.hop_length
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
-        """The frames whose windows, or those of the frames that they are compared with, hold one of the samples."""
-        start, end = super().touched(first, stop)
-        return start - NEIGHBOURS, end + NEIGHBOURS
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
+        """Return the range of frames whose windows, or those of frames in their medians, overlap a sample range."""
+        start, end = super().affected_frames(first, stop)
+        return start - MEDIAN_REACH, end + MEDIAN_REACH
 
-    def rows(self, separated: Separated) -> np.ndarray:
-        """float32 `(n, bins)`, dB."""
-        return to_db(separated.harmonic())
+    def compute_frames(self, batch: HpssBatch) -> np.ndarray:
+        """Return float32 `(n, bins)` in dB."""
+        return to_db(batch.harmonic())
 
 
 @dataclass(frozen=True)
 class Percussive(Harmonic):
-    """What is short and broad, in dB: the second of `librosa.decompose.hpss(abs(librosa.stft(y)))`."""
+    """Percussive (transient) component in dB: the second output of `librosa.decompose.hpss(abs(librosa.stft(y)))`."""
 
     name: ClassVar[str] = "percussive"
 
-    def rows(self, separated: Separated) -> np.ndarray:
-        """float32 `(n, bins)`, dB."""
-        return to_db(separated.percussive())
+    def compute_frames(self, batch: HpssBatch) -> np.ndarray:
+        """Return float32 `(n, bins)` in dB."""
+        return to_db(batch.percussive())

@@ -1,4 +1,4 @@
-"""What all features have in common: parameters that identify stored frames, where frames lie, how values are stored."""
+"""Base class of all features: parameters and identity, framing, and the storage of values."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from pipeline.errors import SpecError
+from mgc.pipeline.errors import SpecError
 
 
 class FeatureSpec:
-    """What identifies the stored frames of one feature. Subclasses are frozen dataclasses of their parameters.
+    """Parameters of one feature; they identify the store of its frames.
+
+    Subclasses are frozen dataclasses whose fields are the parameters. They define `name`, `dtypes`, `bins`, `stage`,
+    `compute_frames` and `affected_frames`; for dtypes of integers also `scale`, `offset` and `encode`.
 
     Attributes:
-        sr: sample rate in Hz the audio is resampled to.
+        name: name of the feature on the command line and in store names.
+        dtypes: supported storage dtypes.
+        units: unit of the values that stored integers represent.
+        max_duration_s: duration of the longest supported track in seconds; None if memory does not grow with duration.
+        sr: sample rate in Hz to which the audio is resampled.
         hop_length: samples between frames.
-        dtype: how frames are stored.
-        longest_s: seconds of the longest track the feature can be made of; None where memory does not grow with it.
+        dtype: storage dtype.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     name: ClassVar[str]
     dtypes: ClassVar[tuple[str, ...]]
-    #: Of the values, where they are stored as integers.
     units: ClassVar[str] = "dB"
-    longest_s: ClassVar[float | None] = None
+    max_duration_s: ClassVar[float | None] = None
 
     sr: int
     hop_length: int
@@ -39,8 +44,8 @@ class FeatureSpec:
         self._require(1000 <= self.sr <= 384_000, "sr", "1000 to 384000 Hz")
         self._require(self.dtype in self.dtypes, "dtype", " or ".join(self.dtypes))
 
-    def _require(self, holds: bool, field: str, allowed: str) -> None:
-        if not holds:
+    def _require(self, valid: bool, field: str, allowed: str) -> None:
+        if not valid:
             raise SpecError(f"{self.name}: {field}={getattr(self, field)}", f"it must be {allowed}")
 
     # -- frames -----------------------------------------------------------------------------------------------------
@@ -52,65 +57,79 @@ class FeatureSpec:
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """What makes the input of `rows`: a class of `pipeline.analysis` and its arguments. Equal ones run once."""
+        """The stage that makes the input of `compute_frames`: its class (see `mgc.pipeline.dsp.stages`) and arguments.
+
+        Features with equal stages share one.
+        """
         raise NotImplementedError
 
-    def rows(self, made: Any) -> np.ndarray:
-        """Frames of this feature, float32 `(n, bins)`, from what its stage has made of the signal."""
+    def compute_frames(self, stage_output: Any) -> np.ndarray:
+        """Compute frames of this feature, float32 `(n, bins)`, from one output of its stage."""
         raise NotImplementedError
 
     def frames(self, seconds: float) -> int:
-        """Frames of a signal of this length: `1 + floor(seconds * sr / hop_length)`."""
+        """Return the number of frames of a signal of this duration: `1 + floor(seconds * sr / hop_length)`."""
         return 1 + self.frame_at(seconds)
 
     def frame_at(self, seconds: float) -> int:
-        """The frame at a moment: `floor(seconds * sr / hop_length)`; exact where floating point falls just short."""
+        """Return the index of the frame at a time: `floor(seconds * sr / hop_length)`."""
+        # 1e-9 corrects products that rounding puts just below an integer.
         return math.floor(seconds * self.sr / self.hop_length + 1e-9)
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second; 0 where a track is one frame."""
+        """Frames per second; 0 if every track has one frame."""
         return self.sr / self.hop_length
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
-        """The range of frames [first, stop) that depend on a range of samples at the rate of the spec."""
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
+        """Return the range of frames that depend on a range of samples.
+
+        Args:
+            first: first sample, at the sample rate `sr`.
+            stop: sample after the last.
+
+        Returns:
+            First frame and frame after the last; they may lie outside the track.
+        """
         raise NotImplementedError
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
     @property
     def quantised(self) -> bool:
-        """Whether frames are stored as integers that `scale` and `offset` turn into values."""
+        """True if frames are stored as integers, which represent `stored * scale + offset`."""
         return np.dtype(self.dtype).kind in "iu"
 
     @property
     def scale(self) -> float:
-        """Units per step of the stored integer; 1 for floating-point frames."""
+        """Step of the stored integers in `units`; 1 for floating-point frames."""
         return 1.0
 
     @property
     def offset(self) -> float:
-        """Value of the stored integer 0; 0 for floating-point frames. Fixed by the spec, never taken from data."""
+        """Value of the stored integer 0; 0 for floating-point frames. It depends on the spec, not on the audio."""
         return 0.0
 
     def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Store float32 `rows` in `out` (same shape, the spec's dtype); how many values were outside its range."""
+        """Write float32 `rows` to `out` (same shape, the spec's dtype) and return the number of saturated values."""
         out[...] = rows
         return 0
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """float32 values of stored frames."""
+        """Convert stored frames to float32 values of the same shape."""
         return stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
 
     # -- identity ---------------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """The spec as plain values, with its name: what `store.json` holds and `from_dict` reads."""
-        return {"feature": self.name, **dataclasses.asdict(self)}
+        """Return the feature's name and parameters as plain values, for `store.json`; `from_dict` is the inverse."""
+        package = type(self).__module__.partition(".")[0]
+        origin = {} if package == "mgc" else {"package": package}
+        return {"feature": self.name, **origin, **dataclasses.asdict(self)}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """The spec of these parameters; text is converted to each field's type.
+        """Build a spec from parameters; strings are converted to each field's type.
 
         Raises:
             SpecError: an unknown parameter, or a value of the wrong type or out of range.
@@ -125,8 +144,8 @@ class FeatureSpec:
 
     @property
     def digest(self) -> str:
-        """Six hexadecimal digits that identify the spec: a store's folder is `<name>-<digest>`."""
-        # By way of `from_settings`, so that equal specs, say with fmin=0 and fmin=0.0, have one digest.
+        """Six hexadecimal digits that identify the spec; a store's folder is named `<name>-<digest>`."""
+        # `from_settings` converts types, so that equal specs (fmin=0 and fmin=0.0) have one digest.
         canonical = json.dumps(self.from_settings(dataclasses.asdict(self)).as_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:6]
 
@@ -136,7 +155,7 @@ class FeatureSpec:
 
 
 def _convert(feature: str, key: str, value: Any, annotation: str) -> Any:
-    """`value` as the field's annotated type, which is `int`, `str`, `float` or `float | None`."""
+    """Convert a value to the field's annotated type: `int`, `str`, `float` or `float | None`."""
     if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
         if "None" in annotation:
             return None

@@ -1,34 +1,36 @@
-"""Features of power spectra, each frame by itself: STFT, mel, MFCC, power and chroma.
+"""Features computed frame by frame from power spectra: STFT, mel, MFCC, power and chroma.
 
-Levels are absolute dB (`ref=1.0`, no `top_db`): what depends on a slice is applied when the slice is read.
+Levels are absolute dB (`ref=1.0`, no `top_db`). Normalisation that depends on a slice is applied when it is read.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Framer, Power, to_db
-from pipeline.features.spec import FeatureSpec
+from mgc.pipeline.dsp.filterbanks import chroma_bank, dct_basis, mel_bank
+from mgc.pipeline.dsp.stages import PowerBatch, StftStage, to_db
+from mgc.pipeline.features.spec import FeatureSpec
 
-#: Room above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
+#: Headroom above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
+#: Step of the uint8 range in dB.
 STEP_DB = 0.5
 
 
 @dataclass(frozen=True)
 class Spectral(FeatureSpec):
-    """A feature of the short-time Fourier transform.
+    """Base class of features of the short-time Fourier transform.
 
     Attributes:
-        sr: sample rate in Hz the audio is resampled to.
+        sr: sample rate in Hz to which the audio is resampled.
         n_fft: length of the Fourier transform and of its window, in samples (even).
         hop_length: samples between frames.
-        dtype: how frames are stored: uint8 in steps of 0.5 dB, float16 or float32.
+        dtype: storage dtype: uint8 (steps of 0.5 dB), float16 or float32.
     """
 
     dtypes: ClassVar[tuple[str, ...]] = ("uint8", "float16", "float32")
@@ -45,68 +47,68 @@ class Spectral(FeatureSpec):
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """Power spectra."""
-        return Framer, self.n_fft, self.hop_length, "float32"
+        """`StftStage`."""
+        return StftStage, self.n_fft, self.hop_length, "float32"
 
     def full_scale_db(self) -> float:
-        """Level of a full-scale sine in the most sensitive bin, in dB."""
+        """Return the level in dB of a full-scale sine in the bin where it is loudest."""
         raise NotImplementedError
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
-        """The frames whose windows hold one of the samples."""
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
+        """Return the range of frames whose windows overlap a sample range."""
         reach = self.n_fft / 2
         return math.floor((first - reach) / self.hop_length), math.ceil((stop + reach) / self.hop_length) + 1
 
     @property
     def scale(self) -> float:
-        """dB per step of the stored integer; 1 for floating-point frames."""
+        """dB per step of the stored integers; 1 for floating-point frames."""
         return STEP_DB if self.quantised else 1.0
 
     @cached_property
     def offset(self) -> float:
-        """dB of the stored integer 0; 0 for floating-point frames. Fixed by the spec, never taken from data."""
+        """dB of the stored integer 0; 0 for floating-point frames. It depends on the spec alone, not on the audio."""
         if not self.quantised:
             return 0.0
         top = math.ceil((self.full_scale_db() + HEADROOM_DB) / STEP_DB) * STEP_DB
         return top - 255 * STEP_DB
 
     def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Store float32 `rows` in `out` (same shape, the spec's dtype); how many values were outside its range.
+        """Write float32 `rows` to `out` (same shape, the spec's dtype) and return the number of saturated values.
 
-        Quantisation rounds to the nearest step, half a step of error at most; what lies farther outside saturates.
+        Quantisation rounds to the nearest step. Values more than half a step outside the range saturate.
         """
         if not self.quantised:
             return super().encode(rows, out)
-        from pipeline import kernels
+        from mgc.pipeline.dsp import kernels
 
         return kernels.quantise(rows, np.float32(1 / STEP_DB), np.float32(0.5 - self.offset / STEP_DB), out)
 
 
 @dataclass(frozen=True)
-class Linear(Spectral):
-    """A feature with one value for each frequency of the transform."""
+class LinearFrequency(Spectral):
+    """Base class of features with one value per frequency of the Fourier transform."""
 
     @property
     def bins(self) -> int:
-        """`1 + n_fft / 2` frequencies, 0 Hz first."""
+        """`1 + n_fft / 2`, from 0 Hz up."""
         return 1 + self.n_fft // 2
 
     def full_scale_db(self) -> float:
-        """A sine on a bin has magnitude `sum(window) / 2`, a quarter of `n_fft`."""
+        """Return the level of a full-scale sine on a bin, whose magnitude is `sum(window) / 2 = n_fft / 4`."""
         return 20 * math.log10(self.n_fft / 4)
 
 
 @dataclass(frozen=True)
-class Stft(Linear):
-    """Magnitude of the STFT in dB: `librosa.amplitude_to_db(abs(librosa.stft(y)), ref=1, top_db=None)`."""
+class Stft(LinearFrequency):
+    """STFT magnitude in dB: `librosa.amplitude_to_db(abs(librosa.stft(y)), ref=1, top_db=None)`."""
 
     name: ClassVar[str] = "stft"
 
     sr: int = 44100
     n_fft: int = 1024
 
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, bins)`, dB."""
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
+        """Return float32 `(n, bins)` in dB."""
         return to_db(power.spectrum)
 
 
@@ -115,8 +117,9 @@ class Mel(Spectral):
     """Log-mel spectrogram: `power_to_db(librosa.feature.melspectrogram(y=y), ref=1, top_db=None)`.
 
     Attributes:
-        n_mels: mel bands (Slaney scale and normalisation, librosa's default).
-        fmin, fmax: edges in Hz; `fmax=None` is half the sample rate.
+        n_mels: number of mel bands (Slaney scale and normalisation, librosa's default).
+        fmin: lower edge in Hz.
+        fmax: upper edge in Hz; None for half the sample rate.
     """
 
     name: ClassVar[str] = "mel"
@@ -134,26 +137,22 @@ class Mel(Spectral):
 
     @property
     def bins(self) -> int:
-        """`n_mels` bands, lowest first."""
+        """`n_mels`, from the lowest band up."""
         return self.n_mels
 
     def bank(self) -> np.ndarray:
-        """librosa's mel filter bank, float32 `(1 + n_fft/2, n_mels)`."""
-        return _mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
+        """Return librosa's mel filter bank, float32 `(1 + n_fft/2, n_mels)`."""
+        return mel_bank(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
-    def pool(self, spectrum: np.ndarray) -> np.ndarray:
-        """float32 `(n, n_mels)`: power spectra `(n, 1 + n_fft/2)` summed up by the filter bank."""
-        pooled = np.empty((len(spectrum), self.n_mels), np.float32)
-        for bands, bins, weights in _mel_blocks(self.sr, self.n_fft, self.n_mels, self.fmin, self.fmax):
-            np.matmul(spectrum[:, bins], weights, out=pooled[:, bands])
-        return pooled
-
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, n_mels)`, dB."""
-        return power.log_mel(self)
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
+        """Return float32 `(n, n_mels)` in dB."""
+        return power.log_mel(self.sr, self.n_mels, self.fmin, self.fmax)
 
     def full_scale_db(self) -> float:
-        """The most a band makes of a sine on a bin, which the Hann window spreads over three: 1/4, 1, 1/4 of power."""
+        """Return the highest level of any band for a full-scale sine on a bin.
+
+        The Hann window spreads such a sine over three bins, with 1/4, 1 and 1/4 of its power.
+        """
         bank = self.bank()
         spread = bank.copy()
         spread[1:] += bank[:-1] / 4
@@ -165,10 +164,10 @@ class Mel(Spectral):
 class Mfcc(Mel):
     """Mel-frequency cepstral coefficients: `librosa.feature.mfcc(S=power_to_db(mel, ref=1, amin=1e-10, top_db=None))`.
 
-    They are not levels, so they are stored in floating point.
+    Coefficients are not levels in dB, so they are stored in floating point.
 
     Attributes:
-        n_mfcc: coefficients kept.
+        n_mfcc: number of coefficients.
     """
 
     name: ClassVar[str] = "mfcc"
@@ -183,24 +182,24 @@ class Mfcc(Mel):
 
     @property
     def bins(self) -> int:
-        """`n_mfcc` coefficients, the zeroth first."""
+        """`n_mfcc`, from the zeroth coefficient up."""
         return self.n_mfcc
 
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, n_mfcc)`: orthonormal DCT-II of the log-mel bands.
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
+        """Return the orthonormal DCT-II of the log-mel bands, float32 `(n, n_mfcc)`.
 
-        It mixes the bands at the floor, where a float32 transform is decibels off, into every coefficient: up to 0.1
-        for a pure tone, 0.04 for music at 44.1 kHz.
+        The bands are computed precisely: near the floor a float32 transform is off by decibels, which the DCT would
+        spread over all coefficients (errors of up to 0.1 for a pure tone, 0.04 for music at 44.1 kHz).
         """
-        return power.precise_log_mel(self) @ _dct_basis(self.n_mels, self.n_mfcc)
+        return power.precise_log_mel(self.sr, self.n_mels, self.fmin, self.fmax) @ dct_basis(self.n_mels, self.n_mfcc)
 
 
 @dataclass(frozen=True)
-class PowerSpectrum(Linear):
-    """Power of the STFT, kept linear: `abs(librosa.stft(y)) ** 2`.
+class PowerSpectrum(LinearFrequency):
+    """Power spectrum on a linear scale: `abs(librosa.stft(y)) ** 2`. In dB it equals the STFT feature.
 
-    In dB it would be the STFT feature again. As float32 only: full scale is 65536 where n_fft is 1024, the floor of the
-    levels 1e-10; float16 ends at 65504 and knows nothing below 6e-8.
+    Stored as float32 only: with n_fft=1024, full scale is 65536 and the floor of levels in dB is 1e-10, while the range
+    of float16 is 6e-8 to 65504.
     """
 
     name: ClassVar[str] = "power"
@@ -210,20 +209,20 @@ class PowerSpectrum(Linear):
     n_fft: int = 1024
     dtype: str = "float32"
 
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, bins)`: the spectra as they are, which nobody may change."""
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
+        """Return the power spectra themselves, float32 `(n, bins)`; they are shared, so do not modify them."""
         return power.spectrum
 
 
 @dataclass(frozen=True)
 class Chroma(Spectral):
-    """Energy of each pitch class: `librosa.feature.chroma_stft(S=power, tuning=0.0, norm=inf)`.
+    """Energy per pitch class: `librosa.feature.chroma_stft(S=power, tuning=0.0, norm=inf)`.
 
-    The tuning is a parameter instead of an estimate, which would take the whole track: so frames can be made as the
-    signal arrives. Each frame's largest value is 1; a silent frame is all zeros.
+    The tuning is a parameter, since estimating it would take the whole track and rule out streaming. Each frame's
+    largest value is 1; a silent frame is all zeros.
 
     Attributes:
-        n_chroma: pitch classes, C first.
+        n_chroma: number of pitch classes, from C up.
         tuning: deviation from A = 440 Hz, in fractions of a pitch class.
     """
 
@@ -241,61 +240,13 @@ class Chroma(Spectral):
 
     @property
     def bins(self) -> int:
-        """`n_chroma` pitch classes."""
+        """`n_chroma`."""
         return self.n_chroma
 
-    def rows(self, power: Power) -> np.ndarray:
-        """float32 `(n, n_chroma)`, in [0, 1]."""
-        energy = power.spectrum @ _chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
+    def compute_frames(self, power: PowerBatch) -> np.ndarray:
+        """Return float32 `(n, n_chroma)` in [0, 1]."""
+        energy = power.spectrum @ chroma_bank(self.sr, self.n_fft, self.n_chroma, self.tuning)
         largest = energy.max(axis=1, keepdims=True)
         largest[largest < np.finfo(np.float32).tiny] = 1
         energy /= largest
         return energy
-
-
-@cache
-def _mel_bank(sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
-    import warnings
-
-    import librosa.filters  # here because it brings in numba, which takes a second
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Empty filters")  # very many bands of a short FFT: librosa's choice
-        bank = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    return np.ascontiguousarray(bank.T, dtype=np.float32)
-
-
-#: Bands per product. Nearly all weights of the bank are zero: eight products of the bins that 16 bands reach take
-#: 0.5 ms for a 30 s clip, one product with the whole bank 3.5; their levels agree to 3e-6 dB.
-_BANDS = 16
-
-
-@cache
-def _mel_blocks(
-    sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float | None
-) -> tuple[tuple[slice, slice, np.ndarray], ...]:
-    """The filter bank in pieces: (bands, the bins they reach, their weights)."""
-    bank = _mel_bank(sr, n_fft, n_mels, fmin, fmax)
-    blocks = []
-    for first in range(0, n_mels, _BANDS):
-        bands = slice(first, min(first + _BANDS, n_mels))
-        reached = np.flatnonzero(bank[:, bands].any(axis=1))
-        bins = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
-        blocks.append((bands, bins, np.ascontiguousarray(bank[bins, bands])))
-    return tuple(blocks)
-
-
-@cache
-def _dct_basis(n_mels: int, n_mfcc: int) -> np.ndarray:
-    import scipy.fft
-
-    return np.ascontiguousarray(scipy.fft.dct(np.eye(n_mels), type=2, norm="ortho")[:, :n_mfcc], dtype=np.float32)
-
-
-@cache
-def _chroma_bank(sr: int, n_fft: int, n_chroma: int, tuning: float) -> np.ndarray:
-    """librosa's chroma filter bank, float32 `(1 + n_fft/2, n_chroma)`."""
-    import librosa.filters
-
-    bank = librosa.filters.chroma(sr=sr, n_fft=n_fft, tuning=tuning, n_chroma=n_chroma)
-    return np.ascontiguousarray(bank.T, dtype=np.float32)

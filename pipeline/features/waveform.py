@@ -1,4 +1,4 @@
-"""The signal itself."""
+"""The waveform: resampled samples as a feature."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.analysis import Cutter
-from pipeline.features.spec import FeatureSpec
+from mgc.pipeline.dsp.stages import FramingStage
+from mgc.pipeline.features.spec import FeatureSpec
 
 _FULL_SCALE = 32768
 
 
 @dataclass(frozen=True)
 class Waveform(FeatureSpec):
-    """Resampled mono samples, 1 at full scale: `librosa.load(file, sr=sr)`, cut into blocks.
+    """Resampled mono samples with full scale 1: `librosa.load(file, sr=sr)`, cut into frames without overlap.
 
-    Frame `i` is the samples from `i * hop_length` on, the last one filled up with zeros. So there are as many frames as
-    of a spectrogram with the same rate and hop, slices of both cover the same moments, and 2^17 samples are 256 frames
-    of the default 512, to be cut out anywhere at steps of 23 ms. As rows of one sample (`hop_length=1`) they could be
-    cut anywhere, at 8 bytes of index for each of 2.
+    Frame `i` holds the samples from `i * hop_length` on; the last one is padded with zeros. A track has as many frames
+    as in a spectrogram with the same sample rate and hop, so slices of both cover the same time. With the default hop
+    of 512, a slice of 2^17 samples is 256 frames and can begin at any multiple of 23 ms. Frames of one sample
+    (`hop_length=1`) could begin anywhere, but need 8 bytes of index for each sample of 2 bytes.
 
     Attributes:
-        sr: sample rate in Hz the audio is resampled to.
-        hop_length: samples of a frame.
-        dtype: how samples are stored: int16 (1/32768 of full scale a step) or float32.
+        sr: sample rate in Hz to which the audio is resampled.
+        hop_length: samples per frame.
+        dtype: storage dtype: int16 (steps of 1/32768 of full scale) or float32.
     """
 
     name: ClassVar[str] = "waveform"
@@ -48,24 +48,24 @@ class Waveform(FeatureSpec):
 
     @property
     def stage(self) -> tuple[Any, ...]:
-        """Blocks of samples."""
-        return Cutter, self.hop_length
+        """`FramingStage`."""
+        return FramingStage, self.hop_length
 
-    def rows(self, blocks: np.ndarray) -> np.ndarray:
-        """float32 `(n, hop_length)`: the samples as they are."""
-        return blocks
+    def compute_frames(self, samples: np.ndarray) -> np.ndarray:
+        """Return the samples unchanged, float32 `(n, hop_length)`."""
+        return samples
 
-    def touched(self, first: float, stop: float) -> tuple[int, int]:
-        """The frames that hold one of the samples."""
+    def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
+        """Return the range of frames that contain one of the samples."""
         return math.floor(first / self.hop_length), math.ceil(stop / self.hop_length)
 
     @property
     def scale(self) -> float:
-        """Share of full scale per step of the stored integer; 1 for float32."""
+        """Amplitude per step of the stored integers; 1 for float32."""
         return 1 / _FULL_SCALE if self.quantised else 1.0
 
     def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Store float32 `rows` in `out`, rounded to the nearest step; how many samples were beyond full scale."""
+        """Write float32 `rows` to `out`, rounded to the nearest step, and return the number of clipped samples."""
         if not self.quantised:
             return super().encode(rows, out)
         steps = np.rint(rows * np.float32(_FULL_SCALE))

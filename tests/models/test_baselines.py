@@ -11,12 +11,11 @@ import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from models import registry
-from models.baselines import load, save
-from models.classical import fit
-from pipeline.errors import ModelError, RunError
+from mgc.models.classical import fit, load, save
+from mgc.models.registry import systems
+from mgc.pipeline.errors import ModelError, RunError
 
-CLASSICAL = [system.id for system in registry.systems() if system.kind == "classical"]
+CLASSICAL = [system.id for system in systems.systems() if system.kind == "classical"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def fitted() -> dict:
     rng = np.random.default_rng(0)
     genre, track = np.arange(288) % 3, np.arange(288) // 12 * 3 + np.arange(288) % 3
     x = (rng.standard_normal((288, 60)) + 2 * np.eye(3, 60)[genre]).astype(np.float32)
-    models = {id: registry.get(id).build(3) for id in CLASSICAL}
+    models = {id: systems.get(id).build(3) for id in CLASSICAL}
     for model in models.values():
         fit(model, lambda: [(np.arange(288), x)], genre, [f"t{i}" for i in track], [None] * 288)
     return models

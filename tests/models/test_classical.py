@@ -7,11 +7,11 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from models import registry
-from models.classical import BLOCK, Vectors, fit, grouped_folds, probabilities
-from pipeline.errors import ModelError
+from mgc.models.classical import BLOCK, Vectors, fit, grouped_folds, predict_proba
+from mgc.models.registry import systems
+from mgc.pipeline.errors import ModelError
 
-CLASSICAL = [system.id for system in registry.systems() if system.kind == "classical"]
+CLASSICAL = [system.id for system in systems.systems() if system.kind == "classical"]
 
 Data = tuple[np.ndarray, np.ndarray, list[str], list[str | None]]
 
@@ -35,13 +35,13 @@ def whole(x: np.ndarray) -> Vectors:
 def test_probabilities(id: str, data: Data) -> None:
     # Eight times, so that the 200 neighbours that xu2022/knn asks are not all there are.
     x, y, tracks, artists = np.tile(data[0], (8, 1)), np.tile(data[1], 8), data[2] * 8, data[3] * 8
-    model = registry.get(id).build(3)
+    model = systems.get(id).build(3)
     fit(model, whole(x), y, tracks, artists)
     p = model.predict_proba(x)
     assert p.shape == (768, 3)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
     assert (p.argmax(axis=1) == y).mean() > 0.9
-    again = registry.get(id).build(3)
+    again = systems.get(id).build(3)
     fit(again, whole(x), y, tracks, artists)
     np.testing.assert_array_equal(again.predict_proba(x), p)
 
@@ -61,7 +61,7 @@ def test_components_fitted_block_by_block_are_those_of_all_slices() -> None:
             sizes.append(len(rows))
             yield rows, x[rows]
 
-    model = registry.get("kth2020/knn").build(3)
+    model = systems.get("kth2020/knn").build(3)
     fit(model, batches, y, [str(i) for i in range(n)], [None] * n)
     assert max(sizes) < 30
     assert len(sizes) == 3 * 90  # for the deviations, the components, and what is kept of each slice
@@ -71,12 +71,12 @@ def test_components_fitted_block_by_block_are_those_of_all_slices() -> None:
     np.testing.assert_allclose(overlap, 1, atol=1e-3)
     np.testing.assert_allclose(model[0].transform(x), scaled, atol=1e-4)
     np.testing.assert_allclose(model[1].explained_variance_, expected.explained_variance_, rtol=1e-3)
-    np.testing.assert_allclose(probabilities(model, batches, n), model.predict_proba(x), atol=1e-6)
+    np.testing.assert_allclose(predict_proba(model, batches, n), model.predict_proba(x), atol=1e-6)
 
 
 def test_calibration_does_not_change_decisions(data: Data) -> None:
     x, y, tracks, artists = data
-    model = registry.get("kth2020/svm").build(3)
+    model = systems.get("kth2020/svm").build(3)
     fit(model, whole(x), y, tracks, artists)
     support = model[-1].calibrated_classifiers_[0].estimator
     query = np.random.default_rng(1).standard_normal((500, 200)).astype(np.float32)
@@ -85,7 +85,7 @@ def test_calibration_does_not_change_decisions(data: Data) -> None:
 
 
 def test_model_does_not_keep_the_rows_of_its_folds(data: Data) -> None:
-    model = registry.get("kth2020/svm").build(3)
+    model = systems.get("kth2020/svm").build(3)
     fit(model, whole(data[0]), *data[1:])
     assert model[-1].cv is None
 
@@ -125,25 +125,25 @@ def test_a_genre_of_one_track_cannot_be_calibrated(data: Data) -> None:
     tracks = ["only" if genre == 0 else track for genre, track in zip(y, tracks, strict=True)]
     artists = ["alone" if genre == 0 else artist for genre, artist in zip(y, artists, strict=True)]
     with pytest.raises(ModelError, match="single training track"):
-        fit(registry.get("kth2020/svm").build(3), whole(x), y, tracks, artists)
+        fit(systems.get("kth2020/svm").build(3), whole(x), y, tracks, artists)
 
 
 def test_too_few_slices_are_a_data_error(data: Data) -> None:
     x, y, tracks, artists = data
     with pytest.raises(ModelError, match="10 slices"):
-        fit(registry.get("kth2020/knn").build(3), whole(x[:10]), y[:10], tracks[:10], artists[:10])
+        fit(systems.get("kth2020/knn").build(3), whole(x[:10]), y[:10], tracks[:10], artists[:10])
 
 
 def test_more_neighbours_than_slices_are_refused(data: Data) -> None:
     with pytest.raises(ModelError, match="asks 200 neighbours, and 96 slices are all there are"):
-        fit(registry.get("xu2022/knn").build(3), whole(data[0]), *data[1:])
+        fit(systems.get("xu2022/knn").build(3), whole(data[0]), *data[1:])
 
 
 @pytest.mark.parametrize("n_classes", [2, 8])
 def test_parameters_of_the_multilayer_perceptron(n_classes: int) -> None:
     rng, y = np.random.default_rng(0), np.arange(32) % n_classes
-    model = registry.get("xu2022/mlp").build(n_classes)
+    model = systems.get("xu2022/mlp").build(n_classes)
     fit(model, whole(rng.standard_normal((32, 518)).astype(np.float32)), y, [f"t{i}" for i in range(32)], [None] * 32)
     fitted = sum(part.size for part in [*model[-1].coefs_, *model[-1].intercepts_])
-    assert registry.get("xu2022/mlp").params(n_classes) == fitted
+    assert systems.get("xu2022/mlp").params(n_classes) == fitted
     assert fitted == {2: 52_001, 8: 52_708}[n_classes]

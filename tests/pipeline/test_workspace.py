@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DatasetError, RunError, StoreError
-from pipeline.workspace import Workspace
+from mgc.pipeline.errors import DatasetError, RunError, StoreError
+from mgc.pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ class TestDataset:
     def test_none_is_an_error_that_says_what_to_do(self, exists, workspace):
         if exists:
             workspace.root.mkdir()
-        with pytest.raises(DatasetError, match=r"no dataset in .*data; name one with --dataset, or put it there"):
+        with pytest.raises(DatasetError, match=r"no dataset in .*data; name one with --dataset, put one there, or run `mgc demo`"):
             workspace.only_dataset()
 
 

@@ -1,0 +1,1 @@
+"""Folders of music into trained, honestly evaluated genre classifiers."""

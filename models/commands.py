@@ -1,0 +1,191 @@
+"""The commands that need both stores and systems: `mgc extract`, `mgc models` and `mgc demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgc.pipeline import console
+from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.pipeline.features import FeatureSpec
+    from mgc.pipeline.features.variants import Variant
+    from mgc.pipeline.store.slicing import Slicing
+
+#: Options of `mgc extract` that set a parameter of every `--feature`.
+_FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
+
+
+@click.command()
+@dataset_options
+@click.option("--name", help="Folder name of the dataset's stores.  [default: name of the folder or list]")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats, [:key=value,...]; may be repeated.",
+)
+@slicing_options
+@click.option("--sr", type=int, help="Sample rate in Hz.")
+@click.option("--n-fft", type=int, help="Length of the Fourier transform in samples.")
+@click.option("--hop-length", type=int, help="Hop between frames in samples.")
+@click.option("--n-mels", type=int, help="Number of mel bands.")
+@click.option("--n-mfcc", type=int, help="Number of cepstral coefficients.")
+@click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
+@click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
+@click.option("--dtype", help="Dtype of stored frames: uint8 (0.5 dB steps), float16, float32; for waveform int16.")
+@click.option("--for", "system", help="Extract the features and slicing of the recipe of a system or study, or of all.")
+@click.option("--out", type=PATH_OR_URL, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@click.option(
+    "--augment",
+    help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas; or none.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
+@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
+@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split; overrides all others.")
+@click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
+@click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
+@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
+@click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
+@click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
+@console.json_option
+@console.common_options
+def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
+    """Decode a dataset once and store features of it.
+
+    A second call changes nothing. After files were added, changed or removed, a call extracts only what is affected.
+    """
+    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.extraction import extract as extraction
+    from mgc.pipeline.store import summary
+
+    limit = summary.parse_limit(options["max_dropped"])
+    passes, slicing = _extraction_passes(options)
+    workspace = Workspace(data_dir)
+    dataset = choose_dataset(workspace, options)
+    out = options["out"] or workspace.features(options["name"] or dataset.name)
+    echo = console.note_printer(as_json)
+    for note in dataset.notes:
+        echo(note)
+    settings = extraction.Options(
+        slicing=slicing,
+        workers=options["workers"],
+        scheduler=options["scheduler"],
+        seed=options["seed"],
+        splits=read_splits(options["splits"]) if options["splits"] else {},
+        max_duration=options["max_duration"],
+        file_timeout=options["timeout"],
+        rebuild=options["rebuild"],
+        verify=options["verify"],
+    )
+    results = []
+    for variants, specs in passes.items():
+        if variants and options["augment"] is None:
+            echo(f"training tracks also as {', '.join(map(str, variants))}, as studied; --augment none leaves that out")
+        settings = dataclasses.replace(settings, variants=variants)
+        results += extraction.extract(
+            dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
+        )
+    reports = [summary.summarise(result.store) | {"decoded": result.n_decoded} for result in results]
+    workspace.remember("store", results[-1].store.path)
+    if as_json:
+        console.print_json({"stores": reports})
+    else:
+        texts = (summary.render(report, result.store) for report, result in zip(reports, results, strict=True))
+        click.echo("\n\n".join(texts))
+    for report in reports:
+        summary.require_usable_tracks(report, limit)
+    return 0
+
+
+def _extraction_passes(
+    options: dict[str, Any],
+) -> tuple[dict[tuple[Variant, ...], list[FeatureSpec]], Slicing | None]:
+    """Parse the features to extract and their slicing.
+
+    Args:
+        options: options of `mgc extract`, by name.
+
+    Returns:
+        The features, grouped by the augmentation variants that training tracks need for them (a file is decoded once
+        per group); and the slicing, None if no option decides it.
+
+    Raises:
+        SpecError: no feature is given, or an option has an invalid value.
+    """
+    from mgc.pipeline.features import parse_feature
+    from mgc.pipeline.features.variants import parse_variants
+
+    defaults = {name: options[name] for name in _FEATURE_OPTIONS if options[name] is not None}
+    variants = parse_variants(options["augment"]) if options["augment"] is not None else None
+    pairs = [(parse_feature(text, defaults), variants or ()) for text in options["features"]]
+    slicing = parse_slicing(options)
+    if options["system"]:
+        from mgc.models.registry import overview
+
+        study_features, study_slicing = overview.extraction_for(options["system"])
+        pairs += [(spec, used if variants is None else variants) for spec, used in study_features]
+        slicing = slicing or study_slicing
+    if not pairs:
+        raise SpecError("no feature given", "add --feature stft, --feature mel or --feature mfcc")
+    passes: dict[tuple[Variant, ...], list[FeatureSpec]] = {}
+    for spec, spec_variants in dict.fromkeys(pairs):
+        passes.setdefault(spec_variants, []).append(spec)
+    return passes, slicing
+
+
+@click.command()
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print every detail as Markdown, as in docs/systems.md.")
+@console.json_option
+@console.common_options
+def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
+    """List the systems that can be trained."""
+    from mgc.models.registry import catalogue, overview
+
+    if as_markdown:
+        click.echo(catalogue.markdown(), nl=False)
+        return 0
+    systems = overview.describe_systems()
+    if as_json:
+        console.print_json(systems)
+    else:
+        click.echo(overview.render_systems(systems))
+    return 0
+
+
+@click.command()
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of music and training.")
+@click.option("--epochs", type=int, default=8, show_default=True, help="Maximum number of epochs.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
+@console.common_options
+@click.pass_context
+def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers: int | None) -> int:
+    """Compose a small dataset, then extract, train and evaluate on it.
+
+    The music is synthetic, and some files are broken on purpose: an accuracy on it means that the pipeline works, and
+    nothing beyond that.
+    """
+    from mgc.pipeline.demo.dataset import make_demo
+
+    workspace = Workspace(data_dir)
+    click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
+    audio = make_demo(workspace.root / "demo", seed=seed, progress=console.progress_bar("compose", "file"))
+    here = ["--data-dir", str(data_dir)]
+    processes = ["--workers", str(workers)] if workers else []
+    steps = (
+        ["extract", "--dataset", str(audio), "--feature", "mel", "--slice", "4", "--overlap", "0.5", *processes, *here],
+        ["train", "--epochs", str(epochs), "--seed", str(seed), *here],
+        ["evaluate", "--by-genre", *here],
+    )
+    for step in steps:
+        click.echo(f"\n$ mgc {' '.join(step)}")
+        console.run_command(context, step)
+    return 0

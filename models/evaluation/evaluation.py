@@ -1,0 +1,51 @@
+"""The result of an evaluation: scores of a run, or of an ensemble of runs, and the data they were measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from mgc.models.evaluation.intervals import Chance
+from mgc.models.evaluation.metrics import Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a run, or of the mean probabilities of several, on a split.
+
+    Attributes:
+        runs: configuration of each run, with its folder under `run`.
+        dataset: name of the dataset.
+        split: training, validation or test.
+        n_tracks: number of tracks.
+        n_artists: number of known artists.
+        n_unattributed: number of tracks with an unknown artist.
+        by_track: scores of tracks, by the mean probabilities of their slices.
+        by_slice: scores of slices; None for an ensemble of runs that cut their tracks differently.
+        chance: accuracy of guessing, by track.
+        differences: settings of any run that differ from its study's.
+        leaky: whether a run had slices of one track on both sides of its split.
+        evaluations: number of evaluations of this split of the run, this one included; None for several runs.
+        bootstrap: number of resamples and seed of the intervals.
+        versions: versions of the libraries that computed the scores.
+    """
+
+    runs: tuple[dict[str, Any], ...]
+    dataset: str
+    split: str
+    n_tracks: int
+    n_artists: int
+    n_unattributed: int
+    by_track: Scores
+    by_slice: Scores | None
+    chance: Chance
+    differences: tuple[str, ...]
+    leaky: bool
+    evaluations: int | None
+    bootstrap: dict[str, int]
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to plain values for JSON; undefined scores are None."""
+        return dataclasses.asdict(self)

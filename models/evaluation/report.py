@@ -1,0 +1,209 @@
+"""The report of an evaluation: text for a terminal of 100 columns, and confusion matrices as a picture."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mgc.models.evaluation.evaluation import Evaluation
+from mgc.models.evaluation.intervals import Interval
+from mgc.models.evaluation.metrics import Scores
+
+#: Columns of the terminal.
+WIDTH = 100
+#: Columns of a genre's name.
+_LABEL = 20
+
+
+def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
+    """Render an evaluation as text. Lines are at most `WIDTH` long, unless a single name is longer.
+
+    Args:
+        evaluation: evaluation to report.
+        by_genre: add a table of the scores of each genre.
+    """
+    blocks = [
+        _wrap([_subject(evaluation), *_warnings(evaluation)]),
+        _score_table(evaluation),
+        _wrap(_interpretation(evaluation)),
+    ]
+    if evaluation.differences:
+        blocks.append(_wrap(f"differs from the study: {line}" for line in evaluation.differences))
+    if by_genre:
+        blocks.append(_genre_table(evaluation))
+    blocks.append(_confusion_table(evaluation.by_track))
+    return "\n\n".join(blocks)
+
+
+def _subject(evaluation: Evaluation) -> str:
+    """The line that says which runs were evaluated on which data."""
+    names = [run["model"] for run in evaluation.runs]
+    model = names[0] if len(names) == 1 else f"Mean of {len(names)} runs ({', '.join(names)})"
+    slices = f", {_count(evaluation.by_slice.n, 'slice')}" if evaluation.by_slice else ""
+    return f"{model} on the {evaluation.split} split of {evaluation.dataset}: {_sample_size(evaluation)}{slices}"
+
+
+def _sample_size(evaluation: Evaluation) -> str:
+    """The number of tracks and artists, in words."""
+    tracks, unattributed = evaluation.n_tracks, evaluation.n_unattributed
+    if unattributed == tracks:
+        return f"{_count(tracks, 'track')} by unknown artists"
+    rest = f", {unattributed:,} by unknown ones" if unattributed else ""
+    return f"{_count(tracks, 'track')} by {_count(evaluation.n_artists, 'artist')}{rest}"
+
+
+def _warnings(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.leaky:
+        yield (
+            "LEAKY: slices of one track were on both sides of the split; the scores are those of tracks "
+            "heard before, and too good."
+        )
+    if evaluation.split == "training":
+        yield "NOT A TEST: the model was fitted to these very tracks; the scores say nothing about new ones."
+    if evaluation.split == "validation":
+        yield "NOT A TEST: a network keeps the epoch that suits these tracks best; the scores may flatter it."
+    if evaluation.split == "test" and (evaluation.evaluations or 0) > 1:
+        yield f"The test split of this run has been evaluated {evaluation.evaluations} times."
+
+
+def _levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:
+    """The scores by track and, if there are any, by slice; each with the name of its items."""
+    levels = [("track", evaluation.by_track), ("slice", evaluation.by_slice)]
+    return [(item, scores) for item, scores in levels if scores]
+
+
+def _score_table(evaluation: Evaluation) -> str:
+    """The table of the scores, one column by track and one by slice."""
+    levels = _levels(evaluation)
+    rows = [("", [f"by {item}" for item, _ in levels])]
+    for label, name in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
+        cells = [f"{_percent(getattr(s, name))} {_range(getattr(s, name + '_interval'))}" for _, s in levels]
+        rows.append((label, cells))
+    for label, name in (("macro precision", "macro_precision"), ("macro recall", "macro_recall")):
+        rows.append((label, [_percent(getattr(scores, name)) for _, scores in levels]))
+    rows.append(("cross-entropy", [f"{scores.cross_entropy:5.2f} nats" for _, scores in levels]))
+    return "\n".join(f"{label:<{_LABEL}}" + "".join(f"{cell:<28}" for cell in cells).rstrip() for label, cells in rows)
+
+
+def _interpretation(evaluation: Evaluation) -> Iterator[str]:
+    """Sentences on the uncertainty of the scores, and on whether the model is better than guessing."""
+    n, chance, scores = evaluation.n_tracks, evaluation.chance, evaluation.by_track
+    units = "tracks, as artists are unknown" if evaluation.n_unattributed == n else "artists"
+    yield f"In brackets: 95 % intervals, from {evaluation.bootstrap['resamples']:,} bootstrap samples of the {units}."
+    if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:
+        yield f"No track is {' or '.join(absent)}: the macro scores are those of the other genres."
+    guessing = "guessing" if chance.level == chance.uniform else "always answering the commonest genre"
+    guessing = f"{guessing} ({_percent(chance.level).strip()})"
+    width = f"{100 * scores.accuracy_interval.width:.0f} points"
+    precision = f"{_sample_size(evaluation)}: the interval of the accuracy spans {width}"
+    if chance.least_accuracy is None:
+        yield f"{precision}; even with all right it would not be distinguishable from {guessing}."
+        return
+    least = f"{_percent(chance.least_accuracy).strip()} ({round(chance.least_accuracy * n):,} of {n:,} right)"
+    yield f"{precision}; an accuracy below {least} is not distinguishable from {guessing}."
+    verdict = "better than" if chance.p_value < 0.05 else "not distinguishable from"
+    yield f"Here {round(scores.accuracy * n):,} of {n:,} are right: {verdict} that (p {_p_value(chance.p_value)})."
+
+
+def _genre_table(evaluation: Evaluation) -> str:
+    """The table of precision, recall, F1 and support of each genre, by track and by slice."""
+    levels = _levels(evaluation)
+    head = "".join(f"{'precision':>12}{'recall':>9}{'F1':>8}{item + 's':>8}" for item, _ in levels)
+    over = "".join(f"{'by ' + item:>12}{'':25}" for item, _ in levels)
+    lines = [f"{'':{_LABEL}}{over}".rstrip(), f"{'genre':{_LABEL}}{head}"]
+    for genre in evaluation.by_track.by_genre:
+        cells = ""
+        for _, scores in levels:
+            row = scores.by_genre[genre]
+            values = (_percent(value, unit="") for value in (row.precision, row.recall, row.f1))
+            cells += "{:>12}{:>9}{:>8}".format(*values) + f"{row.support:>8}"
+        lines.append(f"{_shorten(genre):{_LABEL}}{cells}")
+    return "\n".join(lines)
+
+
+def _confusion_table(scores: Scores) -> str:
+    """The confusion matrix, true genres as rows; columns are numbered if their names would make it too wide."""
+    labels = [_shorten(genre) for genre in scores.by_genre]
+    numbers = [str(number) for number in range(1, len(labels) + 1)]
+    numbered = [f"{number:>{len(numbers[-1])}} {label}" for number, label in zip(numbers, labels, strict=True)]
+    for heads, rows in ((abbreviate(list(scores.by_genre)), labels), (numbers, numbered)):
+        width = 1 + max(len(str(entry)) for entry in (*heads, *np.ravel(scores.confusion)))
+        margin = max(map(len, ("true genre", *rows)))
+        if margin + width * len(heads) <= WIDTH:
+            break
+    else:
+        return f"(the confusion matrix of {len(labels)} genres is too wide for a terminal; --json has it)"
+    lines = [f"{'':{margin}} tracks taken for", f"{'true genre':{margin}}" + "".join(f"{h:>{width}}" for h in heads)]
+    for label, row in zip(rows, scores.confusion, strict=True):
+        lines.append(f"{label:{margin}}" + "".join(f"{count or '.':>{width}}" for count in row))
+    return "\n".join(lines)
+
+
+def abbreviate(names: Sequence[str], min_length: int = 4) -> list[str]:
+    """Abbreviate names to their first letters: the fewest, at least `min_length`, that keep all names different."""
+    for length in range(min_length, max(map(len, names), default=0) + 1):
+        short = [name[:length].strip() for name in names]
+        if len(set(short)) == len(names):
+            return short
+    return list(names)
+
+
+def confusion_png(evaluation: Evaluation) -> bytes:
+    """Draw the confusion matrices as a PNG, with counts as numbers and shares of the true genre as colours."""
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    levels = _levels(evaluation)
+    genres = list(evaluation.by_track.by_genre)
+    side = 2.5 + 0.45 * len(genres)
+    figure = Figure(figsize=(side * len(levels) + 0.8, side), dpi=150, layout="constrained")
+    names = ", ".join(run["model"] for run in evaluation.runs)
+    title = f"{names} on the {evaluation.split} split of {evaluation.dataset}"
+    figure.suptitle(title, parse_math=False)  # a name may hold a dollar sign
+    all_axes = figure.subplots(1, len(levels), squeeze=False)[0]
+    for axes, (item, scores) in zip(all_axes, levels, strict=True):
+        counts = np.array(scores.confusion)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_title(f"{_count(scores.n, item)}, {_percent(scores.accuracy).strip()} right")
+        axes.set_xlabel("predicted genre")
+        axes.set_ylabel("true genre")
+        axes.set_xticks(range(len(genres)), genres, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(len(genres)), genres, parse_math=False)
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    figure.colorbar(image, ax=list(all_axes), label="share of the true genre", shrink=0.8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _wrap(paragraphs: Iterator[str] | Sequence[str]) -> str:
+    """Wrap paragraphs to `WIDTH`, but not between a number and its percent sign."""
+    glued = (line.replace(" %", "\N{NO-BREAK SPACE}%") for line in paragraphs)
+    lines = "\n".join(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in glued)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) < _LABEL else name[: _LABEL - 2] + "…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(value: float | None, unit: str = " %") -> str:
+    return "–" if value is None else f"{100 * value:5.1f}{unit}"
+
+
+def _range(interval: Interval) -> str:
+    return f"[{100 * interval.low:.1f}–{100 * interval.high:.1f}]"
+
+
+def _p_value(value: float) -> str:
+    return f"= {value:.2g}" if value >= 0.001 else "< 0.001"

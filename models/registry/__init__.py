@@ -1,0 +1,1 @@
+"""Registry of systems: their builders, inputs and recipes, and initial weights from files."""

@@ -1,0 +1,97 @@
+"""Systems as JSON values and as a table for `mgc models`, and the extraction settings of their recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mgc.models.registry import systems
+from mgc.models.registry.systems import System
+from mgc.pipeline.errors import ModelError
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features.variants import Variant
+from mgc.pipeline.store.slicing import Slicing
+
+
+def describe_systems() -> list[dict[str, Any]]:
+    """Describe every system as a JSON object.
+
+    Parameters are counted with the study's number of classes; `params` and `megabytes` (of float32 weights) are None
+    where they depend on the data.
+    """
+    return [
+        {
+            "id": system.id,
+            "aliases": system.aliases,
+            "study": system.study,
+            "kind": system.kind,
+            "features": list(system.input.features),
+            "input": list(system.input.shape),
+            "further": [{"features": list(spec.features), "input": list(spec.shape)} for spec in system.further],
+            "members": list(system.members),
+            "classes": system.recipe.dataset.n_classes,
+            "params": (params := system.params(system.recipe.dataset.n_classes)),
+            "megabytes": params * 4 / 1e6 if params is not None else None,
+            "published": system.recipe.headline,
+        }
+        for system in systems.systems()
+    ]
+
+
+def render_systems(systems: list[dict[str, Any]]) -> str:
+    """Format systems as a table of text.
+
+    Args:
+        systems: descriptions by `describe_systems`.
+    """
+    rows = [("system", "reads", "input", "parameters", "published")]
+    for system in systems:
+        inputs = (system, *system["further"])
+        features = " + ".join("/".join(spec["features"]) for spec in inputs)
+        shape = " + ".join(shape_text(spec["input"]) for spec in inputs)
+        params = f"{system['params']:,}" if system["params"] is not None else "-"
+        names = " = ".join([system["id"], *system["aliases"]])
+        rows.append((names, features, shape, params, system["published"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
+        for row in rows
+    )
+
+
+def shape_text(sizes: Iterable[int | None]) -> str:
+    """Format the shape of an input, such as `1×128×any`; None is `any`."""
+    return "×".join("any" if size is None else str(size) for size in sizes)
+
+
+def extraction_for(name: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
+    """Collect the extraction settings of the recipes that `mgc extract --for` names.
+
+    Args:
+        name: id of a system, key of a study, or `all`.
+
+    Returns:
+        The features, each with the variants of training tracks to extract with it, and the slicing. No pair comes
+        twice, and a feature comes without variants only if no recipe needs variants of it: systems without variants
+        read stores that have them. The slicing is None if the recipes differ in it.
+
+    Raises:
+        ModelError: there is no such system or study.
+    """
+    recipes = [system.recipe for system in _systems_named(name)]
+    pairs = dict.fromkeys((spec, recipe.variants) for recipe in recipes for spec in (recipe.features, *recipe.further))
+    with_variants = {spec for spec, variants in pairs if variants}
+    slicings = {recipe.slicing for recipe in recipes}
+    features = [(spec, variants) for spec, variants in pairs if variants or spec not in with_variants]
+    return features, slicings.pop() if len(slicings) == 1 else None
+
+
+def _systems_named(name: str) -> list[System]:
+    """Return the systems that `mgc extract --for` names: one, those of a study, or all."""
+    if "/" in name:
+        return [systems.get(name)]
+    matches = [system for system in systems.systems() if name in ("all", system.study)]
+    if not matches:
+        studies = ", ".join(dict.fromkeys(system.study for system in systems.systems()))
+        raise ModelError(f"--for {name}: no such study", f"name a system (see `mgc models`), all, or one of {studies}")
+    return matches

@@ -1,0 +1,54 @@
+"""The output of `mgc info` for a run, as plain values for `--json` and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mgc.models.runs.run import Run
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """Describe a run as plain values: configuration, history and result."""
+    return {
+        "run": str(run.path),
+        "finished": run.finished,
+        **run.config,
+        "history": run.history,
+        "summary": run.summary,
+    }
+
+
+def _input_lines(run: Run) -> list[str]:
+    """Lines about the input of a run: its stores and slices, or the members of an ensemble."""
+    if "members" in run.config:
+        return [f"  member    {member['model']}: {member['run']}" for member in run.config["members"]]
+    frames = " + ".join(str(source.frames) for source in run.sources)
+    return [
+        *(f"  store     {source.path}" for source in run.sources),
+        *(f"  frames    {source.spec}, computed of {source.waveform}" for source in run.sources if source.waveform),
+        f"  slices    {run.slicing}, {frames} frames each",
+    ]
+
+
+def render_run(run: Run) -> str:
+    """Describe a run in a few lines of text."""
+    splits = run.selection.tracks["split"].to_pylist()
+    lines = [
+        f"{run.path}",
+        f"  model     {run.model}, seed {run.config['seed']}",
+        *_input_lines(run),
+        f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
+        f"  genres    {', '.join(run.config['classes'])}",
+    ]
+    if run.config["differences"]:
+        lines.append(f"  study     differs from the study: {'; '.join(run.config['differences'])}")
+    if fold := run.config.get("fold"):
+        lines.append("  fold      validated on fold {} of {}".format(*fold))
+    if parameters := run.summary.get("search", {}).get("chosen"):
+        lines.append(f"  search    {', '.join(f'{name} {value}' for name, value in parameters.items())}")
+    lines.append(f"  state     {'finished' if run.finished else 'unfinished: `mgc train --resume` continues it'}")
+    if run.history:
+        last = run.history[-1]
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if isinstance(value, float))
+        lines.append(f"  epoch {last['epoch']:<3} {scores}")
+    return "\n".join(lines)

@@ -1,0 +1,288 @@
+"""A run: one training of one system, in one folder.
+
+config.json         system, stores, settings and library versions; written once
+tracks.parquet      the tracks of the run and their splits
+history.jsonl       losses and accuracies, one line per epoch
+curves.png          the history as a picture
+events/             the history for TensorBoard (with --tensorboard)
+not-finite.json     the slices of a batch whose loss was not a finite number, which ended the training
+best.pt             weights of the best epoch
+last.pt             the whole state after the last step, from which `--resume` continues
+model.skops         the fitted estimator (classical systems)
+summary.json        result of the training; absent while it is unfinished
+
+Opening a run executes no code from it: checkpoints hold only tensors and plain values.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mgc.models.runs.selection import Selection
+from mgc.pipeline.errors import MgcError, RunError
+from mgc.pipeline.features import FeatureSpec, from_dict
+from mgc.pipeline.storage import files, parquet
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import parse_place
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.versions import versions as library_versions
+
+FORMAT = 1
+#: Libraries whose versions are recorded, as they can change the weights.
+LIBRARIES = ("mgc", "torch", "numpy", "scikit-learn", "zarr", "zarrs")
+
+
+def relative_store_path(store: Place, folder: Path) -> str | None:
+    """Path of a store relative to a folder of runs, to find it if both have moved together; None for a URL."""
+    return None if isinstance(store, RemotePath) else os.path.relpath(store.resolve(), folder.resolve())
+
+
+@dataclass(frozen=True)
+class Source:
+    """A store that a run reads.
+
+    Attributes:
+        path: folder or URL of the store.
+        spec: feature that the system reads: the store's, or the one that the device computes from the store's samples.
+        frames: frames of a slice that the system sees.
+        manifest_digest: digest of the store's manifest when the run began.
+        store_slicing: slicing of the store when the run began.
+        waveform: feature of the store if the device computes `spec` from it; else None.
+    """
+
+    path: Place
+    spec: FeatureSpec
+    frames: int
+    manifest_digest: str
+    store_slicing: Slicing
+    waveform: FeatureSpec | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run.
+
+    Attributes:
+        path: folder of the run.
+        config: contents of config.json.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def create(cls, folder: Path, model: str, config: dict[str, Any], selection: Selection) -> Run:
+        """Create a run in a new folder, `<UTC time>-<model>`.
+
+        Args:
+            folder: folder of all runs; created if it does not exist.
+            model: id of the system.
+            config: configuration of the run; versions, platform and command line are added to it.
+            selection: classes and tracks of the run.
+
+        Raises:
+            MgcError: the folder cannot be written.
+        """
+        now = datetime.now(UTC)
+        with files.translate_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = _create_folder(folder, f"{now:%Y%m%d-%H%M%S}-{model.replace('/', '-')}")
+            versions = {"python": platform.python_version()} | library_versions(LIBRARIES)
+            head = {"format": FORMAT, "model": model, "created": now.isoformat(timespec="seconds")}
+            tail = {"versions": versions, "platform": platform.platform(), "command": sys.argv}
+            parquet.write_table(path / "tracks.parquet", selection.tracks)
+            # config.json comes last: it makes the folder a run.
+            files.write_json(path / "config.json", head | config | {"classes": selection.classes} | tail)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open the run in a folder.
+
+        Raises:
+            RunError: the folder holds no run, a damaged one, or one that this version of mgc cannot read.
+        """
+        file = path / "config.json"
+        try:
+            config = json.loads(file.read_bytes())
+            version = config["format"]
+        except FileNotFoundError:
+            raise RunError(f"{path}: no run", "make one with `mgc train`, or name another folder") from None
+        except OSError as error:
+            raise RunError(f"{file}: {error.strerror}", "check the path and its rights") from None
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{file}: damaged", "train a new run") from None
+        if version != FORMAT:
+            raise RunError(
+                f"{path}: a run of format {version}, this mgc reads format {FORMAT}",
+                "use the version of mgc that made it, or train a new run",
+            )
+        run = cls(path, config)
+        try:
+            _ = run.model, run.classes, run.slicing, run.sources
+        except (MgcError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{file}: damaged ({error})", "train a new run") from None
+        return run
+
+    # -- configuration ----------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """Id of the system."""
+        return self.config["model"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Genres in the order of the model's outputs."""
+        return tuple(self.config["classes"])
+
+    @property
+    def slicing(self) -> Slicing:
+        """Slicing of the tracks."""
+        return Slicing.from_dict(self.config["store"]["slicing"])
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The stores that the run reads, one for each input of the system."""
+        first = self.config["store"] | {"frames": self.config["frames"]}
+        return tuple(self._source(store) for store in (first, *self.config.get("further", [])))
+
+    def _source(self, store: dict[str, Any]) -> Source:
+        path = parse_place(store["path"])
+        # The store beside the run comes first: both may have been moved or copied together.
+        if store["from_runs"] is not None and (beside := self.path.parent / store["from_runs"]).is_dir():
+            path = beside
+        return Source(
+            path=path,
+            spec=from_dict(store["spec"]),
+            frames=int(store["frames"]),
+            manifest_digest=store.get("manifest", ""),
+            store_slicing=Slicing.from_dict(store.get("sliced") or store["slicing"]),
+            waveform=from_dict(store["waveform"]) if "waveform" in store else None,
+        )
+
+    @property
+    def store_path(self) -> Place:
+        """Folder or URL of the first store."""
+        return self.sources[0].path
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Feature of the first store, as the system reads it."""
+        return self.sources[0].spec
+
+    @property
+    def frames(self) -> int:
+        """Frames of a slice of the first store that the system sees."""
+        return self.sources[0].frames
+
+    @cached_property
+    def selection(self) -> Selection:
+        """Classes and tracks of the run.
+
+        Raises:
+            RunError: tracks.parquet is missing or damaged.
+        """
+        file = self.path / "tracks.parquet"
+        try:
+            return Selection(self.classes, parquet.read_table(file))
+        except FileNotFoundError:
+            raise RunError(f"{file}: missing", "train a new run") from None
+        except OSError as error:
+            raise RunError(f"{file}: damaged ({error.strerror})", "train a new run") from None
+
+    # -- results ----------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has ended."""
+        return (self.path / "summary.json").exists()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Result of the training (summary.json); empty while it is unfinished."""
+        return json.loads((self.path / "summary.json").read_bytes()) if self.finished else {}
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file of the run, or replace it."""
+        with files.translate_write_errors(self.path):
+            files.write_json(self.path / name, value)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Record the result of the training; the run is finished then."""
+        self.write_json("summary.json", summary)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Losses and accuracies, one entry per finished epoch."""
+        file = self.path / "history.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Replace the history."""
+        lines = "".join(json.dumps(epoch) + "\n" for epoch in history)
+        with files.translate_write_errors(self.path):
+            files.write_bytes(self.path / "history.jsonl", lines.encode())
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Replace a checkpoint atomically.
+
+        Args:
+            name: `best.pt` or `last.pt`.
+            state: tensors and plain values.
+
+        Raises:
+            MgcError: the checkpoint cannot be written; the previous one is kept.
+        """
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        try:
+            files.write_bytes(self.path / name, buffer.getvalue())
+        except OSError as error:
+            problem = files.explain_write_error(error, self.path / name).problem
+            remedy = f"solve this; `mgc train --resume --run {self.path}` goes on from the checkpoint before"
+            raise MgcError(problem, remedy) from error
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Load a checkpoint, with its tensors on the CPU.
+
+        Args:
+            name: `best.pt` or `last.pt`.
+
+        Raises:
+            RunError: the checkpoint is missing or damaged.
+        """
+        import torch
+
+        file = self.path / name
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise RunError(f"{file}: missing", f"continue the run: `mgc train --resume --run {self.path}`") from None
+        except Exception as error:  # whatever zip, pickle and torch raise for foreign bytes
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"{file}: damaged ({first_line})", "train a new run") from None
+
+
+def _create_folder(parent: Path, name: str) -> Path:
+    """Create a folder with this name in `parent`; add a number to the name if it exists."""
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

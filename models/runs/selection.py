@@ -1,0 +1,249 @@
+"""Selection: the classes and tracks of a run and their splits; made once, recorded in the run, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.errors import RunError, StoreError
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing, cut, cut_alike
+from mgc.pipeline.store.store import Store
+
+#: One row per track of a run. `content_hash` is the digest of its file: another file with the same id is another track.
+TRACK_SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("genre", pa.string(), nullable=False),
+        pa.field("artist_id", pa.string()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("content_hash", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The classes and tracks of a run.
+
+    Attributes:
+        classes: genres in the order of the model's outputs.
+        tracks: track table (`TRACK_SCHEMA`), sorted by track id.
+    """
+
+    classes: tuple[str, ...]
+    tracks: pa.Table
+
+    def slices(
+        self, store: Store, slicing: Slicing, split: str, *, variants: bool = False
+    ) -> tuple[pa.Table, np.ndarray]:
+        """List the slices of a split, cut by the run's slicing even if the store has another one by now.
+
+        Augmentation variants are included only for the training split of the run. A track that has left the store's
+        training split has no slices of variants any more.
+
+        Args:
+            store: the run's store, or another one of the same tracks.
+            slicing: slicing of the run.
+            split: training, validation or test.
+            variants: include the slices of variants if the split is training.
+
+        Returns:
+            Slice table (`SLICE_SCHEMA`), and the class index of each slice, int64 `(slices,)`.
+
+        Raises:
+            RunError: the store no longer holds one of the tracks, or another file under its id.
+        """
+        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        self._require_unchanged(store, tracks)
+        ids = tracks["track_id"].combine_chunks()
+        in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
+        if slicing == store.slicing:
+            # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
+            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist())
+        else:
+            tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
+        track_labels = pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy()
+        slices, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
+        split_column = SLICE_SCHEMA.get_field_index("split")
+        for table in tables:
+            if not (variants and split == "training"):
+                table = table.filter(pc.is_null(table["variant"]))
+            track = pc.index_in(table["track_id"], value_set=ids)
+            table = table.filter(pc.is_valid(track))
+            # The split that the run recorded: the store's may have changed since.
+            split_values = pa.repeat(split, len(table))
+            slices.append(table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values))
+            labels.append(track_labels[track.drop_null().to_numpy()].astype(np.int64))
+        return pa.concat_tables(slices), np.concatenate(labels)
+
+    def join_slices(
+        self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False
+    ) -> tuple[list[pa.Table], np.ndarray]:
+        """List the slices of a split in several stores, joined by track and time.
+
+        Args:
+            stores: stores of the same tracks; `slicing` cuts the first one, the others are cut at the same moments.
+            slicing: slicing of the run.
+            split: training, validation or test.
+            variants: see `slices`; ignored with several stores.
+
+        Returns:
+            Slice table (`SLICE_SCHEMA`) of each store, whose rows i are the same moment of the same track; and the
+            class index of each row, int64 `(slices,)`.
+
+        Raises:
+            RunError: a store no longer holds one of the tracks, or another file under its id.
+        """
+        first, *others = stores
+        table, labels = self.slices(first, slicing, split, variants=variants and not others)
+        tables = [table]
+        seconds = None if slicing.whole else slicing.length_s(first.spec)
+        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        for other in others:
+            self._require_unchanged(other, tracks)
+            table, common_rows = cut_alike(tables[0], seconds, other.spec, _tracks_with_frames(other))
+            tables = [*(earlier.take(common_rows) for earlier in tables), table]
+            labels = labels[common_rows]
+        return tables, labels
+
+    def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
+        """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
+        stored = _tracks_with_frames(store)
+        rows = pc.index_in(tracks["track_id"], value_set=stored["track_id"].combine_chunks())
+        same = pc.equal(stored["content_hash"].take(rows), tracks["content_hash"])
+        missing = tracks["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise RunError(
+                f"{store.path}: track {missing[0]}{others} of the run is gone or has changed",
+                "restore its file and run `mgc extract` again, or train a new run",
+            )
+
+
+def select_tracks(
+    store: Store,
+    further: Sequence[Store] = (),
+    *,
+    slicing: Slicing | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Select the tracks of a new run: the usable tracks of its stores that have a genre and a split.
+
+    Args:
+        store: first store of the run; its extraction is finished.
+        further: further stores of the same dataset; a track must be usable in all of them.
+        slicing: slicing of the run; None for the store's.
+        limit: maximum number of tracks of each genre for training, and for validation; None for all.
+        seed: seed of the draw of that many tracks.
+
+    Raises:
+        StoreError: there are no training or validation tracks, a genre has no training tracks, or the stores do not
+            hold the same dataset with the same labels.
+    """
+    tracks = _usable_tracks(store, slicing)
+    for other in further:
+        other_tracks = _usable_tracks(other, other.slicing if slicing == store.slicing else slicing)
+        _require_same_labels(store, tracks, other, other_tracks)
+        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks()))
+    tracks = tracks.sort_by("track_id")
+    if limit is not None:
+        tracks = _limit_tracks(tracks, limit, seed)
+    present = set(tracks["genre"].to_pylist())
+    known = [genre for genre in store.dataset["genres"] if genre in present]
+    classes = (*known, *sorted(present.difference(known)))
+    if not len(tracks) and len(_tracks_with_frames(store)):
+        slices = (slicing or store.slicing).fitted(store.spec)
+        raise StoreError(f"{store.path}: no track holds {slices}", "cut shorter ones: `mgc slice`")
+    _require_classes(store, tracks, classes)
+    return Selection(classes, tracks.combine_chunks())
+
+
+def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
+    """Count the tracks that a run could use if this was its only store; see `select_tracks`."""
+    return len(_usable_tracks(store, slicing))
+
+
+def _usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
+    """Tracks of a store that have a genre, a split and, cut by `slicing` (None for the store's), a slice."""
+    if slicing is None or slicing == store.slicing:
+        tracks = store.tracks.filter(pc.equal(store.tracks["status"], "ok"))
+    else:
+        tracks = _tracks_with_frames(store)
+        long_enough = cut(slicing, store.spec, tracks)["track_id"].combine_chunks()
+        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=long_enough))
+    tracks = tracks.filter(pc.and_(pc.is_valid(tracks["genre"]), pc.is_valid(tracks["split"])))
+    return tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA)
+
+
+def _require_same_labels(store: Store, tracks: pa.Table, other: Store, other_tracks: pa.Table) -> None:
+    """Check that two stores hold the same dataset, with the same file, split and genre of each track in both.
+
+    Args:
+        store, other: the stores.
+        tracks, other_tracks: their track tables (`TRACK_SCHEMA`).
+
+    Raises:
+        StoreError: the datasets differ, or a track's file or labels.
+    """
+    pair = f"{store.path} and {other.path}"
+    for key in ("name", "root"):
+        one, two = store.dataset.get(key), other.dataset.get(key)
+        if one != two:
+            raise StoreError(f"{pair} hold different datasets, {one} and {two}", "name stores of one dataset")
+    rows = pc.index_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks())
+    shared, other_shared = tracks.filter(pc.is_valid(rows)), other_tracks.take(rows.drop_null())
+    remedies = {
+        "content_hash": "run `mgc extract` for both again: changed files are extracted anew",
+        "split": f"give both the same: `mgc split {other.path} --splits {store.path / 'tracks.parquet'}`",
+        "genre": "run `mgc extract` for both again: it takes over new labels",
+    }
+    for column, remedy in remedies.items():
+        differ = pc.fill_null(pc.not_equal(shared[column], other_shared[column]), False).to_numpy()
+        if differ.any():
+            row = int(differ.argmax())
+            difference = f"has another {column}: {shared[column][row]} and {other_shared[column][row]}"
+            if column == "content_hash":
+                difference = "was extracted from different files"
+            raise StoreError(f"{pair}: track {shared['track_id'][row]} {difference}", remedy)
+
+
+def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...]) -> None:
+    """Raise `StoreError` if there are fewer than two genres, one has no training track, or no track validates."""
+    if len(classes) < 2:
+        available = f"only tracks of {classes[0]}" if classes else "no labelled tracks"
+        raise StoreError(f"{store.path}: {available} to train on", "a classifier needs tracks of two genres or more")
+    training = set(tracks["genre"].filter(pc.equal(tracks["split"], "training")).to_pylist())
+    missing = [genre for genre in classes if genre not in training]
+    remedy = f"add tracks, or assign the splits anew: `mgc split {store.path} --redo`"
+    if missing:
+        raise StoreError(f"{store.path}: no training track of {', '.join(missing)}", remedy)
+    if not pc.any(pc.equal(tracks["split"], "validation")).as_py():
+        raise StoreError(f"{store.path}: no validation tracks to choose the best epoch by", remedy)
+
+
+def _limit_tracks(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
+    """Draw `limit` tracks of each genre for training, as many for validation, and all test tracks."""
+    counts: Counter[tuple[str, str]] = Counter()
+    drawn = []
+    for track in sorted(tracks.to_pylist(), key=lambda track: _hash(seed, track["track_id"])):
+        key = track["split"], track["genre"]
+        counts[key] += 1
+        if track["split"] == "test" or counts[key] <= limit:
+            drawn.append(track)
+    return pa.Table.from_pylist(drawn, TRACK_SCHEMA).sort_by("track_id")
+
+
+def _hash(seed: int, track_id: str) -> bytes:
+    return hashlib.sha256(json.dumps([seed, track_id]).encode()).digest()
+
+
+def _tracks_with_frames(store: Store) -> pa.Table:
+    return store.tracks.filter(pc.greater(store.tracks["n_frames"], 0))

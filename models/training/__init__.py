@@ -1,0 +1,1 @@
+"""Training: options, preparation, the training loop, prediction, ensembles and repeated runs."""

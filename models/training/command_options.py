@@ -1,0 +1,88 @@
+"""Decorators that add options to `mgc train`: the settings of the training loop, and `--nproc`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+import click
+
+from mgc.models.runs.commands import choose_run
+from mgc.pipeline import console
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.workspace import Workspace
+
+
+def loop_options(command: Callable) -> Callable:
+    """Add the options of the training loop to a command.
+
+    The command receives the chosen settings of `mgc.models.registry.settings.Loop` as one argument, the dict `loop`.
+    """
+    from mgc.models.registry.settings import Metric, OptimizerName, loop_settings
+
+    @functools.wraps(command)
+    def with_loop(**options: Any) -> Any:
+        values = {setting.name: options.pop(setting.name) for setting in loop_settings()}
+        return command(**options, loop={name: value for name, value in values.items() if value is not None})
+
+    decorators = [
+        click.option("--epochs", type=int, help="Maximum number of epochs."),
+        click.option("--batch-size", type=int, help="Slices per update, over all processes."),
+        click.option("--lr", type=float, help="Learning rate of the first update."),
+        click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), help="Optimiser."),
+        click.option("--weight-decay", type=float, help="Weight decay of the optimiser."),
+        click.option("--monitor", type=click.Choice(get_args(Metric)), help="Validation score of the best epoch."),
+        click.option("--patience", type=int, help="Stop after this many epochs without a better one."),
+    ]
+    for setting in loop_settings():
+        name = setting.name.replace("_", "-")
+        kind = click.Choice(setting.choices) if setting.choices else setting.type
+        flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
+        decorators.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
+    return console.with_options(with_loop, *decorators)
+
+
+def nproc_option(command: Callable) -> Callable:
+    """Add `--nproc` to a command, and run it in that many processes unless torchrun has started them already.
+
+    Rank 0 runs the command with the processes as its argument `ranks` (None for a single process); the other ranks
+    follow its trainings.
+    """
+
+    @functools.wraps(command)
+    def in_processes(nproc: int | None, **options: Any) -> Any:
+        from mgc.models.parallel import launcher
+
+        if launcher.is_launched():
+            from mgc.models.parallel import ranks
+            from mgc.models.training import train as training
+
+            with ranks.join(nproc) as processes:
+                if not processes.is_main:
+                    training.follow(processes)
+                    return 0
+                code = command(**options, ranks=processes)
+                training.dismiss(processes)
+                return code
+        resume_words: list[str] = []
+        if options["resume"]:
+            # The launched processes must continue the same run, and as many of them as began it.
+            run = choose_run(Workspace(options["data_dir"]), options["run"])
+            options["run"], nproc = run.path, nproc or run.config.get("processes", 1)
+            resume_words = ["--run", str(run.path)]
+        if nproc in (None, 1):
+            return command(**options, ranks=None)
+        if options["find_lr"]:
+            raise SpecError(f"--nproc {nproc}: one process finds the learning rate", "leave out --nproc")
+        words = click.get_current_context().find_root().obj
+        # -P: a module in the current folder must not hide a module of Python that has the same name.
+        return launcher.launch([sys.executable, "-P", "-m", "mgc", *words, *resume_words], nproc)
+
+    option = click.option(
+        "--nproc",
+        type=click.IntRange(min=1),
+        help="Processes that train together, on the CPU or with one GPU each.  [default: 1]",
+    )
+    return option(in_processes)

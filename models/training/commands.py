@@ -1,0 +1,262 @@
+"""The command `mgc train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgc.models.runs.commands import choose_run
+from mgc.models.training.command_options import loop_options, nproc_option
+from mgc.pipeline import console
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.models.data.sources import StoreCandidates
+    from mgc.models.parallel.ranks import Ranks
+    from mgc.models.registry.systems import System
+    from mgc.models.runs.run import Run
+    from mgc.models.training.options import Options
+    from mgc.pipeline.store.store import Store
+
+
+@click.command()
+@click.option("--model", help="System id, see `mgc models`.  [default: one for the store's feature]")
+@click.option("--recipe", help="System id, to train with the features and slicing of its study.")
+@click.option(
+    "--store",
+    "stores",
+    type=PATH_OR_URL,
+    multiple=True,
+    help="Feature store; repeat for a system with several inputs.  [default: the latest that fit]",
+)
+@click.option(
+    "--member",
+    "members",
+    type=LOCAL_PATH,
+    multiple=True,
+    help="Finished run of an ensemble's member; may be repeated.",
+)
+@loop_options
+@click.option("--seed", type=int, help="Seed of initial weights, order, windows and dropout.")
+@click.option("--seeds", help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.")
+@click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
+@click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
+@click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--limit-tracks", type=int, help="Maximum number of tracks per genre, for quick trials.")
+@click.option("--variants/--no-variants", default=True, help="Also train on the store's variants.  [default: yes]")
+@click.option("--weights", type=LOCAL_PATH, help="Initial weights: a state dict such as torchvision's.")
+@click.option(
+    "--augment",
+    "augmentation",
+    help="Augmentation of training slices, such as time-masks=2,mixup=0.2; or none.  [default: the recipe's]",
+)
+@click.option(
+    "--frontend",
+    type=click.Choice(["store", "device"]),
+    default="store",
+    show_default=True,
+    help="Read spectrograms from the store, or compute them on the device from a waveform store.",
+)
+@click.option(
+    "--residency",
+    type=click.Choice(["auto", "device", "host", "stream"]),
+    help="Where frames stay between epochs.  [default: auto]",
+)
+@click.option("--skip-damaged", is_flag=True, help="Train without shards that cannot be read.")
+@click.option("--tensorboard", is_flag=True, help="Also write the history as TensorBoard event files.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
+@click.option("--run", type=LOCAL_PATH, help="Run to continue with --resume.")
+@click.option("--as-published", is_flag=True, help="Refuse to train if anything differs from the study.")
+@console.common_options
+@nproc_option
+def train(data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, **options: Any) -> int:
+    """Train a system on its stores, and keep the best epoch on the validation split.
+
+    Settings that no option sets are those of the system's recipe. The members of an ensemble are trained one after the
+    other, each as a run of its own.
+    """
+    workspace = Workspace(data_dir)
+    if run is not None and not resume:
+        raise SpecError("--run names a run to continue", "add --resume, or leave it out")
+    if resume:
+        _resume(workspace, run, options, ranks)
+        return 0
+    request = Request(**{field.name: options.pop(field.name) for field in dataclasses.fields(Request)})
+    request.require_consistent(options["seed"])
+    system, candidates = _choose_system(workspace, request)
+    job = _Job(workspace, system, candidates, _training_options(system, request, options), ranks)
+    if system.kind == "ensemble":
+        _train_ensemble(job, request)
+    else:
+        _train_system(job, request)
+    return 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options of `mgc train` that choose what to train; `training.options.Options` holds those that choose how.
+
+    Attributes:
+        model: system id; None for the default of the latest store's feature.
+        recipe: id of a system whose study also decides features and slicing; None for none.
+        stores: feature stores to read; empty for the latest that fit.
+        members: finished runs of members of an ensemble.
+        seeds: seeds of repeated runs, such as `0,1,2`.
+        folds: cross-validation folds, such as `5` or `5:4,5`.
+        find_lr: find the learning rate instead of training.
+        frontend: `store` or `device`: where spectrograms are computed.
+    """
+
+    model: str | None
+    recipe: str | None
+    stores: tuple[Place, ...]
+    members: tuple[Path, ...]
+    seeds: str | None
+    folds: str | None
+    find_lr: bool
+    frontend: str
+
+    def require_consistent(self, seed: int | None) -> None:
+        """Raise `SpecError` if two options contradict each other."""
+        if self.seeds is not None and (self.find_lr or seed is not None):
+            raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
+        if self.folds is not None and (self.find_lr or self.seeds is not None):
+            raise SpecError("--folds trains a run for each fold", "leave out --seeds and --find-lr")
+        if self.recipe is not None and self.model is not None:
+            raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A system to train, and what it is trained with.
+
+    Attributes:
+        workspace: workspace whose folder of runs is written to.
+        system: system to train.
+        candidates: stores that its inputs are chosen from.
+        options: training options.
+        ranks: processes that train together; None for a single process.
+    """
+
+    workspace: Workspace
+    system: System
+    candidates: StoreCandidates
+    options: Options
+    ranks: Ranks | None
+
+    def train(self, stores: Sequence[Store], options: Options) -> Run:
+        """Train one run. It becomes the latest run before it is trained, so that `--resume` finds it after a kill."""
+        from mgc.models.training import train as training
+
+        def remember(run: Run) -> None:
+            self.workspace.remember("run", run.path)
+
+        ranks = self.ranks or training.SINGLE_PROCESS
+        return training.train(stores, options, self.workspace.runs, click.echo, remember, ranks)
+
+
+def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> None:
+    """Continue the run at `path`, or the latest one."""
+    from mgc.models.training import train as training
+
+    run = choose_run(workspace, path)
+    training.resume(
+        run,
+        None if options["device"] == "auto" else options["device"],
+        click.echo,
+        residency=options["residency"],
+        skip_damaged=options["skip_damaged"],
+        ranks=ranks or training.SINGLE_PROCESS,
+    )
+    _announce(workspace, run)
+
+
+def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
+    """Return the system to train and the stores it may read; an unknown id is an error before any store is opened."""
+    from mgc.models.data import sources
+    from mgc.models.registry import systems
+
+    id = request.recipe or request.model
+    system = systems.get(id) if id else None
+    if request.members and (system is None or system.kind != "ensemble"):
+        raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
+    candidates = sources.find_store_candidates(
+        workspace, request.stores, study_only=request.recipe is not None, frontend=request.frontend == "device"
+    )
+    if system is None:
+        system = systems.get(systems.default_model(candidates.stores[0].spec.name))
+    if system.kind == "ensemble" and (request.seeds is not None or request.folds is not None or request.find_lr):
+        raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
+    return system, candidates
+
+
+def _training_options(system: System, request: Request, options: dict[str, Any]) -> Options:
+    """Build the training options from those of the command line."""
+    from mgc.models.registry.augmentation import Augmentation
+    from mgc.models.training.options import Options
+
+    changes = {"model": system.id, "as_sliced": request.recipe is not None, "residency": options["residency"] or "auto"}
+    if options["augmentation"] is not None:
+        changes["augmentation"] = Augmentation.parse(options["augmentation"])
+    return Options(**options | changes)
+
+
+def _train_ensemble(job: _Job, request: Request) -> None:
+    """Train the members that have no finished run yet, and join all of them."""
+    from mgc.models.training import ensemble
+
+    finished = [choose_run(job.workspace, path) for path in request.members]
+    members = ensemble.train_members(job.system, job.candidates, job.options, job.train, finished, click.echo)
+    _announce(job.workspace, ensemble.join(job.system, members, job.workspace.runs))
+
+
+def _train_system(job: _Job, request: Request) -> None:
+    """Train one run, or one for each seed or fold; or find the learning rate."""
+    from mgc.models.training import folds, rate_finder, repeats
+
+    stores = job.candidates.choose(job.system)
+    job.candidates.require_all_used(stores, job.system.id)
+    for store in () if job.candidates.explicit else stores:
+        click.echo(f"store: {store.path}", err=True)
+    job.workspace.remember("store", stores[0].path)
+
+    def train_one(**changes: Any) -> Run:
+        return job.train(stores, dataclasses.replace(job.options, **changes))
+
+    if request.find_lr:
+        click.echo("\n".join(rate_finder.suggest(stores, job.options)))
+        return
+    if request.seeds is not None:
+        label, seeds = "seed", repeats.parse(request.seeds)
+        runs = repeats.repeat(lambda seed: train_one(seed=seed), seeds, click.echo)
+    elif request.folds is not None:
+        label, (count, numbers) = "fold", folds.parse(request.folds)
+        option = f"--folds {count}:"
+        runs = repeats.repeat(
+            lambda number: train_one(fold=(number, count)), numbers, click.echo, label=label, option=option
+        )
+    else:
+        _announce(job.workspace, train_one())
+        return
+    for run in runs:
+        _announce(job.workspace, run)
+    click.echo("\n".join(repeats.spread(runs, label)))
+
+
+def _announce(workspace: Workspace, run: Run) -> None:
+    """Make a run the latest one, draw its learning curves, and print where it is."""
+    workspace.remember("run", run.path)
+    if run.history:
+        from mgc.models.training import curves
+
+        click.echo(f"curves: {curves.draw(run)}")
+    click.echo(f"run: {run.path}; `mgc evaluate --by-genre` tests it")

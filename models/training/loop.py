@@ -1,0 +1,235 @@
+"""The training loop of a network: updates, validation, the best epoch, and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mgc.models.data.parts import SplitData
+from mgc.models.data.stream import Batch
+from mgc.models.network import Network, outputs
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.registry.recipes import Training
+from mgc.models.runs.run import Run
+from mgc.models.training import checkpoint, memory
+from mgc.models.training.learner import Learner
+from mgc.models.training.optim import LOSSES
+from mgc.models.training.progress import Progress, format_epoch, remaining_time
+from mgc.pipeline.errors import RunError, StoreError
+
+#: The state is saved after every epoch, and within an epoch once the last checkpoint is this many seconds old.
+CHECKPOINT_SECONDS = 120.0
+#: Updates are timed for this many seconds, or one epoch if that is shorter, before the remaining time is estimated.
+ESTIMATE_SECONDS = 15.0
+
+#: Prints a line.
+Echo = Callable[[str], None]
+
+
+@dataclass
+class Trainer:
+    """Trains a network epoch by epoch, from the run's last checkpoint if there is one.
+
+    Every process that trains has its own trainer, and all of them call `fit`.
+
+    Attributes:
+        run: run that checkpoints, the best weights and the history are written to.
+        learner: network and optimiser, at their initial state.
+        training: slices to train on.
+        validation: slices that the best epoch is chosen by.
+        echo: prints a line.
+        on_epoch_end: called with the history entry of each epoch, after the checkpoint is written.
+        progress: counters and history.
+    """
+
+    run: Run
+    learner: Learner
+    training: SplitData
+    validation: SplitData
+    echo: Echo = print
+    on_epoch_end: Callable[[dict[str, Any]], object] = lambda entry: None
+    progress: Progress = field(default_factory=Progress, init=False)
+    _batch_size: int = field(default=0, init=False)
+    _saved_at: float = field(default=0.0, init=False)
+    _step_started_at: float = field(default=0.0, init=False)
+    # Durations of the first updates; None after the remaining time has been estimated.
+    _step_seconds: list[float] | None = field(default_factory=list, init=False)
+
+    def fit(self) -> Progress:
+        """Train until the recipe's last epoch or until early stopping.
+
+        Returns:
+            The progress, with the history of all epochs.
+
+        Raises:
+            RunError: the loss is NaN or infinite, the device's memory is exhausted, or the checkpoint cannot be
+                continued.
+            StoreError: a shard is missing or damaged; the state is saved first.
+            KeyboardInterrupt: Ctrl-C; the state is saved first.
+            MgcError: a checkpoint cannot be written; the one before is kept.
+        """
+        run, learner = self.run, self.learner
+        learner.ranks.reseed(run.config["seed"])
+        if learner.ranks.broadcast((run.path / "last.pt").exists()):
+            self.progress = checkpoint.restore(run, learner)
+            self.echo(f"continues in {self._position()}")
+        self._saved_at = time.monotonic()
+        try:
+            while not self.progress.finished(learner.recipe):
+                self._train_epoch()
+                self._end_epoch()
+            return self.progress
+        except (KeyboardInterrupt, StoreError):
+            self._save()
+            self.echo(f"saved in {self._position()}")
+            self.echo(f"`mgc train --resume --run {run.path}` goes on from there")
+            raise
+        except torch.OutOfMemoryError:
+            pass  # only after this clause is the traceback gone, which holds the tensors of the update
+        raise memory.out_of_memory_error(learner, (self.training, self.validation), self._batch_size)
+
+    def _train_epoch(self) -> None:
+        """Make the updates that are left of the current epoch."""
+        progress, recipe, stream = self.progress, self.learner.recipe, self.training.stream
+        self.learner.train()
+        label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
+        with tqdm(None, label, len(stream), initial=progress.batch, leave=False, disable=None) as bar:
+            self._step_started_at = time.monotonic()
+            for batch in self.learner.ranks.lockstep(stream.batches(progress.epoch, progress.batch)):
+                self._update(batch)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in progress.means().items()}, refresh=False)
+                bar.update(progress.batch - bar.n)
+                if estimate := self._estimate():
+                    with bar.external_write_mode():
+                        self.echo(estimate)
+        if not progress.slices:
+            raise StoreError("no shard to train on can be read", "run `mgc extract --verify`: it repairs them")
+
+    def _update(self, batch: Batch) -> None:
+        """Make one update, count it, and save the state if a checkpoint is due."""
+        learner, progress = self.learner, self.progress
+        self._batch_size = len(batch.rows)
+        with checkpoint.uninterrupted():
+            progress.batch = batch.number  # batches that could not be read are skipped
+            loss_share, n_correct = learner.update(batch, progress.epoch)
+            due = learner.ranks.is_main and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            # One message: loss and counts over all processes, and rank 0's decision to save, which all of them follow.
+            loss, correct, slices, save = learner.ranks.sum(loss_share, n_correct, self._batch_size, due)
+            self._require_finite(loss, batch)
+            seconds, self._step_started_at = time.monotonic() - self._step_started_at, time.monotonic()
+            progress.add_batch(loss, int(correct), int(slices), seconds)
+            if save:
+                self._save()
+        if self._step_seconds is not None:
+            self._step_seconds.append(seconds)
+
+    def _end_epoch(self) -> None:
+        """Validate, write the best weights and the checkpoint, and report the epoch."""
+        run, learner, progress = self.run, self.learner, self.progress
+        learner.ranks.broadcast_buffers(learner.network)
+        scores = validate(learner.network, learner.recipe, self.validation, learner.ranks)
+        for problem in {*self.training.damage_messages, *self.validation.damage_messages}.difference(progress.damaged):
+            progress.damaged.append(problem)
+            self.echo(f"goes on without {problem}")
+        with checkpoint.uninterrupted():
+            lr = learner.lr  # before the plateau schedule changes it
+            learner.end_epoch(scores)
+            is_best = progress.end_epoch(scores, lr, time.monotonic() - self._step_started_at, learner.recipe)
+            if is_best and learner.ranks.is_main:
+                run.save("best.pt", learner.network.weights() | {"epoch": progress.epoch})
+            self._save()
+        entry = progress.history[-1]
+        self.on_epoch_end(entry)
+        self.echo(format_epoch(entry, learner.recipe) + ("  best so far" if is_best else ""))
+
+    def _save(self) -> None:
+        checkpoint.save(self.run, self.learner, self.progress)
+        self._saved_at = time.monotonic()
+
+    def _position(self) -> str:
+        progress = self.progress
+        return f"epoch {progress.epoch + 1}, after {progress.batch} of {len(self.training.stream)} batches"
+
+    def _estimate(self) -> str | None:
+        """Estimate the remaining time once enough updates have been timed; None before that and ever after."""
+        n_training, n_validation = len(self.training.stream), len(self.validation.stream)
+        if self._step_seconds is None:
+            return None
+        if sum(self._step_seconds) <= ESTIMATE_SECONDS and self.progress.batch != n_training:
+            return None
+        step_seconds, self._step_seconds = self._step_seconds, None
+        return remaining_time(step_seconds, self.progress, self.learner.recipe, n_training, n_validation)
+
+    def _require_finite(self, loss: float, batch: Batch) -> None:
+        """Raise `RunError` if the loss is NaN or infinite; `not-finite.json` then lists the slices of the batch."""
+        if math.isfinite(loss):
+            return
+        run, ranks, progress = self.run, self.learner.ranks, self.progress
+        rows = np.concatenate(ranks.all_gather(batch.rows))
+        slices = self.training.slices.select(["track_id", "variant", "start_s"]).take(rows).to_pylist()
+        epoch, step = progress.epoch + 1, progress.batch + 1
+        report = {"epoch": epoch, "step": step, "loss": str(loss), "next_lr": self.learner.lr, "slices": slices}
+        if ranks.is_main:
+            run.write_json("not-finite.json", report)
+        file = run.path / "not-finite.json"
+        problem = f"the loss became {loss} in epoch {epoch}, step {step}, on the slices in {file}"
+        raise ranks.shared_error(RunError(problem, "train with a lower learning rate: --lr"))
+
+
+def validate(
+    network: Network, recipe: Training, validation: SplitData, ranks: Ranks = SINGLE_PROCESS
+) -> dict[str, float]:
+    """Score a network on the validation split, leaving out slices that could not be read.
+
+    Args:
+        network: network to validate; it is left in evaluation mode.
+        recipe: training settings; the loss is theirs, without label smoothing and class weights.
+        validation: slices of the validation split.
+        ranks: processes that validate together, each on its share of the slices.
+
+    Returns:
+        `loss` and `accuracy` by slice, and `track_accuracy`, see `accuracies`; the same values on all ranks.
+
+    Raises:
+        RunError: the loss is NaN or infinite.
+        StoreError: no slice could be read.
+    """
+    logits = outputs(network, validation.stream, "validation", ranks)
+    readable = np.flatnonzero(~validation.unreadable)
+    if not len(readable):
+        raise StoreError("no shard to validate with can be read", "run `mgc extract --verify`: it repairs them")
+    logits, labels = logits[readable], validation.stream.labels[readable]
+    loss = float(LOSSES[recipe.loss](logits, torch.from_numpy(labels)))
+    if not math.isfinite(loss):
+        raise ranks.shared_error(RunError(f"the validation loss is {loss}", "train with a lower learning rate: --lr"))
+    tracks = np.unique(validation.tracks[readable], return_inverse=True)[1]
+    # Rank 0's scores, as machines may differ in the last bit: one would stop early and another go on.
+    return ranks.broadcast({"loss": loss} | accuracies(logits.softmax(dim=1).numpy(), labels, tracks))
+
+
+def accuracies(probabilities: np.ndarray, labels: np.ndarray, tracks: np.ndarray) -> dict[str, float]:
+    """Compute accuracy by slice, and by track from the mean probabilities of its slices.
+
+    Args:
+        probabilities: float `(slices, classes)`.
+        labels: class index of each slice, int `(slices,)`.
+        tracks: track index of each slice, from 0, int `(slices,)`.
+
+    Returns:
+        `accuracy` and `track_accuracy`.
+    """
+    sums = np.zeros((tracks.max() + 1, probabilities.shape[1]))
+    np.add.at(sums, tracks, probabilities)
+    track_labels = np.zeros(len(sums), np.int64)
+    track_labels[tracks] = labels
+    return {
+        "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels)),
+        "track_accuracy": float(np.mean(sums.argmax(axis=1) == track_labels)),
+    }

@@ -1,0 +1,162 @@
+"""Prediction: class probabilities of a trained system for the slices of its run's tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import nn
+
+from mgc.models import classical
+from mgc.models.data import adapters
+from mgc.models.data.computed import WaveformView
+from mgc.models.data.joint import JointStream
+from mgc.models.data.parts import RunInputs, SplitData, set_residency
+from mgc.models.data.stream import Batching, Stream
+from mgc.models.network import Network, outputs, outputs_by_batch
+from mgc.models.parallel.device import choose_device
+from mgc.models.registry import systems
+from mgc.models.runs.run import Run
+from mgc.models.runs.selection import Selection
+from mgc.pipeline.errors import RunError
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.store.store import Store
+
+#: Slices per batch for systems whose recipe has no batch size.
+BATCH_SIZE = 32
+
+
+def predict(
+    run: Run, *, split: str = "test", device: str = "auto", batch_size: int | None = None, store: Path | None = None
+) -> pa.Table:
+    """Predict the class probabilities of every slice of a split, with the weights of the best epoch.
+
+    Tracks, splits and slicing are those that the run recorded, even if the store has changed them since. Windows
+    shorter than a slice are cut from its centre.
+
+    Args:
+        run: trained run.
+        split: `training`, `validation` or `test`.
+        device: device name, see `mgc.models.parallel.device.choose_device`.
+        batch_size: slices per batch; None for the batch size of the training.
+        store: store to read instead of the run's first one, of the same tracks and feature, for example in another
+            dtype; None for the run's.
+
+    Returns:
+        One row per slice: track_id, start_s, split, genre (the true one), artist_id (null if unknown), and
+        probabilities, list<float32>, in the order of `run.selection.classes`.
+
+    Raises:
+        RunError: the run has no weights or no tracks of this split, was trained on one of the split's tracks, or does
+            not fit the store; or its training is unfinished and the split is `test`.
+        StoreError: the store is missing, unfinished or damaged.
+    """
+    if split == "test" and not run.finished:
+        remedy = f"continue it: `mgc train --resume --run {run.path}`, or try --split validation"
+        raise RunError(f"{run.path}: its training is unfinished, and only a finished run may be tested", remedy)
+    require_unseen(run, split)
+    stores = open_stores(run, store)
+    torch_device = choose_device(device)
+    training = run.config["training"] or {}
+    inputs = RunInputs(run.selection, stores, run.slicing, [source.frames for source in run.sources])
+    squeeze = systems.of_run(run.config).squeezes(run.slicing)
+    batch_size = batch_size or training.get("batch_size", BATCH_SIZE)
+    data = inputs.split(split, Batching(batch_size, torch_device, squeeze=squeeze))
+    if not len(data.slices):
+        raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
+    set_residency([data], torch_device)
+    probabilities = _probabilities(run, [opened.spec for opened in stores], data.stream)
+    return _predictions(run.selection, data, probabilities)
+
+
+def _predictions(selection: Selection, data: SplitData, probabilities: np.ndarray) -> pa.Table:
+    """Assemble the table that `predict` returns."""
+    slices, tracks = data.slices, selection.tracks
+    track_rows = pc.index_in(slices["track_id"], value_set=tracks["track_id"].combine_chunks())
+    values, offsets = probabilities.ravel(), np.arange(len(slices) + 1) * probabilities.shape[1]
+    return pa.table(
+        {
+            "track_id": slices["track_id"],
+            "start_s": slices["start_s"],
+            "split": slices["split"],
+            "genre": pa.array(selection.classes).take(pa.array(data.stream.labels)),
+            "artist_id": tracks["artist_id"].take(track_rows),
+            "probabilities": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.float32())),
+        }
+    )
+
+
+def open_stores(run: Run, first: Path | None = None) -> list[Store]:
+    """Open the stores of a run, one for each input of its system.
+
+    Args:
+        run: run whose stores are opened.
+        first: store to open instead of the run's first one, of the same feature in any dtype; None for the run's.
+
+    Returns:
+        The stores; one whose feature the device computes is wrapped in a `WaveformView`.
+
+    Raises:
+        RunError: a store holds another feature than the run was trained on.
+        StoreError: a store is missing, unfinished or damaged.
+    """
+    stores: list[Store] = []
+    for source in run.sources:
+        store = Store.open(source.path if stores or first is None else first)
+        store.require_finished()
+        spec = source.waveform or source.spec
+        if _identity(store.spec) != _identity(spec):
+            raise RunError(f"{store.path} holds {store.spec}, the run was trained on {spec}", "name another store")
+        stores.append(store if source.waveform is None else WaveformView.of(store, source.spec))
+    return stores
+
+
+def require_unseen(run: Run, split: str) -> None:
+    """Raise `RunError` if the run was trained on a track of this split; the training split itself passes."""
+    tracks = run.selection.tracks
+    training_ids = tracks["track_id"].filter(pc.equal(tracks["split"], "training"))
+    split_ids = tracks["track_id"].filter(pc.equal(tracks["split"], split))
+    overlap = split_ids.filter(pc.is_in(split_ids, value_set=training_ids.combine_chunks()))
+    if split != "training" and len(overlap):
+        problem = f"{run.path}: the run was trained on track {overlap[0]}, which is in its {split} split"
+        raise RunError(problem, "train a new run")
+
+
+def vectors(system: systems.System, spec: FeatureSpec, stream: Stream | JointStream, what: str) -> classical.Vectors:
+    """Return a function that yields the input vectors of a classical system: the adapter's tensors, flattened.
+
+    Args:
+        system: classical system.
+        spec: feature of the frames.
+        stream: slices to read.
+        what: label of the progress bar.
+    """
+    module = nn.Sequential(adapters.adapter(system.input, spec), nn.Flatten())
+    return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
+
+
+def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | JointStream) -> np.ndarray:
+    """Apply the run's model to every slice; float32 `(slices, classes)`."""
+    system = systems.of_run(run.config)
+    if system.kind == "classical":
+        estimator = classical.load(run.path / "model.skops")
+        return classical.predict_proba(estimator, vectors(system, specs[0], stream, "features"), len(stream.labels))
+    network = Network(system, specs, len(run.classes)).to(stream.device)
+    weights = run.load("best.pt")
+    try:
+        network.load(weights)
+    except (KeyError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise RunError(
+            f"{run.path / 'best.pt'}: not the weights of {run.model} ({first_line})", "train a new run"
+        ) from error
+    return outputs(network, stream, "prediction").softmax(dim=1).numpy()
+
+
+def _identity(spec: FeatureSpec) -> dict[str, Any]:
+    """Return what must agree between two stores of a feature: everything but the dtype of the frames."""
+    return spec.as_dict() | {"dtype": None}

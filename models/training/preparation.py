@@ -1,0 +1,240 @@
+"""Preparation of a run: checks of what the user requested, and the configuration that the run records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mgc.models.data.computed import WaveformView
+from mgc.models.data.fit import check_fit
+from mgc.models.parallel.device import require_amp
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.registry import systems, weights
+from mgc.models.registry.recipes import Training
+from mgc.models.registry.systems import System
+from mgc.models.runs.run import Run, relative_store_path
+from mgc.models.runs.selection import Selection, n_usable_tracks, select_tracks
+from mgc.models.training import origin
+from mgc.models.training.board import require_tensorboard
+from mgc.models.training.folds import hold_out
+from mgc.models.training.loop import Echo
+from mgc.models.training.options import Options, resolve
+from mgc.pipeline.errors import ModelError, SpecError
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that options, recipe and stores decide about a run.
+
+    Attributes:
+        system: system to train.
+        recipe: training settings; None for a classical system.
+        seed: seed of initial weights, order, windows and dropout.
+        device: device to train on.
+        slicing: slicing of the tracks.
+        selection: tracks of the run and their splits.
+        variants: augmentation variants of the training tracks to train on, too.
+        differences: differences of the recipe from the study's.
+    """
+
+    system: System
+    recipe: Training | None
+    seed: int
+    device: torch.device
+    slicing: Slicing
+    selection: Selection
+    variants: list[str]
+    differences: list[str]
+
+
+def prepare(
+    stores: Sequence[Store],
+    options: Options,
+    folder: Path,
+    echo: Echo = print,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> Run:
+    """Create a run that is ready to be trained.
+
+    Args:
+        stores: store of each input of the system.
+        options: settings that the user chose.
+        folder: folder of runs.
+        echo: prints a line.
+        ranks: processes that will train together.
+
+    Raises:
+        MgcError: see `mgc.models.training.train.train`; no run is left behind.
+    """
+    first, *further = stores
+    plan = _make_plan(stores, options, ranks)
+    system, slicing, selection = plan.system, plan.slicing, plan.selection
+    initial = weights.read(options.weights, system, len(selection.classes)).provenance if options.weights else None
+    if options.limit_tracks is None and (n_unused := n_usable_tracks(first, slicing) - len(selection.tracks)):
+        echo(f"{n_unused} tracks of {first.path} are not in use in the other stores, and left out")
+    frames, feature_differences = _fit_inputs(stores, plan)
+    differences = [*feature_differences, *plan.differences, *_data_differences(stores, plan, options)]
+    if options.as_published:
+        limited = options.limit_tracks is not None
+        differences = [*origin.differences(system.recipe.dataset, first, selection, limited=limited), *differences]
+    if options.as_published and differences:
+        remedy = f"extract as the study did, `mgc extract --for {system.id}`, and change no setting"
+        raise ModelError(f"{system.id} would not be as published: {'; '.join(differences)}", remedy)
+    config = {
+        "kind": system.kind,
+        **({"package": system.package} if system.package else {}),
+        "params": system.params(len(selection.classes)),
+        "store": _store_entry(first, slicing, folder),
+        "frames": frames[0],
+        "further": [
+            _store_entry(store, slicing, folder) | {"frames": window}
+            for store, window in zip(further, frames[1:], strict=True)
+        ],
+        "training": dataclasses.asdict(plan.recipe) if plan.recipe else None,
+        "limit_tracks": options.limit_tracks,
+        "variants": plan.variants,
+        "weights": initial,
+        "seed": plan.seed,
+        "device": str(plan.device) if ranks.size == 1 else plan.device.type,
+        "residency": options.residency,
+        "skip_damaged": options.skip_damaged,
+        "tensorboard": options.tensorboard,
+        "fold": options.fold,
+        "search": options.search,
+        "processes": ranks.size,
+        "threads": torch.get_num_threads(),
+        "differences": differences,
+        "leaky": False,
+    }
+    return Run.create(folder, system.id, config, selection)
+
+
+def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan:
+    """Check that the options can be followed, and decide what is trained on what."""
+    first, *further = stores
+    system = systems.get(options.model or systems.default_model(first.spec.name))
+    for store in stores:
+        store.require_finished()
+    system.require_trainable(len(stores))
+    specs = [store.spec for store in stores]
+    recipe, seed, differences = resolve(system, options, specs, computed=_any_computed(stores))
+    if options.tensorboard:
+        require_tensorboard()
+    device = ranks.device(options.device)
+    require_amp(recipe.loop.amp if recipe else "off", device)
+    if options.skip_damaged and further:
+        raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
+    slicing = (system.recipe.slicing if options.as_sliced else first.slicing).fitted(first.spec)
+    selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
+    if options.fold is not None:
+        # The user's seed or 0, not the recipe's: systems are compared on the same folds.
+        selection = hold_out(selection, *options.fold, seed=options.seed or 0)
+    if ranks.size > 1:
+        _require_shareable(ranks.size, system, recipe, options, selection.tracks)
+    variants = _training_variants(first, system, options)
+    return _Plan(system, recipe, seed, device, slicing, selection, variants, differences)
+
+
+def _any_computed(stores: Sequence[Store]) -> bool:
+    return any(isinstance(store, WaveformView) for store in stores)
+
+
+def _fit_inputs(stores: Sequence[Store], plan: _Plan) -> tuple[list[int], Sequence[str]]:
+    """Check that the stores fit the system's inputs.
+
+    Returns:
+        Frames of a window in each store, and the differences of features and slicing from the study.
+    """
+    tables, _ = plan.selection.join_slices(stores, plan.slicing, "training")
+    lengths = [_typical_length(table["n_frames"].to_numpy()) for table in tables]
+    specs, paths = [store.spec for store in stores], [str(store.path) for store in stores]
+    fit = check_fit(plan.system, specs, plan.slicing, lengths, paths, frontend=_any_computed(stores))
+    frames = [window or length for window, length in zip(fit.frames, lengths, strict=True)]
+    return frames, fit.differences
+
+
+def _require_shareable(
+    n_processes: int, system: System, recipe: Training | None, options: Options, tracks: pa.Table
+) -> None:
+    """Raise `SpecError` if a training is not suited to several processes."""
+    option = f"--nproc {n_processes}"
+    if recipe is None:
+        raise SpecError(f"{option}: {system.id} is fitted in one step", "leave the option out")
+    refuse_skipping(n_processes, options.skip_damaged)
+    # Batch normalisation cannot learn from a single slice. In the worst case an epoch of kB + 1 slices has k + 1
+    # batches: a process with 4 slices of each B has 4k in all, and 4k // (k + 1) >= 2 or more of them in each batch.
+    if recipe.batch_size < 4 * n_processes:
+        problem = f"{option}: {recipe.batch_size} slices per update are fewer than 4 for each process"
+        raise SpecError(problem, f"choose --batch-size {4 * n_processes} or more, or fewer processes")
+    splits = tracks["split"].to_pylist()
+    for split in ("training", "validation"):
+        if (n := splits.count(split)) < 2 * n_processes:
+            raise SpecError(f"{option}: {n} {split} tracks are fewer than 2 for each process", "start fewer processes")
+
+
+def refuse_skipping(n_processes: int, skip_damaged: bool) -> None:
+    """Raise `SpecError` if several processes are to skip damaged shards: one could be left without a batch."""
+    if n_processes > 1 and skip_damaged:
+        remedy = "repair the store: `mgc extract --verify`"
+        raise SpecError(f"--nproc {n_processes} does not go with --skip-damaged", remedy)
+
+
+def _training_variants(store: Store, system: System, options: Options) -> list[str]:
+    """Return the augmentation variants of the store that the run trains on, beside the tracks themselves."""
+    # A system of several inputs would need the same variant in every store, so it trains on the tracks alone. With
+    # --recipe, a study that used no variants gets none, as it gets its own slicing whatever the slicing of the store.
+    unwanted = not options.variants or system.further or (options.as_sliced and not system.recipe.variants)
+    return [] if unwanted else list(map(str, store.variants))
+
+
+def _data_differences(stores: Sequence[Store], plan: _Plan, options: Options) -> Iterator[str]:
+    """Yield the differences from the study in tracks, initial weights and variants."""
+    if options.fold is not None:
+        yield "fold {} of {} for the validation split".format(*options.fold)
+    if options.weights is not None:
+        yield f"initial weights of {options.weights.name}"
+    if options.limit_tracks is not None:
+        pooled = " and as many validation tracks" if options.fold else ""
+        yield f"at most {options.limit_tracks} training tracks{pooled} of each genre"
+    for store in stores:
+        # The rounding of int16 samples moves frames by more than the tolerance for stored ones.
+        if isinstance(store, WaveformView) and store.source.spec.quantised:
+            yield f"{store.spec.name} computed of int16 samples"
+    variants, study = plan.variants, list(map(str, plan.system.recipe.variants))
+    if variants and variants != study:
+        yield f"training tracks also as {', '.join(variants)}" + (f" for {', '.join(study)}" if study else "")
+    elif variants != study:
+        yield f"training tracks without {', '.join(study)}"
+
+
+def _store_entry(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]:
+    """Return the entry of a store in the configuration of a run in `folder`."""
+    return {
+        "path": str(store.path.resolve()),
+        "from_runs": relative_store_path(store.path, folder),
+        "manifest": store.manifest_digest,
+        "dataset": store.dataset,
+        "spec": store.spec.as_dict(),
+        "slicing": slicing.as_dict(),
+        "sliced": store.slicing.as_dict(),
+        **({"waveform": store.source.spec.as_dict()} if isinstance(store, WaveformView) else {}),
+    }
+
+
+def _typical_length(lengths: np.ndarray) -> int:
+    """Return the lower median of slice lengths in frames: the window, to which shorter slices are repeated.
+
+    Slices differ in length with `mgc slice --whole` only.
+    """
+    if not len(lengths):
+        raise ModelError("no slice of a training track lies in all of the stores", "cut shorter ones: `mgc slice`")
+    return int(np.sort(lengths)[(len(lengths) - 1) // 2])

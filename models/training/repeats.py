@@ -1,0 +1,72 @@
+"""Repeated training: one run per seed or cross-validation fold, and the spread of their validation accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mgc.models.runs.run import Run
+from mgc.models.training.loop import Echo
+from mgc.pipeline.errors import SpecError
+
+#: Scores of each run's best epoch that are summarised, and their labels.
+METRICS = {"validation_accuracy": "by slice", "validation_track_accuracy": "by track"}
+
+
+def parse(text: str) -> tuple[int, ...]:
+    """Parse the value of `--seeds`, such as `0,1,2`.
+
+    Raises:
+        SpecError: a seed is not a whole number, negative, or repeated.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+        raise SpecError(f"--seeds {text}", "write different whole numbers, such as 0,1,2")
+    return tuple(int(word) for word in words)
+
+
+def repeat(
+    train: Callable[[int], Run], numbers: Sequence[int], echo: Echo = print, *, label: str = "seed", option: str = ""
+) -> list[Run]:
+    """Train one run per number, one after the other.
+
+    Args:
+        train: trains the run of a seed or fold.
+        numbers: seeds or folds, at least one.
+        echo: prints a line.
+        label: what a number counts, `seed` or `fold`.
+        option: start of the option that trains the remaining numbers, printed when Ctrl-C interrupts a run.
+    """
+    runs = []
+    for index, number in enumerate(numbers):
+        echo(f"{label} {number}, run {index + 1} of {len(numbers)}")
+        try:
+            runs.append(train(number))
+        except KeyboardInterrupt:
+            if left := numbers[index + 1 :]:
+                echo(f"{label}s that are left: {option}{','.join(map(str, left))}")
+            raise
+    return runs
+
+
+def spread(runs: Sequence[Run], label: str = "seed") -> list[str]:
+    """Summarise the validation accuracies of repeated runs, one line for each of `METRICS`.
+
+    Args:
+        runs: finished runs, at least one.
+        label: what the runs differ in, `seed` or `fold`.
+
+    Returns:
+        Lines with mean, sample standard deviation (n - 1), minimum, maximum and all values, in per cent.
+    """
+    lines = []
+    for metric, unit in METRICS.items():
+        values = 100 * np.array([run.summary["best"][metric] for run in runs])
+        deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+        span = f"{values.min():.1f} to {values.max():.1f}"
+        each = ", ".join(f"{value:.1f}" for value in values)
+        lines.append(
+            f"validation accuracy {unit} of {len(runs)} {label}s: {values.mean():.1f} %{deviation} ({span}): {each}"
+        )
+    return lines

@@ -1,0 +1,207 @@
+"""Training: turn stores and a system into a run, or continue an interrupted run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mgc.models import classical
+from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.runs.run import Run
+from mgc.models.training.assembly import RunData, build_learner, open_run
+from mgc.models.training.board import TensorBoardLogger
+from mgc.models.training.loop import Echo, Trainer, accuracies
+from mgc.models.training.options import Options
+from mgc.models.training.predict import open_stores, vectors
+from mgc.models.training.preparation import prepare, refuse_skipping
+from mgc.models.training.search import LabelledVectors, base_classifier, search
+from mgc.pipeline.errors import RunError
+from mgc.pipeline.store.store import Store
+
+
+def train(
+    stores: Sequence[Store],
+    options: Options,
+    folder: Path,
+    echo: Echo = print,
+    on_start: Callable[[Run], object] = lambda run: None,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> Run:
+    """Train a system on one store, or on several joined by track and time.
+
+    Args:
+        stores: store of each input of the system.
+        options: settings that the user chose.
+        folder: folder of runs.
+        echo: prints a line.
+        on_start: called with the run before it is trained, so that an interrupted run can be found.
+        ranks: processes that train together. Rank 0 calls this function, all others call `follow`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ModelError: the system does not exist, cannot be trained, does not fit the stores or the initial weights, or
+            would differ from its study although `options.as_published` is set.
+        StoreError: a store is unfinished or damaged, or has no training or validation tracks.
+        RunError: the loss became NaN or infinite, or the device's memory is exhausted.
+        MgcError: the device does not exist, or the run cannot be written.
+    """
+    run = prepare(stores, options, folder, echo, ranks)
+    on_start(run)
+    for difference in run.config["differences"]:
+        echo(f"differs from the study: {difference}")
+    _execute(run, stores, echo, ranks)
+    return run
+
+
+def follow(ranks: Ranks) -> None:
+    """Train along with rank 0, run after run, until it calls `dismiss`; for all other ranks.
+
+    Raises:
+        MgcError: the errors of `train`.
+    """
+    while (message := ranks.broadcast(None)) is not None:
+        run = Run(Path(message["path"]), message["config"])
+        _execute(run, open_stores(run), lambda text: None, ranks)
+
+
+def dismiss(ranks: Ranks) -> None:
+    """End `follow` in the other processes; called by rank 0 after its last run."""
+    ranks.broadcast(None)
+
+
+def resume(
+    run: Run,
+    device: str | None = None,
+    echo: Echo = print,
+    *,
+    residency: str | None = None,
+    skip_damaged: bool = False,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> None:
+    """Continue an interrupted run to the result that it would have had without the interruption.
+
+    Args:
+        run: run to continue; a finished run is left as it is.
+        device: device name; None for the device of the run. Another device rounds differently.
+        echo: prints a line.
+        residency: where frames stay between epochs; None for the residency of the run. It changes no weights.
+        skip_damaged: train without shards that cannot be read, even if the run was to stop at them.
+        ranks: processes that train together, as many as the run began with; see `train`.
+
+    Raises:
+        RunError: a store has changed since, a checkpoint is damaged, or the number of processes differs.
+        MgcError: the errors of `train`.
+    """
+    if run.finished:
+        echo(f"{run.path} is finished: nothing is left to do")
+        return
+    if ranks.size != (n_processes := run.config.get("processes", 1)):
+        # The slices of a batch depend on the number of processes.
+        problem = f"{run.path} was begun by {n_processes} processes, and these are {ranks.size}"
+        raise RunError(problem, f"continue it with --nproc {n_processes}, or train a new run")
+    refuse_skipping(ranks.size, skip_damaged)
+    stores = open_stores(run)
+    for store, source in zip(stores, run.sources, strict=True):
+        if store.slicing != source.store_slicing:
+            problem = f"{store.path} is cut into {store.slicing} by now, the run began with {source.store_slicing}"
+            raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
+        if store.manifest_digest != source.manifest_digest:
+            raise RunError(f"{store.path} has changed since the run began", "train a new run")
+    overrides = {"device": device, "residency": residency, "skip_damaged": skip_damaged}
+    config = run.config | {name: value for name, value in overrides.items() if value}
+    _execute(dataclasses.replace(run, config=config), stores, echo, ranks)
+
+
+def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> None:
+    """Train a run from its last checkpoint, or from the beginning if it has none, and write its summary."""
+    started_at = time.monotonic()
+    if ranks.is_main:
+        ranks.broadcast({"path": str(run.path.resolve()), "config": run.config})  # to `follow`
+    data = open_run(run, stores, ranks)
+    for line in _describe(run, stores, data):
+        echo(line)
+    if data.system.kind == "classical":
+        summary = _fit_classical(run, data, echo)
+    else:
+        summary = _fit_network(run, data, echo, ranks)
+    if not ranks.is_main:
+        return
+    best = summary["best"]
+    epoch = f"best epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
+    by_slice, by_track = best["validation_accuracy"], best["validation_track_accuracy"]
+    echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track")
+    residency = " + ".join(residency for _, residency in data.residency)
+    run.finish(summary | {"residency": residency, "seconds": time.monotonic() - started_at})
+
+
+#: How `_describe` prints each residency.
+_RESIDENCY_TEXTS = {"device": "kept on the device", "host": "kept in memory", "stream": "streamed from disk"}
+
+
+def _describe(run: Run, stores: Sequence[Store], data: RunData) -> Iterator[str]:
+    """Yield lines about a run before it is trained: system, slices, device and memory."""
+    splits = data.training, data.validation
+    training, validation = (f"{len(split.slices)} slices of {split.tracks.max() + 1} tracks" for split in splits)
+    params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""
+    yield f"{run.model}: {params}{len(run.classes)} genres"
+    yield f"{training} to train on, {validation} to validate with"
+    if run.config.get("variants"):
+        variants = data.training.slices["variant"]
+        n_variants = variants.length() - variants.null_count
+        yield f"{n_variants} of the slices to train on are of variants: {', '.join(run.config['variants'])}"
+    device = data.training.stream.device
+    place = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else run.config["device"]
+    frames = (
+        f"{nbytes / 1e6:.0f} MB of {f'{store.spec.name} ' if len(stores) > 1 else ''}frames "
+        f"{_RESIDENCY_TEXTS[residency]} (--residency {residency})"
+        for store, (nbytes, residency) in zip(stores, data.residency, strict=True)
+    )
+    processes = f"{n} processes, each " if (n := run.config.get("processes", 1)) > 1 else ""
+    yield f"{processes}on {place}; {', '.join(frames)}"
+    for source in run.sources:
+        if source.waveform is not None:
+            yield f"{source.spec} is computed of {source.waveform} (--frontend device)"
+    if n_repeated := sum(split.stream.n_repeated for split in splits):
+        yield f"{n_repeated} slices are shorter than {run.frames} frames and repeated to fill them"
+
+
+def _fit_network(run: Run, data: RunData, echo: Echo, ranks: Ranks) -> dict[str, Any]:
+    """Train a neural system; return its part of the summary."""
+    trainer = Trainer(run, build_learner(run, data, echo, ranks), data.training, data.validation, echo)
+    with contextlib.ExitStack() as stack:
+        if run.config.get("tensorboard") and ranks.is_main:
+            trainer.on_epoch_end = stack.enter_context(TensorBoardLogger(run)).add
+        progress = trainer.fit()
+    best = progress.history[progress.best_epoch - 1]
+    summary = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "best": best}
+    return summary | ({"damaged": progress.damaged} if progress.damaged else {})
+
+
+def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
+    """Fit a classical system, with hyper-parameters by grid search if the run asks for it; see `_fit_network`."""
+    system, training, validation = data.system, data.training, data.validation
+    estimator = system.build(len(run.classes))
+    tracks = training.slices["track_id"].to_pylist()
+    ids = run.selection.tracks.select(["track_id", "artist_id"]).to_pydict()
+    artist_of = dict(zip(ids["track_id"], ids["artist_id"], strict=True))
+    x = vectors(system, run.spec, training.stream, "features")
+    fitting_data = LabelledVectors(x, training.stream.labels, tracks, [artist_of[track] for track in tracks])
+    result = search(estimator, system.grid, fitting_data, echo) if run.config.get("search") else None
+    if result:
+        base_classifier(estimator).set_params(**result.best.values)
+    classical.fit(estimator, *fitting_data)
+    classical.save(estimator, run.path / "model.skops")
+    labels = validation.stream.labels
+    x = vectors(system, run.spec, validation.stream, "validation")
+    probabilities = classical.predict_proba(estimator, x, len(labels))
+    scores = accuracies(probabilities, labels, validation.tracks)
+    summary: dict[str, Any] = {"best": {f"validation_{name}": value for name, value in scores.items()}}
+    return summary | ({"search": result.as_dict()} if result else {})

@@ -1,0 +1,201 @@
+"""Decoding of audio files to mono blocks, and the default decoder, libsndfile (soundfile).
+
+Where libsndfile fails or stops early, the extraction tries FFmpeg (`mgc.pipeline.audio.ffmpeg`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio
+
+#: Samples per block and channel: about 1.5 s, so that a block stays in the processor's cache.
+BLOCK_SAMPLES = 65536
+#: Peak amplitude up to which a file counts as silent: -80 dBFS.
+SILENCE_PEAK = 1e-4
+#: Amplitude (+120 dBFS) above which a sample is a damaged number, not sound; its power would overflow float32.
+MAX_AMPLITUDE = 1e6
+#: Sample rates in Hz that are accepted. Others come from damaged headers; resampling them by a factor of thousands
+#: would fill the memory.
+SAMPLE_RATES = range(1000, 768_000 + 1)
+#: Maximum duration of a block in seconds: at a low sample rate, resampling makes a block many times as long.
+_BLOCK_S = 30
+#: Number of channels above which blocks become shorter. libsndfile accepts headers that claim up to 1024.
+_BLOCK_CHANNELS = 4
+#: Samples that may be missing from the expected length before decoding counts as stopped early: a header frame, the
+#: encoder's delay and its padding take up to five MPEG frames.
+LENGTH_TOLERANCE = 6 * 1152
+#: Maximum distance in seconds between two non-finite samples that belong to the same gap.
+_GAP_JOIN_S = 0.1
+
+
+class Decoding:
+    """One decoder's pass over one file: `blocks` yields the samples, the attributes collect what it found.
+
+    Attributes:
+        decoder: name of the decoder, `libsndfile` or `ffmpeg`.
+        sample_rate: in Hz.
+        channels: number of channels in the file; blocks are their mean.
+        declared_s: duration in seconds according to the file's headers; None if they state none.
+        n_samples: samples per channel decoded so far.
+        peak: largest finite amplitude so far.
+        gaps: [first, stop) sample ranges that were not finite and were replaced by zeros.
+        damaged_packets: number of packets that could not be decoded.
+        error: message of the error that ended decoding early; None without one.
+        is_mpeg: True if the decoder reads the file as a bare MPEG stream.
+        remark: why this decoder was used, for `notes`; empty for the default decoder.
+    """
+
+    def __init__(self, decoder: str) -> None:
+        self.decoder = decoder
+        self.sample_rate = 0
+        self.channels = 0
+        self.declared_s: float | None = None
+        self.n_samples = 0
+        self.peak = 0.0
+        self.gaps: list[list[int]] = []
+        self.damaged_packets = 0
+        self.error: str | None = None
+        self.is_mpeg = False
+        self.remark = ""
+        self._blocks: Iterator[np.ndarray] = iter(())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds decoded so far."""
+        return self.n_samples / self.sample_rate if self.sample_rate else 0.0
+
+    @property
+    def tolerance_s(self) -> float:
+        """Seconds that may be missing from the expected duration (`LENGTH_TOLERANCE`)."""
+        return LENGTH_TOLERANCE / self.sample_rate
+
+    def stopped_early(self, file: AudioFile) -> bool:
+        """Return True if decoding failed, or clearly less was decoded than the file holds."""
+        expected_s = file.mpeg_seconds if file.mpeg_seconds is not None else self.declared_s
+        return self.error is not None or (expected_s is not None and self.seconds < expected_s - self.tolerance_s)
+
+    def notes(self) -> list[str]:
+        """Return remarks on the decoding for the manifest's `detail` column, such as damage that was skipped."""
+        notes = [self.remark] if self.remark else []
+        if self.error:
+            notes.append(f"decoding stopped: {self.error}")
+        if self.declared_s is not None and self.seconds < self.declared_s - self.tolerance_s:
+            notes.append(f"damaged: {self.seconds:.1f} of {self.declared_s:.1f} s decoded")
+        if self.damaged_packets:
+            notes.append(f"{self.damaged_packets} damaged packets skipped")
+        if self.gaps:
+            times = ", ".join(f"{first / self.sample_rate:.2f} s" for first, _ in self.gaps[:3])
+            notes.append(f"{len(self.gaps)} gaps of non-finite samples, at {times}")
+        return notes
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Decode the file block by block.
+
+        An error of the decoder ends the iteration; its message is in `error`.
+
+        Yields:
+            Mono samples, float32 `(samples,)`, all finite.
+        """
+        from mgc.pipeline.dsp import kernels
+
+        for block in self._raw_blocks():
+            peak = float(kernels.peak(block))
+            if not peak <= MAX_AMPLITUDE:
+                self._zero_gaps(block)
+                peak = float(np.abs(block).max())
+            self.peak = max(self.peak, peak)
+            self.n_samples += len(block)
+            yield block
+
+    def _raw_blocks(self) -> Iterator[np.ndarray]:
+        """Yield the decoder's blocks until the end or an error. Damaged bytes make decoders raise any exception."""
+        try:
+            yield from self._blocks
+        except MemoryError:
+            raise
+        except Exception as error:
+            self.error = self.error or f"{type(error).__name__}: {error}".splitlines()[0].strip(": ")
+
+    def _zero_gaps(self, block: np.ndarray) -> None:
+        """Replace samples that are not finite or above `MAX_AMPLITUDE` by zeros, in place, and record their ranges."""
+        bad = np.flatnonzero(~(np.abs(block) <= MAX_AMPLITUDE))
+        block[bad] = 0
+        join = int(_GAP_JOIN_S * self.sample_rate)
+        runs = np.split(bad, np.flatnonzero(np.diff(bad) > join) + 1)
+        for run in runs:
+            first, stop = self.n_samples + int(run[0]), self.n_samples + int(run[-1]) + 1
+            if self.gaps and first - self.gaps[-1][1] <= join:
+                self.gaps[-1][1] = stop
+            else:
+                self.gaps.append([first, stop])
+
+
+def to_mono(block: np.ndarray) -> np.ndarray:
+    """Mix channels down to their mean.
+
+    Args:
+        block: float32 `(samples, channels)`.
+
+    Returns:
+        float32 `(samples,)`, a new array: `block` may be overwritten.
+    """
+    channels = block.shape[1]
+    if channels == 1:
+        return block[:, 0].copy()
+    if channels == 2:
+        from mgc.pipeline.dsp import kernels
+
+        mono = np.empty(len(block), np.float32)
+        kernels.mix_stereo(block.reshape(-1), mono)
+        return mono
+    # A matrix product is 40 times as fast as `mean(axis=1)`.
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which becomes a gap
+        return block @ np.full(channels, 1 / channels, np.float32)
+
+
+def open_libsndfile(file: AudioFile) -> Decoding:
+    """Open a file with libsndfile.
+
+    Raises:
+        UnusableAudio: `unsupported`, if libsndfile cannot open the file or its sample rate is not in `SAMPLE_RATES`.
+    """
+    import soundfile
+
+    from mgc.pipeline.audio.memory import open_in_memory
+
+    try:
+        sound = soundfile.SoundFile(file.path) if file.data is None else open_in_memory(file.data, file.path)
+    except (soundfile.LibsndfileError, ValueError, TypeError) as error:
+        raise UnusableAudio("unsupported", str(error)) from None
+    # Otherwise soundfile seeks around every read, and mpg123 decodes part of the audio again: slower, and the last bits
+    # differ.
+    sound.seekable = lambda: False
+    decoding = Decoding("libsndfile")
+    decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
+    if sound.samplerate not in SAMPLE_RATES:
+        sound.close()
+        raise UnusableAudio("unsupported", f"a sample rate of {sound.samplerate} Hz")
+    length = min(BLOCK_SAMPLES, _BLOCK_S * sound.samplerate, _BLOCK_CHANNELS * BLOCK_SAMPLES // sound.channels)
+    decoding.is_mpeg = sound.format == "MP3"
+    # libsndfile's largest count (2^63 - 1) stands for "unknown".
+    length_known = not file.lacks_length_header and 0 <= sound.frames < 2**50
+    decoding.declared_s = sound.frames / sound.samplerate if length_known else file.mpeg_seconds
+
+    def read() -> Iterator[np.ndarray]:
+        block = np.empty((length, sound.channels), np.float32)
+        with sound:
+            while True:
+                try:
+                    count = sound.buffer_read_into(block, dtype="float32")
+                except soundfile.LibsndfileError as error:
+                    decoding.error = str(error).strip() or f"libsndfile error {error.code}"
+                    return
+                if not count:
+                    return
+                yield to_mono(block[:count])
+
+    decoding._blocks = read()
+    return decoding

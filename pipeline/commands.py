@@ -1,0 +1,209 @@
+"""Commands `mgc slice`, `mgc split` and `mgc verify`, and the dataset, store and slicing options of all commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgc.pipeline import console
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.pipeline.datasets import Dataset
+    from mgc.pipeline.store.slicing import Slicing
+    from mgc.pipeline.store.store import Store
+
+
+def dataset_options(command: Callable) -> Callable:
+    """Add the options that name a dataset: its audio files and their labels."""
+    return console.with_options(
+        command,
+        click.option(
+            "--dataset", type=PATH_OR_URL, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."
+        ),
+        click.option("--metadata", type=PATH_OR_URL, help="FMA: tracks.csv or its folder."),
+        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
+        click.option("--subset", help="FMA: small, medium, large or full."),
+        click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
+        click.option("--audio-root", type=PATH_OR_URL, help="Lists: the folder that paths are relative to."),
+    )
+
+
+def slicing_options(command: Callable) -> Callable:
+    """Add the options that describe how tracks are cut into slices."""
+    return console.with_options(
+        command,
+        click.option("--slice", "seconds", type=float, help="Length of a slice in seconds.  [default: 4]"),
+        click.option(
+            "--overlap", type=float, help="Overlap of consecutive slices, a fraction in [0, 1).  [default: 0.5]"
+        ),
+        click.option("--frames", type=int, help="Length of a slice in frames, instead of --slice."),
+        click.option("--whole", is_flag=True, help="One slice per track, the whole track."),
+        click.option("--offset", type=float, help="Seconds to skip at the start of each track."),
+        click.option("--max-slices", type=int, help="Largest number of slices per track."),
+        click.option("--place", help="Position of the slices in a track: all, start, centre or random."),
+    )
+
+
+def parse_slicing(options: dict[str, Any], seed: int = 0) -> Slicing | None:
+    """Build a `Slicing` from the values of `slicing_options`.
+
+    Args:
+        options: option values by parameter name; None for an option that was not used.
+        seed: seed of random slice positions.
+
+    Returns:
+        The slicing; None if no slicing option was used.
+    """
+    from mgc.pipeline.store.slicing import Slicing
+
+    names = ("frames", "overlap", "offset", "max_slices", "place")
+    settings = {name: options[name] for name in names if options[name] is not None}
+    if options["whole"]:
+        settings["whole"] = True
+    if options["seconds"] is not None:
+        settings["seconds"] = options["seconds"]
+    elif "frames" in settings or "whole" in settings:
+        settings["seconds"] = None
+    return Slicing(**settings, seed=seed) if settings else None
+
+
+def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
+    """Open the dataset that the dataset options name, or else the only one in the workspace.
+
+    In the second case its path is printed on stderr.
+
+    Args:
+        workspace: the workspace.
+        options: values of `dataset_options` by parameter name, and of `out` if the command has that option.
+    """
+    from mgc.pipeline.datasets import open_dataset
+
+    source = options["dataset"]
+    if source is None:
+        source = workspace.only_dataset()
+        click.echo(f"dataset: {source}", err=True)
+    out = options.get("out")
+    return open_dataset(
+        source,
+        format=options["layout"],
+        metadata=options["metadata"],
+        subset=options["subset"],
+        genre_column=options["genre_column"],
+        audio_root=options["audio_root"],
+        cache_folder=out if isinstance(out, Path) else workspace.root / "features",
+    )
+
+
+def choose_store(workspace: Workspace, path: Place | None) -> Store:
+    """Open the store at `path`, or else the workspace's latest store, whose path is then printed on stderr.
+
+    The store becomes the workspace's latest store.
+    """
+    from mgc.pipeline.store.store import Store
+
+    if path is None:
+        path = workspace.latest_store()
+        click.echo(f"store: {path}", err=True)
+    store = Store.open(path)
+    workspace.remember("store", store.path)
+    return store
+
+
+@click.command("slice")
+@click.argument("store", type=PATH_OR_URL, required=False)
+@slicing_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random slice positions.")
+@console.json_option
+@console.common_options
+def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
+    """Cut the tracks of a store into slices again, without decoding."""
+    from mgc.pipeline.extraction.extract import reslice
+    from mgc.pipeline.store import summary
+
+    slicing = parse_slicing(options, seed)
+    if slicing is None:
+        raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole")
+    resliced = reslice(choose_store(Workspace(data_dir), store), slicing)
+    report = summary.summarise(resliced)
+    if as_json:
+        console.print_json(report)
+    else:
+        click.echo(summary.render(report, resliced))
+    return 0
+
+
+@click.command()
+@click.argument("store", type=PATH_OR_URL, required=False)
+@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet table with the columns track_id (or path) and split.")
+@click.option("--redo", is_flag=True, help="Draw new splits for all tracks.")
+@click.option("--seed", type=int, help="Seed of the new splits.  [default: the store's]")
+@dataset_options
+@console.json_option
+@console.common_options
+def split(store: Place | None, data_dir: Path, as_json: bool, **options: Any) -> int:
+    """Show the splits of a store, or reassign those of all stores of its dataset, without decoding."""
+    from mgc.pipeline.store import summary
+
+    workspace = Workspace(data_dir)
+    feature_store = choose_store(workspace, store)
+    if options["redo"] or options["splits"]:
+        _reassign(workspace, feature_store, options, console.note_printer(as_json))
+        feature_store = type(feature_store).open(feature_store.path)
+    report = summary.summarise(feature_store)
+    if as_json:
+        console.print_json(report)
+    else:
+        click.echo(summary.render_splits(report))
+    return 0
+
+
+def _reassign(workspace: Workspace, store: Store, options: dict[str, Any], echo: Callable[[str], None]) -> None:
+    """Assign new splits to the tracks of a store and of the other stores of its dataset."""
+    from mgc.pipeline.datasets import reopen
+    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.extraction.resplit import resplit
+
+    if options["dataset"] is None:  # reopen the store's dataset, with these options replaced
+        names = ("metadata", "subset", "genre_column", "audio_root")
+        replaced = {name: str(options[name]) for name in names if options[name] is not None}
+        description = store.dataset | {"options": store.dataset.get("options", {}) | replaced}
+        dataset = reopen(description | ({"format": options["layout"]} if options["layout"] != "auto" else {}))
+    else:
+        dataset = choose_dataset(workspace, options)
+    override = read_splits(options["splits"]) if options["splits"] else {}
+    seed = store.dataset["seed"] if options["seed"] is None else options["seed"]
+    moved, notes = resplit(store, dataset, seed, override, keep=not options["redo"])
+    for note in notes:
+        echo(note)
+    echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")
+
+
+@click.command()
+@click.argument("store", type=PATH_OR_URL, required=False)
+@console.json_option
+@console.common_options
+def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
+    """Check every byte of a store against its checksums."""
+    from mgc.pipeline.store.verify import verify as check
+
+    feature_store = choose_store(Workspace(data_dir), store)
+    problems = check(feature_store, console.progress_bar("verify", "shard"))
+    if as_json:
+        rows = [{"file": str(p.path), "shard": p.shard, "problem": p.description} for p in problems]
+        console.print_json({"store": str(feature_store.path), "ok": not problems, "problems": rows})
+    else:
+        for problem in problems:
+            click.echo(f"{problem.path}: {problem.description}")
+        if not problems:
+            click.echo(f"{feature_store.path}: every byte is as it was written")
+    if problems:
+        remedy = "run `mgc extract --verify` on its dataset: what is damaged is extracted again"
+        raise MgcError(f"{feature_store.path}: {len(problems)} problems", remedy)
+    return 0

@@ -1,0 +1,1 @@
+"""The demo: a dataset of synthetic music, composed by `mgc demo`."""

@@ -1,0 +1,1 @@
+"""Signal processing behind the features: streaming stages, Fourier transform, filter banks, compiled loops."""

@@ -1,0 +1,1 @@
+"""The Dask stage: plan what to decode, decode it on worker processes, publish the store."""

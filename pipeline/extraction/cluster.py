@@ -1,0 +1,120 @@
+"""The Dask cluster of an extraction: worker processes on this machine, or a scheduler that is already running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from mgc.pipeline.errors import MgcError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Seconds without any worker after which the run gives up.
+WORKER_WAIT_S = 60
+
+
+@contextlib.contextmanager
+def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = lambda line: None) -> Iterator[Client]:
+    """Connect to a running Dask scheduler, or start worker processes that end with the context.
+
+    Args:
+        workers: number of worker processes to start; not used if `scheduler` is given.
+        scheduler: address of a running scheduler; None starts a local cluster.
+        echo: function that prints a line for the user.
+
+    Yields:
+        The Dask client.
+
+    Raises:
+        MgcError: no scheduler answers at the address, or it has no workers.
+    """
+    import dask
+    import distributed
+
+    settings = {
+        # `Dispatcher` retries tasks. Dask would let a file that kills its worker kill three others, too.
+        "distributed.scheduler.allowed-failures": 0,
+        # One thread per library and worker, since processes multiply threads. Set before a worker imports Numba.
+        "distributed.nanny.pre-spawn-environ.NUMBA_NUM_THREADS": 1,
+        # By default Dask makes glibc return freed memory at once, so every block of audio gets fresh, zeroed pages:
+        # 17,000 page faults a clip. The memory of a worker is bounded without that.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 28,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 28,
+        "distributed.admin.system-monitor.disk": False,
+        # Dask's timers and profiler, which are not needed here, take 6 % of a processor by default; so set, 1 %.
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.memory.monitor-interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.admin.tick.interval": "1s",
+    }
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        for name in ("distributed", "distributed.client", "distributed.utils", "distributed.comm"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors that matter are raised, and printed in one line
+        if scheduler is None:
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                # Any free port: of two runs at once, the second would print a warning that 8787 is taken.
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+            client = stack.enter_context(distributed.Client(cluster))
+            client.run(_silence_stderr)
+        else:
+            try:
+                asyncio.run(_require_answer(scheduler))
+                client = stack.enter_context(distributed.Client(scheduler))
+            except (OSError, ValueError) as error:
+                problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
+                raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
+            _require_workers(client, scheduler, echo)
+        if client.dashboard_link:
+            echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
+        yield client
+
+
+async def _require_answer(scheduler: str) -> None:
+    """Open and close a connection to a scheduler.
+
+    `distributed.Client` does not clean up after itself if no scheduler answers: ending the process can deadlock then.
+
+    Raises:
+        OSError: no scheduler answers.
+        ValueError: the address is malformed.
+    """
+    from distributed.comm import connect
+
+    comm = await connect(scheduler)
+    await comm.close()
+
+
+def _require_workers(client: Client, scheduler: str, echo: Callable[[str], None]) -> None:
+    """Require that a running cluster has workers, and print a note if some of them have no nanny.
+
+    Raises:
+        MgcError: the cluster has no workers.
+    """
+    try:
+        client.wait_for_workers(1, timeout=WORKER_WAIT_S)
+    except TimeoutError:
+        raise MgcError(f"--scheduler {scheduler}: it has no workers", "start some with `dask worker`") from None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if without_nanny := sum(not worker["nanny"] for worker in workers):
+        effect = "a file that kills or hangs one of them ends it for good"
+        echo(f"{without_nanny} of {len(workers)} workers have no nanny: {effect}")
+
+
+def _silence_stderr() -> None:
+    """Redirect a worker's stderr to the null device: C libraries such as mpg123 print notes on damaged files there."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)

@@ -1,0 +1,290 @@
+"""Feature extraction: plan the work on each store, decode the tracks on Dask workers, publish the manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.splits import assign_splits
+from mgc.pipeline.errors import SpecError, StoreError
+from mgc.pipeline.extraction import journal, planning, rebuild
+from mgc.pipeline.extraction.options import Options
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features.variants import Variant, variants_digest
+from mgc.pipeline.storage import files
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.storage.urls import any_in_memory, require_writable
+from mgc.pipeline.store import manifest, verify
+from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, split_differences
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
+
+if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does not wait for the decoding libraries
+    from mgc.pipeline.extraction.task import Target, Task
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Result of an extraction for one store.
+
+    Attributes:
+        store: the finished store.
+        n_decoded: number of tracks that this call decoded.
+    """
+
+    store: Store
+    n_decoded: int
+
+
+class SharedBatch(NamedTuple):
+    """Tracks that one worker decodes, and the shards of all stores that get their frames.
+
+    Attributes:
+        tracks: rows of `DATASET_SCHEMA`.
+        targets: the stores with their shards.
+    """
+
+    tracks: pa.Table
+    targets: list[Target]
+
+
+def extract(
+    dataset: Dataset,
+    specs: list[FeatureSpec],
+    out: Place,
+    options: Options,
+    *,
+    echo: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int], Any] = lambda total: contextlib.nullcontext(lambda done: None),
+) -> list[Extraction]:
+    """Create, extend or repair one store per feature; each file is decoded once for all of them.
+
+    Args:
+        dataset: the dataset.
+        specs: the features.
+        out: folder or URL of the stores. A store is called `<feature>-<digest of its spec>`; with variants
+            `-<digest of the variants>` is appended.
+        options: settings of the extraction.
+        echo: function that prints a line for the user.
+        progress: function that takes the number of tracks and returns a context manager; its value is called with the
+            number of tracks after each task.
+
+    Returns:
+        One result per spec, in their order.
+
+    Raises:
+        MgcError: a store belongs to another dataset, another process writes to it, it cannot be written, ...
+    """
+    require_writable(out)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.translate_write_errors(out))
+        stores = []
+        locks = []
+        for spec in specs:
+            store = open_or_create(out, spec, dataset, options.seed, options.variants)
+            locks.append(stack.enter_context(store.lock()))
+            stores.append(store)
+        for store in stores if options.rebuild else ():
+            rebuild.empty_store(store)
+        plans = [_plan(store, dataset, options, echo) for store in stores]
+        if batches := _share_batches(stores, plans):
+            with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
+
+                def report_done(n_tracks: int) -> None:
+                    for require_lock in locks:
+                        require_lock()
+                    advance(n_tracks)
+
+                _dispatch(batches, dataset, options, report_done, echo)
+        results = []
+        for store, plan, require_lock in zip(stores, plans, locks, strict=True):
+            require_lock()
+            results.append(Extraction(_publish(store, plan, options), plan.n_tracks))
+            rebuild.remove_copies(store)
+        for note in split_differences(stores) if options.splits else ():
+            echo(note)
+    return results
+
+
+def open_or_create(
+    out: Place, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
+) -> Store:
+    """Open the store of a feature in a folder, or create it.
+
+    Args:
+        out: folder or URL of the stores.
+        spec: the feature.
+        dataset: the dataset.
+        seed: seed that a new store records.
+        variants: augmentation variants of the store.
+
+    Raises:
+        StoreError: the store was extracted from another dataset, is damaged, or its folder holds other files.
+    """
+    name_parts = [spec.name, spec.digest, *([variants_digest(variants)] if variants else [])]
+    path = out / "-".join(name_parts)
+    if not (path / "store.json").exists():
+        if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
+            raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
+        return Store.create(path, spec, _describe(dataset, seed), variants)
+    store = Store.open(path)
+    require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
+    return store
+
+
+def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Return the description of the dataset that a store records, see `Store.dataset`."""
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "source": str(dataset.source),
+        "format": dataset.format,
+        "genres": list(dataset.genres),
+        "seed": seed,
+        **({"options": dict(dataset.options)} if dataset.options else {}),
+    }
+
+
+def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
+    """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes."""
+    _clean(store)
+    journal.finish_rewrites(store)
+    past = manifest.history(store)
+    known = existing_splits(store, past)
+    tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known, override=options.splits)
+    if moved := count_moved_tracks(past, tracks):
+        notes = (*notes, f"{moved} tracks changed their split")
+    plan = planning.make_plan(store, dataset, tracks, past, thorough=options.verify)
+    for note in (*notes, *plan.notes):
+        echo(f"{store.path.name}: {note}")
+    if plan:
+        journal.write_journal(store, plan)
+        journal.rewrite_fragments(store, plan.fragments)
+    return plan
+
+
+def _clean(store: Store) -> None:
+    """Remove the temporary files, and the shards without a fragment, that an interrupted run left behind."""
+    (store.path / "shards").mkdir(exist_ok=True)
+    _remove_temporaries(store.path)
+    _remove_temporaries(store.path / "shards")
+    for shard in set(store.shards()) - set(store.fragments()):
+        files.remove(store.shard_path(shard))
+
+
+def _remove_temporaries(folder: Place) -> None:
+    for path in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
+        files.remove(path)
+
+
+def _share_batches(stores: list[Store], plans: list[planning.Plan]) -> list[SharedBatch]:
+    """Merge the batches of all stores: stores that need the same tracks share a batch, and its decoding."""
+    if not any(plan.batches for plan in plans):
+        return []
+    from mgc.pipeline.extraction.task import Target
+
+    batches: dict[bytes, SharedBatch] = {}
+    for store, plan in zip(stores, plans, strict=True):
+        # Workers may run in other folders: they get an absolute path. The copy also drops the tables that the store has
+        # cached, which would travel with each task.
+        store = dataclasses.replace(store, path=store.path.absolute())
+        for tracks, shards in plan.batches:
+            key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
+            batches.setdefault(key, SharedBatch(tracks, [])).targets.append(Target(store, shards))
+    return list(batches.values())
+
+
+def _dispatch(
+    batches: list[SharedBatch],
+    dataset: Dataset,
+    options: Options,
+    advance: Callable[[int], Any],
+    echo: Callable[[str], None],
+) -> None:
+    """Decode the batches on Dask workers, or in this process if a store or the dataset is at a `memory://` URL."""
+    from mgc.pipeline.extraction.cluster import connect
+    from mgc.pipeline.extraction.dispatcher import Dispatcher
+    from mgc.pipeline.extraction.worker import run_task
+
+    workers = min(options.workers or count_processors(), len(batches))
+    tasks = make_tasks(batches, dataset, options)
+    if any_in_memory([dataset.root, *(target.store.path for _, targets in batches for target in targets)]):
+        # Other processes do not see this memory. So a file that kills its worker ends this process.
+        if options.scheduler is not None:
+            raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
+        for task in tasks:
+            run_task(task)
+            advance(len(task.tracks))
+        return
+    # Arrow's memory pool keeps the memory that planning has freed: a lot, after 250 MB of tracks.csv.
+    pa.default_memory_pool().release_unused()
+    with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as folder:
+        if options.scheduler is None:
+            tasks = (dataclasses.replace(task, heartbeat_folder=folder) for task in tasks)
+        for task, _ in Dispatcher(client, run_task, options.file_timeout).run(tasks, len(batches)):
+            advance(len(task.tracks))
+
+
+def make_tasks(batches: list[SharedBatch], dataset: Dataset, options: Options) -> Iterator[Task]:
+    """Yield the task of each batch. Tracks are copied, since pickling a slice of a table pickles the whole table."""
+    from mgc.pipeline.extraction.task import Task
+
+    for tracks, targets in batches:
+        copy = tracks.take(np.arange(len(tracks)))
+        yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
+
+
+def count_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _publish(store: Store, plan: planning.Plan, options: Options) -> Store:
+    """Write the manifest and the slice index if anything has changed, and open the store again.
+
+    Args:
+        store: the store.
+        plan: the plan that was carried out.
+        options: settings of the extraction.
+    """
+    current, intact = None, False
+    with contextlib.suppress(StoreError):
+        current = store.slicing
+        intact = store.tracks is not None and store.slices_are_intact()
+    slicing = (options.slicing or current or Slicing()).fitted(store.spec)
+    if not plan and not store.unfinished and intact and current == slicing:
+        # Checksums do not reveal an index that an earlier version of mgc cut by other rules.
+        outdated = options.verify and any(verify.manifest_problems(store))
+        if not outdated:
+            return store
+    manifest.publish(store, slicing)
+    _clean(store)
+    return Store.open(store.path)
+
+
+def reslice(store: Store, slicing: Slicing) -> Store:
+    """Cut the tracks of a store into slices again, without decoding.
+
+    Returns:
+        The store, opened again.
+
+    Raises:
+        StoreError: no track is long enough for a slice, an extraction is unfinished, or another process writes to the
+            store. Nothing has changed then.
+    """
+    with files.translate_write_errors(store.path), store.lock():
+        if store.journal_path.exists():
+            store.require_finished()
+        _remove_temporaries(store.path)
+        manifest.publish(store, slicing, require_slices=True)
+    return Store.open(store.path)

@@ -1,0 +1,49 @@
+"""Settings of an extraction: the values of the options of `mgc extract`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.features.variants import Variant
+from mgc.pipeline.store.slicing import Slicing
+
+#: Time limit for decoding and analysing one file in seconds; beyond it, the worker counts as hung.
+FILE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of an extraction.
+
+    Attributes:
+        slicing: how to cut tracks into slices; None keeps a store's slicing, and uses `Slicing()` for a new store.
+        workers: number of worker processes to start; None starts one per processor.
+        scheduler: address of a running Dask scheduler whose workers are used instead; None starts workers.
+        seed: seed of the splits, and of the order of tracks in the shards of a new store.
+        splits: split by track id, or by path; they override all other splits.
+        max_duration: length in seconds beyond which a track is dropped as `too-long`; None for no limit.
+        file_timeout: time limit for one file in seconds.
+        rebuild: extract everything again, into the shards that one pass over the whole dataset would write.
+        verify: check every byte of the store first; extract damaged shards, and cut an outdated slice index, again.
+        variants: augmentation variants to extract for each training track.
+    """
+
+    slicing: Slicing | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    seed: int = 0
+    splits: Mapping[str, str] = field(default_factory=dict)
+    max_duration: float | None = None
+    file_timeout: float = FILE_TIMEOUT_S
+    rebuild: bool = False
+    verify: bool = False
+    variants: tuple[Variant, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_duration is not None and not 0 < self.max_duration < math.inf:
+            raise SpecError(f"--max-duration {self.max_duration:g}", "it must be a positive number of seconds")
+        if not 0 < self.file_timeout < math.inf:
+            raise SpecError(f"--timeout {self.file_timeout:g}", "it must be a positive number of seconds")

@@ -1,0 +1,89 @@
+"""Reassignment of splits in a store and its siblings, without decoding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.splits import assign_splits
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, rows_differ, update_labels
+from mgc.pipeline.extraction import journal
+from mgc.pipeline.extraction.planning import Plan
+from mgc.pipeline.storage import files
+from mgc.pipeline.store import manifest
+from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, siblings
+from mgc.pipeline.store.store import Store
+
+
+def resplit(
+    store: Store, dataset: Dataset, seed: int, override: Mapping[str, str], *, keep: bool
+) -> tuple[int, tuple[str, ...]]:
+    """Reassign the splits of a store and of its siblings, without decoding.
+
+    If the process is killed, some of the stores keep their old splits; the same call then changes these, too.
+
+    Args:
+        store: the store.
+        dataset: the dataset that the store was extracted from, as it is now.
+        seed: seed of the new splits.
+        override: split by track id, or by path; these splits take precedence.
+        keep: True keeps the split of all other tracks, False draws new splits for them.
+
+    Returns:
+        Number of tracks in the store whose split changed, and notes for the user.
+
+    Raises:
+        StoreError: one of the stores is unfinished, damaged or locked by another process. No store has changed then.
+    """
+    require_same_root(store, dataset, "name the dataset that it was made from")
+    with files.translate_write_errors(store.path), contextlib.ExitStack() as locks:
+        stores = [store, *(other for other in siblings(store) if not other.path.name.endswith(".old"))]
+        for each in stores:
+            locks.enter_context(each.lock())
+            each.require_finished()
+        pasts = [manifest.history(each) for each in stores]
+        known = existing_splits(store, pasts[0]) if keep else {}
+        tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
+        # All stores are read before any is written: if one is damaged, none has changed.
+        plans = [plan_relabelling(each, _tracks_in(past, tracks)) for each, past in zip(stores, pasts, strict=True)]
+        for each, plan in zip(stores, plans, strict=True):
+            if plan or each is store:
+                journal.write_journal(each, plan)
+                journal.rewrite_fragments(each, plan.fragments)
+                manifest.publish(each, each.slicing)
+    moved, *others = (count_moved_tracks(past, tracks) for past in pasts)
+    for sibling, count in zip(stores[1:], others, strict=True):
+        if count:
+            note = (
+                f"{sibling.path.name}: {count} tracks changed their split: the stores of a dataset share their splits"
+            )
+            notes = (*notes, note)
+    return moved, notes
+
+
+def plan_relabelling(store: Store, tracks: pa.Table) -> Plan:
+    """Plan the fragments to rewrite so that a store's tracks get the labels and splits of a track table.
+
+    Args:
+        store: the store.
+        tracks: rows of `DATASET_SCHEMA`; tracks of the store that are not among them keep their labels.
+
+    Raises:
+        StoreError: a fragment is missing or damaged.
+    """
+    plan = Plan()
+    shards = manifest.expected_shards(store)
+    for shard, (old, _) in zip(shards, manifest.require_fragments(store, shards), strict=True):
+        new = update_labels(old, tracks)
+        if any(rows_differ(old[name], new[name]).any() for name in DATASET_SCHEMA.names):
+            plan.fragments[shard] = new
+    return plan
+
+
+def _tracks_in(past: pa.Table, tracks: pa.Table) -> pa.Table:
+    """Return the rows of `tracks` whose track id is in `past`."""
+    return tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))

@@ -1,0 +1,210 @@
+"""Summary of a store: counts of tracks, slices, genres and bytes, as a dict for `--json` and as text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.store import Store
+
+#: Number of dropped tracks that the text lists; `--json` and the manifest list all of them.
+MAX_LISTED = 8
+
+#: Manifest columns that a summary reads.
+_COLUMNS = [
+    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated", "variants",
+]  # fmt: skip
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """Count the tracks, slices, genres and bytes of a store.
+
+    Returns:
+        Values that `json.dumps` accepts; `mgc info --json` prints them. `bytes` is the size of all shards, `seconds`
+        the decoded audio of the tracks in use, `saturated` the number of stored values that were clipped to the range
+        of the dtype, `rescued` the number of damaged tracks that are in use nevertheless.
+
+    Raises:
+        StoreError: the store is unfinished or damaged.
+    """
+    store.require_finished()
+    tracks = store.read_tracks(_COLUMNS)
+    ok = tracks.filter(pc.equal(tracks["status"], "ok"))
+    dropped = tracks.filter(pc.equal(tracks["status"], "dropped"))
+    slices_by_split: Counter[str] = Counter()
+    slices_by_variant: Counter[str] = Counter()
+    for slices in store.read_slices(map(int, store.shard_files()), ["split", "variant"]):
+        slices_by_split += _count(slices["split"].filter(pc.is_null(slices["variant"])))
+        slices_by_variant += _count(slices["variant"].drop_null())
+    by_split, by_genre = _count(ok["split"]), _count(ok["genre"])
+    return {
+        "store": str(store.path),
+        "spec": store.spec.as_dict(),
+        "dataset": store.dataset["name"],
+        "root": store.dataset["root"],
+        "tracks": len(tracks),
+        "ok": len(ok),
+        "rescued": len(ok.filter(pc.is_valid(ok["detail"]))),
+        "dropped": dict(sorted(_count(dropped["reason"]).items())),
+        "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
+        "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
+        "slicing": store.slicing.as_dict(),
+        "slices": slices_by_split.total(),
+        "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
+        "genres": {genre: by_genre[genre] for genre in store.genres},
+        "variants": _variants(store, ok, slices_by_variant),
+        "saturated": pc.sum(ok["saturated"]).as_py() or 0,
+        "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
+        "versions": store.versions,
+    }
+
+
+def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dict[str, Any]]:
+    """Count, for each augmentation variant, the tracks and slices that have it and the reasons why others do not.
+
+    Args:
+        store: the store.
+        ok: manifest rows of the tracks in use, with the columns `split` and `variants`.
+        slices: number of slices by variant.
+
+    Returns:
+        `{variant: {tracks, slices, dropped: {reason: count}, absent}}` of the training tracks. `absent` counts the
+        tracks that joined the training split after they were decoded.
+    """
+    training = ok["variants"].filter(pc.equal(ok["split"], "training")).combine_chunks()
+    records = pc.list_flatten(training)
+    name, reason = pc.struct_field(records, "variant"), pc.struct_field(records, "reason")
+    present = Counter(name.filter(pc.is_null(reason)).to_pylist())
+    dropped = Counter(zip(name.to_pylist(), reason.to_pylist(), strict=True))
+    return {
+        text: {
+            "tracks": present[text],
+            "slices": slices[text],
+            "dropped": {why: n for (variant, why), n in sorted(dropped.items(), key=str) if variant == text and why},
+            "absent": training.null_count,
+        }
+        for text in map(str, store.variants)
+    }
+
+
+def _count(column: pa.ChunkedArray) -> Counter[str]:
+    """Count how often each value of a column occurs."""
+    return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
+
+
+def render(report: dict[str, Any], store: Store) -> str:
+    """Format a summary as text.
+
+    Args:
+        report: result of `summarise`.
+        store: the same store.
+    """
+    tracks, ok = report["tracks"], report["ok"]
+    values = (pc.sum(store.read_tracks(["n_frames"])["n_frames"]).as_py() or 0) * store.spec.bins
+    lines = [
+        f"{report['store']}",
+        f"  feature   {store.spec}",
+        f"  tracks    {ok:,} of {tracks:,} in use, {report['seconds'] / 3600:.2f} h, {report['bytes'] / 1e6:,.1f} MB",
+        f"  slices    {report['slices']:,} ({Slicing.from_dict(report['slicing'])})",
+        f"  splits    {_splits(report)}",
+        f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
+    ]
+    lines += _variant_lines(report["variants"])
+    if report["rescued"]:
+        lines.append(f"  damaged   {report['rescued']:,} tracks in use were damaged: see `detail` in the manifest")
+    if store.spec.quantised and values:
+        share = report["saturated"] / values
+        lines.append(
+            f"  range     {share:.2%} of the values lie outside the {store.spec.dtype} range and were clipped to it"
+        )
+    if report["dropped"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
+        lines.append(f"  dropped   {tracks - ok:,}: {reasons}")
+        lines += [
+            f"            {row['reason']:<11} {_dropped_line(row)}" for row in report["dropped_tracks"][:MAX_LISTED]
+        ]
+        if len(report["dropped_tracks"]) > MAX_LISTED:
+            lines.append(f"            ... and {len(report['dropped_tracks']) - MAX_LISTED:,} more (`mgc info --json`)")
+    return "\n".join(lines)
+
+
+def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
+    """Format the `variants` entry of a summary, one string per line."""
+    if not variants:
+        return []
+    counts = ", ".join(f"{name} {n['tracks']:,} ({n['slices']:,} slices)" for name, n in variants.items())
+    lines = [f"  variants  of training tracks: {counts}"]
+    for name, n in variants.items():
+        if n["dropped"]:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in n["dropped"].items())
+            lines.append(f"            {name} dropped, its track kept: {reasons}")
+    if absent := max(n["absent"] for n in variants.values()):
+        lines.append(f"            {absent:,} training tracks have no variants yet: run the same `mgc extract` again")
+    return lines
+
+
+def render_splits(report: dict[str, Any]) -> str:
+    """Format the store's path and the `splits` entry of a summary as text."""
+    return f"{report['store']}\n  splits    {_splits(report)}"
+
+
+def _splits(report: dict[str, Any]) -> str:
+    return ", ".join(f"{split} {n['tracks']:,} ({n['slices']:,} slices)" for split, n in report["splits"].items())
+
+
+def _dropped_line(row: dict[str, Any]) -> str:
+    name = row["path"].encode("unicode_escape").decode() if not row["path"].isprintable() else row["path"]
+    return f"{name}: {row['detail']}" if row["detail"] else name
+
+
+def parse_limit(text: str | None) -> tuple[float, bool] | None:
+    """Parse the value of `--max-dropped`: a number of tracks, or a percentage such as `5%`.
+
+    Returns:
+        The number, and whether it is a percentage; None if `text` is None.
+
+    Raises:
+        SpecError: `text` is neither.
+    """
+    if text is None:
+        return None
+    try:
+        share = text.endswith("%")
+        number = float(text.removesuffix("%"))
+        if not 0 <= number < math.inf:
+            raise ValueError
+    except ValueError:
+        raise SpecError(f"--max-dropped {text}", "it must be a number of tracks, or a share like 5%") from None
+    return number, share
+
+
+def require_usable_tracks(report: dict[str, Any], limit: tuple[float, bool] | None) -> None:
+    """Require that tracks are left, and that not too many were dropped.
+
+    Args:
+        report: result of `summarise`.
+        limit: result of `parse_limit`; None allows any number of dropped tracks.
+
+    Raises:
+        MgcError: no track is in use, or more tracks than `limit` were dropped.
+    """
+    tracks, dropped = report["tracks"], report["tracks"] - report["ok"]
+    if not report["ok"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items()) or "it is empty"
+        remedy = "see the reasons above"
+        if set(report["dropped"]) == {"too-short"}:
+            remedy = f"choose a shorter slice: `mgc slice {report['store']} --slice SECONDS`"
+        raise MgcError(f"{report['store']}: no usable track is left ({reasons})", remedy)
+    if limit is not None:
+        number, share = limit
+        if dropped > (tracks * number / 100 if share else number):
+            allowed = f"{number:g}%" if share else f"{number:g}"
+            problem = f"{report['store']}: {dropped} of {tracks} tracks were dropped, more than --max-dropped {allowed}"
+            raise MgcError(problem, "see `mgc info` for the reasons")

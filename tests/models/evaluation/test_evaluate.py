@@ -1,0 +1,267 @@
+"""Evaluation of runs and ensembles, with predictions made up: what is written, what is refused, how it reads."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from matplotlib.image import imread
+
+import mgc.models.evaluation.evaluate
+from mgc.models.evaluation import report
+from mgc.models.evaluation.evaluate import evaluate, mean_predictions, results_path
+from mgc.models.evaluation.evaluation import Evaluation
+from mgc.models.evaluation.metrics import Predictions
+from mgc.models.runs.run import Run
+from mgc.models.runs.selection import TRACK_SCHEMA, Selection
+from mgc.pipeline.errors import MgcError, RunError
+from mgc.pipeline.features import Mel
+from mgc.pipeline.storage import files, parquet
+from mgc.pipeline.store.slicing import Slicing
+
+GENRES = ("Ambient", "Chiptune", "Electronic", "Folk", "Orchestral", "Rock")
+GTZAN = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
+
+Answers = dict[str, pa.Table]
+
+
+def tracks(genres: tuple[str, ...], per_genre: int) -> pa.Table:
+    """Training and test tracks; the first test tracks of two neighbouring genres are by one artist."""
+    rows = []
+    for split, n in (("training", 3 * per_genre), ("test", per_genre)):
+        for k in range(n * len(genres)):
+            artist = f"{split}-{k // 2 if k < 4 else k}"
+            genre = genres[k % len(genres)]
+            rows.append({"track_id": f"{split}-{k:05}", "genre": genre, "artist_id": artist, "split": split})
+    return pa.Table.from_pylist(rows, TRACK_SCHEMA)
+
+
+def predicted(selection: Selection, *, seed: int = 0, slices: int = 5, step: float = 2.0) -> pa.Table:
+    """Slices of the test tracks, right more often than not."""
+    rng = np.random.default_rng(seed)
+    eye, rows = np.eye(len(selection.classes)), []
+    for track in selection.tracks.to_pylist():
+        if track["split"] == "test":
+            sound = 1.5 * eye[selection.classes.index(track["genre"])] + rng.standard_normal(len(eye))
+            for i in range(slices):
+                p = np.exp(sound + 0.5 * rng.standard_normal(len(eye)))
+                rows.append({**track, "start_s": step * i, "probabilities": (p / p.sum()).astype(np.float32).tolist()})
+    columns = ("track_id", "start_s", "split", "genre", "artist_id")
+    table = pa.table({name: pa.array([row[name] for row in rows]) for name in columns})
+    return table.append_column("probabilities", pa.array([r["probabilities"] for r in rows], pa.list_(pa.float32())))
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """What the predictor returns, by name of the run."""
+    tables: Answers = {}
+    monkeypatch.setattr(mgc.models.evaluation.evaluate, "predict", lambda run, split, device: tables[run.path.name])
+    return tables
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, answers: Answers) -> Callable[..., Run]:
+    """A run on a dataset of its own making, with made-up predictions."""
+
+    def make(
+        genres: tuple[str, ...] = GENRES, *, per_genre: int = 2, config: dict[str, Any] | None = None, **how
+    ) -> Run:
+        selection = Selection(genres, tracks(genres, per_genre))
+        store = {
+            "path": str(tmp_path / "store"),
+            "from_runs": "../store",
+            "spec": Mel().as_dict(),
+            "slicing": Slicing().as_dict(),
+            "dataset": {"name": "fma_debian"},
+        }
+        settings = {"seed": 0, "frames": 128, "differences": [], "leaky": False, "store": store}
+        run = Run.create(tmp_path / "runs", "kth2020/cnn", settings | (config or {}), selection)
+        answers[run.path.name] = predicted(selection, **how)
+        return run
+
+    return make
+
+
+def test_a_run_gets_its_results(make_run: Callable[..., Run], answers: Answers) -> None:
+    run = make_run(config={"differences": ["hop 512 for 604"]})
+    found = evaluate([run])
+    written = json.loads((run.path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert written == json.loads(json.dumps(found.as_dict()))
+    assert (written["dataset"], written["split"], written["leaky"]) == ("fma_debian", "test", False)
+    assert written["differences"] == ["hop 512 for 604"]
+    assert (written["n_tracks"], written["n_artists"], written["n_unattributed"]) == (12, 10, 0)
+    assert (written["by_slice"]["n"], written["by_track"]["n"]) == (60, 12)
+    assert written["runs"][0]["seed"] == 0
+    assert {"numpy", "scikit-learn", "torch"} <= written["versions"].keys()
+    assert written["chance"]["majority"] == pytest.approx(1 / 6)
+    assert parquet.read_table(run.path / "predictions.parquet").equals(answers[run.path.name])
+    assert imread(run.path / "confusion.png").std() > 0.05  # not blank
+    assert not list(run.path.glob(files.TEMPORARY_PREFIX + "*"))
+
+
+def test_evaluating_again_counts_and_changes_no_score(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    first, second = evaluate([run]), evaluate([run])
+    assert (first.evaluations, second.evaluations) == (1, 2)
+    assert dataclasses.replace(second, evaluations=1) == first
+    assert "has been evaluated" not in report.text(first)
+    assert "has been evaluated 2 times" in report.text(second)
+    (run.path / "metrics.json").write_text("{")
+    assert evaluate([run]).evaluations == 1
+
+
+def test_other_splits_stand_beside_the_test_split(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    evaluate([run])
+    before = (run.path / "metrics.json").read_bytes()
+    found = evaluate([run], split="validation")
+    assert (run.path / "metrics.json").read_bytes() == before
+    for name in ("metrics-validation.json", "predictions-validation.parquet", "confusion-validation.png"):
+        assert (run.path / name).exists()
+    assert results_path(run, "metrics.json", "training").name == "metrics-training.json"
+    assert "NOT A TEST" in report.text(found)
+    assert found.evaluations == 1
+
+
+def test_unwritable_run_folder(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(MgcError, match="disk is full"):
+        evaluate([make_run()])
+
+
+def members(*tables: pa.Table) -> list[Predictions]:
+    return [Predictions.from_table(table, GENRES) for table in tables]
+
+
+def test_ensemble_by_slice_where_slices_are_shared(make_run: Callable[..., Run], answers: Answers) -> None:
+    runs = [make_run(seed=1), make_run(seed=2)]
+    answers[runs[1].path.name] = answers[runs[1].path.name].take(np.random.default_rng(0).permutation(60))
+    one, two = members(*answers.values())
+    slices, tracks = mean_predictions([one, two], ["a", "b"])
+    assert slices is not None
+    np.testing.assert_allclose(slices.probabilities, (one.probabilities + two.probabilities) / 2)
+    np.testing.assert_allclose(tracks.probabilities, slices.by_track().probabilities)
+    found = evaluate(runs)
+    assert found.by_slice is not None
+    assert found.evaluations is None
+    assert not any((run.path / "metrics.json").exists() for run in runs)
+    assert report.text(found).startswith("Mean of 2 runs (kth2020/cnn, kth2020/cnn)")
+
+
+def test_ensemble_by_track_where_they_are_not(make_run: Callable[..., Run], answers: Answers) -> None:
+    runs = [
+        make_run(config={"differences": ["a", "b"]}),
+        make_run(slices=10, step=3, config={"differences": ["b", "c"]}),
+    ]
+    one, two = (member.by_track() for member in members(*answers.values()))
+    found = evaluate(runs)
+    assert found.by_slice is None
+    expected = (one.probabilities + two.probabilities) / 2
+    assert found.by_track.accuracy == np.mean(expected.argmax(axis=1) == one.truth)
+    assert found.differences == ("a", "b", "c")
+    assert json.loads(json.dumps(found.as_dict()))["by_slice"] is None
+    assert "by slice" not in report.text(found, by_genre=True)
+    assert report.confusion_png(found).startswith(b"\x89PNG")
+
+
+def test_runs_that_make_no_ensemble(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    with pytest.raises(RunError, match="only one knows Jazz, Rock"):
+        evaluate([run, make_run((*GENRES[:-1], "Jazz"))])
+    with pytest.raises(RunError, match="order"):
+        evaluate([run, make_run(GENRES[::-1])])
+    with pytest.raises(RunError, match="6 tracks, such as test-00012, are in the split of one only"):
+        evaluate([run, make_run(per_genre=3)])
+
+
+def test_members_that_disagree_about_a_genre(make_run: Callable[..., Run], answers: Answers) -> None:
+    make_run()
+    (table,) = answers.values()
+    renamed = ["Rock", *table["genre"].to_pylist()[1:]]
+    other = table.set_column(3, "genre", pa.array(["Rock"] * 5 + renamed[5:]))
+    with pytest.raises(RunError, match="track test-00000 is of another genre"):
+        mean_predictions(members(table, other), ["one", "two"])
+
+
+@pytest.fixture
+def small(make_run: Callable[..., Run]) -> Evaluation:
+    """12 test tracks by 10 artists."""
+    return evaluate([make_run(config={"differences": ["hop 512 for 604", "slices of 4 s for slices of 3.5 s"]})])
+
+
+def test_report_says_what_few_tracks_can_show(small: Evaluation) -> None:
+    text = report.text(small)
+    right = round(12 * small.by_track.accuracy)
+    assert text.startswith("kth2020/cnn on the test split of fma_debian: 12 tracks by 10 artists, 60 slices\n")
+    assert f"{100 * right / 12:.1f} % [" in text
+    flat = " ".join(text.split())
+    assert f"spans {100 * small.by_track.accuracy_interval.width:.0f} points" in flat
+    # Two artists have two tracks each, so it takes one track more than the binomial test asks for.
+    assert "an accuracy below 50.0 % (6 of 12 right) is not distinguishable from guessing (16.7 %)" in flat
+    assert f"Here {right} of 12 are right" in flat
+    assert "\ndiffers from the study: hop 512 for 604\ndiffers from the study: slices of 4 s for slices of" in text
+    assert "LEAKY" in report.text(dataclasses.replace(small, leaky=True))
+
+
+def test_report_by_genre(small: Evaluation) -> None:
+    assert "precision   recall" not in report.text(small)
+    rows = {line.split()[0]: line.split() for line in report.text(small, by_genre=True).splitlines() if line}
+    for genre, scores in small.by_track.by_genre.items():
+        # Folk's last line is its row of the confusion matrix.
+        counts = small.by_track.confusion[GENRES.index(genre)]
+        assert rows[genre] == [genre, *(str(count or ".") for count in counts)]
+        (table,) = (line for line in report.text(small, by_genre=True).splitlines() if line.startswith(f"{genre:20}"))
+        assert table.split()[1:5] == [
+            *(f"{100 * value:.1f}" for value in (scores.precision, scores.recall, scores.f1)),
+            str(scores.support),
+        ]
+
+
+@pytest.mark.parametrize("awkward", [False, True])
+def test_ten_genres_fit_a_hundred_columns(make_run: Callable[..., Run], awkward: bool) -> None:
+    """Even where only the 15th letter tells two of them apart; the columns are numbered then."""
+    genres = ("$blues$", *GTZAN[1:8], "International (traditional)", "International (modern)") if awkward else GTZAN
+    text = report.text(evaluate([make_run(genres, per_genre=150, slices=2)]), by_genre=True)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\N{NO-BREAK SPACE}" not in text
+    (heads,) = (line for line in text.splitlines() if line.startswith("true genre"))
+    numbers = [str(k) for k in range(1, 11)]
+    assert heads.split()[2:] == (numbers if awkward else [genre[:4] for genre in GTZAN])
+    assert ("10 International (mod…" in text) is awkward
+
+
+def test_unknown_artists_are_said_to_be_unknown(make_run: Callable[..., Run], answers: Answers) -> None:
+    run = make_run(GTZAN)
+    table = answers[run.path.name]
+    artists = pa.array([None] * 5 + table["artist_id"].to_pylist()[5:], pa.string())
+    answers[run.path.name] = table.set_column(4, "artist_id", artists)
+    assert "20 tracks by 18 artists, 1 by unknown ones" in report.text(evaluate([run]))
+    answers[run.path.name] = table.set_column(4, "artist_id", pa.nulls(len(table), pa.string()))
+    text = report.text(evaluate([run]))
+    assert "20 tracks by unknown artists" in text
+    assert "bootstrap samples of the tracks" in text
+
+
+def test_absent_genres_are_named(make_run: Callable[..., Run], answers: Answers) -> None:
+    run = make_run()
+    table = answers[run.path.name]
+    assert "macro scores are those" not in report.text(evaluate([run]))
+    answers[run.path.name] = table.filter(pc.invert(pc.is_in(table["genre"], pa.array(["Folk", "Rock"]))))
+    text = report.text(evaluate([run]), by_genre=True)
+    assert "No track is Folk or Rock: the macro scores are those of the other genres." in text
+    (row,) = (line for line in text.splitlines() if line.startswith("Folk   ") and "–" in line)
+    assert row.split() == ["Folk", "–", "–", "–", "0", "–", "–", "–", "0"]
+
+
+def test_abbreviations_are_unambiguous() -> None:
+    assert report.abbreviate(["Electronic", "Experimental", "Pop"]) == ["Elec", "Expe", "Pop"]
+    assert report.abbreviate(["Instrumental", "Instruction"]) == ["Instrum", "Instruc"]
+    assert report.abbreviate(["Rock", "Rock & Roll", "Rock Opera"]) == ["Rock", "Rock &", "Rock O"]

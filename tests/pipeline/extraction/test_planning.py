@@ -1,0 +1,65 @@
+"""Planning: the journal holds the plan, and a large dataset takes little memory."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from track_tables import make_tracks
+
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.splits import assign_splits
+from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
+from mgc.pipeline.extraction import journal, planning
+from mgc.pipeline.features import Mel
+from mgc.pipeline.store import manifest
+from mgc.pipeline.store.store import Store
+
+#: Limit of the Python memory that planning takes per track. A dict of one row takes 1,000 bytes.
+BYTES_PER_TRACK = 250
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path):
+    """Function that plans an empty store of `n` tracks, and returns the plan and Python's peak memory in bytes."""
+
+    def plan(n: int) -> tuple[planning.Plan, int]:
+        tracks = make_tracks(n)
+        store = Store.create(tmp_path / str(n), Mel(), {"name": "x", "root": str(tmp_path), "genres": [], "seed": 0})
+        (store.path / "shards").mkdir()
+        dataset = Dataset("x", tmp_path, tmp_path, "list", (), tracks, ())
+        tracemalloc.start()
+        try:
+            assigned, _ = assign_splits(tracks, seed=0)
+            result = planning.make_plan(store, dataset, assigned, manifest.history(store))
+            journal.write_journal(store, result)
+            return result, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    return plan
+
+
+@pytest.mark.slow
+def test_a_plan_of_20_000_tracks_takes_few_bytes_a_track(plan_of):
+    plan_of(100)  # imports
+    plan, peak = plan_of(20_000)
+    assert plan.n_tracks == 20_000
+    assert peak < 20_000 * BYTES_PER_TRACK + 4_000_000  # 4 MB for the rows of one block
+
+
+def test_the_journal_holds_the_plan(plan_of, tmp_path):
+    plan, _ = plan_of(500)
+    journal = manifest.read_rows_or_none(tmp_path / "500" / "plan.parquet")
+    expected = [
+        (row["track_id"], row["split"], shard)
+        for tracks, shards in plan.batches
+        for shard, first, stop in shards
+        for row in itertools.islice(tracks.to_pylist(), first, stop)
+    ]
+    columns = journal.select(["track_id", "split", "shard"]).to_pydict().values()
+    assert list(zip(*columns, strict=True)) == expected
+    assert journal.schema.names == [*MANIFEST_SCHEMA.names, "extract"]
+    assert all(journal["extract"].to_pylist())
