@@ -269,7 +269,7 @@ def test_a_feature_and_a_layout_from_outside_work_like_those_of_mgc(tmp_path: Pa
     run("verify")
     run("slice", "--slice", 0.6)
     assert "acme/level: " in run("train", "--model", "acme/level", "--epochs", 2).out
-    assert "acme/level on the test split of songs: 4 tracks by 2 artists" in run("evaluate").out
+    assert "acme/level on the test split of songs: 2 tracks by 1 artist" in run("evaluate").out
     gone = mgc_process("info", report["store"], MGC_DATA=str(tmp_path / "data"))
     assert gone.code == 1
     assert "the feature 'acme' comes from the package acme, which does not load; install it" in gone.err

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from mgc.models.data.frontend import FrontEnd
 from mgc.models.data.stream import Batching, Pool, Stream
 from mgc.pipeline.features import FeatureSpec, Spectral
-from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing, cut
+from mgc.pipeline.store.cutting import cut
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
 #: Transforms the samples of a batch, float32 `(batch, samples)`, given the epoch and the draw of each slice.

@@ -16,7 +16,8 @@ from mgc.models.data.sampling import EVERY_SLICE, Sampling
 from mgc.models.data.stream import Batching, Residency, Stream
 from mgc.models.parallel.device import free_memory
 from mgc.models.runs.selection import Selection
-from mgc.pipeline.store.slicing import Slicing, widened
+from mgc.pipeline.store.cutting import widened
+from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 #: Share of the free memory that frames may fill; the rest is for weights and activations.

@@ -5,7 +5,7 @@ shuffled and packed into groups, then the slices of each group are shuffled. Sin
 hash, this equals a full shuffle for practical purposes.
 
 With several processes, each reads one contiguous part of the epoch: the slices, ordered shard by shard in the order in
-which the shards are drawn, are divided evenly. So every slice comes once, the processes' counts differ by one slice at
+which the shards are drawn, are divided evenly. So no slice is read twice, the processes' counts differ by one slice at
 most, and a shard is read by more than one process only if a boundary goes through it (at most one boundary fewer than
 there are processes).
 """
@@ -26,7 +26,7 @@ class Sampling:
 
     Attributes:
         variants: also draw the augmentation variants of the training tracks; ignored with several stores.
-        balance: `class` or `track` to draw as many slices of each; `none` for every slice once.
+        balance: `class` or `track` to draw the same number of slices of each class or track; `none` for every slice once.
         crop: draw windows from the whole track instead of from within each slice.
     """
 

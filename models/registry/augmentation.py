@@ -16,7 +16,7 @@ class Augmentation:
     """Strength of each augmentation; 0 turns it off.
 
     Masks apply to spectrograms; noise, stretch, pitch and polarity apply to samples. Every strength is drawn anew for
-    each slice and epoch.
+    each slice and epoch, the share of mixup for each batch.
 
     Attributes:
         time_masks: number of time masks; the frames of a mask are replaced by the slice's mean (Park et al.,

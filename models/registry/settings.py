@@ -93,6 +93,7 @@ class Loop:
 
 
 def _value_text(value: Any) -> str:
+    """Format a setting's value for a list of differences."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else f"{value:g}"

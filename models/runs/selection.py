@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.errors import RunError, StoreError
-from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing, cut, cut_alike
+from mgc.pipeline.store.cutting import cut, cut_alike
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
 #: One row per track of a run. `content_hash` is the digest of its file: another file with the same id is another track.
@@ -167,7 +168,7 @@ def select_tracks(
 
 
 def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
-    """Count the tracks that a run could use if this was its only store; see `select_tracks`."""
+    """Count the tracks that a run could use if this were its only store; see `select_tracks`."""
     return len(_usable_tracks(store, slicing))
 
 

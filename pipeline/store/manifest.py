@@ -16,7 +16,8 @@ from mgc.pipeline.errors import StoreError
 from mgc.pipeline.storage import concurrency, files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.servers import ServerError
-from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing, cut
+from mgc.pipeline.store.cutting import cut
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import FILES_KEY, Store
 
 #: Least number of tracks in a row group of the manifest. The slice index has one row group for each of these.

@@ -24,7 +24,8 @@ from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, SPLITS
 from mgc.pipeline.extraction import batches
 from mgc.pipeline.features import Mel, Stft
 from mgc.pipeline.features.variants import Noise, Pitch, Stretch, parse_variants, variants_digest
-from mgc.pipeline.store.slicing import Slicing, cut
+from mgc.pipeline.store.cutting import cut
+from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 STFT = "stft:n_fft=4096,dtype=float32"

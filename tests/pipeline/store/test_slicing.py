@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import FeatureSpec, Mel, Stats, Stft, Waveform
-from mgc.pipeline.store.slicing import PLACES, SLICE_SCHEMA, Slicing, cut, widened
+from mgc.pipeline.store.cutting import cut, widened
+from mgc.pipeline.store.slicing import PLACES, SLICE_SCHEMA, Slicing
 
 SPECS = [Stft(), Mel(), Mel(hop_length=604), Stft(sr=16000, n_fft=512, hop_length=160)]
 
@@ -324,7 +325,7 @@ class TestCentralOnesAmongGaps:
         tracks = manifest(self.SPEC, 9.5, gaps={0: gaps} if gaps else None)
         slices = cut(slicing, self.SPEC, tracks)
         every = cut(dataclasses.replace(slicing, place="all"), self.SPEC, tracks)
-        assert min(slicing._kept, len(every)) <= len(slices) <= slicing._kept
+        assert min(slicing.limit, len(every)) <= len(slices) <= slicing.limit
         frames = slicing.n_frames(self.SPEC)
         for first in slices["first_frame"].to_numpy() - 1000:
             assert 0 <= first <= 20 - frames
@@ -400,7 +401,7 @@ class TestProperties:
             assert all(slicing.offset <= t and t + length <= track["duration_s"] + 1e-6 for t in begins)
             assert begins == sorted(begins)
             assert first == [math.floor(t * spec.sr / spec.hop_length + 1e-6) for t in begins]
-            assert len(rows) <= slicing._kept
+            assert len(rows) <= slicing.limit
 
     @given(slicings(lengths=["seconds"]), st.sampled_from(SPECS), thousandths)
     def test_slices_are_as_many_as_exact_arithmetic_says(self, slicing, spec, duration):
