@@ -187,7 +187,17 @@ def main() -> None:
                     f"{(three - one) / 2:.0f}" if not number else "",
                 ]
             )
-    header = ["library", "licence", "transformation", "CPU s", "samples off", "cents off", "dB off", "clicks kept", "same bytes"]
+    header = [
+        "library",
+        "licence",
+        "transformation",
+        "CPU s",
+        "samples off",
+        "cents off",
+        "dB off",
+        "clicks kept",
+        "same bytes",
+    ]
     print(table([*header, "MB a minute"], rows))
     print(", ".join(f"{key} {value}" for key, value in common.environment(["librosa", "numpy", "scipy"]).items()))
 

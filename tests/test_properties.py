@@ -31,10 +31,12 @@ print(json.dumps([{name: getattr(made, name) for name in names} for made in both
     ],
 )
 def test_profiles(profile: str | None, number: int, expected: dict[str, bool]):
-    chosen = {} if profile is None else {"MGC_HYPOTHESIS_PROFILE": profile}
+    environment = {} if profile is None else {"MGC_HYPOTHESIS_PROFILE": profile}
     others = {key: value for key, value in os.environ.items() if key != "MGC_HYPOTHESIS_PROFILE"}
-    told = subprocess.run([sys.executable, "-c", TELL], cwd=HERE / "support", env=others | chosen, capture_output=True, check=True)
-    plain, few = json.loads(told.stdout)
+    run = subprocess.run(
+        [sys.executable, "-c", TELL], cwd=HERE / "support", env=others | environment, capture_output=True, check=True
+    )
+    plain, few = json.loads(run.stdout)
     assert (plain.pop("max_examples"), few.pop("max_examples")) == (100 * number, 15 * number)
     assert few == plain
     assert plain | expected | {"deadline": None, "database": None} == plain

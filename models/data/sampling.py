@@ -26,7 +26,7 @@ class Sampling:
 
     Attributes:
         variants: also draw the augmentation variants of the training tracks; ignored with several stores.
-        balance: `class` or `track` to draw the same number of slices of each class or track; `none` for every slice once.
+        balance: `class` or `track` to draw equally many slices of each class or track; `none` for every slice once.
         crop: draw windows from the whole track instead of from within each slice.
     """
 

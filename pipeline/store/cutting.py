@@ -135,7 +135,7 @@ def widened(joined: Sequence[pa.Table], manifests: Sequence[pa.Table]) -> list[p
 
 
 def _spans(slices: pa.Table, tracks: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the first frame in the shard, the number of frames, and if there is no gap, of each slice's whole track."""
+    """Return the first frame in the shard, the number of frames, and whether gaps are absent, of each slice's track."""
     tracks = tracks.filter(pc.greater(tracks["n_frames"], 0))
     owners = (tracks.append_column("variant", pa.nulls(len(tracks), pa.string())), _variants(tracks))
     keys = [_keys(table) for table in (slices, *owners)]

@@ -19,8 +19,8 @@ from mgc.pipeline.features import FeatureSpec
 PLACES = ("all", "start", "centre", "random")
 
 #: The slice index: one row per slice, in the order of the manifest's tracks. `start_s` is the slice's start in the
-#: track in seconds, `first_frame` its first row in the shard. `split` is repeated from the track, so that a reader can skip
-#: splits it must not see. `variant` is null for slices of the track itself; only training tracks have variants.
+#: track in seconds, `first_frame` its first row in the shard. `split` is repeated from the track, so that a reader can
+#: skip splits it must not see. `variant` is null for slices of the track itself; only training tracks have variants.
 SLICE_SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),

@@ -40,7 +40,7 @@ def in_one_batch(x: np.ndarray) -> Vectors:
 
 @pytest.mark.parametrize("id", CLASSICAL)
 def test_a_fit_is_accurate_and_reproducible(id: str, data: Data) -> None:
-    # Repeat the slices eight times: xu2022/knn needs more than 200 neighbours.
+    # Repeat the 96 slices eight times: xu2022/knn needs 200 neighbours.
     x, y, tracks, artists = np.tile(data[0], (8, 1)), np.tile(data[1], 8), data[2] * 8, data[3] * 8
     model = systems.get(id).build(3)
     fit(model, in_one_batch(x), y, tracks, artists)

@@ -42,10 +42,10 @@ def library(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> dict[st
     sound[9000:9010] = np.nan
     soundfile.write(songs / "disco" / "disco00.wav", sound, rate, subtype="FLOAT")
     features = [word for feature in (MEL, EXACT, QUANTISED) for word in ("--feature", feature)]
-    where = ("--dataset", songs, "--data-dir", root, "--scheduler", scheduler)
+    options = ("--dataset", songs, "--data-dir", root, "--scheduler", scheduler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_TRACKS", 3)  # several tracks of a shard, several shards
-        outcome = mgc("extract", *where, *features, "--slice", 0.31, "--overlap", 0.4)
+        outcome = mgc("extract", *options, *features, "--slice", 0.31, "--overlap", 0.4)
     assert outcome.code == 0, outcome.err
     stores = [Store.open(path.parent) for path in (root / "features").glob("songs/*/store.json")]
     by_spec = {store.spec: store for store in stores}

@@ -106,7 +106,9 @@ def test_windows_lie_inside_the_slices_of_all_stores(stores: list[Store]) -> Non
 
 
 def test_residency_changes_no_batch(stores: list[Store], small_groups: None) -> None:
-    resident, streamed, mixed = (open_joint(stores, residency=where) for where in ("device", "stream", "device"))
+    resident, streamed, mixed = (
+        open_joint(stores, residency=residency) for residency in ("device", "stream", "device")
+    )
     mixed.streams[0].residency = "host"
     assert len(resident.streams[0].order(0).groups) > 2
     for epoch in range(2):

@@ -171,7 +171,7 @@ def test_an_error_in_one_stops_both(pair: Path, store: Store) -> None:
 @pytest.mark.slow
 def test_a_run_is_resumed_by_as_many_processes_as_it_began_with(pair: Path) -> None:
     run = run_of(pair, "damaged")
-    with pytest.raises(RunError, match=r"was started with --nproc 2, and this is --nproc 1; continue it with --nproc 2"):
+    with pytest.raises(RunError, match=r"started with --nproc 2, and this is --nproc 1; continue it with --nproc 2"):
         resume(run, echo=lambda text: None)
 
 
