@@ -204,6 +204,6 @@ def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
         if not problems:
             click.echo(f"{feature_store.path}: every byte is as it was written")
     if problems:
-        remedy = "run `mgc extract --verify` on its dataset: what is damaged is extracted again"
+        remedy = "run `mgc extract --verify` on its dataset: it extracts damaged shards again"
         raise MgcError(f"{feature_store.path}: {len(problems)} problems", remedy)
     return 0

@@ -105,7 +105,8 @@ class Dispatcher:
                 self._restart_hung_workers()
                 self._fill_window()
         except connection_lost:
-            raise MgcError("the connection to the Dask scheduler was lost", "the same command continues") from None
+            problem = "the connection to the Dask scheduler was lost"
+            raise MgcError(problem, "run the same command again: it continues") from None
         finally:
             with contextlib.suppress(*connection_lost):
                 self._client.cancel(list(self._running), force=True)
@@ -125,7 +126,9 @@ class Dispatcher:
         if n_workers:
             self._last_worker_at = time.monotonic()
         elif time.monotonic() - self._last_worker_at > cluster.WORKER_WAIT_S:
-            raise MgcError("all workers of the cluster are gone", "start new ones; the same command continues")
+            raise MgcError(
+                "all workers of the cluster are gone", "start new ones and run the same command again: it continues"
+            )
         at_once = max(1, n_workers)
         window = TASKS_PER_WORKER * at_once
         while self._n_unsent and len(self._running) < (window if self._n_unsent > window else at_once):

@@ -68,7 +68,7 @@ def read_head(path: Place) -> Head:
         version = json.loads(head_path.read_bytes())["format"]
     except FileNotFoundError:
         if (path / "shards").is_dir():
-            problem = f"{path}: store.json is gone, the rest of the store is there"
+            problem = f"{path}: store.json is missing, but the shards of a store are there"
             raise StoreError(problem, _EXTRACT_ANEW) from None
         raise StoreError(f"{path}: no feature store", "make one with `mgc extract`, or name another folder") from None
     except OSError as error:

@@ -39,7 +39,7 @@ FILES_KEY = b"mgc.files"
 #: Tables whose digests are in `published.json`.
 PUBLISHED_TABLES = ("tracks.parquet", "slices.parquet")
 _SCHEMAS = {"tracks.parquet": MANIFEST_SCHEMA, "slices.parquet": SLICE_SCHEMA}
-REPAIR_REMEDY = "run `mgc extract --verify`: it extracts what is damaged again"
+REPAIR_REMEDY = "run `mgc extract --verify`: it extracts damaged shards again"
 REPUBLISH_REMEDY = "run `mgc extract` again: it writes manifest and slice index anew, without decoding"
 
 

@@ -238,7 +238,7 @@ class TestForeignCluster:
             outcome = mgc(*arguments(clips, tmp_path / "data", "--scheduler", address))
         assert outcome.code == 1
         assert outcome.err.splitlines()[-1] == (
-            "error: all workers of the cluster are gone; start new ones; the same command continues"
+            "error: all workers of the cluster are gone; start new ones and run the same command again: it continues"
         )
 
     @pytest.mark.slow
@@ -277,4 +277,6 @@ class TestForeignCluster:
             _, stderr = running.communicate(timeout=60)
         assert running.returncode == 1
         lines = [line for line in stderr.splitlines() if not line.startswith("extract: ")]
-        assert lines == ["error: the connection to the Dask scheduler was lost; the same command continues"]
+        assert lines == [
+            "error: the connection to the Dask scheduler was lost; run the same command again: it continues"
+        ]

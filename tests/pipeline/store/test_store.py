@@ -84,7 +84,9 @@ class TestForeign:
         healthy = tree(store)
         (store / "store.json").unlink()
         for command in (("info", store), ("verify", store), ("slice", store, "--slice", 1)):
-            assert mgc(*command).error.startswith(f"{store}: store.json is gone, the rest of the store is there; del")
+            assert mgc(*command).error.startswith(
+                f"{store}: store.json is missing, but the shards of a store are there; del"
+            )
         assert "holds something that is not a feature store" in mgc(*extract_into(store, dataset)).error
         shutil.rmtree(store)
         assert mgc(*extract_into(store, dataset, "--scheduler", scheduler)).code == 0
