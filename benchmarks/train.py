@@ -42,8 +42,8 @@ from common import Spread, table
 from loaders import endless_batches, make_loaders, open_stream
 from noise import CLASSES, TRACKS_PER_SHARD, make_store
 
-from mgc.models.data.computed import FrontEndStream, WaveformView
 from mgc.models.data.stream import Batch, Residency, Stream
+from mgc.models.data.waveform_view import FrontEndStream, WaveformView
 from mgc.models.network import Network
 from mgc.models.parallel.device import choose_device, retain_freed_memory
 from mgc.models.registry import systems

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from mgc.models.data.augment import Augmenter
-from mgc.models.data.computed import front_end_streams
-from mgc.models.data.parts import RunInputs, SplitData, set_residency
 from mgc.models.data.sampling import Sampling
+from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching, Residency
+from mgc.models.data.waveform_view import front_end_streams
 from mgc.models.network import Network
 from mgc.models.parallel.device import require_amp, retain_freed_memory, seed_everything
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks

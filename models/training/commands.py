@@ -19,7 +19,7 @@ from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mgc.models.data.sources import StoreCandidates
+    from mgc.models.data.store_candidates import StoreCandidates
     from mgc.models.parallel.ranks import Ranks
     from mgc.models.registry.systems import System
     from mgc.models.runs.run import Run
@@ -182,14 +182,14 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
 
 def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
     """Return the system to train and the stores it may read; an unknown id is an error before any store is opened."""
-    from mgc.models.data import sources
+    from mgc.models.data.store_candidates import find_store_candidates
     from mgc.models.registry import systems
 
     id = request.recipe or request.model
     system = systems.get(id) if id else None
     if request.members and (system is None or system.kind != "ensemble"):
         raise SpecError("--member is for ensembles", "name one with --model; `mgc models` lists their members")
-    candidates = sources.find_store_candidates(
+    candidates = find_store_candidates(
         workspace, request.stores, study_only=request.recipe is not None, frontend=request.frontend == "device"
     )
     if system is None:

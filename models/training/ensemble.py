@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from mgc.models.data.sources import StoreCandidates
+from mgc.models.data.store_candidates import StoreCandidates
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run, relative_store_path

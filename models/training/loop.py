@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mgc.models.data.parts import SplitData
+from mgc.models.data.split_data import SplitData
 from mgc.models.data.stream import Batch
 from mgc.models.network import Network, outputs
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks

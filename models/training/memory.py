@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mgc.models.data.parts import SplitData
+from mgc.models.data.split_data import SplitData
 from mgc.models.training.learner import Learner
 from mgc.pipeline.errors import RunError
 

@@ -39,7 +39,7 @@ class Options:
         monitor: validation score that chooses the best epoch and stops the training.
         patience: number of epochs without a better one after which training stops.
         loop: values of fields of `mgc.models.registry.settings.Loop`, by name; absent ones are left to the recipe.
-        residency: where frames stay between epochs, see `mgc.models.data.parts.set_residency`; recipes do not set it.
+        residency: where frames stay between epochs, see `data.split_data.set_residency`; recipes do not set it.
         skip_damaged: train without shards that cannot be read.
         tensorboard: also write event files, see `mgc.models.training.board`.
         fold: number of the cross-validation fold that validates, from 1, and number of folds, see

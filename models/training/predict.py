@@ -13,10 +13,10 @@ from torch import nn
 
 from mgc.models import classical
 from mgc.models.data import adapters
-from mgc.models.data.computed import WaveformView
 from mgc.models.data.joint import JointStream
-from mgc.models.data.parts import RunInputs, SplitData, set_residency
+from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching, Stream
+from mgc.models.data.waveform_view import WaveformView
 from mgc.models.network import Network, outputs, outputs_by_batch
 from mgc.models.parallel.device import choose_device
 from mgc.models.registry import systems

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mgc.models.data.computed import WaveformView
 from mgc.models.data.fit import check_fit
+from mgc.models.data.waveform_view import WaveformView
 from mgc.models.parallel.device import require_amp
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry import systems, weights

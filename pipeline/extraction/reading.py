@@ -44,7 +44,7 @@ class FileReader:
     def read(self, path: bytes, row: dict[str, Any]) -> tuple[Decoding, list[int]]:
         """Append the frames of a file, and set the columns of its manifest row that describe file and decoding.
 
-        The frames are of exactly the bytes whose hash is in the row: a file that changes while being read is read again.
+        The frames are of exactly the bytes whose hash is in the row: a file that changes meanwhile is read again.
 
         Args:
             path: local path of the file.

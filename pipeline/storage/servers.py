@@ -65,14 +65,14 @@ def with_retries(url: str, request: Callable[[Any, str], T]) -> T:
     """
     protocol = url.partition("://")[0]
     system = file_system(protocol)
-    for left in reversed(range(1 if protocol == "gs" else MAX_ATTEMPTS)):  # gcsfs itself makes six attempts
+    for retries_left in reversed(range(1 if protocol == "gs" else MAX_ATTEMPTS)):  # gcsfs itself makes six attempts
         try:
             return request(system, fsspec_path(url))
         except Exception as error:
             os_error, temporary = _as_os_error(error, url)
-            if not temporary or not left:
+            if not temporary or not retries_left:
                 raise os_error from error
-        time.sleep(RETRY_DELAY_S * 2 ** (MAX_ATTEMPTS - 1 - left) * random.uniform(0.5, 1))
+        time.sleep(RETRY_DELAY_S * 2 ** (MAX_ATTEMPTS - 1 - retries_left) * random.uniform(0.5, 1))
     raise AssertionError
 
 

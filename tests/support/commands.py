@@ -62,5 +62,5 @@ def tree(folder: Path) -> dict[str, bytes]:
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of every file below a folder: they change when a file is written again."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    found = {path.relative_to(folder).as_posix(): path.stat() for path in sorted(paths)}
-    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
+    status = {path.relative_to(folder).as_posix(): path.stat() for path in sorted(paths)}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in status.items()}

@@ -12,8 +12,8 @@ import torch
 from stores import frames_of, make_store
 
 from mgc.models.data import sampling
-from mgc.models.data.parts import RunInputs, SplitData, set_residency
 from mgc.models.data.sampling import Sampling
+from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batch, Batching, Residency
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.errors import StoreError
@@ -123,10 +123,10 @@ def test_residency_is_chosen_for_each_store(stores: list[Store], monkeypatch: py
     data = open_joint(stores)
     audio, mel = (stream.nbytes for stream in data.streams)
     assert mel < audio
-    monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio)
+    monkeypatch.setattr("mgc.models.data.split_data.fits_in_memory", lambda nbytes, device: nbytes < audio)
     assert set_residency([data], CPU) == [(audio, "stream"), (mel, "host")]
     assert [stream.residency for stream in data.streams] == ["stream", "device"]
-    monkeypatch.setattr("mgc.models.data.parts.fits_in_memory", lambda nbytes, device: nbytes < audio + mel)
+    monkeypatch.setattr("mgc.models.data.split_data.fits_in_memory", lambda nbytes, device: nbytes < audio + mel)
     assert set_residency([data], CPU) == [(audio, "stream"), (mel, "host")]
 
 

@@ -14,8 +14,8 @@ from scipy.stats import kstest
 from stores import TINY, frames_of, make_store
 
 from mgc.models.data import sampling
-from mgc.models.data.parts import RunInputs, SplitData
 from mgc.models.data.sampling import Sampling, sample_balanced
+from mgc.models.data.split_data import RunInputs, SplitData
 from mgc.models.data.stream import Batching
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.features.variants import parse_variants

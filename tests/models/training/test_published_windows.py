@@ -11,7 +11,7 @@ from stores import frames_of, make_store
 from torch import nn
 
 from mgc.models.data import adapters
-from mgc.models.data.parts import RunInputs, SplitData
+from mgc.models.data.split_data import RunInputs, SplitData
 from mgc.models.data.stream import Batching
 from mgc.models.registry import recipes, systems
 from mgc.models.registry.systems import System

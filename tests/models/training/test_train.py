@@ -21,7 +21,7 @@ from stores import GENRES, make_store
 from tiny import TINY
 from torch import Tensor
 
-from mgc.models.data import parts
+from mgc.models.data import split_data
 from mgc.models.registry import systems
 from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.settings import Loop
@@ -204,7 +204,7 @@ def test_a_seed_gives_the_same_weights_twice(store: Store, reference: Run, tmp_p
 def test_streamed_or_resident_gives_the_same_weights(
     store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "fits_in_memory", lambda *_: False)
+    monkeypatch.setattr(split_data, "fits_in_memory", lambda *_: False)
     run = quiet(store, tmp_path)
     assert run.summary["residency"] == "stream"
     assert reference.summary["residency"] == "host"
@@ -360,7 +360,7 @@ def test_a_damaged_shard_leaves_a_run_that_continues_once_it_is_repaired(
     tmp_path: Path, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path / "store")
-    monkeypatch.setattr(parts, "fits_in_memory", lambda *_: False)
+    monkeypatch.setattr(split_data, "fits_in_memory", lambda *_: False)
     whole, reads = Store.read, iter(range(1000))
 
     def read(self: Store, shard: int, *args: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from stores import GENRES, frames_of, make_store
 from torch import Tensor
 from twofold import TWOFOLD
 
-from mgc.models.data import parts
+from mgc.models.data import split_data
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
@@ -95,7 +95,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path: Path) -> None:
 def test_a_seed_gives_the_same_weights_streamed_or_resident(
     stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: int, residency: str
 ) -> None:
-    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes < capacity)
+    monkeypatch.setattr(split_data, "fits_in_memory", lambda nbytes, device: nbytes < capacity)
     run = quiet(stores, tmp_path)
     assert run.summary["residency"] == residency
     assert reference.summary["residency"] == "host + host"

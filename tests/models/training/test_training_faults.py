@@ -15,8 +15,8 @@ from stores import make_store
 from tiny import INPUT, TINY, build
 from torch import Tensor, nn
 
-from mgc.models.data import parts, sampling
-from mgc.models.data.parts import set_residency
+from mgc.models.data import sampling, split_data
+from mgc.models.data.split_data import set_residency
 from mgc.models.data.stream import Stream
 from mgc.models.network import Network, outputs
 from mgc.models.registry import systems
@@ -226,7 +226,7 @@ def test_frames_stay_where_they_fit(
     data = open_run(run, [store])
     splits = data.training, data.validation
     capacity = {"cuda": gpu, "cpu": host}
-    monkeypatch.setattr(parts, "fits_in_memory", lambda nbytes, device: nbytes <= capacity[device.type])
+    monkeypatch.setattr(split_data, "fits_in_memory", lambda nbytes, device: nbytes <= capacity[device.type])
     ((_, residency),) = set_residency(splits, torch.device("cuda"))
     assert residency == splits[0].streams[0].residency == expected
     ((_, residency),) = set_residency(splits, torch.device("cuda"), "stream")

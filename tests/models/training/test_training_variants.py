@@ -15,7 +15,7 @@ from properties import examples
 from stores import make_store
 from tiny import TINY
 
-from mgc.models.data.sources import StoreCandidates
+from mgc.models.data.store_candidates import StoreCandidates
 from mgc.models.data.stream import Batching, Stream
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems

@@ -88,8 +88,8 @@ def test_a_file_that_may_still_change_is_not_cached(library):
 def test_every_damaged_byte_and_every_length_is_noticed(library):
     library.open()
     whole = library.cache.read_bytes()
-    for at in [*range(0, len(whole), 97), len(whole) - 1]:
-        library.cache.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    for offset in [*range(0, len(whole), 97), len(whole) - 1]:
+        library.cache.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
         parses = library.parses
         library.open()
         assert library.parses == parses + 1

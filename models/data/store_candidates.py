@@ -64,8 +64,8 @@ class StoreCandidates:
         The front end computes the study's feature at the sample rate of the store. Stores with the study's sample rate
         are preferred.
         """
-        from mgc.models.data.computed import WaveformView  # imported here because it imports PyTorch
         from mgc.models.data.frontend import supports
+        from mgc.models.data.waveform_view import WaveformView  # imported here because it imports PyTorch
 
         reads_samples = "waveform" in input_spec.features
         if not reads_samples and not supports(study):

@@ -16,9 +16,9 @@ from sounds import extract_frames
 from stores import make_store
 from torch import Tensor
 
-from mgc.models.data.computed import FrontEndStream, WaveformView
-from mgc.models.data.parts import RunInputs
+from mgc.models.data.split_data import RunInputs
 from mgc.models.data.stream import Batching
+from mgc.models.data.waveform_view import FrontEndStream, WaveformView
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.extraction import batches
 from mgc.pipeline.features import FeatureSpec, Mel, Waveform, parse_feature

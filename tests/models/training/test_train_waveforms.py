@@ -15,8 +15,8 @@ from stores import make_store
 from tiny import TINY
 from twofold import TWOFOLD
 
-from mgc.models.data.computed import FrontEndStream, WaveformView
-from mgc.models.data.sources import StoreCandidates
+from mgc.models.data.store_candidates import StoreCandidates
+from mgc.models.data.waveform_view import FrontEndStream, WaveformView
 from mgc.models.evaluation.evaluate import evaluate
 from mgc.models.registry import systems
 from mgc.models.registry.augmentation import Augmentation

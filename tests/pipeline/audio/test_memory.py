@@ -95,7 +95,7 @@ class TestOtherSoundfiles:
 import sys
 from pathlib import Path
 import soundfile
-from test_resident import decoded, has_binding
+from test_memory import decoded, has_binding
 assert soundfile.__file__ == sys.argv[1]
 assert not has_binding()
 for path in sys.argv[2:]:

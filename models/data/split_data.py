@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mgc.models.data.computed import open_stream
 from mgc.models.data.joint import JointStream
 from mgc.models.data.sampling import EVERY_SLICE, Sampling
 from mgc.models.data.stream import Batching, Residency, Stream
+from mgc.models.data.waveform_view import open_stream
 from mgc.models.parallel.device import free_memory
 from mgc.models.runs.selection import Selection
 from mgc.pipeline.store.cutting import widened
