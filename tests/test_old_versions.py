@@ -1,4 +1,4 @@
-"""What an earlier version wrote, held against this one: stores and runs open, verify, train, continue and score.
+"""Stores and runs that an earlier version wrote open, verify, train, continue and score as they did then.
 
 `tests/fixtures/README.md` describes the files. Every test works on a copy of its own, which lies elsewhere than where
 they were made.

@@ -1,4 +1,4 @@
-"""Whether stores fit a system: the frames that it sees of each slice, and the settings that differ from its study."""
+"""Fit of stores to a system: the frames that it reads of each slice, and the settings that differ from its study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IMMATERIAL = ("n_mfcc", "dtype")
 
 @dataclass(frozen=True)
 class Fit:
-    """How a system uses the slices of its stores.
+    """Frames that a system reads of each slice, and differences from its study.
 
     Attributes:
         frames: for each store, the frames of the window that the system sees of a slice, cut at random in training and

@@ -22,7 +22,7 @@ GROUP_BYTES = 256_000_000
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the training slices of an epoch are drawn. The defaults take every slice once, as it is cut.
+    """Settings of drawing the training slices of an epoch. The defaults take every slice once, as it is cut.
 
     Attributes:
         variants: also draw the augmentation variants of the training tracks; ignored with several stores.

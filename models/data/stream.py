@@ -32,7 +32,7 @@ Residency = Literal["device", "host", "stream"]
 
 @dataclass(frozen=True)
 class Batching:
-    """How the slices of a split become batches.
+    """Settings of making batches from the slices of a split.
 
     Attributes:
         batch_size: maximum number of slices per batch, over all processes.

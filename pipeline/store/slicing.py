@@ -36,17 +36,21 @@ SLICE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Slicing:
-    """How tracks are cut.
+    """Parameters of cutting tracks into slices. Exactly one of `seconds`, `frames` and `whole` gives the length.
 
     Attributes:
-        seconds: length of a slice, which then has `1 + floor(seconds * sr / hop_length)` frames.
-        frames: length in frames instead.
-        whole: one slice per track, all of its frames, instead.
-        overlap: share of a slice that the next one repeats, in [0, 1).
-        offset: seconds at the start of each track that are left out.
-        max_slices: slices per track at most.
-        place: which of the possible slices are kept: all, the first ones, the most central ones, or random positions.
-        seed: of the random positions.
+        seconds: length of a slice in seconds; it has `1 + floor(seconds * sr / hop_length)` frames.
+        frames: length of a slice in frames.
+        whole: one slice per track, with all of its frames.
+        overlap: fraction of a slice that the next slice repeats, in [0, 1).
+        offset: seconds to skip at the start of each track.
+        max_slices: maximum number of slices per track; None for no limit.
+        place: which of the possible slices to take: `all`, the first (`start`), the most central (`centre`), or slices
+            at `random` positions.
+        seed: seed of the random positions.
+
+    Raises:
+        SpecError: a value is out of its range, or the length is not given exactly once.
     """
 
     seconds: float | None = 4.0

@@ -1,4 +1,4 @@
-"""How many examples property tests try, and which: Hypothesis's profiles.
+"""Hypothesis profiles: how many examples property tests try, and if these are the same in every run.
 
 repeatable: the default. The same examples on every machine and in every run, so that no test fails by chance.
 hunt: fresh examples in every run, ten times as many. What makes a test fail is printed, with the line that repeats it.
