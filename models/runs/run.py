@@ -118,7 +118,7 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{path}: no run", "make one with `mgc train`, or name another folder") from None
         except OSError as error:
-            raise RunError(f"{file}: {error.strerror}", "check the path and its rights") from None
+            raise RunError(f"{file}: {error.strerror}", "check the path and its permissions") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{file}: damaged", "train a new run") from None
         if version != FORMAT:

@@ -158,10 +158,11 @@ def file_system(protocol: str) -> Any:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
             # Not `gcsfs.GCSFileSystem`: it requests the bucket's type over another channel. If no server answers
             # there, as with an emulator, that takes a minute before each request.
-            return GCSFileSystem(requests_timeout=timeout, use_listings_cache=False)
+            return GCSFileSystem(requests_timeout=timeout, use_listings_cache=False, skip_instance_cache=True)
         elif protocol != "memory":
             settings = {"use_listings_cache": False}
-        system = fsspec.filesystem(protocol, **settings)
+        # fsspec would return the instance of an earlier call, even if the environment names another server by now.
+        system = fsspec.filesystem(protocol, skip_instance_cache=True, **settings)
     except ImportError as error:
         library = _LIBRARY.get(protocol)
         install = f"pip install '{_INSTALL[protocol]}'" if library else str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from mgc.pipeline.errors import StoreError
+from mgc.pipeline.errors import SpecError, StoreError
 from mgc.pipeline.features import FeatureSpec, from_dict
 from mgc.pipeline.features.variants import Variant, parse_variants
 from mgc.pipeline.storage import files
@@ -72,7 +72,7 @@ def read_head(path: Place) -> Head:
             raise StoreError(problem, _EXTRACT_ANEW) from None
         raise StoreError(f"{path}: no feature store", "make one with `mgc extract`, or name another folder") from None
     except OSError as error:
-        raise StoreError(f"{head_path}: {error.strerror}", "check the path and its rights") from None
+        raise StoreError(f"{head_path}: {error.strerror}", "check the path and its permissions") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise StoreError(f"{head_path}: damaged", _EXTRACT_ANEW) from None
     if version not in (FORMAT, FORMAT_VARIANTS):
@@ -84,5 +84,7 @@ def read_head(path: Place) -> Head:
         head = files.read_json_with_digest(head_path)
         variants = parse_variants(",".join(head["variants"])) if "variants" in head else ()
         return Head(from_dict(head["spec"]), head["dataset"], head["versions"], variants)
+    except SpecError as error:  # the feature or a variant is of another package or version
+        raise StoreError(f"{path}: {error.problem}", error.remedy) from None
     except OSError as error:
         raise StoreError(f"{head_path}: damaged ({error.strerror})", _EXTRACT_ANEW) from None

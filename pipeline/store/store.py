@@ -277,7 +277,7 @@ class Store:
         except FileNotFoundError:
             raise StoreError(f"{path}: missing", REPUBLISH_REMEDY) from None
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}", "check the path and its rights") from None
+            raise StoreError(f"{path}: {error.strerror}", "check the path and its permissions") from None
         with file:
             if files.stream_digest(file) != self.publication["digests"][name]:
                 raise StoreError(f"{path}: {files.CHECKSUM_MISMATCH}", REPUBLISH_REMEDY)
