@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -75,7 +76,8 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
                 problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
                 raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
             _require_workers(client, scheduler, echo)
-        if client.dashboard_link:
+        # Without bokeh, the address answers with an error page.
+        if client.dashboard_link and importlib.util.find_spec("bokeh"):
             echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
         yield client
 

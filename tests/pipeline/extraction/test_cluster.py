@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -145,6 +146,8 @@ class TestHazards:
             outcome = mgc_process(*command, **HAZARDS)
         self.check(outcome, harmless)
         assert all(line.startswith(("extract: ", "stft-")) for line in outcome.err.splitlines()), outcome.err
+        # The dashboard needs bokeh: without it, its address is not printed.
+        assert ("dashboard" in outcome.err) == (importlib.util.find_spec("bokeh") is not None)
         again = mgc(*arguments(songs, tmp_path / "data", "--scheduler", "tcp://127.0.0.1:1"))
         assert again.json["stores"][0]["decoded"] == 0
 
