@@ -16,6 +16,7 @@ from music import write_clip
 from mgc.pipeline.datasets import open_dataset
 from mgc.pipeline.extraction import duplicates, planning
 from mgc.pipeline.storage import files
+from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.store.store import Store
 
 NOTHING_KNOWN = pa.table({"track_id": [], "size": [], "mtime_ns": [], "content_hash": []}, schema=pa.schema(
@@ -45,6 +46,16 @@ def test_only_files_of_equal_size_and_sample_are_hashed(tmp_path: Path, monkeypa
     past = pa.table({"track_id": ids, "size": sizes, "mtime_ns": times, "content_hash": known})
     monkeypatch.setattr(duplicates, "_read", lambda *_: pytest.fail("a known file is read"))
     assert duplicates.content_hashes(dataset, sizes, times, past).equals(hashes)
+
+
+def test_copies_at_a_url_are_found() -> None:
+    root = RemotePath("memory://copies/music")
+    data = np.random.default_rng(1).bytes(9000)
+    for name, content in (("x/a", data), ("y/b", data), ("y/c", data[::-1])):
+        (root / f"{name}.mp3").write_bytes(content)
+    dataset = open_dataset(root, format="folder")
+    hashes = duplicates.content_hashes(dataset, *planning.file_signatures(dataset, dataset.tracks), NOTHING_KNOWN)
+    assert hashes.to_pylist() == [files.digest(data), files.digest(data), None]
 
 
 @pytest.fixture(scope="module")
