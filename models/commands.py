@@ -51,6 +51,13 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
 @click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split; overrides all others.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(["group", "drop", "keep"]),
+    default="group",
+    show_default=True,
+    help="Equal files: keep them in one split, use the first of each only, or take no notice of them.",
+)
 @click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
 @click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
 @click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
@@ -85,6 +92,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         file_timeout=options["timeout"],
         rebuild=options["rebuild"],
         verify=options["verify"],
+        duplicates=options["duplicates"],
     )
     results = []
     for variants, specs in passes.items():

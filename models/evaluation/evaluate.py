@@ -56,6 +56,8 @@ def evaluate(
     slices, tracks = mean_predictions(predictions, [member.path.name for member in members])
     unattributed = tables[0].filter(pc.is_null(tables[0]["artist_id"]))
     is_single = len(runs) == 1
+    # From the tracks, not from the configuration: runs of earlier versions did not look for copies.
+    heard = {track for member in members for track in member.selection.heard_tracks(split)}
     evaluation = Evaluation(
         runs=tuple({"run": str(run.path), **run.config} for run in runs),
         dataset=runs[0].config["store"]["dataset"]["name"],
@@ -67,7 +69,8 @@ def evaluate(
         by_slice=metrics.score(slices, n_resamples=n_resamples, seed=seed) if slices else None,
         chance=metrics.chance(tracks, _training_tracks(members[0])),
         differences=tuple(dict.fromkeys(line for run in runs for line in run.config["differences"])),
-        leaky=any(run.config["leaky"] for run in runs),
+        leaky=bool(heard) or any(run.config["leaky"] for run in runs),
+        n_heard=len(heard),
         evaluations=_count_evaluations(runs[0], split) + 1 if is_single else None,
         bootstrap={"resamples": n_resamples, "seed": seed},
         versions={

@@ -25,7 +25,9 @@ class Evaluation:
         by_slice: scores of slices; None for an ensemble of runs that cut their tracks differently.
         chance: accuracy of guessing, by track.
         differences: settings of any run that differ from its study's.
-        leaky: whether a run had slices of one track on both sides of its split.
+        leaky: whether a run had slices of one track, or copies of one file, on both sides of its split.
+        n_heard: number of tracks whose file, byte for byte, is also a training track of a run (for the test split: or a
+            validation track).
         evaluations: number of evaluations of this split of the run, this one included; None for several runs.
         bootstrap: number of resamples and seed of the intervals.
         versions: versions of the libraries that computed the scores.
@@ -42,6 +44,7 @@ class Evaluation:
     chance: Chance
     differences: tuple[str, ...]
     leaky: bool
+    n_heard: int
     evaluations: int | None
     bootstrap: dict[str, int]
     versions: dict[str, str]

@@ -56,7 +56,13 @@ def _sample_size(evaluation: Evaluation) -> str:
 
 
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
-    if evaluation.leaky:
+    if evaluation.n_heard:
+        others = "training or validation" if evaluation.split == "test" else "training"
+        yield (
+            f"LEAKY: the files of {evaluation.n_heard:,} of {_count(evaluation.n_tracks, 'track')} are also {others} "
+            "tracks, byte for byte; the scores are too good. `mgc extract --duplicates drop` leaves copies out."
+        )
+    elif evaluation.leaky:
         yield (
             "LEAKY: slices of one track were on both sides of the split; the scores are those of tracks "
             "heard before, and too good."

@@ -41,6 +41,21 @@ class Selection:
     classes: tuple[str, ...]
     tracks: pa.Table
 
+    def heard_tracks(self, split: str) -> list[str]:
+        """List the tracks of a split whose file, byte for byte, is also a track that the model is chosen by.
+
+        Args:
+            split: `test`: copies among the training and validation tracks; `validation`: among the training tracks;
+                `training`: none.
+
+        Returns:
+            Track ids, sorted. Tracks without a content hash count as unique.
+        """
+        earlier = {"test": ["training", "validation"], "validation": ["training"]}.get(split, [])
+        known = self.tracks.filter(pc.is_in(self.tracks["split"], value_set=pa.array(earlier, pa.string())))
+        heard = pc.is_in(self.tracks["content_hash"], value_set=known["content_hash"].drop_null().combine_chunks())
+        return self.tracks["track_id"].filter(pc.and_(pc.equal(self.tracks["split"], split), heard)).to_pylist()
+
     def slices(
         self, store: Store, slicing: Slicing, split: str, *, variants: bool = False
     ) -> tuple[pa.Table, np.ndarray]:

@@ -89,6 +89,7 @@ def prepare(
     if options.as_published and differences:
         remedy = f"extract as the study did, `mgc extract --for {system.id}`, and change no setting"
         raise ModelError(f"{system.id} would not be as published: {'; '.join(differences)}", remedy)
+    heard = selection.heard_tracks("test")
     config = {
         "kind": system.kind,
         **({"package": system.package} if system.package else {}),
@@ -113,7 +114,8 @@ def prepare(
         "processes": ranks.size,
         "threads": torch.get_num_threads(),
         "differences": differences,
-        "leaky": False,
+        "leaky": bool(heard),
+        "heard_test_tracks": len(heard),
     }
     return Run.create(folder, system.id, config, selection)
 

@@ -57,6 +57,12 @@ def train(
     on_start(run)
     for difference in run.config["differences"]:
         echo(f"differs from the study: {difference}")
+    if n_heard := run.config.get("heard_test_tracks"):
+        n_test = run.selection.tracks["split"].to_pylist().count("test")
+        echo(
+            f"leaky: the files of {n_heard:,} of {n_test:,} test tracks are also training or validation tracks, byte"
+            " for byte; the run is marked, `mgc extract --duplicates drop` leaves the copies out"
+        )
     _execute(run, stores, echo, ranks)
     return run
 

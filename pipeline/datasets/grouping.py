@@ -1,4 +1,4 @@
-"""Grouped assignment of tracks to splits or folds: stratified by genre, with the tracks of an artist together."""
+"""Grouped assignment of tracks to splits or folds: stratified by genre, artists and copies of a file kept together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def assign_folds(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.nda
     """Assign labelled tracks to folds, whatever their split; the tracks of an artist stay in one fold.
 
     Args:
-        tracks: table with the columns `track_id`, `genre` (never null), `artist_id` and `split`, and any others.
+        tracks: table with the columns `track_id`, `genre` (never null), `artist_id` and `split`, and any others; see
+            `LabelledTracks.of` for `content_hash`.
         shares: target share of each genre's tracks, per fold.
         seed: breaks ties between artists (or tracks) of equal size.
 
@@ -109,8 +110,11 @@ class LabelledTracks:
         genres: genre names, sorted.
         genre: index of each track's genre, int64 `(n,)`.
         artists: ids of the artists.
+        artist: index of each track's artist, -1 if unknown, int64 `(n,)`.
+        content: number of each track's content, int64 `(n,)`: equal for files that are equal byte for byte.
         group: number of each track's group, int64 `(n,)`; groups stay in one split. The index of the track's artist;
-            for an unknown artist, the track is a group of its own, `len(artists)` plus its index.
+            for an unknown artist, the track is a group of its own, `len(artists)` plus its index. Groups that hold
+            copies of one file are one group, which has the smallest of their numbers.
         dataset_split: index in SPLITS of each track's split in the dataset, -1 if it has none, int64 `(n,)`.
     """
 
@@ -119,22 +123,38 @@ class LabelledTracks:
     genres: list[str]
     genre: np.ndarray
     artists: pa.Array
+    artist: np.ndarray
+    content: np.ndarray
     group: np.ndarray
     dataset_split: np.ndarray
 
     @classmethod
-    def of(cls, tracks: pa.Table) -> LabelledTracks:
-        """Select the rows of a track table that have a genre."""
+    def of(cls, tracks: pa.Table, *, join_copies: bool = True) -> LabelledTracks:
+        """Select the rows of a track table that have a genre.
+
+        Args:
+            tracks: track table. Rows with the same value in the column `content_hash` hold the same file; null, or no
+                such column, means that a file is known to be different from all others, or that nothing is known.
+            join_copies: join the groups that hold equal files.
+        """
         rows = np.flatnonzero(tracks["genre"].is_valid())
         columns = tracks.select(["track_id", "genre", "artist_id", "split"]).take(rows).combine_chunks()
         genres = sorted(columns["genre"].unique().to_pylist())
         genre = pc.index_in(columns["genre"], pa.array(genres, pa.string()))
         artists = pc.unique(columns["artist_id"]).drop_null()
         artist = to_numpy(pc.index_in(columns["artist_id"], artists))
+        content = np.arange(len(rows))
+        if "content_hash" in tracks.schema.names:
+            hashes = tracks["content_hash"].take(pa.array(rows)).combine_chunks()
+            first = to_numpy(pc.index_in(hashes, hashes.drop_null()))
+            known = np.flatnonzero(hashes.is_valid())
+            content[known] = known[first[known]]
         group = np.where(artist >= 0, artist, len(artists) + np.arange(len(rows)))
+        if join_copies:
+            group = _join_copies(group, content)
         dataset_split = pc.index_in(columns["split"], pa.array(SPLITS))
         ids = columns["track_id"].combine_chunks()
-        return cls(rows, ids, genres, to_numpy(genre), artists, group, to_numpy(dataset_split))
+        return cls(rows, ids, genres, to_numpy(genre), artists, artist, content, group, to_numpy(dataset_split))
 
     @property
     def n_groups(self) -> int:
@@ -145,6 +165,30 @@ class LabelledTracks:
         """("artist", artist_id) of a group, or ("track", track_id) if the artist is unknown."""
         track = group - len(self.artists)
         return ("track", self.ids[track].as_py()) if track >= 0 else ("artist", self.artists[group].as_py())
+
+
+def _join_copies(group: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Join the groups that hold copies of one file, directly or through other groups.
+
+    Args:
+        group: number of each track's group, int64 `(n,)`.
+        content: index of the first track with the same file, int64 `(n,)`.
+
+    Returns:
+        The smallest number of the groups that each track's group is joined with, int64 `(n,)`.
+    """
+    copies = np.flatnonzero(content != np.arange(len(content)))
+    if not len(copies):
+        return group
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers, index = np.unique(group, return_inverse=True)
+    pairs = (np.ones(len(copies), bool), (index[copies], index[content[copies]]))
+    _, component = connected_components(coo_array(pairs, shape=(len(numbers), len(numbers))), directed=False)
+    smallest = np.full(len(numbers), numbers[-1])
+    np.minimum.at(smallest, component, numbers)
+    return smallest[component[index]]
 
 
 def to_numpy(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:

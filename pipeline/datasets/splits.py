@@ -57,19 +57,23 @@ def assign_splits(
     seed: int,
     known: Mapping[str, str] | pa.Table = _NO_SPLITS,
     override: Mapping[str, str] = _NO_SPLITS,
+    join_copies: bool = True,
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """Give every labelled track a split.
 
     A track's split is the first of these that exists: its split in `override`, in `known`, in the dataset itself, the
-    split of most tracks of its artist. All other tracks are distributed, each artist as a whole, so that each genre
-    comes as close to SHARES as possible. The result depends on the seed and the set of tracks, not on their order.
+    split of most tracks of its group: those of its artist, and of the artists of files equal to one of these. All
+    other tracks are distributed, each group as a whole, so that each genre comes as close to SHARES as possible. The
+    result depends on the seed and the set of tracks, not on their order.
 
     Args:
         tracks: table with the columns of DATASET_SCHEMA, and any others. Tracks that have left the dataset may be
-            included, so that their artists keep their splits.
+            included, so that their artists keep their splits. Rows with the same value in the column `content_hash`,
+            if there is one, hold equal files.
         seed: breaks ties between artists (or tracks) of equal size.
         known: `{track_id: split}`, or a table with these columns: splits of an earlier call, which stay as they are.
         override: splits as `read_splits` returns them.
+        join_copies: keep equal files in one split; otherwise they are only reported where splits separate them.
 
     Returns:
         The table in the same order with `split` filled (null where `genre` is null); notes for the user.
@@ -78,7 +82,7 @@ def assign_splits(
         DatasetError: `override` names none of the tracks.
     """
     override, notes = _by_id(override, tracks)
-    labelled = LabelledTracks.of(tracks)
+    labelled = LabelledTracks.of(tracks, join_copies=join_copies)
     overridden = _look_up(labelled.ids, override)
     remembered = _look_up(labelled.ids, known)
     split = np.where(overridden >= 0, overridden, np.where(remembered >= 0, remembered, labelled.dataset_split))
@@ -169,15 +173,16 @@ def _notes(
             f" ({format_names(conflicts.to_pylist())})"
         )
 
-    by_artist = labelled.group < len(labelled.artists)
-    cells = np.unique(labelled.group[by_artist] * n_splits + split[by_artist]) // n_splits
+    yield from _copies_across_splits(labelled, split)
+    known_artist = labelled.artist >= 0
+    cells = np.unique(labelled.artist[known_artist] * n_splits + split[known_artist]) // n_splits
     crossing = sorted(labelled.artists.take(pa.array(np.unique(cells[1:][np.diff(cells) == 0]))).to_pylist())
     if crossing:
         yield f"artists in more than one split, which flatters the scores: {len(crossing):,} ({format_names(crossing)})"
 
     genres = labelled.genres
     n_total = np.bincount(labelled.genre, minlength=len(genres))
-    assigned = by_artist & (group_split[labelled.group] >= 0)
+    assigned = (labelled.group < len(labelled.artists)) & (group_split[labelled.group] >= 0)
     pairs, counts = np.unique(labelled.group[assigned] * len(genres) + labelled.genre[assigned], return_counts=True)
     large = []
     for index in np.flatnonzero((counts > 1) & (counts > LARGE_SHARE * n_total[pairs % max(1, len(genres))])):
@@ -195,3 +200,16 @@ def _notes(
     for number, name in enumerate(SPLITS):
         if absent := [genre for k, genre in enumerate(genres) if k * n_splits + number not in present]:
             yield f"genres without a {name} track: {format_names(absent)}"
+
+
+def _copies_across_splits(labelled: LabelledTracks, split: np.ndarray) -> Iterator[str]:
+    """Yield a note on the test tracks whose file is also a training or validation track; arguments as for `_notes`."""
+    test = SPLITS.index("test")
+    shared = np.isin(labelled.content, labelled.content[split != test]) & (split == test)
+    if shared.any():
+        names = format_names(labelled.ids.filter(pa.array(shared)).to_pylist())
+        yield (
+            f"test tracks whose file is also a training or validation track, byte for byte:"
+            f" {shared.sum():,} of {(split == test).sum():,} ({names}); runs on these splits are marked leaky,"
+            " unless --duplicates drop leaves the copies out"
+        )

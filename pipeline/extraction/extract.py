@@ -17,7 +17,7 @@ import pyarrow as pa
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import journal, planning, rebuild
+from mgc.pipeline.extraction import duplicates, journal, planning, rebuild
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant, variants_digest
@@ -25,7 +25,13 @@ from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
 from mgc.pipeline.store import manifest, verify
-from mgc.pipeline.store.siblings import count_moved_tracks, existing_splits, require_same_root, split_differences
+from mgc.pipeline.store.siblings import (
+    count_moved_tracks,
+    existing_splits,
+    require_same_root,
+    siblings,
+    split_differences,
+)
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
@@ -96,7 +102,10 @@ def extract(
             stores.append(store)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)
-        plans = [_plan(store, dataset, options, echo) for store in stores]
+        hashes = _find_copies(dataset, stores)
+        for note in duplicates.describe(dataset.tracks, hashes, options.duplicates):
+            echo(note)
+        plans = [_plan(store, dataset, hashes, options, echo) for store in stores]
         if batches := _share_batches(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
@@ -155,16 +164,42 @@ def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
-def _plan(store: Store, dataset: Dataset, options: Options, echo: Callable[[str], None]) -> planning.Plan:
-    """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes."""
+def _find_copies(dataset: Dataset, stores: list[Store]) -> pa.Array:
+    """Find the files of the dataset that are equal byte for byte; see `duplicates.content_hashes`."""
+    sizes, times = planning.file_signatures(dataset, dataset.tracks)
+    known = [manifest.history(store, duplicates.HISTORY_COLUMNS) for store in (*stores, *siblings(stores[0]))]
+    return duplicates.content_hashes(dataset, sizes, times, pa.concat_tables(known))
+
+
+def _plan(
+    store: Store, dataset: Dataset, hashes: pa.Array, options: Options, echo: Callable[[str], None]
+) -> planning.Plan:
+    """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes.
+
+    Args:
+        store: the store.
+        dataset: the dataset.
+        hashes: content hash of each track whose file is there more than once, else null.
+        options: settings of the extraction.
+        echo: function that prints a line for the user.
+    """
     _clean(store)
     journal.finish_rewrites(store)
     past = manifest.history(store)
     known = existing_splits(store, past)
-    tracks, notes = assign_splits(dataset.tracks, seed=options.seed, known=known, override=options.splits)
+    column = pa.field("content_hash", pa.string())
+    tracks, copies = dataset.tracks.append_column(column, hashes), hashes.slice(0, 0)
+    if options.duplicates == "drop":
+        first = duplicates.first_of_each(hashes)
+        copies = tracks["track_id"].filter(pa.array(~first)).combine_chunks()
+        tracks = tracks.filter(pa.array(first))
+    tracks, notes = assign_splits(
+        tracks, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
+    )
+    tracks = tracks.drop_columns("content_hash")
     if moved := count_moved_tracks(past, tracks):
         notes = (*notes, f"{moved} tracks changed their split")
-    plan = planning.make_plan(store, dataset, tracks, past, thorough=options.verify)
+    plan = planning.make_plan(store, dataset, tracks, past, thorough=options.verify, copies=copies)
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
     if plan:

@@ -29,6 +29,8 @@ class Options:
         rebuild: extract everything again, into the shards that one pass over the whole dataset would write.
         verify: check every byte of the store first; extract damaged shards, and cut an outdated slice index, again.
         variants: augmentation variants to extract for each training track.
+        duplicates: what is done with files that are equal byte for byte: `group` keeps them in one split, `drop` uses
+            the first of each, `keep` takes no notice of them when splits are dealt.
     """
 
     slicing: Slicing | None = None
@@ -41,6 +43,7 @@ class Options:
     rebuild: bool = False
     verify: bool = False
     variants: tuple[Variant, ...] = ()
+    duplicates: str = "group"
 
     def __post_init__(self) -> None:
         if self.max_duration is not None and not 0 < self.max_duration < math.inf:

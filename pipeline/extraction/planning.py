@@ -36,6 +36,11 @@ from mgc.pipeline.store.store import Store
 Changes: TypeAlias = dict[int, dict[str, dict[str, Any]]]
 
 
+#: Reason of a track that `--duplicates drop` leaves out; it keeps its frames.
+_DUPLICATE = "duplicate"
+_NO_COPIES = pa.array([], pa.string())
+
+
 @dataclass
 class Plan:
     """Work to be done on one store.
@@ -59,7 +64,15 @@ class Plan:
         return bool(self.batches or self.fragments)
 
 
-def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, *, thorough: bool = False) -> Plan:
+def make_plan(
+    store: Store,
+    dataset: Dataset,
+    tracks: pa.Table,
+    past: pa.Table,
+    *,
+    thorough: bool = False,
+    copies: pa.Array = _NO_COPIES,
+) -> Plan:
     """Compare a store with its dataset and plan the work that makes them agree.
 
     Args:
@@ -68,11 +81,12 @@ def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, 
         tracks: the dataset's track table (`DATASET_SCHEMA`) with splits.
         past: the store's `manifest.history`.
         thorough: check every byte of every shard; otherwise only that its files exist and have their full size.
+        copies: ids of the tracks that `--duplicates drop` leaves out, string; they are not in `tracks`.
     """
     seed = store.dataset["seed"]
     plan = Plan()
     index = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
-    changes, relabelled_shards, stale_shards = _changed_tracks(dataset, tracks, past, index)
+    changes, relabelled_shards, stale_shards = _changed_tracks(dataset, tracks, past, index, copies)
     broken = _broken_shards(store, past, thorough)
     stale_shards |= broken
     without_variants = _tracks_without_variants(tracks, past, index) if store.variants else past.slice(0, 0)
@@ -101,7 +115,7 @@ def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, 
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
     next_shard = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
-    for batch in make_batches(new, _file_signatures(dataset, new)[0], seed):
+    for batch in make_batches(new, file_signatures(dataset, new)[0], seed):
         training = batch["split"][0].as_py() == "training"
         multiplier = frame_multiplier(store.variants) if training else 1.0
         shards = divide_into_shards(len(batch), store.spec, next_shard, multiplier)
@@ -111,7 +125,7 @@ def make_plan(store: Store, dataset: Dataset, tracks: pa.Table, past: pa.Table, 
 
 
 def _changed_tracks(
-    dataset: Dataset, tracks: pa.Table, past: pa.Table, index: pa.Array
+    dataset: Dataset, tracks: pa.Table, past: pa.Table, index: pa.Array, copies: pa.Array
 ) -> tuple[Changes, set[int], set[int]]:
     """Find the tracks whose file or labels have changed since they were extracted.
 
@@ -120,6 +134,7 @@ def _changed_tracks(
         tracks: the dataset's track table.
         past: the store's `manifest.history`.
         index: row in `tracks` of each row of `past`; null for tracks that are no longer in the dataset.
+        copies: see `make_plan`.
 
     Returns:
         New values of manifest rows whose frames stay; shards with tracks that have new labels; shards that must be
@@ -129,7 +144,7 @@ def _changed_tracks(
     stale_shards: set[int] = set()
     in_dataset = pc.is_valid(index)
     before, now = past.filter(in_dataset), tracks.take(index.drop_null())
-    sizes, times = _file_signatures(dataset, now)
+    sizes, times = file_signatures(dataset, now)
     was_missing = _equals(before["reason"], "missing")
     was_unreadable = _equals(before["reason"], "unreadable")
     file_changed = rows_differ(before["path"], now["path"])
@@ -155,10 +170,23 @@ def _changed_tracks(
                 stale_shards.add(record["shard"])
             elif values:
                 changes.setdefault(record["shard"], {})[record["track_id"]] = values
-    not_missing = pc.invert(pc.fill_null(pc.equal(past["reason"], "missing"), False))
-    removed = past.filter(pc.and_(pc.invert(in_dataset), not_missing))
+    # Tracks that a call with --duplicates drop left out, and this one does not.
+    for record in (
+        before.select(["track_id", "shard", "n_frames"]).filter(_equals(before["reason"], _DUPLICATE)).to_pylist()
+    ):
+        values = changes.setdefault(record["shard"], {})
+        values[record["track_id"]] = {"status": "ok", "reason": None} | values.get(record["track_id"], {})
+    absent = pc.invert(in_dataset)
+    is_copy = pc.is_in(past["track_id"], value_set=copies)
+    reason = pc.fill_null(past["reason"], "")
+    removed = past.filter(pc.and_(absent, pc.and_(pc.invert(is_copy), pc.not_equal(reason, "missing"))))
     for record in removed.select(["track_id", "shard", "n_frames"]).to_pylist():
         changes.setdefault(record["shard"], {})[record["track_id"]] = _missing(record)
+    # A copy that was dropped for another reason, which its file still has, stays so.
+    left_out = past.filter(pc.and_(absent, pc.and_(is_copy, pc.equal(past["status"], "ok"))))
+    for record in left_out.select(["track_id", "shard"]).to_pylist():
+        values = {"status": "dropped", "reason": _DUPLICATE}
+        changes.setdefault(record["shard"], {})[record["track_id"]] = values
     return changes, relabelled_shards, stale_shards
 
 
@@ -260,7 +288,7 @@ def _tracks_of_shards(past: pa.Table, tracks: pa.Table, shards: set[int], seed: 
         yield int(shard[first]), labels.slice(first, stop - first)
 
 
-def _file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
+def file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
     """Return the size in bytes and the modification time in ns of each track's file, int64; null without a file."""
     signatures = np.full((2, len(tracks)), -1)
     if isinstance(dataset.root, RemotePath):

@@ -47,7 +47,10 @@ def resplit(
             each.require_finished()
         pasts = [manifest.history(each) for each in stores]
         known = existing_splits(store, pasts[0]) if keep else {}
-        tracks, notes = assign_splits(dataset.tracks, seed=seed, known=known, override=override)
+        rows = pc.index_in(dataset.tracks["track_id"].combine_chunks(), pasts[0]["track_id"].combine_chunks())
+        tracks = dataset.tracks.append_column("content_hash", pasts[0]["content_hash"].take(rows))
+        tracks, notes = assign_splits(tracks, seed=seed, known=known, override=override)
+        tracks = tracks.drop_columns("content_hash")
         # All stores are read before any is written: if one is damaged, none has changed.
         plans = [plan_relabelling(each, _tracks_in(past, tracks)) for each, past in zip(stores, pasts, strict=True)]
         for each, plan in zip(stores, plans, strict=True):

@@ -187,6 +187,10 @@ class RemotePath:
                 raise
             return b""
 
+    def read_range(self, first: int, stop: int) -> bytes:
+        """Read the bytes `[first, stop)` of the object."""
+        return with_retries(self.url, lambda system, path: system.cat_file(path, start=first, end=stop))
+
     def download(self, file: Path) -> None:
         """Copy the object to a local file."""
         with_retries(self.url, lambda system, path: system.get_file(path, str(file)))

@@ -273,3 +273,39 @@ class TestReadSplits:
     def test_missing(self, tmp_path):
         with pytest.raises(DatasetError, match=r"cannot read .*splits.csv: No such file"):
             read_splits(tmp_path / "splits.csv")
+
+
+def copied(n: int = 20) -> pa.Table:
+    """Tracks of `n` files, each under two artists."""
+    names = [f"{i:03}{letter}" for i in range(n) for letter in "ab"]
+    tracks = make_tracks(*((name, "xy"[int(name[:3]) % 2], f"artist {name}") for name in names))
+    return tracks.append_column("content_hash", pa.array([name[:3] for name in names]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_files_under_two_artists_are_not_split(seed: int) -> None:
+    tracks, notes = assign_splits(copied(), seed=seed)
+    splits = splits_of(tracks)
+    assert all(splits[f"{i:03}a"] == splits[f"{i:03}b"] for i in range(20))
+    assert set(splits.values()) == set(SPLITS)
+    assert not notes
+
+
+def test_copies_join_the_artists_that_have_them() -> None:
+    """Artists p and q share a file, q and r another: all of their tracks stay in one split."""
+    rows = [(f"{artist}{i}", "x", artist) for artist in "pqr" for i in range(3)]
+    others = [(f"other{i:02}", "x", f"o{i}") for i in range(30)]
+    hashes = [{"p0": "1", "q0": "1", "q1": "2", "r0": "2"}.get(row[0]) for row in (*rows, *others)]
+    tracks = make_tracks(*rows, *others)
+    order = {name: value for (name, *_), value in zip((*rows, *others), hashes, strict=True)}
+    column = pa.array([order[name] for name in tracks["track_id"].to_pylist()], pa.string())
+    assigned, _ = assign_splits(tracks.append_column("content_hash", column), seed=0)
+    assert len({splits_of(assigned)[name] for name, *_ in rows}) == 1
+
+
+def test_test_tracks_that_are_copies_of_training_tracks_are_named() -> None:
+    override = {
+        f"{i:03}{letter}": "test" if letter == "b" and i < 3 else "training" for i in range(20) for letter in "ab"
+    }
+    _, notes = assign_splits(copied(), seed=0, override=override)
+    assert any("3 of 3 (000b, 001b, 002b)" in note and "leaky" in note for note in notes)

@@ -1,0 +1,142 @@
+"""Files that are in a dataset twice: found by size and content before splits are dealt, without decoding."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets.tracks import rows_differ, unescape
+from mgc.pipeline.storage import concurrency, files
+from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.urls import object_at
+
+#: Values of `--duplicates`.
+MODES = ("group", "drop", "keep")
+
+#: Bytes in the middle of a file that are compared first. Files of equal size are common (clips of 30 s at a constant
+#: bit rate, all of GTZAN), and nearly all of them differ there, so that they need not be read as a whole.
+_SAMPLE_BYTES = 4096
+
+#: Manifest columns that tell the content of a file that has not changed since it was extracted.
+HISTORY_COLUMNS = ["track_id", "size", "mtime_ns", "content_hash"]
+
+
+def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.Table) -> pa.Array:
+    """Find the files that are equal byte for byte.
+
+    Only files of equal size are read: a sample first, and wholly if the samples are equal, too. Hashes of files that
+    have been extracted and have not changed since come from the manifest.
+
+    Args:
+        dataset: the dataset.
+        sizes: size of each track's file in bytes, int64; null without a file.
+        times: modification time of each file in ns, int64.
+        past: manifest rows with HISTORY_COLUMNS.
+
+    Returns:
+        Content hash of each track whose file is there more than once, string; null for all other tracks.
+    """
+    tracks = dataset.tracks
+    rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
+    before = past.take(rows)
+    changed = rows_differ(before["size"], sizes) | rows_differ(before["mtime_ns"], times)
+    known = np.array(before["content_hash"].to_pylist(), dtype=object)
+    known[changed] = None
+    size = pc.fill_null(sizes, 0).to_numpy(zero_copy_only=False)
+    candidates = _repeated(size, np.flatnonzero(size > 0))
+    unread = candidates[[known[i] is None for i in candidates]] if len(candidates) else candidates
+    if len(unread):
+        # Samples of all candidates of the sizes that new files have: a new file may equal an extracted one.
+        sampled = candidates[np.isin(size[candidates], size[unread])]
+        samples = dict(zip(sampled.tolist(), _read(dataset, sampled, size, _sample), strict=True))
+        keys = np.array([f"{size[i]} {samples.get(i) or i}" for i in sampled])
+        _, key = np.unique(keys, return_inverse=True)
+        equal = sampled[_repeated(key, np.arange(len(key)))]
+        unknown = equal[[known[i] is None for i in equal]] if len(equal) else equal
+        for i, digest in zip(unknown.tolist(), _read(dataset, unknown, size, _digest), strict=True):
+            known[i] = digest
+    hashed = np.array([i for i in candidates if known[i] is not None], dtype=np.int64)
+    result = np.full(len(tracks), None, dtype=object)
+    if len(hashed):
+        _, key = np.unique(known[hashed].astype(str), return_inverse=True)
+        repeated = hashed[_repeated(key, np.arange(len(key)))]
+        result[repeated] = known[repeated]
+    return pa.array(result, pa.string())
+
+
+def describe(tracks: pa.Table, hashes: pa.Array, mode: str) -> Iterator[str]:
+    """Yield notes for the user on the files that are there more than once.
+
+    Args:
+        tracks: the dataset's track table.
+        hashes: result of `content_hashes`.
+        mode: one of MODES.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    copies = tracks.select(["path", "genre"]).append_column("content", hashes).filter(hashes.is_valid())
+    for path, genre, content in zip(*copies.to_pydict().values(), strict=True):
+        groups.setdefault(content, []).append((path, genre))
+    if not groups:
+        return
+    treatment = {
+        "group": "the copies of a file, and their artists, stay in one split",
+        "drop": "the first of each is used, the others are left out",
+        "keep": "splits may separate them (--duplicates keep)",
+    }[mode]
+    n_files = sum(map(len, groups.values()))
+    names = format_names((" = ".join(path for path, _ in group) for group in groups.values()), 2)
+    yield f"{n_files:,} files hold only {len(groups):,} recordings, byte for byte ({names}): {treatment}"
+    conflicts = [group for group in groups.values() if len({genre for _, genre in group}) > 1]
+    if conflicts:
+        names = format_names((" = ".join(f"{path} ({genre})" for path, genre in group) for group in conflicts), 2)
+        yield f"label conflict: {len(conflicts):,} recordings have several genres ({names}); correct or remove them"
+
+
+def first_of_each(hashes: pa.Array) -> np.ndarray:
+    """Select each file once: True for tracks without a hash and for the first track of each hash, bool `(tracks,)`."""
+    first = pc.equal(pc.index_in(hashes, hashes), np.arange(len(hashes), dtype=np.int32))
+    return pc.or_(hashes.is_null(), first).to_numpy(zero_copy_only=False)
+
+
+def _repeated(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return those of `rows` whose value occurs in more than one of them."""
+    _, index, counts = np.unique(values[rows], return_inverse=True, return_counts=True)
+    return rows[counts[index] > 1]
+
+
+def _read(
+    dataset: Dataset, rows: np.ndarray, size: np.ndarray, read: Callable[[Place, int], str]
+) -> Iterator[str | None]:
+    """Yield the digest that `read` makes of each track's file; None for files that cannot be read."""
+    paths = dataset.tracks["path"].take(pa.array(rows, pa.int64())).to_pylist()
+
+    def try_read(item: tuple[str, int]) -> str | None:
+        path, n_bytes = item
+        with contextlib.suppress(OSError):
+            root, name = dataset.root, unescape(path)
+            place = object_at(root, name) if isinstance(root, RemotePath) else root / os.fsdecode(name)
+            return read(place, n_bytes)
+        return None
+
+    return concurrency.map_requests(try_read, zip(paths, size[rows].tolist(), strict=True), dataset.root)
+
+
+def _sample(path: Place, size: int) -> str:
+    first = max(0, size // 2 - _SAMPLE_BYTES // 2)
+    if isinstance(path, RemotePath):
+        return files.digest(path.read_range(first, min(size, first + _SAMPLE_BYTES)))
+    with path.open("rb") as file:
+        file.seek(first)
+        return files.digest(file.read(_SAMPLE_BYTES))
+
+
+def _digest(path: Place, size: int) -> str:
+    """Return BLAKE3-128 of a file, the manifest's `content_hash`."""
+    return files.file_digest(path)
