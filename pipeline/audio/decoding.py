@@ -38,7 +38,7 @@ class Decoding:
         decoder: name of the decoder, `libsndfile` or `ffmpeg`.
         sample_rate: in Hz.
         channels: number of channels in the file; blocks are their mean.
-        declared_s: duration in seconds according to the file's headers; None if they state none.
+        declared_s: duration in seconds according to the file's headers, pages or chunks; None if they state none.
         n_samples: samples per channel decoded so far.
         peak: largest finite amplitude so far.
         gaps: [first, stop) sample ranges that were not finite and were replaced by zeros.
@@ -73,9 +73,16 @@ class Decoding:
         return LENGTH_TOLERANCE / self.sample_rate
 
     def stopped_early(self, file: AudioFile) -> bool:
-        """Return True if decoding failed, or clearly less was decoded than the file holds."""
+        """Return True if decoding failed, or nothing or clearly less was decoded than the file holds."""
         expected_s = file.mpeg_seconds if file.mpeg_seconds is not None else self.declared_s
-        return self.error is not None or (expected_s is not None and self.seconds < expected_s - self.tolerance_s)
+        if self.error is not None or (not self.n_samples and file.held_s is None):
+            return True
+        return expected_s is not None and self.seconds < expected_s - self.tolerance_s
+
+    def expect(self, seconds: float | None) -> None:
+        """Set `declared_s` to the duration that the file holds, unless the decoder knows of about as much or more."""
+        if seconds is not None and (self.declared_s is None or seconds > self.declared_s + self.tolerance_s):
+            self.declared_s = seconds
 
     def notes(self) -> list[str]:
         """Return remarks on the decoding for the manifest's `detail` column, such as damage that was skipped."""
@@ -188,6 +195,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     # libsndfile's largest count (2^63 - 1) stands for "unknown".
     length_known = not file.lacks_length_header and 0 <= sound.frames < 2**50
     decoding.declared_s = sound.frames / sound.samplerate if length_known else file.mpeg_seconds
+    decoding.expect(file.held_s)
 
     def read() -> Iterator[np.ndarray]:
         block = np.empty((length, sound.channels), np.float32)

@@ -59,8 +59,12 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
     decoding.is_mpeg = container.format.name == "mp3"
     if container.format.name in _RAW_STREAMS:
         decoding.declared_s = 0.0  # `_ffmpeg_blocks` adds up the frames
+    elif file.held_s is not None:  # FFmpeg adds up the streams of a chained Ogg file wrongly
+        decoding.declared_s = file.held_s
     elif not file.lacks_length_header and stream.duration and stream.time_base:
         decoding.declared_s = float(stream.duration * stream.time_base)
+    elif container.format.name.startswith("matroska") and container.duration:  # states one length for all streams
+        decoding.declared_s = container.duration / av.time_base
     else:
         decoding.declared_s = file.mpeg_seconds
     decoding._blocks = _ffmpeg_blocks(container, stream, decoding)

@@ -12,6 +12,7 @@ from mgc.pipeline.audio import sources
 from mgc.pipeline.audio.decoding import SILENCE_PEAK, Decoding, open_libsndfile
 from mgc.pipeline.audio.ffmpeg import open_ffmpeg
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio, inspect, stat_file
+from mgc.pipeline.audio.notes import BY_FFMPEG
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH, analyse
@@ -44,7 +45,7 @@ class FileReader:
     def read(self, path: bytes, row: dict[str, Any]) -> tuple[Decoding, list[int]]:
         """Append the frames of a file, and set the columns of its manifest row that describe file and decoding.
 
-        The frames are of exactly the bytes whose hash is in the row: a file that changes while being read is read again.
+        The frames are of exactly the bytes whose hash is in the row: a file that changes meanwhile is read again.
 
         Args:
             path: local path of the file.
@@ -123,9 +124,9 @@ class FileReader:
         self._remove_frames()
         second = open_ffmpeg(file)
         if first is None:
-            second.remark = "libsndfile could not open it"
+            second.remark = BY_FFMPEG
         else:
-            second.remark = f"libsndfile stopped at {first.seconds:.1f} s"
+            second.remark = f"{BY_FFMPEG}: libsndfile stopped at {first.seconds:.1f} s"
         return second, self._append(second)
 
     def _append(self, decoding: Decoding) -> list[int]:
