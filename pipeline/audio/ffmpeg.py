@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, to_mono, unsupported_rate
+from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, unsupported_rate
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio
 
 #: Containers that FFmpeg may open. Without this list it would also open playlists, which make it read other files.
@@ -111,7 +111,7 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
                     rates = frame.sample_rate, decoding.sample_rate
                     resampler = soxr.ResampleStream(*rates, 1, dtype="float32") if rates[0] != rates[1] else None
                 for converted in packed.resample(frame):  # type: ignore[union-attr]
-                    block = to_mono(converted.to_ndarray().reshape(converted.samples, -1))
+                    block = decoding.to_mono(converted.to_ndarray().reshape(converted.samples, -1))
                     yield block if resampler is None else resampler.resample_chunk(block)
         yield from flush()
 

@@ -31,7 +31,8 @@ def summarise(store: Store) -> dict[str, Any]:
         Values that `json.dumps` accepts; `mgc info --json` prints them. `bytes` is the size of all shards, `seconds`
         the decoded audio of the tracks in use, `saturated` the number of stored values that were clipped to the range
         of the dtype, `rescued` the number of tracks in use of which damage cost some audio, and `by_ffmpeg` of those
-        that libsndfile could not open, or not decode to their end.
+        that libsndfile could not open, or not decode to their end, `cancelled` of those whose channels cancel in their
+        mix, so that one channel stands for them, and `partly_cancelled` of those whose mix is 6 dB below the channels.
 
     Raises:
         StoreError: the store is unfinished or damaged.
@@ -55,6 +56,8 @@ def summarise(store: Store) -> dict[str, Any]:
         "ok": len(ok),
         "rescued": _count_remarks(ok, "damaged"),
         "by_ffmpeg": _count_remarks(ok, "by_ffmpeg"),
+        "cancelled": _count_remarks(ok, "cancelled"),
+        "partly_cancelled": _count_remarks(ok, "partly_cancelled"),
         "dropped": dict(sorted(_count(dropped["reason"]).items())),
         "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
         "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
@@ -129,6 +132,12 @@ def render(report: dict[str, Any], store: Store) -> str:
         lines.append(f"  damaged   {report['rescued']:,} tracks in use lost audio: see `detail` in the manifest")
     if report["by_ffmpeg"]:
         lines.append(f"  decoder   {report['by_ffmpeg']:,} tracks in use were decoded by FFmpeg, not by libsndfile")
+    if report["cancelled"]:
+        count = report["cancelled"]
+        lines.append(f"  phase     {count:,} tracks in use cancel when mixed to mono: their loudest channel was taken")
+    if report["partly_cancelled"]:
+        count = report["partly_cancelled"]
+        lines.append(f"  phase     {count:,} tracks in use cancel partly: their mix is 6 dB or more below the channels")
     if store.spec.quantised and values:
         share = report["saturated"] / values
         lines.append(

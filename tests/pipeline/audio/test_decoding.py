@@ -763,11 +763,6 @@ class TestSamples:
         assert (decoding.channels, decoding.sample_rate) == (channels, 22050)
         np.testing.assert_allclose(samples, sound.astype(np.float64).mean(axis=1), rtol=0, atol=2e-7)
 
-    def test_channels_of_opposite_phase_cancel(self, tmp_path):
-        sound = tone(440, 5, 22050)
-        path = write_sound(tmp_path / "phase.wav", np.stack([sound, -sound], axis=1), 22050, subtype="FLOAT")
-        assert row_of(path)["reason"] == "silence"
-
     def test_integers_are_fractions_of_full_scale(self, tmp_path):
         steps = np.arange(-32768, 32768, dtype=np.int16)
         samples, decoding = decode(write_sound(tmp_path / "int16.wav", steps, 44100))
@@ -938,3 +933,49 @@ class TestWhatAFileHolds:
         lost, cut = row_of(tmp_path / "clip.m4a"), row_of(tmp_path / "clip.mka")
         assert (lost["reason"], lost["detail"]) == ("unsupported", "no decoder reads this audio container")
         assert cut["detail"].startswith("decoded by FFmpeg; damaged: ")
+
+
+class TestOppositePhase:
+    """Stereo whose channels cancel in the mix used to be dropped as silence, although it sounds."""
+
+    RATE = 44100
+    SOUND = music(4, RATE)[:, 0]
+
+    @pytest.mark.parametrize("left", [0.9, 1.1])
+    @pytest.mark.parametrize("format", ["FLAC", "MP3", "m4a"])
+    def test_the_louder_channel_is_taken(self, tmp_path, format, left):
+        sound = np.stack([left * self.SOUND, -self.SOUND], axis=1)
+        name = f"clip.{format.lower()}"
+        if format == "m4a":
+            write_by_ffmpeg(tmp_path / name, sound, self.RATE, "alac", "s16p")
+        else:
+            (tmp_path / name).write_bytes(encode(sound, self.RATE, format))
+        loudest, remark = (0, "mono: left") if left > 1 else (1, "mono: right")
+        write_sound(tmp_path / "channel.wav", np.ascontiguousarray(sound[:, loudest]), self.RATE, subtype="FLOAT")
+        extraction = Extracted(tmp_path, name, "channel.wav")
+        first, second = extraction.rows
+        text = f"{remark}, since the channels cancel in their mix"
+        assert (first["status"], first["channels"], first["duration_s"]) == ("ok", 2, pytest.approx(4, abs=0.05))
+        assert first["detail"] == (f"decoded by FFmpeg; {text}" if format == "m4a" else text)
+        assert second["detail"] is None
+        assert first["first_frame"] + first["n_frames"] == second["first_frame"]
+        if format != "MP3":
+            assert np.median(np.abs(extraction.frames(0) - extraction.frames(1))) < 0.2
+
+    def test_channels_that_cancel_partly_are_marked(self, tmp_path):
+        other = music(4, self.RATE, seed=9)[:, 0]
+        for name, right in (("partly", 0.5 * other - self.SOUND), ("unrelated", other), ("one-sided", 0 * other)):
+            write_sound(tmp_path / f"{name}.wav", np.stack([self.SOUND, right], axis=1), self.RATE, subtype="FLOAT")
+        partly, unrelated, one_sided = Extracted(tmp_path, "partly.wav", "unrelated.wav", "one-sided.wav").rows
+        assert partly["detail"].startswith("channels partly cancel: the mix is ")
+        assert (unrelated["detail"], one_sided["detail"]) == (None, None)
+
+    def test_more_than_two_channels(self, tmp_path):
+        sound = np.stack([self.SOUND, -0.5 * self.SOUND, -0.5 * self.SOUND], axis=1)
+        row = row_of(write_sound(tmp_path / "clip.wav", sound, self.RATE, subtype="FLOAT"))
+        assert (row["status"], row["detail"]) == ("ok", "mono: channel 1, since the channels cancel in their mix")
+
+    def test_silence_is_silence_in_every_channel(self, tmp_path):
+        quiet = 5e-5 * self.SOUND / np.abs(self.SOUND).max()
+        row = row_of(write_sound(tmp_path / "clip.wav", np.stack([quiet, -quiet], axis=1), self.RATE, subtype="FLOAT"))
+        assert row["reason"] == "silence"
