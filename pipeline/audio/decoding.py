@@ -5,11 +5,13 @@ Where libsndfile fails or stops early, the extraction tries FFmpeg (`mgc.pipelin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio
+from mgc.pipeline.audio.notes import CANCELLED, PARTLY_CANCELLED
 
 #: Samples per block and channel: about 1.5 s, so that a block stays in the processor's cache.
 BLOCK_SAMPLES = 65536
@@ -29,6 +31,11 @@ _BLOCK_CHANNELS = 4
 LENGTH_TOLERANCE = 6 * 1152
 #: Maximum distance in seconds between two non-finite samples that belong to the same gap.
 _GAP_JOIN_S = 0.1
+#: Energy of the sum of the channels relative to the sum of their energies: 2 for stereo with equal channels, 1 for
+#: unrelated ones, 0 for opposite phase. Below this, the mix is 20 dB below the channels, and the loudest one is taken.
+_CANCELLING = 0.02
+#: The same for channels that cancel partly: the mix is 6 dB below them. Such files are marked only.
+_PARTLY_CANCELLING = 0.5
 
 
 class Decoding:
@@ -37,8 +44,8 @@ class Decoding:
     Attributes:
         decoder: name of the decoder, `libsndfile` or `ffmpeg`.
         sample_rate: in Hz.
-        channels: number of channels in the file; blocks are their mean.
-        declared_s: duration in seconds according to the file's headers; None if they state none.
+        channels: number of channels in the file; blocks are their mean, or one of them (`channel`).
+        declared_s: duration in seconds according to the file's headers, pages or chunks; None if they state none.
         n_samples: samples per channel decoded so far.
         peak: largest finite amplitude so far.
         gaps: [first, stop) sample ranges that were not finite and were replaced by zeros.
@@ -46,6 +53,9 @@ class Decoding:
         error: message of the error that ended decoding early; None without one.
         is_mpeg: True if the decoder reads the file as a bare MPEG stream.
         remark: why this decoder was used, for `notes`; empty for the default decoder.
+        channel: index of the channel that the blocks hold; None for the mean of all channels.
+        channel_energies: sum of squares per channel, float64 `(channels,)`, if set to zeros before decoding; None not
+            to compute them.
     """
 
     def __init__(self, decoder: str) -> None:
@@ -60,6 +70,10 @@ class Decoding:
         self.error: str | None = None
         self.is_mpeg = False
         self.remark = ""
+        self.channel: int | None = None
+        self.channel_energies: np.ndarray | None = None
+        self._sum_energy = 0.0  # of the sum of the channels
+        self._energy = 0.0  # sum of the energies of the channels
         self._blocks: Iterator[np.ndarray] = iter(())
 
     @property
@@ -73,13 +87,65 @@ class Decoding:
         return LENGTH_TOLERANCE / self.sample_rate
 
     def stopped_early(self, file: AudioFile) -> bool:
-        """Return True if decoding failed, or clearly less was decoded than the file holds."""
+        """Return True if decoding failed, or nothing or clearly less was decoded than the file holds."""
         expected_s = file.mpeg_seconds if file.mpeg_seconds is not None else self.declared_s
-        return self.error is not None or (expected_s is not None and self.seconds < expected_s - self.tolerance_s)
+        if self.error is not None or (not self.n_samples and file.held_s is None):
+            return True
+        return expected_s is not None and self.seconds < expected_s - self.tolerance_s
+
+    def expect(self, seconds: float | None) -> None:
+        """Set `declared_s` to the duration that the file holds, unless the decoder knows of about as much or more."""
+        if seconds is not None and (self.declared_s is None or seconds > self.declared_s + self.tolerance_s):
+            self.declared_s = seconds
+
+    def to_mono(self, block: np.ndarray) -> np.ndarray:
+        """Mix a block of the file down to mono, or take one channel, and add up the energies of mix and channels.
+
+        Args:
+            block: float32 `(samples, channels)`, contiguous.
+
+        Returns:
+            float32 `(samples,)`, a new array.
+        """
+        if self.channel_energies is not None:
+            energies = np.einsum("ij,ij->j", block, block, dtype=np.float64)
+            self.channel_energies[: len(energies)] += np.where(np.isfinite(energies), energies, 0)
+        channels = block.shape[1]
+        if self.channel is not None:
+            return block[:, min(self.channel, channels - 1)].copy()
+        if channels == 1:
+            return to_mono(block)
+        # Products of vectors in the cache: together 0.3 ms of the 30 ms that decoding a 30 s clip takes.
+        flat = block.reshape(-1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            energy = float(np.dot(flat, flat))
+            mono = to_mono(block)
+            mix_energy = float(np.dot(mono, mono))
+        if math.isfinite(mix_energy) and math.isfinite(energy):
+            self._sum_energy += mix_energy * channels**2
+            self._energy += energy
+        return mono
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the mix is at least 20 dB below the channels, such as stereo in opposite phase."""
+        return self._sum_energy < _CANCELLING * self._energy
+
+    @property
+    def loudest_channel(self) -> int:
+        """Index of the channel with the largest energy, the first of several. `channel_energies` must be set."""
+        assert self.channel_energies is not None
+        return int(np.argmax(self.channel_energies))
 
     def notes(self) -> list[str]:
         """Return remarks on the decoding for the manifest's `detail` column, such as damage that was skipped."""
         notes = [self.remark] if self.remark else []
+        if self.channel is not None:
+            names = ("left", "right") if self.channels == 2 else [f"channel {i + 1}" for i in range(self.channels)]
+            notes.append(f"{CANCELLED}: {names[self.channel]}, since the channels cancel in their mix")
+        elif self._sum_energy < _PARTLY_CANCELLING * self._energy:
+            loss = 10 * math.log10(self.channels * self._energy / self._sum_energy) if self._sum_energy else math.inf
+            notes.append(f"{PARTLY_CANCELLED}: the mix is {loss:.0f} dB below them")
         if self.error:
             notes.append(f"decoding stopped: {self.error}")
         if self.declared_s is not None and self.seconds < self.declared_s - self.tolerance_s:
@@ -188,6 +254,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     # libsndfile's largest count (2^63 - 1) stands for "unknown".
     length_known = not file.lacks_length_header and 0 <= sound.frames < 2**50
     decoding.declared_s = sound.frames / sound.samplerate if length_known else file.mpeg_seconds
+    decoding.expect(file.held_s)
 
     def read() -> Iterator[np.ndarray]:
         block = np.empty((length, sound.channels), np.float32)
@@ -200,7 +267,7 @@ def open_libsndfile(file: AudioFile) -> Decoding:
                     return
                 if not count:
                     return
-                yield to_mono(block[:count])
+                yield decoding.to_mono(block[:count])
 
     decoding._blocks = read()
     return decoding

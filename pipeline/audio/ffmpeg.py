@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, to_mono, unsupported_rate
+from mgc.pipeline.audio.decoding import SAMPLE_RATES, Decoding, unsupported_rate
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio
 
 #: Containers that FFmpeg may open. Without this list it would also open playlists, which make it read other files.
@@ -59,8 +59,12 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
     decoding.is_mpeg = container.format.name == "mp3"
     if container.format.name in _RAW_STREAMS:
         decoding.declared_s = 0.0  # `_ffmpeg_blocks` adds up the frames
+    elif file.held_s is not None:  # FFmpeg adds up the streams of a chained Ogg file wrongly
+        decoding.declared_s = file.held_s
     elif not file.lacks_length_header and stream.duration and stream.time_base:
         decoding.declared_s = float(stream.duration * stream.time_base)
+    elif container.format.name.startswith("matroska") and container.duration:  # states one length for all streams
+        decoding.declared_s = container.duration / av.time_base
     else:
         decoding.declared_s = file.mpeg_seconds
     decoding._blocks = _ffmpeg_blocks(container, stream, decoding)
@@ -107,7 +111,7 @@ def _ffmpeg_blocks(container: object, stream: object, decoding: Decoding) -> Ite
                     rates = frame.sample_rate, decoding.sample_rate
                     resampler = soxr.ResampleStream(*rates, 1, dtype="float32") if rates[0] != rates[1] else None
                 for converted in packed.resample(frame):  # type: ignore[union-attr]
-                    block = to_mono(converted.to_ndarray().reshape(converted.samples, -1))
+                    block = decoding.to_mono(converted.to_ndarray().reshape(converted.samples, -1))
                     yield block if resampler is None else resampler.resample_chunk(block)
         yield from flush()
 

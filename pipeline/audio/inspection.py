@@ -6,13 +6,13 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from mgc.pipeline.audio import mpeg
+from mgc.pipeline.audio import containers, mpeg
 from mgc.pipeline.storage import files
 
 #: Bytes per read: most files come in one piece.
 _READ_SIZE = 1 << 22
 #: First bytes of audio containers. Files that begin with them are not scanned for MPEG frames.
-_MAGIC = frozenset((b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"riff"))
+_MAGIC = frozenset((b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"riff", b"\x1aE\xdf\xa3"))
 
 
 class UnusableAudio(Exception):
@@ -39,6 +39,7 @@ class AudioFile:
         content_hash: BLAKE3-128 of the file's bytes, hexadecimal.
         stat: the file's status when it was opened.
         frame_stats: result of the MPEG frame scan; None for files that begin like another container.
+        held_s: seconds of audio that an Ogg or WAV file holds or should hold; None for others.
         data: the file's bytes; None for files of more than one read (4 MiB), which are decoded from disk.
     """
 
@@ -46,6 +47,7 @@ class AudioFile:
     content_hash: str
     stat: os.stat_result
     frame_stats: mpeg.FrameStats | None = None
+    held_s: float | None = None
     data: bytes | None = field(default=None, repr=False)
 
     @property
@@ -103,7 +105,7 @@ def inspect(path: bytes) -> AudioFile:
                 first_read = file.tell() == len(data)
                 contents = data if first_read else None
                 content_hash.update(data)
-                if first_read and data[:4] not in _MAGIC:
+                if first_read and data[:4] not in _MAGIC and data[4:8] != b"ftyp":  # the first box of an MP4 file
                     scanner = mpeg.FrameScanner()
                 # The scan takes half a millisecond for a 30 s clip, and nothing else shows that a file holds more than
                 # its first header says: libsndfile ends without an error at a change of sample rate or at the length
@@ -111,12 +113,22 @@ def inspect(path: bytes) -> AudioFile:
                 if scanner is not None:
                     scanner.feed(data)
             size = file.tell()
+            held_s = None
+            if scanner is None and size:
+                held_s = containers.held_seconds(_reader(file.fileno(), contents), size)
     except OSError as error:
         raise _access_error(path, error) from None
     if not size:
         raise UnusableAudio("empty", "0 bytes")
     frame_stats = scanner.finish() if scanner is not None else None
-    return AudioFile(path, content_hash.hexdigest(), file_stat, frame_stats, contents)
+    return AudioFile(path, content_hash.hexdigest(), file_stat, frame_stats, held_s, contents)
+
+
+def _reader(descriptor: int, contents: bytes | None) -> containers.Reader:
+    """Return a function that reads bytes from a file's contents, or from the open file if they are None."""
+    if contents is None:
+        return lambda position, length: os.pread(descriptor, length, position)
+    return lambda position, length: contents[position : position + length]
 
 
 def _access_error(path: bytes, error: OSError) -> UnusableAudio:

@@ -12,6 +12,7 @@ from mgc.pipeline.audio import sources
 from mgc.pipeline.audio.decoding import SILENCE_PEAK, Decoding, open_libsndfile
 from mgc.pipeline.audio.ffmpeg import open_ffmpeg
 from mgc.pipeline.audio.inspection import AudioFile, UnusableAudio, inspect, stat_file
+from mgc.pipeline.audio.notes import BY_FFMPEG
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH, analyse
@@ -67,6 +68,8 @@ class FileReader:
             failure = None
             try:
                 decoding, saturated = self._decode(file)
+                if decoding.is_cancelled:
+                    decoding, saturated = self._decode_loudest_channel(file, decoding)
                 row |= {
                     "duration_s": decoding.seconds,
                     "declared_s": decoding.declared_s,
@@ -123,10 +126,31 @@ class FileReader:
         self._remove_frames()
         second = open_ffmpeg(file)
         if first is None:
-            second.remark = "libsndfile could not open it"
+            second.remark = BY_FFMPEG
         else:
-            second.remark = f"libsndfile stopped at {first.seconds:.1f} s"
+            second.remark = f"{BY_FFMPEG}: libsndfile stopped at {first.seconds:.1f} s"
         return second, self._append(second)
+
+    def _decode_loudest_channel(self, file: AudioFile, mixed: Decoding) -> tuple[Decoding, list[int]]:
+        """Replace the frames of a file whose channels cancel in their mix by those of its loudest channel.
+
+        Args:
+            file: the file.
+            mixed: the finished decoding of the mix.
+
+        Returns:
+            The decoding of the channel, and the number of clipped values per sink.
+        """
+        open_again = open_ffmpeg if mixed.decoder == "ffmpeg" else open_libsndfile
+        measured = open_again(file)
+        measured.channel_energies = np.zeros(measured.channels)
+        for _ in measured.blocks():
+            if self._is_too_long(measured):
+                break
+        self._remove_frames()
+        decoding = open_again(file)
+        decoding.remark, decoding.channel = mixed.remark, measured.loudest_channel
+        return decoding, self._append(decoding)
 
     def _append(self, decoding: Decoding) -> list[int]:
         """Append the frames of a decoding to every sink; return the number of clipped values per sink."""

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline.audio import notes
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.store.slicing import Slicing
@@ -29,7 +30,9 @@ def summarise(store: Store) -> dict[str, Any]:
     Returns:
         Values that `json.dumps` accepts; `mgc info --json` prints them. `bytes` is the size of all shards, `seconds`
         the decoded audio of the tracks in use, `saturated` the number of stored values that were clipped to the range
-        of the dtype, `rescued` the number of damaged tracks that are in use nevertheless.
+        of the dtype, `rescued` the number of tracks in use of which damage cost some audio, and `by_ffmpeg` of those
+        that libsndfile could not open, or not decode to their end, `cancelled` of those whose channels cancel in their
+        mix, so that one channel stands for them, and `partly_cancelled` of those whose mix is 6 dB below the channels.
 
     Raises:
         StoreError: the store is unfinished or damaged.
@@ -51,7 +54,10 @@ def summarise(store: Store) -> dict[str, Any]:
         "root": store.dataset["root"],
         "tracks": len(tracks),
         "ok": len(ok),
-        "rescued": len(ok.filter(pc.is_valid(ok["detail"]))),
+        "rescued": _count_remarks(ok, "damaged"),
+        "by_ffmpeg": _count_remarks(ok, "by_ffmpeg"),
+        "cancelled": _count_remarks(ok, "cancelled"),
+        "partly_cancelled": _count_remarks(ok, "partly_cancelled"),
         "dropped": dict(sorted(_count(dropped["reason"]).items())),
         "dropped_tracks": dropped.select(["track_id", "path", "reason", "detail"]).to_pylist(),
         "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
@@ -94,6 +100,11 @@ def _variants(store: Store, ok: pa.Table, slices: Counter[str]) -> dict[str, dic
     }
 
 
+def _count_remarks(ok: pa.Table, kind: str) -> int:
+    """Count the tracks whose `detail` holds a remark of a kind (`notes.KINDS`)."""
+    return pc.sum(pc.match_substring_regex(ok["detail"], notes.KINDS[kind])).as_py() or 0
+
+
 def _count(column: pa.ChunkedArray) -> Counter[str]:
     """Count how often each value of a column occurs."""
     return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
@@ -118,7 +129,15 @@ def render(report: dict[str, Any], store: Store) -> str:
     ]
     lines += _variant_lines(report["variants"])
     if report["rescued"]:
-        lines.append(f"  damaged   {report['rescued']:,} tracks in use were damaged: see `detail` in the manifest")
+        lines.append(f"  damaged   {report['rescued']:,} tracks in use lost audio: see `detail` in the manifest")
+    if report["by_ffmpeg"]:
+        lines.append(f"  decoder   {report['by_ffmpeg']:,} tracks in use were decoded by FFmpeg, not by libsndfile")
+    if report["cancelled"]:
+        count = report["cancelled"]
+        lines.append(f"  phase     {count:,} tracks in use cancel when mixed to mono: their loudest channel was taken")
+    if report["partly_cancelled"]:
+        count = report["partly_cancelled"]
+        lines.append(f"  phase     {count:,} tracks in use cancel partly: their mix is 6 dB or more below the channels")
     if store.spec.quantised and values:
         share = report["saturated"] / values
         lines.append(

@@ -22,6 +22,7 @@ import soundfile as sf
 from sounds import assert_levels_agree, encode, extract_frames, music, tone
 
 from mgc.pipeline.audio import inspection, mpeg
+from mgc.pipeline.audio.containers import held_seconds
 from mgc.pipeline.audio.decoding import BLOCK_SAMPLES, LENGTH_TOLERANCE, MAX_AMPLITUDE, Decoding, open_libsndfile
 from mgc.pipeline.audio.ffmpeg import open_ffmpeg
 from mgc.pipeline.audio.inspection import UnusableAudio
@@ -434,7 +435,7 @@ class TestRescue:
         assert (row["status"], row["decoder"]) == ("ok", "ffmpeg")
         assert row["duration_s"] == pytest.approx(20, abs=0.06)
         assert row["declared_s"] == pytest.approx(row["duration_s"], abs=0.03)
-        assert row["detail"] == f"libsndfile stopped at {len(alone) / 44100:.1f} s"
+        assert row["detail"] == f"decoded by FFmpeg: libsndfile stopped at {len(alone) / 44100:.1f} s"
 
     def test_an_overestimated_length_is_not_reported_as_damage(self, tmp_path):
         path = self.write_headless_vbr(
@@ -498,7 +499,7 @@ class TestRescue:
             open_libsndfile(inspection.inspect(bytes(tmp_path / name)))
         row = row_of(tmp_path / name)
         assert (row["status"], row["decoder"], row["sample_rate"], row["channels"]) == ("ok", "ffmpeg", 44100, 2)
-        assert row["detail"] == "libsndfile could not open it"
+        assert row["detail"] == "decoded by FFmpeg"
         samples, _ = decode(tmp_path / name, open_ffmpeg)
         if codec != "aac":
             np.testing.assert_allclose(samples, sound.mean(axis=1), rtol=0, atol=2**-15)
@@ -626,7 +627,7 @@ class TestRawStreams:
         """Raw AAC used to be marked as damaged: a quiet beginning makes the guess too long."""
         path = write_by_ffmpeg(tmp_path / name, self.SOUND, 44100, codec, "fltp")
         row = row_of(path)
-        assert (row["status"], row["decoder"], row["detail"]) == ("ok", "ffmpeg", "libsndfile could not open it")
+        assert (row["status"], row["decoder"], row["detail"]) == ("ok", "ffmpeg", "decoded by FFmpeg")
         assert row["duration_s"] == pytest.approx(12, abs=0.1)
         assert row["declared_s"] == pytest.approx(row["duration_s"], abs=0.03)
 
@@ -762,11 +763,6 @@ class TestSamples:
         assert (decoding.channels, decoding.sample_rate) == (channels, 22050)
         np.testing.assert_allclose(samples, sound.astype(np.float64).mean(axis=1), rtol=0, atol=2e-7)
 
-    def test_channels_of_opposite_phase_cancel(self, tmp_path):
-        sound = tone(440, 5, 22050)
-        path = write_sound(tmp_path / "phase.wav", np.stack([sound, -sound], axis=1), 22050, subtype="FLOAT")
-        assert row_of(path)["reason"] == "silence"
-
     def test_integers_are_fractions_of_full_scale(self, tmp_path):
         steps = np.arange(-32768, 32768, dtype=np.int16)
         samples, decoding = decode(write_sound(tmp_path / "int16.wav", steps, 44100))
@@ -857,3 +853,129 @@ class TestSamples:
             decoding = opener(inspection.inspect(bytes(path)))
             assert max(map(len, decoding.blocks())) <= BLOCK_SAMPLES
             assert (decoding.n_samples, decoding.seconds) == (30 * 44100, 30)
+
+
+class TestWhatAFileHolds:
+    """Where libsndfile returns clearly less than the container states, FFmpeg decodes, and the manifest says so."""
+
+    RATE = 44100
+    WAV = encode(music(3, RATE, 2), RATE, "WAV", subtype="PCM_16")
+
+    @classmethod
+    def wav_of_size(cls, size: int) -> bytes:
+        """Return the WAV file with another size in its data chunk's header."""
+        start = cls.WAV.index(b"data") + 4
+        return cls.WAV[:start] + size.to_bytes(4, "little") + cls.WAV[start + 4 :]
+
+    def test_a_wav_from_a_pipe_is_not_empty(self, tmp_path):
+        """A data chunk of 0 bytes used to be `no-audio`. Other programs state 2 or 4 GiB."""
+        (tmp_path / "whole.wav").write_bytes(self.WAV)
+        for name, size in (("zero.wav", 0), ("sox.wav", 0x7FFFF000), ("ffmpeg.wav", 0xFFFFFFFF)):
+            (tmp_path / name).write_bytes(self.wav_of_size(size))
+        extraction = Extracted(tmp_path, "whole.wav", "zero.wav", "sox.wav", "ffmpeg.wav")
+        assert [row["duration_s"] for row in extraction.rows] == [3] * 4
+        assert [row["declared_s"] for row in extraction.rows] == [3] * 4
+        remarks = [None, "decoded by FFmpeg: libsndfile stopped at 0.0 s", None, None]
+        assert [row["detail"] for row in extraction.rows] == remarks
+        assert_levels_agree(extraction.frames(1), extraction.frames(0))
+
+    def test_other_chunks_behind_an_empty_data_chunk_are_no_audio(self, tmp_path):
+        header = self.wav_of_size(0)[: self.WAV.index(b"data") + 8]
+        (tmp_path / "empty.wav").write_bytes(header + b"LIST" + (100_000).to_bytes(4, "little") + RANDOM[:100_000])
+        assert row_of(tmp_path / "empty.wav")["reason"] == "no-audio"
+
+    @pytest.mark.parametrize("format", ["WAV", "RF64"])
+    def test_a_wav_cut_short_is_damaged(self, tmp_path, format):
+        """libsndfile takes a file that was cut off as whole."""
+        whole = encode(music(3, self.RATE, 2), self.RATE, format, subtype="PCM_16")
+        (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+        row = row_of(tmp_path / "cut.wav")
+        assert (row["status"], row["declared_s"], row["detail"]) == ("ok", 3, "damaged: 1.5 of 3.0 s decoded")
+
+    @pytest.mark.parametrize(("subtype", "rate"), [("VORBIS", 44100), ("OPUS", 48000)])
+    def test_a_chained_ogg_is_decoded_to_its_end(self, tmp_path, subtype, rate):
+        """Radio recorders write one stream after the other: libsndfile ends with the first, without an error."""
+        streams = [encode(music(4, rate, 2, seed=i), rate, "OGG", subtype=subtype) for i in range(2)]
+        (tmp_path / "both.ogg").write_bytes(b"".join(streams))
+        (tmp_path / "one.ogg").write_bytes(streams[0])
+        both, one = Extracted(tmp_path, "both.ogg", "one.ogg").rows
+        assert (one["decoder"], one["detail"], one["declared_s"]) == ("libsndfile", None, 4)
+        assert (both["decoder"], both["detail"]) == ("ffmpeg", "decoded by FFmpeg: libsndfile stopped at 4.0 s")
+        assert both["duration_s"] == pytest.approx(8, abs=0.05)
+        assert both["declared_s"] == pytest.approx(8, abs=0.05)
+
+    def test_a_chained_ogg_that_no_decoder_reads_to_its_end_is_marked(self, tmp_path):
+        """FFmpeg loses the second stream if its sample rate or number of channels differs."""
+        streams = encode(music(4, 44100, 2), 44100, "OGG"), encode(music(4, 24000), 24000, "OGG")
+        (tmp_path / "both.ogg").write_bytes(b"".join(streams))
+        row = row_of(tmp_path / "both.ogg")
+        assert (row["status"], row["detail"]) == ("ok", "damaged: 4.0 of 8.0 s decoded")
+
+    def test_pages_of_an_ogg_that_was_cut_out_of_a_stream_count_from_its_first(self, tmp_path):
+        """The positions of a recorded broadcast go on from the hours before."""
+        data, start = bytearray(encode(music(4, 44100, 2), 44100, "OGG")), 0
+        plain = held_seconds(lambda position, length: bytes(data[position : position + length]), len(data))
+        while (start := data.find(b"OggS", start)) >= 0:
+            granule = int.from_bytes(data[start + 6 : start + 14], "little", signed=True)
+            if granule > 0:
+                data[start + 6 : start + 14] = (granule + 7200 * 44100).to_bytes(8, "little")
+            start += 4
+        shifted = held_seconds(lambda position, length: bytes(data[position : position + length]), len(data))
+        assert plain == 4
+        assert shifted is not None
+        assert 2 < shifted <= 4
+
+    def test_an_mp4_or_matroska_cut_short_is_damaged(self, tmp_path):
+        for name in ("clip.m4a", "clip.mka"):
+            path = write_by_ffmpeg(tmp_path / name, music(6, 44100, 2), 44100, "aac", "fltp")
+            assert row_of(path)["detail"] == "decoded by FFmpeg"
+            path.write_bytes(path.read_bytes()[:-20_000])
+        lost, cut = row_of(tmp_path / "clip.m4a"), row_of(tmp_path / "clip.mka")
+        assert (lost["reason"], lost["detail"]) == ("unsupported", "no decoder reads this audio container")
+        assert cut["detail"].startswith("decoded by FFmpeg; damaged: ")
+
+
+class TestOppositePhase:
+    """Stereo whose channels cancel in the mix used to be dropped as silence, although it sounds."""
+
+    RATE = 44100
+    SOUND = music(4, RATE)[:, 0]
+
+    @pytest.mark.parametrize("left", [0.9, 1.1])
+    @pytest.mark.parametrize("format", ["FLAC", "MP3", "m4a"])
+    def test_the_louder_channel_is_taken(self, tmp_path, format, left):
+        sound = np.stack([left * self.SOUND, -self.SOUND], axis=1)
+        name = f"clip.{format.lower()}"
+        if format == "m4a":
+            write_by_ffmpeg(tmp_path / name, sound, self.RATE, "alac", "s16p")
+        else:
+            (tmp_path / name).write_bytes(encode(sound, self.RATE, format))
+        loudest, remark = (0, "mono: left") if left > 1 else (1, "mono: right")
+        write_sound(tmp_path / "channel.wav", np.ascontiguousarray(sound[:, loudest]), self.RATE, subtype="FLOAT")
+        extraction = Extracted(tmp_path, name, "channel.wav")
+        first, second = extraction.rows
+        text = f"{remark}, since the channels cancel in their mix"
+        assert (first["status"], first["channels"], first["duration_s"]) == ("ok", 2, pytest.approx(4, abs=0.05))
+        assert first["detail"] == (f"decoded by FFmpeg; {text}" if format == "m4a" else text)
+        assert second["detail"] is None
+        assert first["first_frame"] + first["n_frames"] == second["first_frame"]
+        if format != "MP3":
+            assert np.median(np.abs(extraction.frames(0) - extraction.frames(1))) < 0.2
+
+    def test_channels_that_cancel_partly_are_marked(self, tmp_path):
+        other = music(4, self.RATE, seed=9)[:, 0]
+        for name, right in (("partly", 0.5 * other - self.SOUND), ("unrelated", other), ("one-sided", 0 * other)):
+            write_sound(tmp_path / f"{name}.wav", np.stack([self.SOUND, right], axis=1), self.RATE, subtype="FLOAT")
+        partly, unrelated, one_sided = Extracted(tmp_path, "partly.wav", "unrelated.wav", "one-sided.wav").rows
+        assert partly["detail"].startswith("channels partly cancel: the mix is ")
+        assert (unrelated["detail"], one_sided["detail"]) == (None, None)
+
+    def test_more_than_two_channels(self, tmp_path):
+        sound = np.stack([self.SOUND, -0.5 * self.SOUND, -0.5 * self.SOUND], axis=1)
+        row = row_of(write_sound(tmp_path / "clip.wav", sound, self.RATE, subtype="FLOAT"))
+        assert (row["status"], row["detail"]) == ("ok", "mono: channel 1, since the channels cancel in their mix")
+
+    def test_silence_is_silence_in_every_channel(self, tmp_path):
+        quiet = 5e-5 * self.SOUND / np.abs(self.SOUND).max()
+        row = row_of(write_sound(tmp_path / "clip.wav", np.stack([quiet, -quiet], axis=1), self.RATE, subtype="FLOAT"))
+        assert row["reason"] == "silence"

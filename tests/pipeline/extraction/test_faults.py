@@ -156,7 +156,10 @@ class TestFaults:
         assert {row["path"] for row in result.report["dropped_tracks"]} == {
             row["path"] for row in rows if row["status"] == "dropped"
         }
-        assert result.report["rescued"] == sum(row["status"] == "ok" and row["detail"] is not None for row in rows)
+        details = [row["detail"] for row in rows if row["status"] == "ok" and row["detail"] is not None]
+        lossy = ("decoding stopped: ", "damaged: ", "damaged packets", "gaps of non-finite")
+        assert result.report["rescued"] == sum(any(word in detail for word in lossy) for detail in details) > 0
+        assert result.report["by_ffmpeg"] == sum(row["decoder"] == "ffmpeg" for row in rows if row["status"] == "ok")
 
     def test_all_stored_levels_are_finite(self, result):
         floor, top = Mel().decode(np.array([0, 255], np.uint8))
