@@ -116,8 +116,8 @@ def resume(
             raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
         if store.manifest_digest != source.manifest_digest:
             raise RunError(f"{store.path} has changed since the run began", "train a new run")
-    if problem := seal.problem(run.path, "history.jsonl"):
-        echo(f"{run.path / 'history.jsonl'} is damaged ({problem}): it is written anew from last.pt")
+    if damage := seal.problem(run.path, "history.jsonl"):
+        echo(f"{run.path / 'history.jsonl'} is damaged ({damage}): it is written anew from last.pt")
         seal.remove_file(run.path, "history.jsonl")
     overrides = {"device": device, "residency": residency, "skip_damaged": skip_damaged}
     config = run.config | {name: value for name, value in overrides.items() if value}
