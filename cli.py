@@ -19,7 +19,7 @@ COMMANDS = {
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",
-    "verify": "mgc.pipeline.commands:verify",
+    "verify": "mgc.models.runs.commands:verify",
 }
 
 

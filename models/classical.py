@@ -184,17 +184,30 @@ def save(model: Pipeline, path: Path) -> None:
         ModelError: the classifier contains a type that `load` would refuse.
         MgcError: the file cannot be written.
     """
+    with files.translate_write_errors(path):
+        files.write_bytes(path, encode(model))
+
+
+def encode(model: Pipeline) -> bytes:
+    """Encode a fitted classifier as a skops file.
+
+    Raises:
+        ModelError: the classifier contains a type that `load` would refuse.
+    """
     import skops.io
 
     data = skops.io.dumps(model)
     if foreign := _foreign_types(data):
         raise ModelError(f"a model with {foreign} cannot be loaded safely", "build it from scikit-learn's estimators")
-    with files.translate_write_errors(path):
-        files.write_bytes(path, data)
+    return data
 
 
-def load(path: Path) -> Pipeline:
+def load(path: Path, data: bytes | None = None) -> Pipeline:
     """Load a classifier that `save` wrote.
+
+    Args:
+        path: the file.
+        data: bytes of the file; None reads them.
 
     Raises:
         RunError: the file is missing or damaged, contains a type that is not trusted, or holds no fitted classifier.
@@ -205,7 +218,7 @@ def load(path: Path) -> Pipeline:
 
     remedy = "train a new run"
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if data is None else data
         foreign = _foreign_types(data)
         model = None if foreign else skops.io.loads(data, trusted=TRUSTED)
     except FileNotFoundError:

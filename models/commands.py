@@ -103,7 +103,6 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
             dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
         )
     reports = [summary.summarise(result.store) | {"decoded": result.n_decoded} for result in results]
-    workspace.remember("store", results[-1].store.path)
     if as_json:
         console.print_json({"stores": reports})
     else:
@@ -111,6 +110,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         click.echo("\n\n".join(texts))
     for report in reports:
         summary.require_usable_tracks(report, limit)
+    workspace.remember("store", results[-1].store.path)
     return 0
 
 
@@ -193,7 +193,8 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
         ["train", "--epochs", str(epochs), "--seed", str(seed), *here],
         ["evaluate", "--by-genre", *here],
     )
-    for step in steps:
-        click.echo(f"\n$ mgc {' '.join(step)}")
-        console.run_command(context, step)
+    with workspace.restoring_latest():
+        for step in steps:
+            click.echo(f"\n$ mgc {' '.join(step)}")
+            console.run_command(context, step)
     return 0

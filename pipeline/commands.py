@@ -1,4 +1,4 @@
-"""Commands `mgc slice`, `mgc split` and `mgc verify`, and the dataset, store and slicing options of all commands."""
+"""Commands `mgc slice` and `mgc split`, the check of stores, and the options of dataset, store and slicing."""
 
 from __future__ import annotations
 
@@ -102,18 +102,13 @@ def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
 
 
 def choose_store(workspace: Workspace, path: Place | None) -> Store:
-    """Open the store at `path`, or else the workspace's latest store, whose path is then printed on stderr.
-
-    The store becomes the workspace's latest store.
-    """
+    """Open the store at `path`, or else the workspace's latest store, whose path is then printed on stderr."""
     from mgc.pipeline.store.store import Store
 
     if path is None:
         path = workspace.latest_store()
         click.echo(f"store: {path}", err=True)
-    store = Store.open(path)
-    workspace.remember("store", store.path)
-    return store
+    return Store.open(path)
 
 
 @click.command("slice")
@@ -130,7 +125,9 @@ def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **opti
     slicing = parse_slicing(options, seed)
     if slicing is None:
         raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole")
-    resliced = reslice(choose_store(Workspace(data_dir), store), slicing)
+    workspace = Workspace(data_dir)
+    resliced = reslice(choose_store(workspace, store), slicing)
+    workspace.remember("store", resliced.path)
     report = summary.summarise(resliced)
     if as_json:
         console.print_json(report)
@@ -156,6 +153,7 @@ def split(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
     if options["redo"] or options["splits"]:
         _reassign(workspace, feature_store, options, console.note_printer(as_json))
         feature_store = type(feature_store).open(feature_store.path)
+        workspace.remember("store", feature_store.path)
     report = summary.summarise(feature_store)
     if as_json:
         console.print_json(report)
@@ -185,15 +183,14 @@ def _reassign(workspace: Workspace, store: Store, options: dict[str, Any], echo:
     echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")
 
 
-@click.command()
-@click.argument("store", type=PATH_OR_URL, required=False)
-@console.json_option
-@console.common_options
-def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
-    """Check every byte of a store against its checksums."""
+def print_store_check(feature_store: Store, as_json: bool) -> None:
+    """Check every byte of a store against its checksums, and print what was found.
+
+    Raises:
+        MgcError: there are problems.
+    """
     from mgc.pipeline.store.verify import verify as check
 
-    feature_store = choose_store(Workspace(data_dir), store)
     problems = check(feature_store, console.progress_bar("verify", "shard"))
     if as_json:
         rows = [{"file": str(p.path), "shard": p.shard, "problem": p.description} for p in problems]
@@ -206,4 +203,3 @@ def verify(store: Place | None, data_dir: Path, as_json: bool) -> int:
     if problems:
         remedy = "run `mgc extract --verify` on its dataset: it extracts damaged shards again"
         raise MgcError(f"{feature_store.path}: {len(problems)} problems", remedy)
-    return 0

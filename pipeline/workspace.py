@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from mgc.pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
@@ -19,7 +20,7 @@ class Workspace:
         fma_small/ gtzan/ ...                      datasets, never changed
         features/<dataset>/<feature>-<digest>/     stores
         runs/<time>-<model>/                       runs
-        latest.json                                store and run that a command created or used last
+        latest.json                                store and run that a command made last
 
     Args:
         root: the folder, which need not exist.
@@ -70,7 +71,7 @@ class Workspace:
         return datasets[0]
 
     def latest_store(self) -> Place:
-        """The store that a command created or used last; if that is unknown or gone, the newest one.
+        """The store that a command made last; if that is unknown or gone, the newest one.
 
         Raises:
             StoreError: there is no store.
@@ -81,7 +82,7 @@ class Workspace:
         return path
 
     def latest_run(self) -> Path:
-        """The run that a command created or used last; if that is unknown or gone, the newest one.
+        """The run that a command made last; if that is unknown or gone, the newest one.
 
         Raises:
             RunError: there is no run.
@@ -106,6 +107,20 @@ class Workspace:
                 name = name.relative_to(root)
             files.write_json(self.root / "latest.json", self._read() | {kind: str(name)})
 
+    @contextlib.contextmanager
+    def restoring_latest(self) -> Iterator[None]:
+        """Restore the latest store and run of before if the block fails or is interrupted."""
+        before = self._read()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError, MgcError):
+                if before:
+                    files.write_json(self.root / "latest.json", before)
+                else:
+                    (self.root / "latest.json").unlink(missing_ok=True)
+            raise
+
     def _latest(self, kind: str) -> Place | None:
         """The latest `store` or `run`: as recorded, else the newest one; None if there is none."""
         recorded = self._read().get(kind)
@@ -114,7 +129,12 @@ class Workspace:
         if recorded is not None and (self.root / recorded).is_dir():
             return self.root / recorded
         heads = self.root.glob("features/*/*/store.json" if kind == "store" else "runs/*/config.json")
-        newest = max(heads, key=lambda path: path.stat().st_mtime, default=None)
+        # A store whose first extraction was interrupted or failed only if there is no other.
+        newest = max(
+            heads,
+            key=lambda path: (kind == "run" or (path.parent / "published.json").exists(), path.stat().st_mtime),
+            default=None,
+        )
         return newest.parent if newest is not None else None
 
     def _read(self) -> dict[str, str]:

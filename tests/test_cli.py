@@ -322,13 +322,20 @@ class TestWhenNothingIsNamed:
         assert mgc("info").err == f"store: {store}\n"
         assert mgc("info", "--data-dir", tmp_path).error.startswith(f"no feature store in {tmp_path}; ")
 
-    def test_a_store_that_was_named_is_the_latest_from_then_on(self, workspace, scheduler, tmp_path):
+    def test_only_what_a_command_made_is_the_latest(self, workspace, scheduler, tmp_path):
         data = shutil.copytree(workspace, tmp_path / "data", symlinks=True)
         (store,) = data.glob("features/songs/*")
         mgc("extract", "--feature", "stft:n_fft=1024", "--slice", "0.4", "--data-dir", data, "--scheduler", scheduler)
         other = Path(mgc("info", "--json", "--data-dir", data).json["store"])
         assert other != store
-        mgc("info", store, "--data-dir", data)
+        for command in ("info", "verify", "split"):
+            assert mgc(command, store, "--data-dir", data).code == 0
+            assert mgc(command, store, "--data-dir", tmp_path / "none").code == 0
+        failed = ("--slice", "60", "--data-dir", data, "--scheduler", scheduler)
+        assert mgc("extract", "--feature", "mel:n_mels=8", *failed).code == 1
+        assert not (tmp_path / "none").exists()
+        assert mgc("info", "--json", "--data-dir", data).json["store"] == str(other)
+        assert mgc("slice", store, "--slice", "0.3", "--data-dir", data).code == 0
         assert mgc("info", "--json", "--data-dir", data).json["store"] == str(store)
 
     def test_nothing_is_written_beside_the_dataset(self, workspace, songs):

@@ -26,6 +26,7 @@ import torch
 from mgc.models.evaluation import metrics, report
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import predict
@@ -172,16 +173,25 @@ def _training_tracks(run: Run) -> dict[str, int]:
 
 
 def _count_evaluations(run: Run, split: str) -> int:
-    """Number of evaluations of a split so far, as the last one recorded it."""
+    """Number of evaluations of a split so far, as the last one recorded it.
+
+    Raises:
+        RunError: the file of the last one is damaged.
+    """
+    path = results_path(run, "metrics.json", split)
     try:
-        return int(json.loads(results_path(run, "metrics.json", split).read_bytes())["evaluations"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(seal.read_file(run.path, path.name))["evaluations"])
+    except FileNotFoundError:
         return 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise seal.damage_error(path, "no scores") from None
 
 
 def _write(run: Run, evaluation: Evaluation, predictions: pa.Table) -> None:
     """Replace the results of a split; metrics.json comes last, so that the other files are never older than it."""
-    with files.translate_write_errors(run.path):
-        parquet.write_table(results_path(run, "predictions.parquet", evaluation.split), predictions)
-        files.write_bytes(results_path(run, "confusion.png", evaluation.split), report.confusion_png(evaluation))
-        files.write_json(results_path(run, "metrics.json", evaluation.split), evaluation.as_dict())
+    contents = {
+        "predictions.parquet": parquet.table_bytes(predictions),
+        "confusion.png": report.confusion_png(evaluation),
+        "metrics.json": files.encode_json(evaluation.as_dict()),
+    }
+    run.write_files({results_path(run, name, evaluation.split).name: data for name, data in contents.items()})

@@ -1,4 +1,4 @@
-"""The command `mgc info`, and the choice of the run that a command works on."""
+"""The commands `mgc info` and `mgc verify`, and the choice of the run that a command works on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mgc.pipeline import console
-from mgc.pipeline.commands import choose_store
+from mgc.pipeline.commands import choose_store, print_store_check
 from mgc.pipeline.console import PATH_OR_URL
+from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
@@ -18,15 +19,13 @@ if TYPE_CHECKING:
 
 
 def choose_run(workspace: Workspace, path: Path | None) -> Run:
-    """Open the run at `path`, or the latest one (printed to stderr) if None; make it the workspace's latest run."""
+    """Open the run at `path`, or the latest one (printed to stderr) if None."""
     from mgc.models.runs.run import Run
 
     if path is None:
         path = workspace.latest_run()
         click.echo(f"run: {path}", err=True)
-    run = Run.open(path)
-    workspace.remember("run", run.path)
-    return run
+    return Run.open(path)
 
 
 @click.command()
@@ -54,3 +53,46 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     else:
         click.echo(summary.render(report, store))
     return 0
+
+
+@click.command()
+@click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
+@console.json_option
+@console.common_options
+def verify(path: Place | None, data_dir: Path, as_json: bool) -> int:
+    """Check every byte of a store or a run against its checksums."""
+    if isinstance(path, Path) and any((path / name).exists() for name in ("config.json", "sealed.json")):
+        _verify_run(path, as_json)
+    else:
+        print_store_check(choose_store(Workspace(data_dir), path), as_json)
+    return 0
+
+
+def _verify_run(path: Path, as_json: bool) -> None:
+    """Check every byte of a run against its seal, and print what was found.
+
+    Raises:
+        MgcError: there are problems.
+    """
+    from mgc.models.runs import seal
+    from mgc.models.runs.run import Run
+
+    problems = list(seal.problems(path))
+    is_sealed = (path / seal.NAME).exists()
+    if not problems and Run.open(path).config.get("sealed", False) > is_sealed:
+        problems = [(path / seal.NAME, "missing")]
+    if as_json:
+        rows = [{"file": str(file), "problem": description} for file, description in problems]
+        console.print_json({"run": str(path), "ok": not problems, "sealed": is_sealed, "problems": rows})
+    else:
+        for file, description in problems:
+            click.echo(f"{file}: {description}")
+        if not problems and is_sealed:
+            click.echo(f"{path}: every byte is as it was written")
+        elif not problems:
+            click.echo(f"{path}: has no seal, as mgc 0.1.0 wrote none: its files cannot be checked")
+    if len(problems) == 1:
+        raise seal.damage_error(*problems[0])
+    if problems:
+        names = ", ".join(file.relative_to(path).as_posix() for file, _ in problems)
+        raise MgcError(f"{path}: {len(problems)} files are damaged: {names}", "restore them from a copy")

@@ -10,6 +10,7 @@ best.pt             weights of the best epoch
 last.pt             the whole state after the last step, from which `--resume` continues
 model.skops         the fitted estimator (classical systems)
 summary.json        result of the training; absent while it is unfinished
+sealed.json         sizes and digests of the other files (`seal`); they are checked when they are read
 
 Opening a run executes no code from it: checkpoints hold only tensors and plain values.
 """
@@ -21,12 +22,14 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mgc.models.runs import seal
 from mgc.models.runs.selection import Selection
 from mgc.pipeline.errors import MgcError, RunError
 from mgc.pipeline.features import FeatureSpec, from_dict
@@ -99,9 +102,14 @@ class Run:
             versions = {"python": platform.python_version()} | library_versions(LIBRARIES)
             head = {"format": FORMAT, "model": model, "created": now.isoformat(timespec="seconds")}
             tail = {"versions": versions, "platform": platform.platform(), "command": sys.argv}
-            parquet.write_table(path / "tracks.parquet", selection.tracks)
-            # config.json comes last: it makes the folder a run.
-            files.write_json(path / "config.json", head | config | {"classes": selection.classes} | tail)
+            whole = head | config | {"classes": selection.classes} | tail | {"sealed": True}
+            contents = {
+                "tracks.parquet": parquet.table_bytes(selection.tracks),
+                "config.json": files.encode_json(whole),  # comes last: it makes the folder a run
+            }
+            seal.create(path, contents)
+            for name, data in contents.items():
+                files.write_bytes(path / name, data)
         return cls.open(path)
 
     @classmethod
@@ -113,13 +121,13 @@ class Run:
         """
         file = path / "config.json"
         try:
-            config = json.loads(file.read_bytes())
+            config = json.loads(seal.read_file(path, "config.json"))
             version = config["format"]
         except FileNotFoundError:
             raise RunError(f"{path}: no run", "make one with `mgc train`, or name another folder") from None
         except OSError as error:
             raise RunError(f"{file}: {error.strerror}", "check the path and its permissions") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{file}: damaged", "train a new run") from None
         if version != FORMAT:
             raise RunError(
@@ -194,7 +202,7 @@ class Run:
         """
         file = self.path / "tracks.parquet"
         try:
-            return Selection(self.classes, parquet.read_table(file))
+            return Selection(self.classes, parquet.read_table_bytes(seal.read_file(self.path, file.name), file))
         except FileNotFoundError:
             raise RunError(f"{file}: missing", "train a new run") from None
         except OSError as error:
@@ -209,13 +217,50 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Result of the training (summary.json); empty while it is unfinished."""
-        return json.loads((self.path / "summary.json").read_bytes()) if self.finished else {}
+        """Result of the training (summary.json); empty while it is unfinished.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not self.finished:
+            return {}
+        data = seal.read_file(self.path, "summary.json")
+        try:
+            summary = json.loads(data)
+        except (ValueError, RecursionError):
+            summary = None
+        if not isinstance(summary, dict):
+            raise seal.damage_error(self.path / "summary.json", "no JSON object")
+        return summary
+
+    def read(self, name: str) -> bytes:
+        """Read a file of the run, and check it.
+
+        Raises:
+            RunError: the file is missing, unreadable or damaged.
+        """
+        try:
+            return seal.read_file(self.path, name)
+        except FileNotFoundError:
+            raise RunError(f"{self.path / name}: missing", "train a new run") from None
+        except OSError as error:
+            raise RunError(f"{self.path / name}: {error.strerror}", "check the path and its permissions") from None
+
+    def write_files(self, contents: Mapping[str, bytes]) -> None:
+        """Write files of the run, or replace them, one after the other; and seal them.
+
+        Args:
+            contents: bytes of each file, by name.
+
+        Raises:
+            MgcError: a file cannot be written.
+        """
+        with files.translate_write_errors(self.path):
+            seal.write_files(self.path, contents)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file of the run, or replace it."""
-        with files.translate_write_errors(self.path):
-            files.write_json(self.path / name, value)
+        self.write_files({name: files.encode_json(value)})
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Record the result of the training; the run is finished then."""
@@ -223,15 +268,23 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Losses and accuracies, one entry per finished epoch."""
+        """Losses and accuracies, one entry per finished epoch.
+
+        Raises:
+            RunError: the file is damaged.
+        """
         file = self.path / "history.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        try:
+            return [json.loads(line) for line in seal.read_file(self.path, file.name).splitlines()]
+        except FileNotFoundError:
+            return []
+        except (ValueError, RecursionError):
+            raise seal.damage_error(file, "no JSON lines") from None
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Replace the history."""
         lines = "".join(json.dumps(epoch) + "\n" for epoch in history)
-        with files.translate_write_errors(self.path):
-            files.write_bytes(self.path / "history.jsonl", lines.encode())
+        self.write_files({"history.jsonl": lines.encode()})
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace a checkpoint atomically.
@@ -248,7 +301,7 @@ class Run:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         try:
-            files.write_bytes(self.path / name, buffer.getvalue())
+            seal.write_files(self.path, {name: buffer.getvalue()})
         except OSError as error:
             problem = files.explain_write_error(error, self.path / name).problem
             remedy = f"solve this; `mgc train --resume --run {self.path}` goes on from the checkpoint before"
@@ -267,9 +320,12 @@ class Run:
 
         file = self.path / name
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            data = seal.read_file(self.path, name)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise RunError(f"{file}: missing", f"continue the run: `mgc train --resume --run {self.path}`") from None
+        except RunError:
+            raise
         except Exception as error:  # whatever zip, pickle and torch raise for foreign bytes
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"{file}: damaged ({first_line})", "train a new run") from None

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.storage import files
@@ -33,6 +34,7 @@ class TensorBoardLogger:
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._run = run
         self._folder = run.path / "events"
         with files.translate_write_errors(self._folder):
             self._writer = SummaryWriter(str(self._folder), purge_step=1)
@@ -65,3 +67,5 @@ class TensorBoardLogger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
+        with files.translate_write_errors(self._folder):
+            seal.add_existing(self._run.path, [f"events/{file.name}" for file in self._folder.iterdir()])

@@ -169,6 +169,8 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
     from mgc.models.training import train as training
 
     run = choose_run(workspace, path)
+    if not run.finished:
+        workspace.remember("run", run.path)  # now, so that `--resume` finds it after another interruption
     training.resume(
         run,
         None if options["device"] == "auto" else options["device"],
@@ -227,7 +229,6 @@ def _train_system(job: _Job, request: Request) -> None:
     job.candidates.require_all_used(stores, job.system.id)
     for store in () if job.candidates.explicit else stores:
         click.echo(f"store: {store.path}", err=True)
-    job.workspace.remember("store", stores[0].path)
 
     def train_one(**changes: Any) -> Run:
         return job.train(stores, dataclasses.replace(job.options, **changes))
@@ -253,7 +254,7 @@ def _train_system(job: _Job, request: Request) -> None:
 
 
 def _announce(workspace: Workspace, run: Run) -> None:
-    """Make a run the latest one, draw its learning curves, and print where it is."""
+    """Make a finished run the latest one, draw its learning curves, and print where it is."""
     workspace.remember("run", run.path)
     if run.history:
         from mgc.models.training import curves

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 from mgc.models.runs.run import Run
-from mgc.pipeline.storage import files
 
 #: Curves of each plot: labels by key of a history entry.
 _PLOTS = {
@@ -48,7 +47,5 @@ def draw(run: Run) -> Path:
     figure.suptitle(f"{run.model}, seed {run.config['seed']}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    path = run.path / "curves.png"
-    with files.translate_write_errors(run.path):
-        files.write_bytes(path, buffer.getvalue())
-    return path
+    run.write_files({"curves.png": buffer.getvalue()})
+    return run.path / "curves.png"

@@ -17,6 +17,7 @@ from mgc.models.data.stream import Batch
 from mgc.models.network import Network, outputs
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry.recipes import Training
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training import checkpoint, memory
 from mgc.models.training.learner import Learner
@@ -79,6 +80,7 @@ class Trainer:
         learner.ranks.reseed(run.config["seed"])
         if learner.ranks.broadcast((run.path / "last.pt").exists()):
             self.progress = checkpoint.restore(run, learner)
+            self._require_best()
             self.echo(f"continues in {self._position()}")
         self._saved_at = time.monotonic()
         try:
@@ -94,6 +96,23 @@ class Trainer:
         except torch.OutOfMemoryError:
             pass  # only after this clause is the traceback gone, which holds the tensors of the update
         raise memory.out_of_memory_error(learner, (self.training, self.validation), self._batch_size)
+
+    def _require_best(self) -> None:
+        """Choose the best of the epochs to come if the weights of the best one so far are damaged.
+
+        Raises:
+            RunError: no epoch is to come.
+        """
+        run, progress = self.run, self.progress
+        problem = seal.problem(run.path, "best.pt") if progress.best_epoch else None
+        if not (problem := self.learner.ranks.broadcast(problem)):
+            return
+        if progress.finished(self.learner.recipe):
+            raise self.learner.ranks.shared_error(
+                RunError(f"{run.path / 'best.pt'}: damaged ({problem}), and no epoch is left", "train a new run")
+            )
+        progress.best, progress.best_epoch = math.nan, progress.epoch
+        self.echo(f"{run.path / 'best.pt'} is damaged: the best epoch is chosen among those to come")
 
     def _train_epoch(self) -> None:
         """Make the updates that are left of the current epoch."""

@@ -143,7 +143,7 @@ def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Join
     """Apply the run's model to every slice; float32 `(slices, classes)`."""
     system = systems.of_run(run.config)
     if system.kind == "classical":
-        estimator = classical.load(run.path / "model.skops")
+        estimator = classical.load(run.path / "model.skops", run.read("model.skops"))
         return classical.predict_proba(estimator, vectors(system, specs[0], stream, "features"), len(stream.labels))
     network = Network(system, specs, len(run.classes)).to(stream.device)
     weights = run.load("best.pt")

@@ -22,7 +22,7 @@ class Progress:
         correct: number of correctly classified slices in these batches.
         slices: number of slices in these batches.
         seconds: time that these batches took.
-        best: monitored validation score of the best epoch; NaN before the first epoch ends.
+        best: monitored validation score of the best epoch; NaN before the first epoch ends, or if its weights are lost.
         best_epoch: number of the best epoch, from 1; 0 before the first epoch ends.
         history: scores of each finished epoch, see `end_epoch`.
         damaged: descriptions of the shards that were left out because they could not be read.
@@ -76,7 +76,8 @@ class Progress:
         self.history.append({"epoch": self.epoch, **entry, "lr": lr, "seconds": round(self.seconds + seconds, 3)})
         self.batch, self.loss, self.correct, self.slices, self.seconds = 0, 0.0, 0, 0, 0.0
         score = validation[recipe.monitor]
-        is_best = not self.best_epoch or (score > self.best if recipe.mode == "max" else score < self.best)
+        is_first = not self.best_epoch or math.isnan(self.best)
+        is_best = is_first or (score > self.best if recipe.mode == "max" else score < self.best)
         if is_best:
             self.best, self.best_epoch = score, self.epoch
         return is_best

@@ -13,6 +13,7 @@ import torch
 
 from mgc.models import classical
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training.assembly import RunData, build_learner, open_run
 from mgc.models.training.board import TensorBoardLogger
@@ -121,6 +122,9 @@ def resume(
             raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
         if store.manifest_digest != source.manifest_digest:
             raise RunError(f"{store.path} has changed since the run began", "train a new run")
+    if damage := seal.problem(run.path, "history.jsonl"):
+        echo(f"{run.path / 'history.jsonl'} is damaged ({damage}): it is written anew from last.pt")
+        seal.remove_file(run.path, "history.jsonl")
     overrides = {"device": device, "residency": residency, "skip_damaged": skip_damaged}
     config = run.config | {name: value for name, value in overrides.items() if value}
     _execute(dataclasses.replace(run, config=config), stores, echo, ranks)
@@ -204,7 +208,7 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     if result:
         base_classifier(estimator).set_params(**result.best.values)
     classical.fit(estimator, *fitting_data)
-    classical.save(estimator, run.path / "model.skops")
+    run.write_files({"model.skops": classical.encode(estimator)})
     labels = validation.stream.labels
     x = vectors(system, run.spec, validation.stream, "validation")
     probabilities = classical.predict_proba(estimator, x, len(labels))

@@ -61,7 +61,7 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 def write_json(path: Place, value: Any) -> None:
     """Write `value` as indented JSON atomically, replacing an existing file."""
-    write_bytes(path, _encode_json(value))
+    write_bytes(path, encode_json(value))
 
 
 def write_json_with_digest(path: Place, value: dict[str, Any]) -> None:
@@ -91,10 +91,11 @@ def read_json_with_digest(path: Place) -> dict[str, Any]:
 
 
 def _encode_with_digest(value: dict[str, Any]) -> bytes:
-    return _encode_json(value | {"digest": digest(_encode_json(value))})
+    return encode_json(value | {"digest": digest(encode_json(value))})
 
 
-def _encode_json(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
+    """Encode `value` as indented JSON, as `write_json` writes it."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -86,6 +86,27 @@ class TestLatest:
         workspace.remember("store", store)
         assert workspace.latest_store() == store
 
+    def fail_after_remembering(self, workspace, store):
+        with workspace.restoring_latest():
+            workspace.remember("store", store)
+            raise KeyboardInterrupt
+
+    def test_is_restored_where_a_demo_fails(self, workspace):
+        old, new = make_store(workspace, "mel-1", age_s=100), make_store(workspace, "mel-2")
+        for before in (None, old):
+            if before:
+                workspace.remember("store", before)
+            with pytest.raises(KeyboardInterrupt):
+                self.fail_after_remembering(workspace, new)
+            assert (workspace.root / "latest.json").exists() == (before is not None)
+        assert workspace.latest_store() == old
+
+    def test_an_unfinished_store_is_the_latest_only_if_it_is_alone(self, workspace):
+        finished, unfinished = make_store(workspace, "mel-1", age_s=100), make_store(workspace, "mel-2")
+        assert workspace.latest_store() == unfinished
+        (finished / "published.json").touch()
+        assert workspace.latest_store() == finished
+
     def test_store_and_run_are_remembered_side_by_side(self, workspace):
         store = make_store(workspace, "mel-1")
         run = workspace.runs / "today-cnn"

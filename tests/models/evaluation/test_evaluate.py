@@ -113,6 +113,9 @@ def test_a_second_evaluation_is_counted_and_changes_no_score(make_run: Callable[
     assert "has been evaluated" not in report.text(first)
     assert "has been evaluated 2 times" in report.text(second)
     (run.path / "metrics.json").write_text("{")
+    with pytest.raises(RunError, match=r"metrics.json: damaged .*delete it and evaluate again"):
+        evaluate([run])
+    (run.path / "metrics.json").unlink()
     assert evaluate([run]).evaluations == 1
 
 

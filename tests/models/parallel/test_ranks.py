@@ -265,6 +265,7 @@ def test_ctrl_c_and_torchrun(tmp_path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
     config["training"]["epochs"] = Run.open(path).load("last.pt")["progress"]["epoch"] + 1
     (path / "config.json").write_text(json.dumps(config))
+    (path / "sealed.json").unlink()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "mgc"]
     outcome = subprocess.run(
         [*torchrun, "train", "--resume", *here],

@@ -117,6 +117,7 @@ def test_a_file_instead_of_the_folder_of_runs_is_refused(store: Store, tmp_path:
     ],
 )
 def test_a_damaged_run_is_refused(run: Run, damage: Callable[[Path], None], message: str) -> None:
+    (run.path / "sealed.json").unlink()
     damage(run.path / "config.json")
     with pytest.raises(RunError, match=message) as error:
         Run.open(run.path)
@@ -138,6 +139,7 @@ def test_a_foreign_checkpoint_runs_no_code(run: Run, tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return Path.touch, (tmp_path / "ran",)
 
+    (run.path / "sealed.json").unlink()
     for save in (torch.save, lambda value, file: file.write_bytes(pickle.dumps(value, protocol=2))):
         save({"model": Bomb()}, run.path / "best.pt")
         with pytest.raises(RunError, match=r"best.pt: damaged"):
@@ -153,6 +155,7 @@ def test_truncated_missing_and_foreign_checkpoints_are_refused(run: Run) -> None
     file.unlink()
     with pytest.raises(RunError, match=r"best.pt: missing; continue the run: `mgc train --resume --run"):
         predict(run)
+    (run.path / "sealed.json").unlink()
     torch.save({"model": {"0.weight": torch.zeros(3)}}, file)
     with pytest.raises(RunError, match=r"best.pt: not the weights of test/tiny"):
         predict(run)
@@ -206,6 +209,7 @@ def test_a_test_track_that_was_trained_on_is_refused(run: Run) -> None:
     tracks = run.selection.tracks
     twice = tracks.filter(pc.equal(tracks["track_id"], "training-003")).to_pylist()[0] | {"split": "test"}
     leaky = pa.concat_tables([tracks, pa.Table.from_pylist([twice], TRACK_SCHEMA)])
+    (run.path / "sealed.json").unlink()
     parquet.write_table(run.path / "tracks.parquet", leaky)
     with pytest.raises(RunError, match=r"was trained on track training-003, which is in its test split"):
         predict(Run.open(run.path))

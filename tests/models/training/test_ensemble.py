@@ -217,6 +217,7 @@ def test_errors_of_members(copy: Path) -> None:
 def test_members_of_other_tracks_make_no_ensemble(copy: Path) -> None:
     runs = runs_of(copy)
     tracks = runs[TINY.id].selection.tracks
+    (runs[TINY.id].path / "sealed.json").unlink()
     parquet.write_table(
         runs[TINY.id].path / "tracks.parquet", tracks.filter(pc.not_equal(tracks["track_id"], "test-002"))
     )
