@@ -227,7 +227,8 @@ class TestHelp:
 
 #: Keys of the JSON report, on which scripts rely.
 REPORT = {
-    "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled", "dropped", "dropped_tracks", "seconds",
+    "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled",
+    "dropped", "dropped_tracks", "seconds",
     "slicing", "slices", "splits", "genres", "variants", "saturated", "bytes", "versions",
 }  # fmt: skip
 
