@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from commands import mgc
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from stores import make_store
 from tiny import TINY
 
@@ -96,7 +97,7 @@ def said_of(run: Path) -> dict[str, str]:
 
 
 @given(st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_a_flipped_or_lost_byte_gives_the_same_result_or_one_line(unfinished: Run, data: st.DataObject) -> None:
     copy = unfinished.path.with_name("damaged")
     shutil.rmtree(copy, ignore_errors=True)

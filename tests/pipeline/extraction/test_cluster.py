@@ -39,9 +39,9 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips, and for workers with the hazards loaded two files that kill and one that hangs them."""
     folder = tmp_path_factory.mktemp("music") / "songs"
     write_genres(folder, tracks=6, seconds=0.6)
-    write_clip(folder / "blues" / "deadly.wav")
-    write_clip(folder / "blues" / "faulty.wav")
-    write_clip(folder / "disco" / "endless.wav")
+    write_clip(folder / "blues" / "deadly.wav", seed=1000)
+    write_clip(folder / "blues" / "faulty.wav", seed=1001)
+    write_clip(folder / "disco" / "endless.wav", seed=1002)
     return folder
 
 
