@@ -157,7 +157,7 @@ class TestHazards:
         (starts := tmp_path / "starts").mkdir()
         preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([tardy.__file__, hazards.__file__]), "TARDY": str(starts)}
         write_genres(tmp_path / "few", tracks=2, seconds=0.6)
-        write_clip(tmp_path / "few" / "disco" / "endless.wav")
+        write_clip(tmp_path / "few" / "disco" / "endless.wav", seed=1000)
         command = arguments(tmp_path / "few", tmp_path / "data", "--workers", 1, "--timeout", 3)
         outcome = mgc_process(*command, **preload)
         assert outcome.code == 0, outcome.err
@@ -222,7 +222,7 @@ class TestForeignCluster:
     @pytest.mark.slow
     def test_without_nannies_a_hanging_file_ends_the_run_with_its_name(self, songs, tmp_path):
         clips = write_genres(tmp_path / "clips", tracks=3)
-        write_clip(clips / "disco" / "endless.wav")
+        write_clip(clips / "disco" / "endless.wav", seed=1000)
         with foreign_cluster(tmp_path, workers=1, nannies=False, environment=HAZARDS) as address:
             outcome = mgc(*arguments(clips, tmp_path / "data", "--scheduler", address, "--timeout", 2))
         assert outcome.code == 1
@@ -236,7 +236,7 @@ class TestForeignCluster:
     def test_without_nannies_a_deadly_file_leaves_nobody(self, songs, tmp_path, monkeypatch):
         monkeypatch.setattr(cluster, "WORKER_WAIT_S", 3)
         clips = write_genres(tmp_path / "clips", tracks=3)
-        write_clip(clips / "disco" / "deadly.wav")
+        write_clip(clips / "disco" / "deadly.wav", seed=1000)
         with foreign_cluster(tmp_path, workers=1, nannies=False, environment=HAZARDS) as address:
             outcome = mgc(*arguments(clips, tmp_path / "data", "--scheduler", address))
         assert outcome.code == 1
@@ -267,7 +267,7 @@ class TestForeignCluster:
     @pytest.mark.slow
     def test_a_scheduler_that_goes_away_ends_the_run_in_one_line(self, tmp_path):
         clips = write_genres(tmp_path / "clips", tracks=3)
-        write_clip(clips / "disco" / "endless.wav")
+        write_clip(clips / "disco" / "endless.wav", seed=1000)
         with foreign_cluster(tmp_path, workers=1, environment=HAZARDS) as address:
             with distributed.Client(address) as client:
                 scheduler = client.run_on_scheduler(os.getpid)
