@@ -111,6 +111,17 @@ def choose_store(workspace: Workspace, path: Place | None) -> Store:
     return Store.open(path)
 
 
+def print_store_summary(store: Store, as_json: bool) -> None:
+    """Print the summary of a store, as text or JSON."""
+    from mgc.pipeline.store import summary
+
+    report = summary.summarise(store)
+    if as_json:
+        console.print_json(report)
+    else:
+        click.echo(summary.render(report, store))
+
+
 @click.command("slice")
 @click.argument("store", type=PATH_OR_URL, required=False)
 @slicing_options
@@ -120,7 +131,6 @@ def choose_store(workspace: Workspace, path: Place | None) -> Store:
 def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
     """Cut the tracks of a store into slices again, without decoding."""
     from mgc.pipeline.extraction.extract import reslice
-    from mgc.pipeline.store import summary
 
     slicing = parse_slicing(options, seed)
     if slicing is None:
@@ -128,11 +138,7 @@ def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **opti
     workspace = Workspace(data_dir)
     resliced = reslice(choose_store(workspace, store), slicing)
     workspace.remember("store", resliced.path)
-    report = summary.summarise(resliced)
-    if as_json:
-        console.print_json(report)
-    else:
-        click.echo(summary.render(report, resliced))
+    print_store_summary(resliced, as_json)
     return 0
 
 

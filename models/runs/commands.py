@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mgc.pipeline import console
-from mgc.pipeline.commands import choose_store, print_store_check
+from mgc.pipeline.commands import choose_store, print_store_check, print_store_summary
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage.remote import Place
@@ -44,14 +44,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
         else:
             click.echo(overview.render_run(run))
         return 0
-    from mgc.pipeline.store import summary
-
-    store = choose_store(workspace, path)
-    report = summary.summarise(store)
-    if as_json:
-        console.print_json(report)
-    else:
-        click.echo(summary.render(report, store))
+    print_store_summary(choose_store(workspace, path), as_json)
     return 0
 
 
