@@ -20,7 +20,8 @@ class Workspace:
         fma_small/ gtzan/ ...                      datasets, never changed
         features/<dataset>/<feature>-<digest>/     stores
         runs/<time>-<model>/                       runs
-        latest.json                                store and run that a command made last
+        latest.json                                store and run that a command made last, and the run that it
+                                                   began but has not finished
 
     Args:
         root: the folder, which need not exist.
@@ -82,7 +83,7 @@ class Workspace:
         return path
 
     def latest_run(self) -> Path:
-        """The run that a command made last; if that is unknown or gone, the newest one.
+        """The run that a command made last; if that is unknown, gone or unfinished, the newest one.
 
         Raises:
             RunError: there is no run.
@@ -92,11 +93,23 @@ class Workspace:
             raise RunError(f"no run in {self.root}", "make one with `mgc train`, or name one")
         return path
 
+    def interrupted_run(self) -> Path | None:
+        """The run that a command began last and did not finish, if its folder still exists."""
+        latest = self._read()
+        # Earlier versions recorded a run as the latest one when it began.
+        for kind, name in ((kind, latest.get(kind)) for kind in ("training", "run")):
+            if name is None or not (self.root / name).is_dir():
+                continue
+            if kind == "training" or not _is_complete("run", self.root / name):
+                return self.root / name
+        return None
+
     def remember(self, kind: str, path: Place) -> None:
-        """Record the latest store or run in `latest.json`; ignore a workspace that cannot be written.
+        """Record a store or run in `latest.json`; ignore a workspace that cannot be written.
 
         Args:
-            kind: `store` or `run`.
+            kind: `store` or `run` for what a command has made, `training` for a run that it begins. A finished run
+                ends the record of the one that was begun.
             path: its folder or URL.
         """
         with contextlib.suppress(OSError, MgcError):
@@ -105,16 +118,23 @@ class Workspace:
             # Relative if it is inside the workspace, which may be moved or copied.
             if isinstance(name, Path) and name.is_relative_to(root):
                 name = name.relative_to(root)
-            files.write_json(self.root / "latest.json", self._read() | {kind: str(name)})
+            latest = self._read() | {kind: str(name)}
+            if kind == "run":
+                latest.pop("training", None)
+            files.write_json(self.root / "latest.json", latest)
 
     @contextlib.contextmanager
     def restoring_latest(self) -> Iterator[None]:
-        """Restore the latest store and run of before if the block fails or is interrupted."""
+        """Restore the latest store and run of before if the block fails or is interrupted.
+
+        A run that the block began is still recorded, for `mgc train --resume`.
+        """
         before = self._read()
         try:
             yield
         except BaseException:
             with contextlib.suppress(OSError, MgcError):
+                before |= {kind: name for kind, name in self._read().items() if kind == "training"}
                 if before:
                     files.write_json(self.root / "latest.json", before)
                 else:
@@ -123,19 +143,18 @@ class Workspace:
 
     def _latest(self, kind: str) -> Place | None:
         """The latest `store` or `run`: as recorded, else the newest one; None if there is none."""
-        recorded = self._read().get(kind)
-        if recorded is not None and (url := urls.parse_url(recorded)):
+        name = self._read().get(kind)
+        if name is not None and (url := urls.parse_url(name)):
             return url
-        if recorded is not None and (self.root / recorded).is_dir():
-            return self.root / recorded
         heads = self.root.glob("features/*/*/store.json" if kind == "store" else "runs/*/config.json")
-        # A store whose first extraction was interrupted or failed only if there is no other.
-        newest = max(
-            heads,
-            key=lambda path: (kind == "run" or (path.parent / "published.json").exists(), path.stat().st_mtime),
-            default=None,
-        )
-        return newest.parent if newest is not None else None
+        folders = [head.parent for head in heads]
+        recorded = self.root / name if name is not None else None
+        if recorded is not None and recorded.is_dir():
+            if kind == "store" or _is_complete(kind, recorded):
+                return recorded
+            folders.append(recorded)
+        # What was interrupted or failed only if there is no other.
+        return max(folders, key=lambda path: (_is_complete(kind, path), path == recorded, _created(path)), default=None)
 
     def _read(self) -> dict[str, str]:
         """Read `latest.json`; empty if it is missing or damaged."""
@@ -144,3 +163,14 @@ class Workspace:
         except (OSError, ValueError):
             return {}
         return {k: v for k, v in latest.items() if isinstance(v, str)} if isinstance(latest, dict) else {}
+
+
+def _is_complete(kind: str, path: Path) -> bool:
+    """Whether a `store` has been published, or the training of a `run` has ended."""
+    return (path / ("published.json" if kind == "store" else "summary.json")).exists()
+
+
+def _created(path: Path) -> float:
+    """Time at which a store or run was created, in seconds."""
+    heads = (path / name for name in ("store.json", "config.json"))
+    return max((head.stat().st_mtime for head in heads if head.exists()), default=0.0)

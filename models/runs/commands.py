@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from mgc.models.runs.run import Run
 
 
-def choose_run(workspace: Workspace, path: Path | None) -> Run:
-    """Open the run at `path`, or the latest one (printed to stderr) if None."""
+def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = False) -> Run:
+    """Open the run at `path`, or the latest one (printed to stderr) if None.
+
+    Args:
+        workspace: the workspace.
+        path: folder of the run; None for the latest one.
+        resuming: prefer the run that a command began last and did not finish.
+    """
     from mgc.models.runs.run import Run
 
     if path is None:
-        path = workspace.latest_run()
+        path = (workspace.interrupted_run() if resuming else None) or workspace.latest_run()
         click.echo(f"run: {path}", err=True)
     return Run.open(path)
 

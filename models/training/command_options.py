@@ -69,7 +69,7 @@ def nproc_option(command: Callable) -> Callable:
         resume_words: list[str] = []
         if options["resume"]:
             # The launched processes must continue the same run, and as many of them as began it.
-            run = choose_run(Workspace(options["data_dir"]), options["run"])
+            run = choose_run(Workspace(options["data_dir"]), options["run"], resuming=True)
             options["run"], nproc = run.path, nproc or run.config.get("processes", 1)
             resume_words = ["--run", str(run.path)]
         if nproc in (None, 1):

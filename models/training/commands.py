@@ -73,7 +73,9 @@ if TYPE_CHECKING:
 )
 @click.option("--skip-damaged", is_flag=True, help="Train without shards that cannot be read.")
 @click.option("--tensorboard", is_flag=True, help="Also write the history as TensorBoard event files.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run (--run, or the latest) to the same result.")
+@click.option(
+    "--resume", is_flag=True, help="Continue an interrupted run (--run, or the one begun last) to the same result."
+)
 @click.option("--run", type=LOCAL_PATH, help="Run to continue with --resume.")
 @click.option("--as-published", is_flag=True, help="Refuse to train if anything differs from the study.")
 @console.common_options
@@ -154,23 +156,26 @@ class _Job:
     ranks: Ranks | None
 
     def train(self, stores: Sequence[Store], options: Options) -> Run:
-        """Train one run. It becomes the latest run before it is trained, so that `--resume` finds it after a kill."""
+        """Train one run. It is recorded before it is trained, so that `--resume` finds it after a kill."""
         from mgc.models.training import train as training
 
         def remember(run: Run) -> None:
-            self.workspace.remember("run", run.path)
+            self.workspace.remember("training", run.path)
 
         ranks = self.ranks or training.SINGLE_PROCESS
         return training.train(stores, options, self.workspace.runs, click.echo, remember, ranks)
 
 
 def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> None:
-    """Continue the run at `path`, or the latest one."""
+    """Continue the run at `path`, or the one that a command began last; a finished one is left as it is."""
     from mgc.models.training import train as training
 
-    run = choose_run(workspace, path)
+    run = choose_run(workspace, path, resuming=True)
+    begun = workspace.interrupted_run()
+    # A run that was killed after its last file is not the latest one yet.
+    is_pending = not run.finished or (begun is not None and begun.resolve() == run.path.resolve())
     if not run.finished:
-        workspace.remember("run", run.path)  # now, so that `--resume` finds it after another interruption
+        workspace.remember("training", run.path)  # now, so that `--resume` finds it after another interruption
     training.resume(
         run,
         None if options["device"] == "auto" else options["device"],
@@ -179,7 +184,8 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
         skip_damaged=options["skip_damaged"],
         ranks=ranks or training.SINGLE_PROCESS,
     )
-    _announce(workspace, run)
+    if is_pending:
+        _announce(workspace, run)
 
 
 def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
