@@ -70,6 +70,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 
     A second call changes nothing. After files were added, changed or removed, a call extracts only what is affected.
     """
+    from mgc.models.registry import systems
     from mgc.pipeline.datasets.splits import read_splits
     from mgc.pipeline.extraction import extract as extraction
     from mgc.pipeline.store import summary
@@ -110,7 +111,9 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         click.echo("\n\n".join(texts))
     for report in reports:
         summary.require_usable_tracks(report, limit)
-    workspace.remember("store", results[-1].store.path)
+    # Whatever the order of the features: `mgc train` chooses its model by the latest store.
+    latest = min((result.store for result in results), key=lambda store: systems.preference(store.spec.name))
+    workspace.remember("store", latest.path)
     return 0
 
 

@@ -123,6 +123,16 @@ def test_what_a_command_made_is_the_latest(command: str, data: Path, scheduler: 
     assert after[kind] == names[kind] if is_named else after[kind] not in (names["run"], names["last-run"])
 
 
+@pytest.mark.parametrize("features", ["stft mel mfcc", "mfcc stft mel", "stft chroma", "chroma waveform"])
+def test_of_several_stores_the_order_of_the_features_does_not_decide(features: str, data: Path, scheduler: str):
+    """It decides only among features that have no default model."""
+    words = [word for feature in features.split() for word in ("--feature", feature)]
+    outcome = mgc("extract", *words, "--slice", 1.6, "--scheduler", scheduler)
+    assert outcome.code == 0, outcome.err
+    expected = "mel" if "mel" in features else features.split()[0]
+    assert latest(data)["store"].name.startswith(f"{expected}-")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

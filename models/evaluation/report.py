@@ -11,6 +11,7 @@ import numpy as np
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
+from mgc.models.runs import overview
 
 #: Columns of the terminal.
 WIDTH = 100
@@ -26,12 +27,10 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
         by_genre: add a table of the scores of each genre.
     """
     blocks = [
-        _wrap([_subject(evaluation), *_warnings(evaluation)]),
+        _wrap([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)]),
         _score_table(evaluation),
         _wrap(_interpretation(evaluation)),
     ]
-    if evaluation.differences:
-        blocks.append(_wrap(f"differs from the study: {line}" for line in evaluation.differences))
     if by_genre:
         blocks.append(_genre_table(evaluation))
     blocks.append(_confusion_table(evaluation.by_track))
@@ -73,6 +72,13 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
         yield "NOT A TEST: a network keeps the epoch that suits these tracks best; the scores may flatter it."
     if evaluation.split == "test" and (evaluation.evaluations or 0) > 1:
         yield f"The test split of this run has been evaluated {evaluation.evaluations} times."
+
+
+def _study(evaluation: Evaluation) -> list[str]:
+    """How the runs differ from the studies of their systems: in full if all of them were to follow these."""
+    path = evaluation.runs[0]["run"] if len(evaluation.runs) == 1 else "RUN"
+    listed = all(run.get("by_recipe", False) for run in evaluation.runs)
+    return overview.study_lines(evaluation.differences, path, listed=listed)
 
 
 def _levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:

@@ -28,8 +28,9 @@ Builder = Callable[[int], Any]
 #: Side of a picture in pixels: the input size of the ImageNet networks.
 PICTURE_SIZE = 224
 
-#: Default system by feature.
-_DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
+#: Default system by feature. Of several stores that one extraction made, the feature that stands first here decides:
+#: an epoch of xu2022/mobilenet takes a multiple of the others'.
+_DEFAULTS = {"mel": "kth2020/cnn", "mfcc": "vit2021/cnn", "stft": "xu2022/mobilenet"}
 
 #: Ids of systems by alias.
 ALIASES = {"xu2022/resnet101": "xu2022/resnet-3-4-23-3"}
@@ -261,6 +262,16 @@ def ids() -> list[str]:
 def systems() -> list[System]:
     """List all systems, sorted by id. Imports PyTorch."""
     return [get(id) for id in ids()]
+
+
+def preference(feature: str) -> int:
+    """Rank of a feature among those of one extraction, from 0 for the one that is trained on by default."""
+    return [*_DEFAULTS].index(feature) if feature in _DEFAULTS else len(_DEFAULTS)
+
+
+def has_default(feature: str) -> bool:
+    """Whether a feature has a default system."""
+    return feature in _DEFAULTS
 
 
 def default_model(feature: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from mgc.models.runs.run import Run
@@ -16,6 +18,23 @@ def describe_run(run: Run) -> dict[str, Any]:
         "history": run.history,
         "summary": run.summary,
     }
+
+
+def study_lines(differences: Sequence[str], run: str, *, listed: bool) -> list[str]:
+    """Lines on how a run differs from the study of its system; none if it does not.
+
+    Args:
+        differences: settings that differ.
+        run: path of the run, for the command that lists them; `RUN` for several runs.
+        listed: give a line to each difference instead of counting them, as for a run that was to follow the study.
+    """
+    if listed or not differences:
+        return [f"differs from the study: {difference}" for difference in differences]
+    return [f"not as published: {_count(differences)}, see `mgc info {run if run == 'RUN' else shlex.quote(run)}`"]
+
+
+def _count(differences: Sequence[str]) -> str:
+    return f"{len(differences)} difference{'' if len(differences) == 1 else 's'}"
 
 
 def _input_lines(run: Run) -> list[str]:
@@ -40,8 +59,9 @@ def render_run(run: Run) -> str:
         f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
         f"  genres    {', '.join(run.config['classes'])}",
     ]
-    if run.config["differences"]:
-        lines.append(f"  study     differs from the study: {'; '.join(run.config['differences'])}")
+    if differences := run.config["differences"]:
+        lines.append(f"  study     not as published: {_count(differences)}")
+        lines += [f"            {difference}" for difference in differences]
     if fold := run.config.get("fold"):
         lines.append("  fold      validated on fold {} of {}".format(*fold))
     if parameters := run.summary.get("search", {}).get("chosen"):

@@ -201,7 +201,10 @@ def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Stor
         workspace, request.stores, study_only=request.recipe is not None, frontend=request.frontend == "device"
     )
     if system is None:
-        system = systems.get(systems.default_model(candidates.stores[0].spec.name))
+        from mgc.models.training import choice
+
+        system, line = choice.default_system(candidates)
+        click.echo(line, err=True)
     if system.kind == "ensemble" and (request.seeds is not None or request.folds is not None or request.find_lr):
         raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
     return system, candidates
@@ -233,7 +236,8 @@ def _train_system(job: _Job, request: Request) -> None:
 
     stores = job.candidates.choose(job.system)
     job.candidates.require_all_used(stores, job.system.id)
-    for store in () if job.candidates.explicit else stores:
+    is_said = job.candidates.explicit or (request.model or request.recipe) is None
+    for store in () if is_said else stores:
         click.echo(f"store: {store.path}", err=True)
 
     def train_one(**changes: Any) -> Run:

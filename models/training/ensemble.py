@@ -97,6 +97,7 @@ def join(system: System, members: Sequence[Run], folder: Path) -> Run:
         "training": None,
         "seed": first.config["seed"],
         "differences": list(dict.fromkeys(line for run in members for line in run.config["differences"])),
+        "by_recipe": all(run.config.get("by_recipe", False) for run in members),
         "leaky": any(run.config["leaky"] for run in members),
     }
     # Paths relative to the run's folder, whose name in `folder` is not known yet and does not matter.

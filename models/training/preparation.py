@@ -114,6 +114,7 @@ def prepare(
         "processes": ranks.size,
         "threads": torch.get_num_threads(),
         "differences": differences,
+        "by_recipe": options.as_sliced,
         "leaky": bool(heard),
         "heard_test_tracks": len(heard),
     }

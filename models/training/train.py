@@ -13,7 +13,7 @@ import torch
 
 from mgc.models import classical
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
-from mgc.models.runs import seal
+from mgc.models.runs import overview, seal
 from mgc.models.runs.run import Run
 from mgc.models.training.assembly import RunData, build_learner, open_run
 from mgc.models.training.board import TensorBoardLogger
@@ -56,8 +56,8 @@ def train(
     """
     run = prepare(stores, options, folder, echo, ranks)
     on_start(run)
-    for difference in run.config["differences"]:
-        echo(f"differs from the study: {difference}")
+    for line in overview.study_lines(run.config["differences"], str(run.path), listed=options.as_sliced):
+        echo(line)
     if n_heard := run.config.get("heard_test_tracks"):
         n_test = run.selection.tracks["split"].to_pylist().count("test")
         echo(

@@ -32,10 +32,11 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The error message: the last line on stderr. All other lines must be progress, or name a dataset or store."""
+        """The error message: the last line on stderr. All others must be progress, or name what was taken."""
         *others, last = self.err.splitlines()
         assert last.startswith("error: "), self.err
-        assert all(line.startswith(("dataset: ", "store: ", "extract: ", "verify: ")) for line in others), self.err
+        heads = ("dataset: ", "store: ", "run: ", "model: ", "extract: ", "verify: ")
+        assert all(line.startswith(heads) for line in others), self.err
         assert "Traceback" not in self.out
         return last.removeprefix("error: ")
 

@@ -211,7 +211,11 @@ def test_report_of_few_tracks(small: Evaluation) -> None:
     # Since two artists have two tracks each, it takes one right track more than by the binomial test.
     assert "an accuracy below 50.0 % (6 of 12 right) is not distinguishable from guessing (16.7 %)" in flat
     assert f"Here {right} of 12 are right" in flat
-    assert "\ndiffers from the study: hop 512 for 604\ndiffers from the study: slices of 4 s for slices of" in text
+    assert f"not as published: 2 differences, see `mgc info {small.runs[0]['run']}`" in flat
+    assert "hop 512 for 604" not in text
+    followed = dataclasses.replace(small, runs=tuple(run | {"by_recipe": True} for run in small.runs))
+    listed = "\ndiffers from the study: hop 512 for 604\ndiffers from the study: slices of 4 s for slices of"
+    assert listed in report.text(followed)
     assert "LEAKY" in report.text(dataclasses.replace(small, leaky=True))
 
 

@@ -220,7 +220,8 @@ def test_command(file: Path, tmp_path: Path) -> None:
     here = ["--model", TINY.id, "--store", make_store(tmp_path / "mel").path, "--data-dir", tmp_path]
     outcome = mgc("train", "--weights", file, "--epochs", 1, *here)
     assert outcome.code == 0, outcome.err
-    assert "differs from the study: initial weights of five.pth" in outcome.out
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "\n            initial weights of five.pth\n" in mgc("info", run).out
     missing = mgc("train", "--weights", "none.pth", *here)
     assert missing.code == 1
     assert missing.error == "--weights none.pth: No such file or directory; check the path and its permissions"

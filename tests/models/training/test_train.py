@@ -158,8 +158,8 @@ def test_accuracy_by_track_is_that_of_the_mean_probabilities() -> None:
 
 def test_printed_lines(store: Store, tmp_path: Path) -> None:
     text = printed_by(store, tmp_path, epochs=2, lr=0.02)
-    assert "differs from the study: epochs 2 for 6" in text
-    assert "differs from the study: learning rate 0.02 for 0.01" in text
+    assert "not as published: 2 differences, see `mgc info " in text
+    assert "epochs 2 for 6" not in text
     assert "144 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in text
     assert "for at most 2 epochs; early stopping usually ends it sooner" in text
     assert "epoch 2/2  loss" in text
