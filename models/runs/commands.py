@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import click
 
@@ -41,7 +41,7 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
     workspace = Workspace(data_dir)
-    if isinstance(path, Path) and (path / "config.json").exists():
+    if _is_run(path):
         from mgc.models.runs import overview
 
         run = choose_run(workspace, path)
@@ -60,11 +60,16 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 @console.common_options
 def verify(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Check every byte of a store or a run against its checksums."""
-    if isinstance(path, Path) and any((path / name).exists() for name in ("config.json", "sealed.json")):
+    if _is_run(path):
         _verify_run(path, as_json)
     else:
         print_store_check(choose_store(Workspace(data_dir), path), as_json)
     return 0
+
+
+def _is_run(path: Place | None) -> TypeGuard[Path]:
+    """Return whether a folder holds a run, be it a damaged one."""
+    return isinstance(path, Path) and any((path / name).exists() for name in ("config.json", "sealed.json"))
 
 
 def _verify_run(path: Path, as_json: bool) -> None:

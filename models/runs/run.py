@@ -124,11 +124,13 @@ class Run:
             config = json.loads(seal.read_file(path, "config.json"))
             version = config["format"]
         except FileNotFoundError:
+            if (path / seal.NAME).exists():
+                raise RunError(f"{file}: missing", seal.NEEDED) from None
             raise RunError(f"{path}: no run", "make one with `mgc train`, or name another folder") from None
         except OSError as error:
             raise RunError(f"{file}: {error.strerror}", "check the path and its permissions") from None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RunError(f"{file}: damaged", "train a new run") from None
+            raise RunError(f"{file}: damaged", seal.NEEDED) from None
         if version != FORMAT:
             raise RunError(
                 f"{path}: a run of format {version}, this mgc reads format {FORMAT}",
@@ -138,7 +140,7 @@ class Run:
         try:
             _ = run.model, run.classes, run.slicing, run.sources
         except (MgcError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{file}: damaged ({error})", "train a new run") from None
+            raise RunError(f"{file}: damaged ({error})", seal.NEEDED) from None
         return run
 
     # -- configuration ----------------------------------------------------------------------------------------------
@@ -204,9 +206,9 @@ class Run:
         try:
             return Selection(self.classes, parquet.read_table_bytes(seal.read_file(self.path, file.name), file))
         except FileNotFoundError:
-            raise RunError(f"{file}: missing", "train a new run") from None
+            raise RunError(f"{file}: missing", seal.NEEDED) from None
         except OSError as error:
-            raise RunError(f"{file}: damaged ({error.strerror})", "train a new run") from None
+            raise RunError(f"{file}: damaged ({error.strerror})", seal.NEEDED) from None
 
     # -- results ----------------------------------------------------------------------------------------------------
 

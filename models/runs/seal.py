@@ -20,8 +20,12 @@ NAME = "sealed.json"
 States = list[list[Any] | None]
 
 _RESTORE = "restore it from a copy, or train a new run"
+#: Advice for files without which no command can use a run.
+NEEDED = f"{_RESTORE}: no command can use the run without it"
 #: What still works without a file, or how to get it back.
 _REMEDIES = {
+    "config.json": NEEDED,
+    "tracks.parquet": NEEDED,
     "summary.json": "restore it from a copy; `mgc evaluate` works without it",
     "history.jsonl": "restore it from a copy; `mgc evaluate` and `mgc train --resume` work without it",
     "best.pt": "restore it from a copy, train a new run, or continue an unfinished one with `mgc train --resume`",

@@ -18,13 +18,13 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
 from mgc.pipeline.extraction import duplicates, journal, planning, rebuild
+from mgc.pipeline.extraction.opening import open_or_create
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
-from mgc.pipeline.features.variants import Variant, variants_digest
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
-from mgc.pipeline.store import manifest, verify
+from mgc.pipeline.store import head, manifest, verify
 from mgc.pipeline.store.siblings import (
     count_moved_tracks,
     existing_splits,
@@ -37,6 +37,9 @@ from mgc.pipeline.store.store import Store
 
 if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does not wait for the decoding libraries
     from mgc.pipeline.extraction.task import Target, Task
+
+
+_OTHER_ROOT = "give this dataset a name of its own with --name, or another folder with --out"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ def extract(
         stores = []
         locks = []
         for spec in specs:
-            store = open_or_create(out, spec, dataset, options.seed, options.variants)
+            store = open_or_create(out, spec, dataset, options.seed, options.variants, echo=echo)
+            require_same_root(store, dataset, _OTHER_ROOT)
             locks.append(stack.enter_context(store.lock()))
             stores.append(store)
         for store in stores if options.rebuild else ():
@@ -118,50 +122,11 @@ def extract(
         results = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
-            results.append(Extraction(_publish(store, plan, options), plan.n_tracks))
+            results.append(Extraction(_publish(store, plan, options, echo), plan.n_tracks))
             rebuild.remove_copies(store)
         for note in split_differences(stores) if options.splits else ():
             echo(note)
     return results
-
-
-def open_or_create(
-    out: Place, spec: FeatureSpec, dataset: Dataset, seed: int, variants: tuple[Variant, ...] = ()
-) -> Store:
-    """Open the store of a feature in a folder, or create it.
-
-    Args:
-        out: folder or URL of the stores.
-        spec: the feature.
-        dataset: the dataset.
-        seed: seed that a new store records.
-        variants: augmentation variants of the store.
-
-    Raises:
-        StoreError: the store was extracted from another dataset, is damaged, or its folder holds other files.
-    """
-    name_parts = [spec.name, spec.digest, *([variants_digest(variants)] if variants else [])]
-    path = out / "-".join(name_parts)
-    if not (path / "store.json").exists():
-        if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
-            raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
-        return Store.create(path, spec, _describe(dataset, seed), variants)
-    store = Store.open(path)
-    require_same_root(store, dataset, "give this dataset a name of its own with --name, or another folder with --out")
-    return store
-
-
-def _describe(dataset: Dataset, seed: int) -> dict[str, Any]:
-    """Return the description of the dataset that a store records, see `Store.dataset`."""
-    return {
-        "name": dataset.name,
-        "root": str(dataset.root),
-        "source": str(dataset.source),
-        "format": dataset.format,
-        "genres": list(dataset.genres),
-        "seed": seed,
-        **({"options": dict(dataset.options)} if dataset.options else {}),
-    }
 
 
 def _find_copies(dataset: Dataset, stores: list[Store]) -> pa.Array:
@@ -184,7 +149,8 @@ def _plan(
         echo: function that prints a line for the user.
     """
     _clean(store)
-    journal.finish_rewrites(store)
+    if not journal.finish_rewrites(store):
+        echo(f"{store.path.name}: plan.parquet is damaged: what the interrupted extraction left is planned anew")
     past = manifest.history(store)
     known = existing_splits(store, past)
     column = pa.field("content_hash", pa.string())
@@ -284,18 +250,23 @@ def count_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _publish(store: Store, plan: planning.Plan, options: Options) -> Store:
+def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable[[str], None]) -> Store:
     """Write the manifest and the slice index if anything has changed, and open the store again.
 
     Args:
         store: the store.
         plan: the plan that was carried out.
         options: settings of the extraction.
+        echo: function that prints a line for the user.
     """
     current, intact = None, False
     with contextlib.suppress(StoreError):
         current = store.slicing
-        intact = store.tracks is not None and store.slices_are_intact()
+        has_head = store.publication.get(head.COPY_KEY) in (None, head.as_dict(store.head))
+        intact = has_head and store.tracks is not None and store.slices_are_intact()
+    current = current or manifest.slicing_of_index(store)
+    if current is None and options.slicing is None and (store.path / "tracks.parquet").exists():
+        echo(f"{store.path.name}: how its tracks were cut is lost, they get {Slicing()}; `mgc slice` cuts them again")
     slicing = (options.slicing or current or Slicing()).fitted(store.spec)
     if not plan and not store.unfinished and intact and current == slicing:
         # Checksums do not reveal an index that an earlier version of mgc cut by other rules.

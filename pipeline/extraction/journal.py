@@ -55,11 +55,16 @@ def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
     concurrency.run_requests(rewrite, fragments, store.path)
 
 
-def finish_rewrites(store: Store) -> None:
-    """Complete the part of an interrupted run's journal that needs no decoding; repeating a rewrite does no harm."""
-    journal = manifest.read_rows_or_none(store.journal_path)
+def finish_rewrites(store: Store) -> bool:
+    """Complete the part of an interrupted run's journal that needs no decoding; repeating a rewrite does no harm.
+
+    Returns:
+        False if there is a journal, but it is damaged.
+    """
+    journal = manifest.read_rows_or_none(store.journal_path, JOURNAL_SCHEMA)
     if journal is None:
-        return
+        return not store.journal_path.exists()
     rows = journal.filter(pc.invert(journal["extract"])).select(MANIFEST_SCHEMA.names)
     shards = pc.unique(rows["shard"]).to_pylist()
     rewrite_fragments(store, {shard: rows.filter(pc.equal(rows["shard"], shard)) for shard in shards})
+    return True

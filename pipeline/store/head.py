@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import shlex
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mgc.pipeline.errors import SpecError, StoreError
+from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.features import FeatureSpec, from_dict
 from mgc.pipeline.features.variants import Variant, parse_variants
 from mgc.pipeline.storage import files
@@ -20,7 +24,12 @@ FORMAT_VARIANTS = 4
 #: Libraries whose version can change the stored numbers.
 LIBRARIES = ("mgc", "numpy", "scipy", "librosa", "soundfile", "soxr", "av", "zarr", "zarrs", "pyarrow")
 
-_EXTRACT_ANEW = "delete the folder and run `mgc extract` again"
+#: Key of the copy of the head in `published.json`.
+COPY_KEY = "store"
+
+
+class HeadLost(StoreError):
+    """The head of a store is damaged or missing, but the store is there; `mgc extract` restores it."""
 
 
 class Head(NamedTuple):
@@ -44,14 +53,25 @@ def write_head(path: Place, spec: FeatureSpec, dataset: dict[str, Any], variants
         dataset: description of the dataset, see `Store.dataset`.
         variants: augmentation variants of the training tracks.
     """
-    versions = library_versions(LIBRARIES)
+    head = Head(spec, dataset, library_versions(LIBRARIES), variants)
     path.mkdir(parents=True, exist_ok=True)
-    head = {"format": FORMAT, "spec": spec.as_dict(), "dataset": dataset, "versions": versions}
-    head["quantisation"] = {"dtype": spec.dtype, "scale": spec.scale, "offset": spec.offset}
-    if variants:
-        head |= {"format": FORMAT_VARIANTS, "variants": [str(variant) for variant in variants]}
-    files.write_json_with_digest(path / "store.json", head)
-    return Head(spec, dataset, versions, variants)
+    replace_head(path, head)
+    return head
+
+
+def replace_head(path: Place, head: Head) -> None:
+    """Write the head of a store whose folder exists, atomically."""
+    files.write_json_with_digest(path / "store.json", as_dict(head))
+
+
+def as_dict(head: Head) -> dict[str, Any]:
+    """Return the content of `store.json`, without its digest."""
+    spec = head.spec
+    values = {"format": FORMAT, "spec": spec.as_dict(), "dataset": head.dataset, "versions": head.versions}
+    values["quantisation"] = {"dtype": spec.dtype, "scale": spec.scale, "offset": spec.offset}
+    if head.variants:
+        values |= {"format": FORMAT_VARIANTS, "variants": [str(variant) for variant in head.variants]}
+    return values
 
 
 def read_head(path: Place) -> Head:
@@ -61,30 +81,83 @@ def read_head(path: Place) -> Head:
         path: folder or URL of the store.
 
     Raises:
-        StoreError: there is no store, its head is damaged, or this version of mgc cannot read its format.
+        HeadLost: the head is missing or damaged, but the store's shards are there.
+        StoreError: there is no store, or this version of mgc cannot read its format.
     """
     head_path = path / "store.json"
     try:
-        version = json.loads(head_path.read_bytes())["format"]
+        values = json.loads(head_path.read_bytes())
+        version = values["format"]
     except FileNotFoundError:
         if (path / "shards").is_dir():
             problem = f"{path}: store.json is missing, but the shards of a store are there"
-            raise StoreError(problem, _EXTRACT_ANEW) from None
+            raise HeadLost(problem, _restore_remedy(path)) from None
         raise StoreError(f"{path}: no feature store", "make one with `mgc extract`, or name another folder") from None
     except OSError as error:
         raise StoreError(f"{head_path}: {error.strerror}", "check the path and its permissions") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise StoreError(f"{head_path}: damaged", _EXTRACT_ANEW) from None
-    if version not in (FORMAT, FORMAT_VARIANTS):
+        raise HeadLost(f"{head_path}: damaged", _restore_remedy(path)) from None
+    if version not in (FORMAT, FORMAT_VARIANTS) and not _is_known_format(values):
         raise StoreError(
             f"{path}: a store of format {version}, this mgc reads formats {FORMAT} and {FORMAT_VARIANTS}",
             "use the version of mgc that made it, or extract into another folder with --out",
         )
     try:
-        head = files.read_json_with_digest(head_path)
-        variants = parse_variants(",".join(head["variants"])) if "variants" in head else ()
-        return Head(from_dict(head["spec"]), head["dataset"], head["versions"], variants)
+        return _from_dict(files.read_json_with_digest(head_path))
     except SpecError as error:  # the feature or a variant is of another package or version
         raise StoreError(f"{path}: {error.problem}", error.remedy) from None
     except OSError as error:
-        raise StoreError(f"{head_path}: damaged ({error.strerror})", _EXTRACT_ANEW) from None
+        raise HeadLost(f"{head_path}: damaged ({error.strerror})", _restore_remedy(path)) from None
+
+
+def read_copy(path: Place) -> Head | None:
+    """Read the copy of a store's head in `published.json`.
+
+    Returns:
+        The head; None if the file is missing or damaged, or if an earlier version of mgc wrote it, without a copy.
+    """
+    with contextlib.suppress(OSError, MgcError, KeyError, TypeError, ValueError):
+        return _from_dict(files.read_json_with_digest(path / "published.json")[COPY_KEY])
+    return None
+
+
+def extract_command(path: Place, head: Head) -> str:
+    """Return the `mgc extract` command, for a shell, that extracts a store with this head."""
+    dataset, variants = head.dataset, ",".join(map(str, head.variants))
+    words = ["mgc", "extract", "--dataset", str(dataset.get("source", dataset["root"]))]
+    for name, value in dataset.get("options", {}).items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--feature", _feature_text(head.spec), *(["--augment", variants] if variants else [])]
+    return shlex.join([*words, "--out", str(path.parent)])
+
+
+def _feature_text(spec: FeatureSpec) -> str:
+    """Return a feature as `--feature` takes it: its name, and the parameters that differ from their defaults."""
+    settings = [
+        f"{field.name}={value}"
+        for field in dataclasses.fields(spec)
+        if (value := getattr(spec, field.name)) != field.default
+    ]
+    return ":".join([spec.name, *([",".join(settings)] if settings else [])])
+
+
+def _from_dict(values: Mapping[str, Any]) -> Head:
+    variants = parse_variants(",".join(values["variants"])) if "variants" in values else ()
+    return Head(from_dict(values["spec"]), values["dataset"], values["versions"], variants)
+
+
+def _restore_remedy(path: Place) -> str:
+    """Return the advice to restore a lost head, with the whole command if a copy of the head is there."""
+    copy = read_copy(path)
+    if copy is None:
+        return "run the `mgc extract` that made the store again: it restores store.json without decoding"
+    return f"`{extract_command(path, copy)}` restores it without decoding"
+
+
+def _is_known_format(values: dict[str, Any]) -> bool:
+    """Return whether the digest of a head fits another format number than it states: then that number is damaged."""
+    rest = {key: value for key, value in values.items() if key != "digest"}
+    return any(
+        values.get("digest") == files.digest(files.encode_json(rest | {"format": known}))
+        for known in (FORMAT, FORMAT_VARIANTS)
+    )

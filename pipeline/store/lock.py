@@ -40,7 +40,7 @@ def write_lock(path: Place) -> Iterator[Callable[[], None]]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        holder = holder_file.read_text() if holder_file.exists() else "another process"
+        holder = holder_file.read_text(errors="replace") if holder_file.exists() else "another process"
         raise StoreError(f"{path}: {holder} is writing to it", "wait for it to end") from None
     try:
         holder_file.write_text(f"process {os.getpid()} on {socket.gethostname()}")

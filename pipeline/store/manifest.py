@@ -12,14 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, stored_schema, with_optional_columns
-from mgc.pipeline.errors import StoreError
+from mgc.pipeline.errors import SpecError, StoreError
 from mgc.pipeline.storage import concurrency, files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.servers import ServerError
+from mgc.pipeline.store import head
 from mgc.pipeline.store.cutting import cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import FILES_KEY, Store
 
+#: Key in the schema metadata of the slice index; the value is its slicing as JSON, for when `published.json` is lost.
+SLICING_KEY = b"mgc.slicing"
 #: Least number of tracks in a row group of the manifest. The slice index has one row group for each of these.
 GROUP_TRACKS = 8192
 
@@ -156,12 +159,13 @@ def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> 
             problem = f"{store.path}: no track holds one slice ({slicing}); the longest has {longest:.1f} s"
             raise StoreError(problem, "choose a shorter slice")
         digests = {"tracks.parquet": manifest.finish({FILES_KEY: json.dumps(shard_files)})}
-        digests["slices.parquet"] = index.finish()
+        digests["slices.parquet"] = index.finish({SLICING_KEY: json.dumps(slicing.as_dict())})
         manifest.commit()
         index.commit()
     # Written after the tables: if the process is killed in between, the digests in the old `published.json` do not
     # match the new tables, and readers report that.
-    files.write_json_with_digest(store.path / "published.json", {"slicing": slicing.as_dict(), "digests": digests})
+    publication = {"slicing": slicing.as_dict(), "digests": digests, head.COPY_KEY: head.as_dict(store.head)}
+    files.write_json_with_digest(store.path / "published.json", publication)
     store.journal_path.unlink(missing_ok=True)
     files.sync_folder(store.path)
 
@@ -239,6 +243,17 @@ def _set_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) 
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
 
 
+def slicing_of_index(store: Store) -> Slicing | None:
+    """Read by which slicing the slice index was cut, from its metadata; None if it is damaged or does not say so."""
+    try:
+        schema = parquet.read_table(store.path / "slices.parquet", ["track_id"]).schema
+        return Slicing.from_dict(json.loads((schema.metadata or {})[SLICING_KEY]))
+    except ServerError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, SpecError):
+        return None
+
+
 def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
     """Collect one row for every track that the store has ever recorded.
 
@@ -260,13 +275,16 @@ def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Tabl
     return rows.filter(pc.equal(pc.index_in(ids, ids), np.arange(len(ids), dtype=np.int32)))  # first row of each track
 
 
-def read_rows_or_none(path: Place) -> pa.Table | None:
-    """Read a table of manifest rows; return None if the file is missing, damaged or lacks a column."""
+def read_rows_or_none(path: Place, schema: pa.Schema = MANIFEST_SCHEMA) -> pa.Table | None:
+    """Read a table of manifest rows; return None if the file is missing or damaged.
+
+    Args:
+        path: the Parquet file. No digest covers its footer, so what it says of columns and types is not trusted.
+        schema: MANIFEST_SCHEMA, or with further columns; those that some stores lack become null.
+    """
     try:
-        table = parquet.read_table(path)
+        return with_optional_columns(parquet.read_table(path), schema).select(schema.names).cast(schema)
     except ServerError:  # does not tell whether the file exists
         raise
-    except OSError:
+    except (OSError, KeyError, TypeError, ValueError):
         return None
-    table = with_optional_columns(table, MANIFEST_SCHEMA)
-    return table if set(MANIFEST_SCHEMA.names) <= set(table.schema.names) else None

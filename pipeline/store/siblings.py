@@ -12,6 +12,7 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import MgcError, StoreError
 from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.store.head import HeadLost, read_copy
 from mgc.pipeline.store.manifest import history
 from mgc.pipeline.store.store import Store
 
@@ -21,15 +22,26 @@ _COLUMNS = ["track_id", "split"]
 def siblings(store: Store) -> list[Store]:
     """List the other stores in the same folder that have the same dataset root, sorted by path.
 
-    The list may include `<name>.old`, the copy of a store that is being rebuilt.
+    The list may include `<name>.old`, the copy of a store that is being rebuilt, and stores whose head is lost, but not
+    its copy.
     """
     paths: list[Place] = [*store.path.parent.iterdir()]
     stores = []
     for path in sorted(paths, key=str):
         with contextlib.suppress(MgcError):
-            if path != store.path and (other := Store.open(path)).dataset["root"] == store.dataset["root"]:
+            if path != store.path and (other := _open(path)).dataset["root"] == store.dataset["root"]:
                 stores.append(other)
     return stores
+
+
+def _open(path: Place) -> Store:
+    """Open a store by its head, or by the copy of it that `published.json` holds."""
+    try:
+        return Store.open(path)
+    except HeadLost:
+        if (copy := read_copy(path)) is None:
+            raise
+        return Store(path, *copy)
 
 
 def existing_splits(store: Store, past: pa.Table) -> pa.Table:

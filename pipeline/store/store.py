@@ -3,7 +3,8 @@
 store.json             the head: feature, dataset, variants, format version, library versions
 tracks.parquet         the manifest: one row per track, including dropped tracks and their reason
 slices.parquet         the slice index: one row per slice
-published.json         how tracks were cut into slices, and the digests of the two tables above; written after them
+published.json         how tracks were cut into slices, the digests of the two tables above, and a copy of the head;
+                       written after them
 shards/00000.zarr      frames of a few dozen tracks
 shards/00000.parquet   the fragment of that shard: the manifest rows of its tracks
 plan.parquet           the journal of an unfinished extraction; exists only until the extraction is finished
@@ -29,7 +30,7 @@ from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant
 from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
-from mgc.pipeline.store.head import read_head, write_head
+from mgc.pipeline.store.head import Head, read_head, write_head
 from mgc.pipeline.store.lock import write_lock
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 
@@ -77,6 +78,11 @@ class Store:
         """
         return cls(path, *read_head(path))
 
+    @property
+    def head(self) -> Head:
+        """Content of `store.json`."""
+        return Head(self.spec, self.dataset, self.versions, self.variants)
+
     # -- paths ------------------------------------------------------------------------------------------------------
 
     @property
@@ -118,7 +124,7 @@ class Store:
 
     @cached_property
     def publication(self) -> dict[str, Any]:
-        """Content of `published.json`: `slicing`, and `digests` of the manifest and the slice index.
+        """Content of `published.json`: `slicing`, `digests` of the manifest and the slice index, a copy of the head.
 
         Raises:
             StoreError: the file is missing or damaged.

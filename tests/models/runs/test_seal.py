@@ -144,6 +144,18 @@ def test_damage_leaves_what_does_not_need_the_file(run: Run) -> None:
     assert not list(seal.problems(run.path))
 
 
+@pytest.mark.parametrize("name", ["config.json", "tracks.parquet"])
+def test_what_no_command_can_do_without_is_said(name: str, run: Run) -> None:
+    commands = (("info",), ("verify",), ("evaluate", "--split", "validation", "--device", "cpu"))
+    for damage in (flip, Path.unlink):
+        damage(run.path / name)
+        for command, *options in commands:
+            outcome = mgc(command, run.path, *options)
+            assert outcome.code == 1
+            assert outcome.error.startswith(f"{run.path / name}: ")
+            assert outcome.error.endswith("train a new run: no command can use the run without it")
+
+
 def test_a_kill_while_a_file_is_replaced_damages_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write = files.write_bytes
     for stop in (1, 2, 3):

@@ -13,6 +13,7 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.extraction import journal, planning
+from mgc.pipeline.extraction.journal import JOURNAL_SCHEMA
 from mgc.pipeline.features import Mel
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.store import Store
@@ -52,7 +53,7 @@ def test_a_plan_of_20_000_tracks_takes_few_bytes_a_track(plan_of):
 
 def test_the_journal_holds_the_plan(plan_of, tmp_path):
     plan, _ = plan_of(500)
-    journal = manifest.read_rows_or_none(tmp_path / "500" / "plan.parquet")
+    journal = manifest.read_rows_or_none(tmp_path / "500" / "plan.parquet", JOURNAL_SCHEMA)
     expected = [
         (row["track_id"], row["split"], shard)
         for tracks, shards in plan.batches

@@ -1,0 +1,146 @@
+"""Opening of the stores of an extraction: create a new one, and restore the head of one that has lost it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.errors import StoreError
+from mgc.pipeline.extraction.batches import hash_keys
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features.variants import Variant, variants_digest
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.store import head, manifest
+from mgc.pipeline.store.store import Store
+
+#: Seeds that are tried, besides that of the call, when the seed of a store is looked for in its shards.
+_SEEDS = range(256)
+
+
+def store_path(out: Place, spec: FeatureSpec, variants: tuple[Variant, ...] = ()) -> Place:
+    """Return the folder or URL of the store of a feature, below the folder of a dataset's stores."""
+    return out / "-".join([spec.name, spec.digest, *([variants_digest(variants)] if variants else [])])
+
+
+def open_or_create(
+    out: Place,
+    spec: FeatureSpec,
+    dataset: Dataset,
+    seed: int,
+    variants: tuple[Variant, ...] = (),
+    *,
+    echo: Callable[[str], None] = lambda line: None,
+) -> Store:
+    """Open the store of a feature in a folder, or create it. A damaged or missing head is restored.
+
+    Args:
+        out: folder or URL of the stores.
+        spec: the feature.
+        dataset: the dataset.
+        seed: seed that a new store records.
+        variants: augmentation variants of the store.
+        echo: function that prints a line for the user.
+
+    Raises:
+        StoreError: the store cannot be read, its lost head is that of a store of other files, or its folder holds
+            other files.
+    """
+    path = store_path(out, spec, variants)
+    new_head = head.Head(spec, describe(dataset, seed), {}, variants)
+    if not (path / "store.json").exists() and not _has_shards(path):
+        if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".") and p.name != "shards"):
+            raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
+        return Store.create(path, spec, new_head.dataset, variants)
+    try:
+        return Store.open(path)
+    except head.HeadLost:
+        return _restore(path, new_head, dataset, echo)
+
+
+def describe(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Return the description of the dataset that a store records, see `Store.dataset`."""
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "source": str(dataset.source),
+        "format": dataset.format,
+        "genres": list(dataset.genres),
+        "seed": seed,
+        **({"options": dict(dataset.options)} if dataset.options else {}),
+    }
+
+
+def _has_shards(path: Place) -> bool:
+    """Return whether a folder holds a shard, or the fragment of one, as only stores do."""
+    names = (entry.name for entry in (path / "shards").glob("*.*")) if (path / "shards").is_dir() else ()
+    return any(name[:5].isdigit() and name[5:] in (".parquet", ".zarr") for name in names)
+
+
+def _restore(path: Place, new_head: head.Head, dataset: Dataset, echo: Callable[[str], None]) -> Store:
+    """Write the head of a store again: from its copy in `published.json`, else from the call and the shards.
+
+    Args:
+        path: folder or URL of the store.
+        new_head: the head that a new store would get.
+        dataset: the dataset.
+        echo: function that prints a line for the user.
+
+    Raises:
+        StoreError: without a copy, less than half of the store's tracks are in the dataset.
+    """
+    copy = head.read_copy(path)
+    if copy is not None and (copy.spec, copy.variants) == (new_head.spec, new_head.variants):
+        head.replace_head(path, copy)
+        echo(f"{path.name}: store.json was lost and is restored from its copy in published.json")
+        return Store.open(path)
+    store = Store(path, *new_head)
+    _require_tracks_of(store, dataset)
+    seed = _seed_of_shards(store, new_head.dataset["seed"])
+    unknown = ["library versions", *(["seed"] if seed is None else [])]
+    if seed is not None:
+        new_head.dataset["seed"] = seed
+    head.replace_head(path, new_head)
+    echo(f"{path.name}: store.json was lost and is restored from the call and the shards, without {', '.join(unknown)}")
+    return Store.open(path)
+
+
+def _require_tracks_of(store: Store, dataset: Dataset) -> None:
+    """Require that at least half of a store's tracks have the same id and path in a dataset.
+
+    Raises:
+        StoreError: it is less.
+    """
+    past = manifest.history(store, ["track_id", "path"])
+    rows = pc.index_in(past["track_id"], dataset.tracks["track_id"].combine_chunks())
+    same = pc.sum(pc.equal(past["path"], dataset.tracks["path"].take(rows.combine_chunks()))).as_py() or 0
+    if 2 * same < len(past):
+        problem = f"{store.path}: store.json is lost, and {len(past) - same} of its {len(past)} tracks are not in"
+        raise StoreError(f"{problem} {dataset.root}", "name the dataset that the store was made from")
+
+
+def _seed_of_shards(store: Store, seed: int) -> int | None:
+    """Find the seed by whose hash the tracks of each shard are ordered.
+
+    Args:
+        store: the store.
+        seed: the seed to try first.
+
+    Returns:
+        The seed; None if none of those tried fits. Without two tracks in any shard, every seed fits.
+    """
+    fragments = [rows["track_id"] for rows in manifest.read_fragments(store, store.fragments()) if rows is not None]
+    for candidate in dict.fromkeys([seed, *_SEEDS]):
+        if all(_is_ordered(ids, candidate) for ids in fragments):
+            return candidate
+    return None
+
+
+def _is_ordered(ids: pa.ChunkedArray, seed: int) -> bool:
+    order = np.lexsort(tuple(hash_keys(ids, seed)))
+    return all(first < second for first, second in itertools.pairwise(order))
