@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,6 +79,34 @@ def fit(model: Pipeline, vectors: Vectors, y: np.ndarray, tracks: Sequence[str],
         classifier.set_params(cv=None)  # row numbers of the training set do not belong to the model
     # Neither do the optimiser's moments, which have a type that a saved model may not contain.
     vars(classifier).pop("_optimizer", None)
+
+
+def uses_seed(model: Pipeline) -> bool:
+    """Whether fitting draws random numbers, so that the result depends on the seed."""
+    return any(True for _ in _random_parts(model))
+
+
+def set_seed(model: Pipeline, seed: int) -> None:
+    """Seed the estimators of a pipeline that draw random numbers."""
+    for estimator in _random_parts(model):
+        estimator.set_params(random_state=seed)
+
+
+def _random_parts(model: Pipeline) -> Iterator[Any]:
+    """Yield the estimators of a pipeline that draw random numbers when they are fitted.
+
+    Those have a parameter `random_state`; so have SVC and LogisticRegression, which draw random numbers only with
+    settings that the systems of mgc do not use.
+    """
+    for step in model.named_steps.values():
+        for estimator in (step, getattr(step, "estimator", None)):
+            settings = estimator.get_params(deep=False) if estimator is not None else {}
+            name = type(estimator).__name__
+            is_exact = (name == "SVC" and settings.get("probability") is not True) or (
+                name == "LogisticRegression" and settings.get("solver") in ("lbfgs", "newton-cg", "newton-cholesky")
+            )
+            if "random_state" in settings and not is_exact:
+                yield estimator
 
 
 @contextmanager

@@ -43,12 +43,14 @@ class Ranks:
         size: number of processes (PyTorch's world size).
         local_rank: number of this process among those on this machine, from 0.
         local_size: number of processes on this machine.
+        dismissed: whether the other processes have been told that no run follows.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    dismissed: bool = field(default=False, repr=False)
     _interrupted: bool = field(default=False, repr=False)
     _shared_error: MgcError | None = field(default=None, repr=False)
 

@@ -127,6 +127,18 @@ class System:
         """What its study used and reported."""
         return recipes.read(self.recipe_file)
 
+    @cached_property
+    def uses_seed(self) -> bool:
+        """Whether a run depends on its seed beyond the choice of tracks by `--limit-tracks`.
+
+        Networks do; a classical system does if an estimator of it draws random numbers.
+        """
+        if self.kind != "classical":
+            return True
+        from mgc.models import classical
+
+        return classical.uses_seed(self.build(2))
+
     @property
     def package(self) -> str | None:
         """Distribution and version that it comes from, such as `acme 1.0`; None for the systems of mgc."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mgc.models.parallel.ranks import Ranks
     from mgc.models.registry.systems import System
     from mgc.models.runs.run import Run
+    from mgc.models.training.closing import Trained
     from mgc.models.training.options import Options
     from mgc.pipeline.store.store import Store
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of initial weights, order, windows and dropout.")
 @click.option("--seeds", help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.")
 @click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
+@click.option("--evaluate", is_flag=True, help="Also evaluate the runs on the test split when they are finished.")
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -80,26 +82,37 @@ if TYPE_CHECKING:
 @click.option("--as-published", is_flag=True, help="Refuse to train if anything differs from the study.")
 @console.common_options
 @nproc_option
-def train(data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, **options: Any) -> int:
+@click.pass_context
+def train(
+    context: click.Context, data_dir: Path, resume: bool, run: Path | None, ranks: Ranks | None, **options: Any
+) -> int:
     """Train a system on its stores, and keep the best epoch on the validation split.
 
     Settings that no option sets are those of the system's recipe. The members of an ensemble are trained one after the
     other, each as a run of its own.
     """
-    workspace = Workspace(data_dir)
+    workspace, evaluate, device = Workspace(data_dir), options["evaluate"], options["device"]
     if run is not None and not resume:
         raise SpecError("--run names a run to continue", "add --resume, or leave it out")
+    trained: Trained | None
     if resume:
-        _resume(workspace, run, options, ranks)
-        return 0
-    request = Request(**{field.name: options.pop(field.name) for field in dataclasses.fields(Request)})
-    request.require_consistent(options["seed"])
-    system, candidates = _choose_system(workspace, request)
-    job = _Job(workspace, system, candidates, _training_options(system, request, options), ranks)
-    if system.kind == "ensemble":
-        _train_ensemble(job, request)
+        trained = _resume(workspace, run, options, ranks)
     else:
-        _train_system(job, request)
+        request = Request(**{field.name: options.pop(field.name) for field in dataclasses.fields(Request)})
+        request.require_consistent(options["seed"])
+        system, candidates = _choose_system(workspace, request)
+        job = _Job(workspace, system, candidates, _training_options(system, request, options), ranks)
+        trained = (_train_ensemble if system.kind == "ensemble" else _train_system)(job, request)
+    if trained is None:
+        return 0
+    from mgc.models.training import closing
+    from mgc.models.training import train as training
+
+    if trained.is_new:
+        closing.announce(workspace, trained, evaluated=evaluate)
+    if evaluate:
+        training.dismiss(ranks or training.SINGLE_PROCESS)  # the other processes do not wait for the evaluation
+        closing.evaluate(context, trained, device)
     return 0
 
 
@@ -114,6 +127,7 @@ class Request:
         members: finished runs of members of an ensemble.
         seeds: seeds of repeated runs, such as `0,1,2`.
         folds: cross-validation folds, such as `5` or `5:4,5`.
+        evaluate: evaluate the finished runs on the test split.
         find_lr: find the learning rate instead of training.
         frontend: `store` or `device`: where spectrograms are computed.
     """
@@ -124,6 +138,7 @@ class Request:
     members: tuple[Path, ...]
     seeds: str | None
     folds: str | None
+    evaluate: bool
     find_lr: bool
     frontend: str
 
@@ -133,6 +148,8 @@ class Request:
             raise SpecError("--seeds names seeds to train with", "leave out --seed and --find-lr")
         if self.folds is not None and (self.find_lr or self.seeds is not None):
             raise SpecError("--folds trains a run for each fold", "leave out --seeds and --find-lr")
+        if self.evaluate and self.find_lr:
+            raise SpecError("--evaluate tests runs, and --find-lr trains none", "leave one of them out")
         if self.recipe is not None and self.model is not None:
             raise SpecError("--recipe names a system, and so does --model", "leave one of them out")
 
@@ -166,9 +183,10 @@ class _Job:
         return training.train(stores, options, self.workspace.runs, click.echo, remember, ranks)
 
 
-def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> None:
+def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> Trained:
     """Continue the run at `path`, or the one that a command began last; a finished one is left as it is."""
     from mgc.models.training import train as training
+    from mgc.models.training.closing import Trained
 
     run = choose_run(workspace, path, resuming=True)
     begun = workspace.interrupted_run()
@@ -184,8 +202,7 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
         skip_damaged=options["skip_damaged"],
         ranks=ranks or training.SINGLE_PROCESS,
     )
-    if is_pending:
-        _announce(workspace, run)
+    return Trained([run], is_new=is_pending)
 
 
 def _choose_system(workspace: Workspace, request: Request) -> tuple[System, StoreCandidates]:
@@ -221,18 +238,20 @@ def _training_options(system: System, request: Request, options: dict[str, Any])
     return Options(**options | changes)
 
 
-def _train_ensemble(job: _Job, request: Request) -> None:
+def _train_ensemble(job: _Job, request: Request) -> Trained:
     """Train the members that have no finished run yet, and join all of them."""
     from mgc.models.training import ensemble
+    from mgc.models.training.closing import Trained
 
     finished = [choose_run(job.workspace, path) for path in request.members]
     members = ensemble.train_members(job.system, job.candidates, job.options, job.train, finished, click.echo)
-    _announce(job.workspace, ensemble.join(job.system, members, job.workspace.runs))
+    return Trained([ensemble.join(job.system, members, job.workspace.runs)])
 
 
-def _train_system(job: _Job, request: Request) -> None:
-    """Train one run, or one for each seed or fold; or find the learning rate."""
+def _train_system(job: _Job, request: Request) -> Trained | None:
+    """Train one run, or one for each seed or fold; or find the learning rate and return None."""
     from mgc.models.training import folds, rate_finder, repeats
+    from mgc.models.training.closing import Trained
 
     stores = job.candidates.choose(job.system)
     job.candidates.require_all_used(stores, job.system.id)
@@ -245,29 +264,21 @@ def _train_system(job: _Job, request: Request) -> None:
 
     if request.find_lr:
         click.echo("\n".join(rate_finder.suggest(stores, job.options)))
-        return
+        return None
     if request.seeds is not None:
-        label, seeds = "seed", repeats.parse(request.seeds)
-        runs = repeats.repeat(lambda seed: train_one(seed=seed), seeds, click.echo)
-    elif request.folds is not None:
-        label, (count, numbers) = "fold", folds.parse(request.folds)
-        option = f"--folds {count}:"
+        seeds = repeats.parse(request.seeds)
+        if not job.system.uses_seed and job.options.limit_tracks is None:
+            click.echo(f"--seeds {request.seeds}: {job.system.id} does not depend on the seed, it is trained once")
+            return Trained([train_one(seed=seeds[0])])
+        return Trained(repeats.repeat(lambda seed: train_one(seed=seed), seeds, click.echo), "seed")
+    if request.folds is not None:
+        count, numbers = folds.parse(request.folds)
         runs = repeats.repeat(
-            lambda number: train_one(fold=(number, count)), numbers, click.echo, label=label, option=option
+            lambda number: train_one(fold=(number, count)),
+            numbers,
+            click.echo,
+            label="fold",
+            option=f"--folds {count}:",
         )
-    else:
-        _announce(job.workspace, train_one())
-        return
-    for run in runs:
-        _announce(job.workspace, run)
-    click.echo("\n".join(repeats.spread(runs, label)))
-
-
-def _announce(workspace: Workspace, run: Run) -> None:
-    """Make a finished run the latest one, draw its learning curves, and print where it is."""
-    workspace.remember("run", run.path)
-    if run.history:
-        from mgc.models.training import curves
-
-        click.echo(f"curves: {curves.draw(run)}")
-    click.echo(f"run: {run.path}; `mgc evaluate --by-genre` tests it")
+        return Trained(runs, "fold")
+    return Trained([train_one()])

@@ -1,7 +1,8 @@
-"""Repeated training: one run per seed or cross-validation fold, and the spread of their validation accuracies."""
+"""Repeated training: one run per seed or cross-validation fold, and the spread of their accuracies."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -60,13 +61,27 @@ def spread(runs: Sequence[Run], label: str = "seed") -> list[str]:
     Returns:
         Lines with mean, sample standard deviation (n - 1), minimum, maximum and all values, in per cent.
     """
-    lines = []
-    for metric, unit in METRICS.items():
-        values = 100 * np.array([run.summary["best"][metric] for run in runs])
-        deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-        span = f"{values.min():.1f} to {values.max():.1f}"
-        each = ", ".join(f"{value:.1f}" for value in values)
-        lines.append(
-            f"validation accuracy {unit} of {len(runs)} {label}s: {values.mean():.1f} %{deviation} ({span}): {each}"
-        )
-    return lines
+    return [
+        _spread(f"validation accuracy {unit}", [run.summary["best"][metric] for run in runs], f"{label}s")
+        for metric, unit in METRICS.items()
+    ]
+
+
+def spread_of_tests(runs: Sequence[Run], label: str = "seed") -> list[str]:
+    """Summarise the test accuracies of repeated runs that have been evaluated, like `spread`."""
+    measured = [json.loads(run.read("metrics.json")) for run in runs]
+    each = f"{label}s" + (", each fold's run on the same test split" if label == "fold" else "")
+    return [
+        _spread(f"test accuracy by {item}", [scores[f"by_{item}"]["accuracy"] for scores in measured], each)
+        for item in ("track", "slice")
+    ]
+
+
+def _spread(what: str, accuracies: Sequence[float], each: str) -> str:
+    """A line with mean, standard deviation, range and all values, in per cent."""
+    values = 100 * np.array(accuracies)
+    deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    span = f"{values.min():.1f} to {values.max():.1f}"
+    return f"{what} of {len(values)} {each}: {values.mean():.1f} %{deviation} ({span}): " + ", ".join(
+        f"{value:.1f}" for value in values
+    )

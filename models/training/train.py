@@ -80,8 +80,10 @@ def follow(ranks: Ranks) -> None:
 
 
 def dismiss(ranks: Ranks) -> None:
-    """End `follow` in the other processes; called by rank 0 after its last run."""
-    ranks.broadcast(None)
+    """End `follow` in the other processes; called by rank 0 after its last run. A second call does nothing."""
+    if not ranks.dismissed:
+        ranks.broadcast(None)
+    ranks.dismissed = True
 
 
 def resume(
@@ -199,6 +201,7 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     """Fit a classical system, with hyper-parameters by grid search if the run asks for it; see `_fit_network`."""
     system, training, validation = data.system, data.training, data.validation
     estimator = system.build(len(run.classes))
+    classical.set_seed(estimator, run.config["seed"])
     tracks = training.slices["track_id"].to_pylist()
     ids = run.selection.tracks.select(["track_id", "artist_id"]).to_pydict()
     artist_of = dict(zip(ids["track_id"], ids["artist_id"], strict=True))

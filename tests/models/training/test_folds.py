@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_remaining_folds_are_printed_after_an_interruption() -> None:
 
 def test_a_run_for_each_fold(store: Store, tmp_path: Path) -> None:
     words = ["--model", TINY.id, "--store", store.path, "--data-dir", tmp_path]
-    outcome = mgc("train", *words, "--folds", "2", "--epochs", 1, "--lr", 0.0005)
+    outcome = mgc("train", *words, "--folds", "2", "--epochs", 1, "--lr", 0.0005, "--evaluate")
     assert outcome.code == 0, outcome.err
     runs = [Run.open(path) for path in sorted((tmp_path / "runs").iterdir(), key=lambda path: (len(path.name), path))]
     assert [run.config["fold"] for run in runs] == [[1, 2], [2, 2]]
@@ -140,11 +141,19 @@ def test_a_run_for_each_fold(store: Store, tmp_path: Path) -> None:
     assert printed is not None
     expected = [each.mean(), each.std(ddof=1), each.min(), each.max(), *each]
     assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=0.051)
+    tested = [json.loads((run.path / "metrics.json").read_bytes()) for run in runs]
+    for item in ("track", "slice"):
+        head = f"\ntest accuracy by {item} of 2 folds, each fold's run on the same test split: "
+        printed = re.search(rf"{head}(\S+) % ± .*: (\S+), (\S+)\n", outcome.out)
+        assert printed is not None
+        each = 100 * np.array([scores[f"by_{item}"]["accuracy"] for scores in tested])
+        assert [float(value) for value in printed.groups()] == pytest.approx([each.mean(), *each], abs=0.051)
+    assert [scores["evaluations"] for scores in tested] == [1, 1]
     assert "fold      validated on fold 2 of 2" in mgc("info", runs[1].path, "--data-dir", tmp_path).out
     assert evaluate(runs).n_tracks == 6  # of the test split, which all folds share
     evaluation = evaluate(runs[:1], split="validation")
     assert evaluation.by_slice is not None
-    assert evaluation.by_slice.accuracy == pytest.approx(each[0] / 100)
+    assert evaluation.by_slice.accuracy == pytest.approx(runs[0].summary["best"]["validation_accuracy"])
     with pytest.raises(RunError):  # each run was trained on the validation tracks of the others
         evaluate(runs, split="validation")
 

@@ -82,6 +82,7 @@ def test_every_setting_is_an_option_and_in_the_configuration(store: Store, tmp_p
         (["--weight-decay", -1], "--weight-decay -1; it must be 0 or a positive number"),
         (["--amp", "fp16", "--device", "cpu"], "--amp fp16 needs a CUDA GPU, and this trains on cpu; choose bf16 or"),
         (["--seeds", "0,x"], "--seeds 0,x; write different whole numbers, such as 0,1,2"),
+        (["--find-lr", "--evaluate"], "--evaluate tests runs, and --find-lr trains none; leave one of them out"),
         (["--seeds", "0,1", "--seed", 2], "--seeds names seeds to train with; leave out --seed and --find-lr"),
     ],
 )
@@ -108,6 +109,24 @@ def test_several_seeds_and_their_spread(store: Store, tmp_path: Path) -> None:
     assert printed is not None
     expected = [(first + second) / 2, abs(first - second) / 2**0.5, min(first, second), max(first, second)]
     assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=0.051)
+    assert outcome.out.endswith(f"\n`mgc evaluate {runs[0].path} {runs[1].path}` tests them\n")
+    assert not any((run.path / "metrics.json").exists() for run in runs)
+
+
+def test_a_system_without_random_numbers_is_trained_once(store: Store, tmp_path: Path) -> None:
+    here = ("--model", "moments/logreg", "--store", store.path, "--data-dir", tmp_path)
+    outcome = mgc("train", "--seeds", "4,1,2", *here)
+    assert outcome.code == 0, outcome.err
+    said = "--seeds 4,1,2: moments/logreg does not depend on the seed, it is trained once"
+    assert outcome.out.splitlines()[0] == said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"run: {run}; `mgc evaluate --by-genre` tests it" in outcome.out
+    # The seed chooses the tracks.
+    outcome = mgc("train", "--seeds", "0,1", "--limit-tracks", 3, *here, "--evaluate")
+    assert outcome.code == 0, outcome.err
+    assert "does not depend" not in outcome.out
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert re.search(r"\ntest accuracy by track of 2 seeds: \S+ % ± \S+ \(\S+ to \S+\): \S+, \S+\n", outcome.out)
 
 
 def test_parse_seeds() -> None:
