@@ -76,7 +76,8 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     from mgc.pipeline.store import summary
 
     limit = summary.parse_limit(options["max_dropped"])
-    passes, slicing = _extraction_passes(options)
+    passes, study = _extraction_passes(options)
+    slicing = parse_slicing(options)
     workspace = Workspace(data_dir)
     dataset = choose_dataset(workspace, options)
     out = options["out"] or workspace.features(options["name"] or dataset.name)
@@ -85,6 +86,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         echo(note)
     settings = extraction.Options(
         slicing=slicing,
+        study=study,
         workers=options["workers"],
         scheduler=options["scheduler"],
         seed=options["seed"],
@@ -119,15 +121,15 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
 
 def _extraction_passes(
     options: dict[str, Any],
-) -> tuple[dict[tuple[Variant, ...], list[FeatureSpec]], Slicing | None]:
-    """Parse the features to extract and their slicing.
+) -> tuple[dict[tuple[Variant, ...], list[FeatureSpec]], tuple[str, Slicing] | None]:
+    """Parse the features to extract.
 
     Args:
         options: options of `mgc extract`, by name.
 
     Returns:
         The features, grouped by the augmentation variants that training tracks need for them (a file is decoded once
-        per group); and the slicing, None if no option decides it.
+        per group); and the name that `--for` gave with the slicing of its recipes, None if they differ in it.
 
     Raises:
         SpecError: no feature is given, or an option has an invalid value.
@@ -138,19 +140,19 @@ def _extraction_passes(
     defaults = {name: options[name] for name in _FEATURE_OPTIONS if options[name] is not None}
     variants = parse_variants(options["augment"]) if options["augment"] is not None else None
     pairs = [(parse_feature(text, defaults), variants or ()) for text in options["features"]]
-    slicing = parse_slicing(options)
+    study = None
     if options["system"]:
         from mgc.models.registry import overview
 
         study_features, study_slicing = overview.extraction_for(options["system"])
         pairs += [(spec, used if variants is None else variants) for spec, used in study_features]
-        slicing = slicing or study_slicing
+        study = (options["system"], study_slicing) if study_slicing is not None else None
     if not pairs:
         raise SpecError("no feature given", "add --feature stft, --feature mel or --feature mfcc")
     passes: dict[tuple[Variant, ...], list[FeatureSpec]] = {}
     for spec, spec_variants in dict.fromkeys(pairs):
         passes.setdefault(spec_variants, []).append(spec)
-    return passes, slicing
+    return passes, study
 
 
 @click.command()

@@ -10,12 +10,13 @@ import click
 
 from mgc.pipeline import console
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
-from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mgc.pipeline.datasets import Dataset
+    from mgc.pipeline.store.cuts import Cut
     from mgc.pipeline.store.slicing import Slicing
     from mgc.pipeline.store.store import Store
 
@@ -126,20 +127,60 @@ def print_store_summary(store: Store, as_json: bool) -> None:
 @click.argument("store", type=PATH_OR_URL, required=False)
 @slicing_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random slice positions.")
+@click.option("--name", help="Add the cut under this name, and leave the default as it is.")
+@click.option("--default", help="Make the cut of this name the default.")
+@click.option("--remove", help="Remove the cut of this name.")
 @console.json_option
 @console.common_options
 def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **options: Any) -> int:
-    """Cut the tracks of a store into slices again, without decoding."""
-    from mgc.pipeline.extraction.extract import reslice
+    """Cut the tracks of a store into slices again, without decoding.
+
+    The new cut becomes the default, the former stays beside it: `mgc train --cut NAME` takes it, `mgc info` lists all.
+    """
+    from mgc.pipeline.store.recut import change_cuts, describe_changes
 
     slicing = parse_slicing(options, seed)
-    if slicing is None:
-        raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole")
+    _require_one_change(slicing, options)
     workspace = Workspace(data_dir)
-    resliced = reslice(choose_store(workspace, store), slicing)
+    feature_store = choose_store(workspace, store)
+    fitted = slicing.fitted(feature_store.spec) if slicing is not None else None
+    resliced, before = change_cuts(feature_store, lambda cuts: _changed_cuts(cuts, fitted, options))
+    for line in describe_changes(resliced, before):
+        console.note_printer(as_json)(line)
     workspace.remember("store", resliced.path)
     print_store_summary(resliced, as_json)
     return 0
+
+
+def _require_one_change(slicing: Slicing | None, options: dict[str, Any]) -> None:
+    """Raise `SpecError` unless the options of `mgc slice` ask for one change of the cuts."""
+    changes = [name for name in ("default", "remove") if options[name] is not None]
+    if slicing is None and not changes:
+        raise SpecError("no slicing given", "add --slice SECONDS, --frames N or --whole; `mgc info` lists the cuts")
+    if len(changes) + (slicing is not None) > 1 or (changes and options["name"] is not None):
+        raise SpecError(f"--{changes[0]} names a cut that is there", "leave the other options out")
+
+
+def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[str, Any]) -> tuple[Cut, ...]:
+    """Return the cuts that a store has after `mgc slice`.
+
+    Args:
+        cuts: the cuts that it has.
+        slicing: slicing of a new cut, fitted to the store; None for --default and --remove.
+        options: `name`, `default` and `remove`.
+    """
+    from mgc.pipeline.store import cuts as change
+    from mgc.pipeline.store.store import REPUBLISH_REMEDY
+
+    if slicing is not None and options["name"] is None:
+        return change.with_default(cuts, slicing)
+    if not cuts or not cuts[0].default:
+        raise StoreError("its default cut is not known", REPUBLISH_REMEDY)
+    if slicing is not None:
+        return change.with_cut(cuts, slicing, name=options["name"])
+    if options["default"] is not None:
+        return change.with_named_default(cuts, options["default"])
+    return change.without_cut(cuts, options["remove"])
 
 
 @click.command()

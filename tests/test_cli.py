@@ -229,7 +229,7 @@ class TestHelp:
 REPORT = {
     "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled",
     "dropped", "dropped_tracks", "seconds",
-    "slicing", "slices", "splits", "genres", "variants", "saturated", "bytes", "versions",
+    "slicing", "slices", "cuts", "splits", "genres", "variants", "saturated", "bytes", "versions",
 }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from mgc.models.data.frontend import FrontEnd
 from mgc.models.data.stream import Batching, Pool, Stream
 from mgc.pipeline.features import FeatureSpec, Spectral
-from mgc.pipeline.store.cutting import cut
+from mgc.pipeline.store.cuts import Cut
+from mgc.pipeline.store.cutting import cut as cut_tracks
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
@@ -67,9 +68,11 @@ class WaveformView(Store):
         return -(-self.block_length // self.spec.hop_length) + 1
 
     @property
-    def slicing(self) -> Slicing:
-        """The store's slicing; a length in blocks is converted to frames of the same duration."""
-        slicing = self.source.slicing
+    def cuts(self) -> tuple[Cut, ...]:
+        """The store's cuts; lengths in blocks are converted to frames of the same duration."""
+        return tuple(dataclasses.replace(cut, slicing=self._in_spectrogram(cut.slicing)) for cut in self.source.cuts)
+
+    def _in_spectrogram(self, slicing: Slicing) -> Slicing:
         if slicing.frames is None:
             return slicing
         return dataclasses.replace(slicing, frames=self.spec.frames(slicing.length_s(self.source.spec)))
@@ -141,13 +144,19 @@ class WaveformView(Store):
 
     @cached_property
     def slices(self) -> pa.Table:
-        """The slice index, in frames of the spectrogram."""
-        return cut(self.slicing, self.spec, self.tracks.filter(pc.greater(self.tracks["n_frames"], 0)))
+        """The slice index of the default cut, in frames of the spectrogram."""
+        return self._cut(self.slicing)
 
-    def read_slices(self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names) -> Iterator[pa.Table]:
-        """Yield the slices of the given shards, as one table."""
-        in_shards = pc.is_in(self.slices["shard"], value_set=pa.array(list(shards), pa.int32()))
-        yield self.slices.filter(in_shards).select(columns)
+    def read_slices(
+        self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names, cut: Cut | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the slices of the given shards, as one table; see `Store.read_slices`."""
+        slices = self.slices if cut is None or cut.default else self._cut(cut.slicing)
+        in_shards = pc.is_in(slices["shard"], value_set=pa.array(list(shards), pa.int32()))
+        yield slices.filter(in_shards).select(columns)
+
+    def _cut(self, slicing: Slicing) -> pa.Table:
+        return cut_tracks(slicing, self.spec, self.tracks.filter(pc.greater(self.tracks["n_frames"], 0)))
 
     def read(self, shard: int, first: int = 0, stop: int | None = None) -> np.ndarray:
         """Read blocks `[first, stop)` of a shard, `(n, samples)` in the stored dtype; see `Store.read`."""

@@ -80,9 +80,9 @@ class Selection:
         self._require_unchanged(store, tracks)
         ids = tracks["track_id"].combine_chunks()
         in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
-        if slicing == store.slicing:
+        if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
-            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist())
+            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist(), cut=stored)
         else:
             tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
         track_labels = pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy()
@@ -192,9 +192,13 @@ def _usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
     if slicing is None or slicing == store.slicing:
         tracks = store.tracks.filter(pc.equal(store.tracks["status"], "ok"))
     else:
-        tracks = _tracks_with_frames(store)
-        long_enough = cut(slicing, store.spec, tracks)["track_id"].combine_chunks()
-        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=long_enough))
+        tracks = _tracks_to_cut(store)
+        if (stored := store.cut_of(slicing)) is not None:
+            tables = store.read_slices(pc.unique(tracks["shard"]).to_pylist(), ["track_id"], stored)
+            ids = [pa.array([], pa.string()), *(pc.unique(table["track_id"]) for table in tables)]
+        else:
+            ids = [cut(slicing, store.spec, tracks)["track_id"].combine_chunks()]
+        tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=pa.concat_arrays(ids)))
     tracks = tracks.filter(pc.and_(pc.is_valid(tracks["genre"]), pc.is_valid(tracks["split"])))
     return tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA)
 
@@ -259,6 +263,13 @@ def _limit_tracks(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
 
 def _hash(seed: int, track_id: str) -> bytes:
     return hashlib.sha256(json.dumps([seed, track_id]).encode()).digest()
+
+
+def _tracks_to_cut(store: Store) -> pa.Table:
+    """Return the tracks in use, and those that only the default cut leaves out."""
+    tracks = _tracks_with_frames(store)
+    uncut = pc.is_in(tracks["reason"], value_set=pa.array(["too-short", "non-finite"]))
+    return tracks.filter(pc.or_(pc.equal(tracks["status"], "ok"), uncut))
 
 
 def _tracks_with_frames(store: Store) -> pa.Table:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     help="Feature store; repeat for a system with several inputs.  [default: the latest that fit]",
 )
 @click.option(
+    "--cut", help="Cut of the store, see `mgc info`.  [default: that of `mgc extract --for` the system, or the default]"
+)
+@click.option(
     "--member",
     "members",
     type=LOCAL_PATH,

@@ -30,6 +30,7 @@ class Options:
         as_published: raise an error if anything differs from the study, including its dataset and split.
         as_sliced: cut tracks as the study did, whatever the slicing of the store, and use no variants if the study used
             none.
+        cut: name of the store's cut to train on; None for that of `mgc extract --for` the system, or else the default.
         weights: file of initial weights, see `mgc.models.registry.weights`; None for random ones.
         variants: also train on the augmentation variants of training tracks that the store holds.
         augmentation: augmentation of training slices.
@@ -56,6 +57,7 @@ class Options:
     limit_tracks: int | None = None
     as_published: bool = False
     as_sliced: bool = False
+    cut: str | None = None
     weights: Path | None = None
     variants: bool = True
     augmentation: Augmentation | None = None

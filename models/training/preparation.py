@@ -26,7 +26,8 @@ from mgc.models.training.board import require_tensorboard
 from mgc.models.training.folds import hold_out
 from mgc.models.training.loop import Echo
 from mgc.models.training.options import Options, resolve
-from mgc.pipeline.errors import ModelError, SpecError
+from mgc.pipeline.errors import ModelError, SpecError, StoreError
+from mgc.pipeline.store.cuts import find_cut
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
@@ -41,6 +42,7 @@ class _Plan:
         seed: seed of initial weights, order, windows and dropout.
         device: device to train on.
         slicing: slicing of the tracks.
+        cut: a line that names the cut with this slicing.
         selection: tracks of the run and their splits.
         variants: augmentation variants of the training tracks to train on, too.
         differences: differences of the recipe from the study's.
@@ -51,6 +53,7 @@ class _Plan:
     seed: int
     device: torch.device
     slicing: Slicing
+    cut: str
     selection: Selection
     variants: list[str]
     differences: list[str]
@@ -81,6 +84,7 @@ def prepare(
     initial = weights.read(options.weights, system, len(selection.classes)).provenance if options.weights else None
     if options.limit_tracks is None and (n_unused := n_usable_tracks(first, slicing) - len(selection.tracks)):
         echo(f"{n_unused} tracks of {first.path} are left out: they are not usable in the other stores")
+    echo(plan.cut)
     frames, feature_differences = _fit_inputs(stores, plan)
     differences = [*feature_differences, *plan.differences, *_data_differences(stores, plan, options)]
     if options.as_published:
@@ -136,7 +140,7 @@ def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan
     require_amp(recipe.loop.amp if recipe else "off", device)
     if options.skip_damaged and further:
         raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
-    slicing = (system.recipe.slicing if options.as_sliced else first.slicing).fitted(first.spec)
+    slicing, cut = _choose_slicing(first, system, options)
     selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
     if options.fold is not None:
         # The user's seed or 0, not the recipe's: systems are compared on the same folds.
@@ -144,7 +148,37 @@ def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan
     if ranks.size > 1:
         _require_shareable(ranks.size, system, recipe, options, selection.tracks)
     variants = _training_variants(first, system, options)
-    return _Plan(system, recipe, seed, device, slicing, selection, variants, differences)
+    return _Plan(system, recipe, seed, device, slicing, cut, selection, variants, differences)
+
+
+def _choose_slicing(store: Store, system: System, options: Options) -> tuple[Slicing, str]:
+    """Choose how the tracks are cut: by the cut that the user named, the one made for the system, or the default.
+
+    Returns:
+        The slicing, and a line for the user that says which cut it is.
+
+    Raises:
+        SpecError: --cut and --recipe contradict each other.
+        StoreError: the store has no cut of that name.
+    """
+    studied = system.recipe.slicing.fitted(store.spec)
+    if options.as_sliced:
+        if options.cut is not None:
+            raise SpecError(f"--cut {options.cut}: --recipe cuts as the study did", "leave one of them out")
+        return studied, f"cut: {studied}, as studied"
+    default, *others = store.cuts
+    if options.cut is not None:
+        try:
+            named = find_cut(store.cuts, options.cut)
+        except StoreError as error:
+            raise StoreError(f"{store.path}: {error.problem}", error.remedy) from None
+        return named.slicing, f"cut: {named.name} ({named.slicing})"
+    for cut in others:
+        if cut.slicing == studied and {system.id, system.study, "all"} & set(cut.systems):
+            instead = f"--cut {default.name} takes the default, {default.slicing.brief}"
+            return cut.slicing, f"cut: {cut.name} ({cut.slicing}), made by `mgc extract --for`; {instead}"
+    beside = f"; others: {', '.join(cut.name for cut in others)} (--cut NAME)" if others else ""
+    return default.slicing, f"cut: {default.name} ({default.slicing}), the default{beside}"
 
 
 def _any_computed(stores: Sequence[Store]) -> bool:

@@ -121,7 +121,9 @@ def resume(
     for store, source in zip(stores, run.sources, strict=True):
         if store.slicing != source.store_slicing:
             problem = f"{store.path} is cut into {store.slicing} by now, the run began with {source.store_slicing}"
-            raise RunError(problem, "cut it as before with `mgc slice`, or train a new run")
+            known = store.cut_of(source.store_slicing)
+            back = f"make that the default again, `mgc slice {store.path} --default {known.name}`" if known else ""
+            raise RunError(problem, f"{back or 'cut it as before with `mgc slice`'}, or train a new run")
         if store.manifest_digest != source.manifest_digest:
             raise RunError(f"{store.path} has changed since the run began", "train a new run")
     if damage := seal.problem(run.path, "history.jsonl"):

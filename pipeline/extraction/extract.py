@@ -24,7 +24,8 @@ from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
-from mgc.pipeline.store import head, manifest, verify
+from mgc.pipeline.store import head, manifest, recut, verify
+from mgc.pipeline.store.cuts import requested_cuts
 from mgc.pipeline.store.siblings import (
     count_moved_tracks,
     existing_splits,
@@ -32,7 +33,6 @@ from mgc.pipeline.store.siblings import (
     siblings,
     split_differences,
 )
-from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
 if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does not wait for the decoding libraries
@@ -177,15 +177,10 @@ def _plan(
 def _clean(store: Store) -> None:
     """Remove the temporary files, and the shards without a fragment, that an interrupted run left behind."""
     (store.path / "shards").mkdir(exist_ok=True)
-    _remove_temporaries(store.path)
-    _remove_temporaries(store.path / "shards")
+    files.remove_temporaries(store.path)
+    files.remove_temporaries(store.path / "shards")
     for shard in set(store.shards()) - set(store.fragments()):
         files.remove(store.shard_path(shard))
-
-
-def _remove_temporaries(folder: Place) -> None:
-    for path in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
-        files.remove(path)
 
 
 def _share_batches(stores: list[Store], plans: list[planning.Plan]) -> list[SharedBatch]:
@@ -251,7 +246,7 @@ def count_processors() -> int:
 
 
 def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable[[str], None]) -> Store:
-    """Write the manifest and the slice index if anything has changed, and open the store again.
+    """Write the manifest and the slice indices if anything has changed, and open the store again.
 
     Args:
         store: the store.
@@ -259,38 +254,25 @@ def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable
         options: settings of the extraction.
         echo: function that prints a line for the user.
     """
-    current, intact = None, False
+    before = manifest.known_cuts(store)
+    cuts = requested_cuts(before, store.spec, options.slicing, options.study)
+    cuts = recut.without_empty_former(store, before, cuts)
+    intact = False
     with contextlib.suppress(StoreError):
-        current = store.slicing
         has_head = store.publication.get(head.COPY_KEY) in (None, head.as_dict(store.head))
-        intact = has_head and store.tracks is not None and store.slices_are_intact()
-    current = current or manifest.slicing_of_index(store)
-    if current is None and options.slicing is None and (store.path / "tracks.parquet").exists():
-        echo(f"{store.path.name}: how its tracks were cut is lost, they get {Slicing()}; `mgc slice` cuts them again")
-    slicing = (options.slicing or current or Slicing()).fitted(store.spec)
-    if not plan and not store.unfinished and intact and current == slicing:
+        intact = has_head and store.tracks is not None and store.slices_are_intact() and store.cuts == cuts
+    lost = not (before and before[0].default) and (store.path / "tracks.parquet").exists()
+    if lost and options.slicing is None:
+        what = f"how its tracks were cut is lost, they get {cuts[0].slicing}"
+        echo(f"{store.path.name}: {what}; `mgc slice` cuts them again")
+    if not plan and not store.unfinished and intact:
         # Checksums do not reveal an index that an earlier version of mgc cut by other rules.
         outdated = options.verify and any(verify.manifest_problems(store))
         if not outdated:
             return store
-    manifest.publish(store, slicing)
+    manifest.publish_cuts(store, cuts)
     _clean(store)
-    return Store.open(store.path)
-
-
-def reslice(store: Store, slicing: Slicing) -> Store:
-    """Cut the tracks of a store into slices again, without decoding.
-
-    Returns:
-        The store, opened again.
-
-    Raises:
-        StoreError: no track is long enough for a slice, an extraction is unfinished, or another process writes to the
-            store. Nothing has changed then.
-    """
-    with files.translate_write_errors(store.path), store.lock():
-        if store.journal_path.exists():
-            store.require_finished()
-        _remove_temporaries(store.path)
-        manifest.publish(store, slicing, require_slices=True)
-    return Store.open(store.path)
+    store = Store.open(store.path)
+    for note in recut.describe_changes(store, before):
+        echo(f"{store.path.name}: {note}")
+    return store

@@ -19,7 +19,9 @@ class Options:
     """Settings of an extraction.
 
     Attributes:
-        slicing: how to cut tracks into slices; None keeps a store's slicing, and uses `Slicing()` for a new store.
+        slicing: slicing of the default cut; None keeps a store's, and uses `Slicing()` for a new store.
+        study: name and slicing of the recipe that `--for` named: without `slicing`, the default of a new store, and a
+            cut beside the default of an existing one.
         workers: number of worker processes to start; None starts one per processor.
         scheduler: address of a running Dask scheduler whose workers are used instead; None starts workers.
         seed: seed of the splits, and of the order of tracks in the shards of a new store.
@@ -34,6 +36,7 @@ class Options:
     """
 
     slicing: Slicing | None = None
+    study: tuple[str, Slicing] | None = None
     workers: int | None = None
     scheduler: str | None = None
     seed: int = 0

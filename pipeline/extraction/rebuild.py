@@ -11,7 +11,7 @@ from pathlib import Path
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.concurrency import run_requests
 from mgc.pipeline.storage.remote import Place, RemotePath
-from mgc.pipeline.store.store import PUBLISHED_TABLES, Store
+from mgc.pipeline.store.store import Store
 
 
 def empty_store(store: Store) -> None:
@@ -31,8 +31,9 @@ def empty_store(store: Store) -> None:
             Path(str(temporary)).rename(str(old))
         shutil.rmtree(store.path / "shards")
         (store.path / "shards").mkdir()
-    for name in (*PUBLISHED_TABLES, "published.json", "plan.parquet"):
-        (store.path / name).unlink(missing_ok=True)
+    indices = store.path.glob("slices*.parquet")
+    for path in (*indices, *(store.path / name for name in ("tracks.parquet", "published.json", "plan.parquet"))):
+        path.unlink(missing_ok=True)
 
 
 def remove_copies(store: Store) -> None:

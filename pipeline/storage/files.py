@@ -99,6 +99,23 @@ def encode_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def file_problem(path: Place, size: int, digest: str | None) -> str | None:
+    """Describe how a file deviates from its recorded size and digest; None if it does not.
+
+    Args:
+        path: the file.
+        size: recorded size in bytes.
+        digest: recorded digest; None checks the size only.
+    """
+    try:
+        actual_size = path.stat().st_size
+        if actual_size != size:
+            return f"{actual_size} bytes instead of {size}"
+        return CHECKSUM_MISMATCH if digest is not None and file_digest(path) != digest else None
+    except OSError as error:
+        return error.strerror or "unreadable"
+
+
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +142,12 @@ def replace_folder(temporary: Path, final: Place) -> None:
         shutil.rmtree(final)
     temporary.rename(final)
     sync_folder(final.parent)
+
+
+def remove_temporaries(folder: Place) -> None:
+    """Remove the temporary files that an interrupted run left in a folder."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        remove(path)
 
 
 def remove(path: Place) -> None:

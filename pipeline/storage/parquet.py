@@ -110,6 +110,16 @@ def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
         return read_table_file(file, path, columns)
 
 
+def read_metadata(path: Place) -> dict[bytes, bytes]:
+    """Read the key-value metadata of a Parquet file.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    with open_native(path) as file, _open_parquet(file, path) as parquet:
+        return parquet.metadata.metadata or {}
+
+
 def read_table_bytes(data: bytes, path: Place) -> pa.Table:
     """Read a table from the bytes of a Parquet file, checking its pages.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,11 @@ from mgc.pipeline.storage import concurrency, files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.servers import ServerError
 from mgc.pipeline.store import head
+from mgc.pipeline.store.cuts import Cut, describe_cuts, with_default
 from mgc.pipeline.store.cutting import cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import FILES_KEY, Store
 
-#: Key in the schema metadata of the slice index; the value is its slicing as JSON, for when `published.json` is lost.
-SLICING_KEY = b"mgc.slicing"
 #: Least number of tracks in a row group of the manifest. The slice index has one row group for each of these.
 GROUP_TRACKS = 8192
 
@@ -124,68 +123,104 @@ def has_complete_files(store: Store, shard_files: Mapping[str, list], sizes: Map
     return bool(shard_files)
 
 
-def publish(store: Store, slicing: Slicing, *, require_slices: bool = False) -> None:
-    """Join all fragments, cut the tracks into slices, and write manifest, slice index and `published.json`.
+def known_cuts(store: Store) -> tuple[Cut, ...]:
+    """Return the cuts of a store, the default first; empty for a new one.
+
+    If `published.json` is lost or damaged, they are read from the copy of a store that is being rebuilt, or from the
+    slice indices; of those that an earlier version wrote, nothing can be read, and the default may then be missing.
+    """
+    with contextlib.suppress(StoreError):
+        return store.cuts
+    with contextlib.suppress(StoreError):
+        return Store.open(store.path.with_name(f"{store.path.name}.old")).cuts
+    cuts = []
+    indices: list[Place] = [store.path / "slices.parquet", *store.path.glob("slices-*.parquet")]
+    for path in sorted(indices, key=str, reverse=True):  # `slices.parquet`, the default, first
+        try:
+            cut = Cut.from_metadata(parquet.read_metadata(path), default=path.name == "slices.parquet")
+        except ServerError:  # does not tell whether the file exists
+            raise
+        except (OSError, KeyError, TypeError, ValueError, SpecError):
+            continue
+        if cut.file == path.name:
+            cuts.append(cut)
+    return tuple(cuts)
+
+
+def publish(store: Store, slicing: Slicing) -> None:
+    """Publish a store with this slicing as its default cut; other cuts than the default stay. See `publish_cuts`."""
+    slicing = slicing.fitted(store.spec)
+    others = [cut for cut in known_cuts(store) if cut.slicing == slicing or not cut.default]
+    publish_cuts(store, with_default(others, slicing))
+
+
+def publish_cuts(store: Store, cuts: Sequence[Cut], require_slices: Collection[str] = ()) -> None:
+    """Join all fragments, cut the tracks into slices, and write manifest, slice indices and `published.json`.
 
     The journal of the extraction is removed last. Memory holds the tracks of one row group, whatever the size of the
     store.
 
     Args:
         store: the store, locked by the caller.
-        slicing: how to cut the tracks. Tracks of a feature with one frame per track become one slice each.
-        require_slices: raise, and change nothing, if no track is long enough for one slice.
+        cuts: how to cut the tracks; the first is the default. Slice indices of other cuts are removed.
+        require_slices: names of cuts; if no track is long enough for a slice of one, raise, and change nothing.
 
     Raises:
-        StoreError: a fragment is missing or damaged, or there are no slices although `require_slices` is set.
+        StoreError: a fragment is missing or damaged, or a cut of `require_slices` has no slices.
     """
-    slicing = slicing.fitted(store.spec)
     shard_files: dict[str, dict[str, list]] = {}
-    n_slices = n_with_frames = 0
-    longest = 0.0
+    n_slices, n_with_frames, longest = [0] * len(cuts), 0, 0.0
     track_schema, slice_schema = (_columns(store, schema) for schema in (MANIFEST_SCHEMA, SLICE_SCHEMA))
-    with (
-        parquet.TableWriter(store.path / "tracks.parquet", track_schema) as manifest,
-        parquet.TableWriter(store.path / "slices.parquet", slice_schema) as index,
-    ):
-        for tracks, slices, group_files in join_fragments(store, slicing):
+    with contextlib.ExitStack() as stack:
+        manifest = stack.enter_context(parquet.TableWriter(store.path / "tracks.parquet", track_schema))
+        indices = [stack.enter_context(parquet.TableWriter(store.path / cut.file, slice_schema)) for cut in cuts]
+        for tracks, slices, group_files in join_fragments(store, [cut.slicing for cut in cuts]):
             manifest.write(tracks.select(track_schema.names))
-            index.write(slices.select(slice_schema.names))
+            for number, (index, table) in enumerate(zip(indices, slices, strict=True)):
+                index.write(table.select(slice_schema.names))
+                n_slices[number] += len(table)
             shard_files |= group_files
-            n_slices += len(slices)
             durations = tracks["duration_s"].filter(pc.greater(tracks["n_frames"], 0))
             longest = max(longest, pc.max(durations).as_py() or 0.0)
             n_with_frames += len(durations)
-        if require_slices and n_with_frames and not n_slices:
-            problem = f"{store.path}: no track holds one slice ({slicing}); the longest has {longest:.1f} s"
-            raise StoreError(problem, "choose a shorter slice")
+        for cut, count in zip(cuts, n_slices, strict=True):
+            if cut.name in require_slices and n_with_frames and not count:
+                problem = f"{store.path}: no track holds one slice ({cut.slicing}); the longest has {longest:.1f} s"
+                raise StoreError(problem, "choose a shorter slice")
         digests = {"tracks.parquet": manifest.finish({FILES_KEY: json.dumps(shard_files)})}
-        digests["slices.parquet"] = index.finish({SLICING_KEY: json.dumps(slicing.as_dict())})
-        manifest.commit()
-        index.commit()
+        digests |= {cut.file: index.finish(cut.metadata()) for cut, index in zip(cuts, indices, strict=True)}
+        for writer in (manifest, *indices):
+            writer.commit()
     # Written after the tables: if the process is killed in between, the digests in the old `published.json` do not
     # match the new tables, and readers report that.
-    publication = {"slicing": slicing.as_dict(), "digests": digests, head.COPY_KEY: head.as_dict(store.head)}
+    publication = describe_cuts(cuts) | {"digests": digests, head.COPY_KEY: head.as_dict(store.head)}
     files.write_json_with_digest(store.path / "published.json", publication)
     store.journal_path.unlink(missing_ok=True)
+    for path in store.path.glob("slices-*.parquet"):
+        if path.name not in digests:
+            path.unlink(missing_ok=True)
     files.sync_folder(store.path)
 
 
-def join_fragments(store: Store, slicing: Slicing) -> Iterator[tuple[pa.Table, pa.Table, dict[str, dict[str, list]]]]:
+def join_fragments(
+    store: Store, slicings: Sequence[Slicing]
+) -> Iterator[tuple[pa.Table, list[pa.Table], dict[str, dict[str, list]]]]:
     """Join the fragments and cut their tracks into slices, one row group at a time.
 
-    A track that is too short for a slice is dropped as `too-short`; one that is long enough, but has a gap in every
-    possible slice, as `non-finite`.
+    A track that is too short for a slice of the first slicing is dropped as `too-short`; one that is long enough, but
+    has a gap in every possible slice, as `non-finite`.
 
     Yields:
-        Tracks (`MANIFEST_SCHEMA`) of a few consecutive shards, their slices (`SLICE_SCHEMA`), and the files of each of
-        these shards: `{shard: {file: [size, digest]}}`.
+        Tracks (`MANIFEST_SCHEMA`) of a few consecutive shards, their slices (`SLICE_SCHEMA`) by each slicing, and the
+        files of each of these shards: `{shard: {file: [size, digest]}}`.
 
     Raises:
         StoreError: a fragment is missing or damaged.
     """
     for tracks, shard_files in _row_groups(store):
-        slices = cut(slicing, store.spec, tracks.filter(pc.equal(tracks["status"], "ok")))
-        yield _drop_uncut(tracks, slices, slicing, store), slices, shard_files
+        usable = tracks.filter(pc.equal(tracks["status"], "ok"))
+        slices = [cut(slicing, store.spec, usable) for slicing in slicings]
+        yield _drop_uncut(tracks, slices[0], slicings[0], store), slices, shard_files
 
 
 def _row_groups(store: Store) -> Iterator[tuple[pa.Table, dict[str, dict[str, list]]]]:
@@ -241,17 +276,6 @@ def _drop_uncut(tracks: pa.Table, slices: pa.Table, slicing: Slicing, store: Sto
 
 def _set_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
-
-
-def slicing_of_index(store: Store) -> Slicing | None:
-    """Read by which slicing the slice index was cut, from its metadata; None if it is damaged or does not say so."""
-    try:
-        schema = parquet.read_table(store.path / "slices.parquet", ["track_id"]).schema
-        return Slicing.from_dict(json.loads((schema.metadata or {})[SLICING_KEY]))
-    except ServerError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, SpecError):
-        return None
 
 
 def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:

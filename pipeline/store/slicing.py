@@ -110,12 +110,23 @@ class Slicing:
         if self.whole:
             return "whole tracks"
         length = f"{self.seconds:g} s" if self.seconds is not None else f"{self.frames} frames"
-        parts = [f"slices of {length}", f"{self.overlap:.0%} overlap"]
-        if self.offset:
-            parts.append(f"from {self.offset:g} s on")
+        return ", ".join([f"slices of {length}", f"{self.overlap:.0%} overlap", *self._restrictions()])
+
+    @property
+    def brief(self) -> str:
+        """The slicing in a few words, such as `4 s, 50 %` for slices of 4 s with an overlap of 50 %."""
+        if self.whole:
+            return "whole tracks"
+        length = f"{self.seconds:g} s" if self.seconds is not None else f"{self.frames} frames"
+        overlap = [f"{self.overlap * 100:g} %"] * (self.overlap > 0)
+        return ", ".join([length, *overlap, *self._restrictions()])
+
+    def _restrictions(self) -> list[str]:
+        """Describe which part of a track is cut; empty for all of it."""
+        parts = [f"from {self.offset:g} s on"] * (self.offset > 0)
         if self.max_slices is not None or self.place != "all":
             parts.append(f"at most {self.limit} a track ({self.place})")
-        return ", ".join(parts)
+        return parts
 
     @property
     def limit(self) -> int:

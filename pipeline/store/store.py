@@ -2,8 +2,9 @@
 
 store.json             the head: feature, dataset, variants, format version, library versions
 tracks.parquet         the manifest: one row per track, including dropped tracks and their reason
-slices.parquet         the slice index: one row per slice
-published.json         how tracks were cut into slices, the digests of the two tables above, and a copy of the head;
+slices.parquet         the slice index of the default cut: one row per slice
+slices-NAME.parquet    the slice index of another cut; see `cuts`
+published.json         how tracks were cut into slices, the digests of the tables above, and a copy of the head;
                        written after them
 shards/00000.zarr      frames of a few dozen tracks
 shards/00000.parquet   the fragment of that shard: the manifest rows of its tracks
@@ -30,6 +31,7 @@ from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant
 from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.store.cuts import Cut, read_cuts
 from mgc.pipeline.store.head import Head, read_head, write_head
 from mgc.pipeline.store.lock import write_lock
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
@@ -37,9 +39,6 @@ from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 #: Key in the schema metadata of a fragment; the value is `{file: [size, digest]}` of its shard as JSON. In the metadata
 #: of the manifest, the value is `{shard: {file: [size, digest]}}`.
 FILES_KEY = b"mgc.files"
-#: Tables whose digests are in `published.json`.
-PUBLISHED_TABLES = ("tracks.parquet", "slices.parquet")
-_SCHEMAS = {"tracks.parquet": MANIFEST_SCHEMA, "slices.parquet": SLICE_SCHEMA}
 REPAIR_REMEDY = "run `mgc extract --verify`: it extracts damaged shards again"
 REPUBLISH_REMEDY = "run `mgc extract` again: it writes manifest and slice index anew, without decoding"
 
@@ -124,7 +123,7 @@ class Store:
 
     @cached_property
     def publication(self) -> dict[str, Any]:
-        """Content of `published.json`: `slicing`, `digests` of the manifest and the slice index, a copy of the head.
+        """Content of `published.json`: cuts, digests of the manifest and of the slice indices, a copy of the head.
 
         Raises:
             StoreError: the file is missing or damaged.
@@ -144,16 +143,16 @@ class Store:
         Raises:
             StoreError: the file is missing, or does not match its digest in `published.json`.
         """
-        return self._published_table("tracks.parquet")
+        return self.read_table("tracks.parquet")
 
     @cached_property
     def slices(self) -> pa.Table:
-        """The slice index: one row per slice (`SLICE_SCHEMA`).
+        """The slice index of the default cut: one row per slice (`SLICE_SCHEMA`).
 
         Raises:
             StoreError: the file is missing, or does not match its digest in `published.json`.
         """
-        return self._published_table("slices.parquet")
+        return self.read_table("slices.parquet")
 
     def read_tracks(self, columns: list[str]) -> pa.Table:
         """Read only these columns of the manifest from disk.
@@ -163,37 +162,65 @@ class Store:
         """
         if "tracks" in self.__dict__:
             return self.tracks.select(columns)
-        return self._published_table("tracks.parquet", columns)
+        return self.read_table("tracks.parquet", columns)
 
-    def read_slices(self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names) -> Iterator[pa.Table]:
-        """Yield the row groups of the slice index that may hold slices of some shards.
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a published table, `tracks.parquet` or the slice index of a cut; None reads all columns.
+
+        Raises:
+            StoreError: the file is missing, or does not match its digest in `published.json`.
+        """
+        with self._published_file(name) as file:
+            table = parquet.read_table_file(file, self.path / name, columns)
+        schema = MANIFEST_SCHEMA if name == "tracks.parquet" else SLICE_SCHEMA
+        if columns is not None:
+            schema = pa.schema([schema.field(column) for column in columns])
+        return with_optional_columns(table, schema)
+
+    def read_slices(
+        self, shards: Iterable[int], columns: list[str] = SLICE_SCHEMA.names, cut: Cut | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the row groups of a slice index that may hold slices of some shards.
 
         A row group can also hold slices of other shards: the caller filters the rows.
 
         Args:
             shards: numbers of the shards.
             columns: columns of `SLICE_SCHEMA` to read.
+            cut: one of `cuts`; None for the default.
 
         Raises:
             StoreError: the file is missing, or does not match its digest in `published.json`.
         """
         schema = pa.schema([SLICE_SCHEMA.field(column) for column in columns])
-        with self._published_file("slices.parquet") as file:
-            for table in parquet.read_row_groups(file, self.path / "slices.parquet", columns, "shard", sorted(shards)):
+        name = cut.file if cut is not None else "slices.parquet"
+        with self._published_file(name) as file:
+            for table in parquet.read_row_groups(file, self.path / name, columns, "shard", sorted(shards)):
                 yield with_optional_columns(table, schema)
 
     def slices_are_intact(self) -> bool:
-        """Return whether the slice index matches its digest in `published.json`; the table is not loaded."""
+        """Return whether every slice index matches its digest in `published.json`; no table is loaded."""
         try:
-            with self._published_file("slices.parquet"):
-                return True
+            for cut in self.cuts:
+                with self._published_file(cut.file):
+                    pass
         except StoreError:
             return False
+        return True
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The cuts of the store, the default first; `cuts.find_cut` finds one by name."""
+        return read_cuts(self.publication)
 
     @property
     def slicing(self) -> Slicing:
-        """Settings by which the tracks were cut into slices."""
-        return Slicing.from_dict(self.publication["slicing"])
+        """Slicing of the default cut."""
+        return self.cuts[0].slicing
+
+    def cut_of(self, slicing: Slicing) -> Cut | None:
+        """Return the first cut with this slicing; None if there is none."""
+        return next((cut for cut in self.cuts if cut.slicing == slicing), None)
 
     @property
     def manifest_digest(self) -> str:
@@ -239,7 +266,7 @@ class Store:
         for name, (size, digest) in shard_files.items():
             # zarr reads a missing data file as zeros, and trusts the array length in zarr.json, which none of its own
             # checksums covers.
-            description = file_problem(folder / name, size, digest if name.endswith("zarr.json") else None)
+            description = files.file_problem(folder / name, size, digest if name.endswith("zarr.json") else None)
             if description:
                 problem = f"{self.path / 'shards' / name}: {description}{self._affected_tracks(shard)}"
                 raise StoreError(problem, REPAIR_REMEDY)
@@ -266,14 +293,6 @@ class Store:
         ]
         return f" (contains frames of {format_names(track_ids, 3)})" if track_ids else ""
 
-    def _published_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        with self._published_file(name) as file:
-            table = parquet.read_table_file(file, self.path / name, columns)
-        schema = _SCHEMAS[name]
-        if columns is not None:
-            schema = pa.schema([schema.field(column) for column in columns])
-        return with_optional_columns(table, schema)
-
     @contextlib.contextmanager
     def _published_file(self, name: str) -> Iterator[pa.NativeFile]:
         """Open a published table and check its digest. A file that replaces it meanwhile does not affect the reader."""
@@ -294,20 +313,3 @@ class Store:
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Return a context manager that keeps other writers out; see `lock.write_lock`."""
         return write_lock(self.path)
-
-
-def file_problem(path: Place, size: int, digest: str | None) -> str | None:
-    """Describe how a file deviates from its recorded size and digest; None if it does not.
-
-    Args:
-        path: the file.
-        size: recorded size in bytes.
-        digest: recorded digest; None checks the size only.
-    """
-    try:
-        actual_size = path.stat().st_size
-        if actual_size != size:
-            return f"{actual_size} bytes instead of {size}"
-        return files.CHECKSUM_MISMATCH if digest is not None and files.file_digest(path) != digest else None
-    except OSError as error:
-        return error.strerror or "unreadable"

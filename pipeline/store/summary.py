@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from mgc.pipeline.audio import notes
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
-from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.store.cuts import Cut
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
 #: Number of dropped tracks that the text lists; `--json` and the manifest list all of them.
@@ -63,12 +64,29 @@ def summarise(store: Store) -> dict[str, Any]:
         "seconds": pc.sum(ok["duration_s"]).as_py() or 0.0,
         "slicing": store.slicing.as_dict(),
         "slices": slices_by_split.total(),
+        "cuts": [_describe_cut(store, cut) for cut in store.cuts],
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
         "variants": _variants(store, ok, slices_by_variant),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
         "versions": store.versions,
+    }
+
+
+def _describe_cut(store: Store, cut: Cut) -> dict[str, Any]:
+    """Return a cut as a dict: name, slicing, numbers of slices and tracks, and who asked for it."""
+    columns = ["track_id", "variant"]
+    groups = store.read_slices(map(int, store.shard_files()), columns, cut)
+    slices = pa.concat_tables([SLICE_SCHEMA.empty_table().select(columns), *groups])
+    own = slices["track_id"].filter(pc.is_null(slices["variant"]))
+    return {
+        "name": cut.name,
+        "default": cut.default,
+        "slicing": cut.slicing.as_dict(),
+        "slices": len(own),
+        "tracks": pc.count_distinct(own).as_py(),
+        "for": list(cut.systems),
     }
 
 
@@ -127,6 +145,7 @@ def render(report: dict[str, Any], store: Store) -> str:
         f"  splits    {_splits(report)}",
         f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
     ]
+    lines += _cut_lines(report["cuts"])
     lines += _variant_lines(report["variants"])
     if report["rescued"]:
         lines.append(f"  damaged   {report['rescued']:,} tracks in use lost audio: see `detail` in the manifest")
@@ -152,6 +171,22 @@ def render(report: dict[str, Any], store: Store) -> str:
         if len(report["dropped_tracks"]) > MAX_LISTED:
             lines.append(f"            ... and {len(report['dropped_tracks']) - MAX_LISTED:,} more (`mgc info --json`)")
     return "\n".join(lines)
+
+
+def _cut_lines(cuts: list[dict[str, Any]]) -> list[str]:
+    """Format the `cuts` entry of a summary, one string per line; empty if there is only the default."""
+    if len(cuts) < 2:
+        return []
+    rows = []
+    for cut in cuts:
+        remark = " (default)" if cut["default"] else f" (for {', '.join(cut['for'])})" if cut["for"] else ""
+        rows.append((cut["name"], f"{cut['slices']:,}", f"{Slicing.from_dict(cut['slicing']).brief}{remark}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    heads = ["cuts", *[""] * (len(rows) - 1)]
+    return [
+        f"  {head:<8}  {name:<{widths[0]}}  {slices:>{widths[1]}} slices  {text}"
+        for head, (name, slices, text) in zip(heads, rows, strict=True)
+    ]
 
 
 def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from mgc.pipeline.errors import StoreError
 from mgc.pipeline.storage import concurrency, files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.store import manifest
-from mgc.pipeline.store.store import PUBLISHED_TABLES, Store, file_problem
+from mgc.pipeline.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,18 @@ def shard_problems(store: Store, shard: int, shard_files: dict[str, list] | None
         shard_files = manifest.fragment_files(fragment)
     for name, (size, digest) in shard_files.items():
         path = store.path / "shards" / name
-        if description := file_problem(path, size, digest):
+        if description := files.file_problem(path, size, digest):
             yield Problem(path, description, shard)
 
 
 def _publication_problems(store: Store) -> Iterator[Problem]:
-    """Check `published.json`, and the manifest and slice index against the digests in it."""
+    """Check `published.json`, and the manifest and slice indices against the digests in it."""
     try:
         digests = store.publication["digests"]
     except StoreError as error:
         yield Problem(store.path / "published.json", error.problem.split(": ", 1)[1])
         return
-    for name in PUBLISHED_TABLES:
+    for name in ("tracks.parquet", *(cut.file for cut in store.cuts)):
         path = store.path / name
         try:
             if files.file_digest(path) != digests[name]:
@@ -99,19 +99,41 @@ def _publication_problems(store: Store) -> Iterator[Problem]:
 
 
 def manifest_problems(store: Store) -> Iterator[Problem]:
-    """Join the fragments and cut them into slices again, and compare with the manifest and the slice index."""
+    """Join the fragments and cut them into slices again, and compare with the manifest and the slice indices."""
     shard_files: dict[str, dict[str, list]] = {}
-    n_tracks = n_slices = 0
-    tracks_agree = slices_agree = True
-    for tracks, slices, group_files in manifest.join_fragments(store, store.slicing):
-        tracks_agree &= _equal(tracks, store.tracks.slice(n_tracks, len(tracks)))
-        slices_agree &= _equal(slices, store.slices.slice(n_slices, len(slices)))
-        n_tracks, n_slices = n_tracks + len(tracks), n_slices + len(slices)
+    cuts = store.cuts
+    manifest_rows = _Comparison(store.tracks)
+    indices = [_Comparison(store.read_table(cut.file)) for cut in cuts]
+    for tracks, slices, group_files in manifest.join_fragments(store, [cut.slicing for cut in cuts]):
+        manifest_rows.compare(tracks)
+        for index, table in zip(indices, slices, strict=True):
+            index.compare(table)
         shard_files |= group_files
-    if not tracks_agree or n_tracks != len(store.tracks) or shard_files != store.shard_files():
+    if not manifest_rows.equal or shard_files != store.shard_files():
         yield Problem(store.path / "tracks.parquet", "differs from the fragments of its shards")
-    elif not slices_agree or n_slices != len(store.slices):
-        yield Problem(store.path / "slices.parquet", "differs from the manifest cut again")
+        return
+    for cut, index in zip(cuts, indices, strict=True):
+        if not index.equal:
+            yield Problem(store.path / cut.file, "differs from the manifest cut again")
+
+
+class _Comparison:
+    """Compares a table with another one that comes in parts."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._n_rows = 0
+        self._parts_agree = True
+
+    def compare(self, part: pa.Table) -> None:
+        """Compare the next rows."""
+        self._parts_agree &= _equal(part, self._table.slice(self._n_rows, len(part)))
+        self._n_rows += len(part)
+
+    @property
+    def equal(self) -> bool:
+        """Whether all parts together are the table."""
+        return self._parts_agree and self._n_rows == len(self._table)
 
 
 def _equal(left: pa.Table, right: pa.Table) -> bool:

@@ -52,7 +52,7 @@ def test_the_slices_of_a_split_are_those_of_its_tracks(split: str, slicing: Slic
     selection = select_tracks(grouped)
     genres = {row["track_id"]: row["genre"] for row in selection.tracks.to_pylist() if row["split"] == split}
     table, labels = selection.slices(grouped, slicing, split)
-    index = [row for _, slices, _ in manifest.join_fragments(grouped, slicing) for row in slices.to_pylist()]
+    index = [row for _, (slices,), _ in manifest.join_fragments(grouped, [slicing]) for row in slices.to_pylist()]
     expected = [row for row in index if row["track_id"] in genres]
     assert expected
     assert table.to_pylist() == expected

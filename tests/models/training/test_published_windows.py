@@ -19,8 +19,8 @@ from mgc.models.runs.selection import select_tracks
 from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, train
 from mgc.pipeline.errors import ModelError, StoreError
-from mgc.pipeline.extraction.extract import reslice
 from mgc.pipeline.features import Chroma, FeatureSpec, Harmonic, Mel, Mfcc, PowerSpectrum, Stft
+from mgc.pipeline.store.recut import reslice
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 

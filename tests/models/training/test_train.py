@@ -30,11 +30,14 @@ from mgc.models.training import loop, progress
 from mgc.models.training.assembly import open_run
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.predict import predict
+from mgc.models.training.preparation import prepare
 from mgc.models.training.train import Options, resume, train
 from mgc.pipeline.errors import ModelError, RunError, SpecError, StoreError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.storage.remote import RemotePath
+from mgc.pipeline.store.cuts import with_cut
 from mgc.pipeline.store.manifest import publish
+from mgc.pipeline.store.recut import change_cuts, reslice
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
@@ -83,6 +86,38 @@ def assert_same_weights(run: Run, expected: Run) -> None:
             assert torch.equal(weights[key], expected_weights[key]), f"{name}: {key}"
     histories = [[{**epoch, "seconds": None} for epoch in each.history] for each in (run, expected)]
     assert histories[0] == histories[1]
+
+
+# -- what it trains on -----------------------------------------------------------------------------------------------
+
+
+def test_the_cut_that_it_trains_on_is_said_and_recorded(tmp_path: Path) -> None:
+    """The recipe's, 2 s with half overlap, is taken unasked only if `mgc extract --for` made it for the system."""
+    store = make_store(tmp_path / "store", slicing=Slicing(seconds=3.0))
+    lines: list[str] = []
+
+    def trained(**options: object) -> tuple[Slicing, str]:
+        run = prepare(
+            [Store.open(store.path)], Options(**{"model": TINY.id} | options), tmp_path / "runs", lines.append
+        )
+        return run.slicing, lines[-1]
+
+    assert trained() == (Slicing(seconds=3.0), "cut: 3s-50 (slices of 3 s, 50% overlap), the default")
+    change_cuts(store, lambda cuts: with_cut(cuts, Slicing(seconds=2.0)))
+    default = "cut: 3s-50 (slices of 3 s, 50% overlap), the default; others: 2s-50 (--cut NAME)"
+    assert trained() == (Slicing(seconds=3.0), default)
+    assert trained(cut="2s-50") == (Slicing(seconds=2.0), "cut: 2s-50 (slices of 2 s, 50% overlap)")
+    change_cuts(store, lambda cuts: with_cut(cuts, Slicing(seconds=2.0), system="test"))
+    slicing, line = trained()
+    assert slicing == Slicing(seconds=2.0)
+    made = "cut: 2s-50 (slices of 2 s, 50% overlap), made by `mgc extract --for`; "
+    assert line == made + "--cut 3s-50 takes the default, 3 s, 50 %"
+    assert trained(cut="3s-50")[0] == Slicing(seconds=3.0)
+    assert trained(as_sliced=True)[1] == "cut: slices of 2 s, 50% overlap, as studied"
+    with pytest.raises(StoreError, match=r"store: no cut is called 9s; choose from 3s-50 \(the default\), 2s-50"):
+        trained(cut="9s")
+    with pytest.raises(SpecError, match="--cut 2s-50: --recipe cuts as the study did"):
+        trained(cut="2s-50", as_sliced=True)
 
 
 # -- accuracy and history --------------------------------------------------------------------------------------------
@@ -389,6 +424,10 @@ def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
     run = interrupted(store, tmp_path / "runs", monkeypatch, 3)
     publish(store, Slicing(seconds=1.5))
     with pytest.raises(RunError, match=r"is cut into slices of 1.5 s.*began with slices of 2 s.*mgc slice"):
+        resume(run)
+    publish(store, Slicing(seconds=2.0))
+    reslice(Store.open(store.path), Slicing(seconds=1.0))
+    with pytest.raises(RunError, match=r"make that the default again, `mgc slice \S+store --default 2s-50`, or train"):
         resume(run)
     shutil.rmtree(store.path)
     make_store(store.path, tracks={"training": 24, "validation": 6})

@@ -518,6 +518,7 @@ class TestSlices:
         assert (report["ok"], report["dropped"], report["slices"]) == (8, {"too-short": 4}, 8)
         assert library.tracks["blues/blues00"]["reason"] == "too-short"
         assert mgc("slice", library.path, "--slice", "0.4", "--json").json["ok"] == 12
+        assert mgc("slice", library.path, "--remove", "0.7s").code == 0
         assert tree(library.path) == whole
         assert library.shard_stamps() == shards
 
@@ -537,6 +538,35 @@ class TestSlices:
         library.extract()
         assert library.extract_without_decoding("--slice", "0.2", "--overlap", "0")["slices"] > 12
 
+    def test_another_slicing_keeps_the_former_cut_through_growth_and_rebuilding(self, library):
+        """In an earlier version `--slice` cut the store anew for everybody without a word; `--rebuild`, to 4 s."""
+        library.extract()
+        outcome = library.try_extract("--slice", "0.2", "--overlap", "0", scheduler=NO_SCHEDULER)
+        note = f"{library.path.name}: default cut 0.4 s, 50 %: 28 slices -> 0.2 s: 40 slices"
+        assert f"{note}; the former is kept as 0.4s-50 (mgc train --cut 0.4s-50)" in outcome.err.splitlines()
+        write_clip(library.audio / "blues" / "new.wav", 0.7, seed=60)
+        dataset = ("--dataset", library.source, "--data-dir", library.data, "--scheduler", library._scheduler)
+        for rebuild in ((), ("--rebuild",)):
+            grown = mgc("extract", *dataset, "--feature", FEATURE, "--json", *rebuild)
+            assert grown.code == 0, grown.err
+            assert "default cut" not in grown.err
+            found = [(cut["name"], cut["slices"], cut["tracks"]) for cut in grown.json["stores"][0]["cuts"]]
+            assert found == [("0.2s", 43, 13), ("0.4s-50", 30, 13)]
+            assert mgc("verify", library.path).code == 0
+
+    def test_for_a_system_adds_its_cut_and_leaves_the_default(self, library):
+        """In an earlier version it cut the store anew for everybody."""
+        dataset = ("--dataset", library.source, "--data-dir", library.data, "--scheduler", library._scheduler)
+        assert mgc("extract", *dataset, "--feature", "mel", "--slice", "0.4").code == 0
+        (mel,) = library.data.glob("features/songs/mel-*")
+        before = tree(mel)
+        outcome = mgc("extract", *dataset[:4], "--scheduler", NO_SCHEDULER, "--for", "moments/knn")
+        # The clips are shorter than the recipe's slices: it is said how many there are.
+        note = "cut 4s-50 for moments/knn is added (4 s, 50 %): 0 slices; the default stays 0.4 s, 50 %: 28 slices"
+        assert f"{mel.name}: {note}" in outcome.out.splitlines()
+        after = tree(mel)
+        assert {name for name in after if after[name] != before.get(name)} == {"slices-4s-50.parquet", "published.json"}
+
     def test_a_slice_longer_than_every_track_is_refused_by_slice(self, library):
         library.extract()
         before = stamps(library.path)
@@ -549,7 +579,10 @@ class TestSlices:
         outcome = library.try_extract("--slice", 5)
         assert outcome.code == 1
         assert "no usable track is left (too-short 12); choose a shorter slice: `mgc slice " in outcome.error
-        assert mgc("slice", library.path, "--slice", "0.4", "--json").json["ok"] == 12
+        outcome = mgc("slice", library.path, "--slice", "0.4", "--json")
+        assert outcome.json["ok"] == 12
+        assert [cut["name"] for cut in outcome.json["cuts"]] == ["0.4s-50"]  # none without slices is kept
+        assert outcome.err == "default cut 5 s, 50 %: 0 slices -> 0.4 s, 50 %: 28 slices\n"
 
 
 class TestLimits:

@@ -190,7 +190,7 @@ class TestFaults:
 
     def test_a_shorter_slice_includes_tracks_that_were_too_short_or_have_gaps(self, result):
         """Their frames are stored, so `mgc slice` needs no decoding."""
-        ((tracks, slices, _),) = join_fragments(result.stores[Mel()], Slicing(seconds=1.0, overlap=0.0))
+        ((tracks, (slices,), _),) = join_fragments(result.stores[Mel()], [Slicing(seconds=1.0, overlap=0.0)])
         rows = {row["path"].rpartition("/")[2]: row for row in tracks.to_pylist()}
         starts = {name: starts_of(slices, row["track_id"]) for name, row in rows.items()}
         assert rows["000006.mp3"]["reason"] == "too-short"  # half a second
