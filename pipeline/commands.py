@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,14 +102,21 @@ def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
     )
 
 
-def choose_store(workspace: Workspace, path: Place | None) -> Store:
-    """Open the store at `path`, or else the workspace's latest store, whose path is then printed on stderr."""
+def choose_store(workspace: Workspace, path: Place | None, kinds: Sequence[str] = ("store",)) -> Store:
+    """Open the store at `path`, or else the workspace's latest store, whose path is then printed on stderr.
+
+    Args:
+        workspace: the workspace.
+        path: folder or URL of the store; None for the latest one.
+        kinds: what the command takes, `store` or also `run`; an error names what the user may have meant.
+    """
     from mgc.pipeline.store.store import Store
 
     if path is None:
         path = workspace.latest_store()
         click.echo(f"store: {path}", err=True)
-    return Store.open(path)
+    with workspace.suggesting(path, *kinds):
+        return Store.open(path)
 
 
 def print_store_summary(store: Store, as_json: bool) -> None:

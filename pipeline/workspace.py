@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mgc.pipeline.errors import DatasetError, MgcError, RunError, SpecError, StoreError
 from mgc.pipeline.storage import files, urls
 from mgc.pipeline.storage.remote import Place, RemotePath
 
+#: File that makes a folder a store or a run.
+_HEADS = {"store": "store.json", "run": "config.json"}
 _NOT_DATASETS = ("features", "runs", "demo")
 
 
@@ -104,6 +108,48 @@ class Workspace:
                 return self.root / name
         return None
 
+    @contextlib.contextmanager
+    def suggesting(self, path: Place | None, *kinds: str) -> Iterator[None]:
+        """Name what the user may have meant in the error of a block that opens the store or run at `path`.
+
+        Args:
+            path: folder that the user named.
+            kinds: `store`, `run` or both: what the command takes.
+        """
+        try:
+            yield
+        except (StoreError, RunError) as error:
+            if not isinstance(path, Path):
+                raise
+            for kind, noun, wanted in (("store", "feature store", "a run"), ("run", "run", "a feature store")):
+                if kind not in kinds and (path / _HEADS[kind]).exists():
+                    remedy = f"name {wanted}; `mgc info {shlex.quote(str(path))}` shows what this one is"
+                    raise type(error)(f"{path} is a {noun}, not {wanted}", remedy) from None
+            if any((path / name).exists() for name in (*(_HEADS[kind] for kind in kinds), "shards")):
+                raise  # what is there is damaged
+            similar = [shlex.quote(str(other)) for other in self._similar(path, kinds)]
+            if not similar:
+                raise
+            raise type(error)(error.problem, f"did you mean {' or '.join(similar)}?") from None
+
+    def _similar(self, path: Path, kinds: Sequence[str], most: int = 3) -> list[Path]:
+        """Stores and runs that are in or around a folder, or have a similar name, the most similar first."""
+        places = {
+            other.resolve().parent: other.parent
+            for kind in kinds
+            for folder, pattern in (
+                (path, f"*/{_HEADS[kind]}"),
+                (path.parent, f"{_HEADS[kind]}"),
+                (path.parent, f"*/{_HEADS[kind]}"),
+                (self.root, f"features/*/*/{_HEADS[kind]}" if kind == "store" else f"runs/*/{_HEADS[kind]}"),
+            )
+            for other in folder.glob(pattern)
+        }
+        similarity = {place: _similarity(path, place) for place in places.values()}
+        found = sorted(similarity, key=lambda place: (similarity[place], _created(place)), reverse=True)
+        least = 0.9 if found and similarity[found[0]] >= 0.9 else 0.5
+        return [place for place in found if similarity[place] >= least][:most]
+
     def remember(self, kind: str, path: Place) -> None:
         """Record a store or run in `latest.json`; ignore a workspace that cannot be written.
 
@@ -165,6 +211,14 @@ class Workspace:
         return {k: v for k, v in latest.items() if isinstance(v, str)} if isinstance(latest, dict) else {}
 
 
+def _similarity(path: Path, place: Path) -> float:
+    """How much the name of a store or run resembles the one that the user wrote, from 0 to 1."""
+    if place == path.parent or place.parent == path:  # a folder of the store, or the folder of all stores
+        return 1.0
+    name, other = path.name.lower(), place.name.lower()
+    return 0.9 if name in other else difflib.SequenceMatcher(None, name, other).ratio()
+
+
 def _is_complete(kind: str, path: Path) -> bool:
     """Whether a `store` has been published, or the training of a `run` has ended."""
     return (path / ("published.json" if kind == "store" else "summary.json")).exists()
@@ -172,5 +226,5 @@ def _is_complete(kind: str, path: Path) -> bool:
 
 def _created(path: Path) -> float:
     """Time at which a store or run was created, in seconds."""
-    heads = (path / name for name in ("store.json", "config.json"))
+    heads = (path / name for name in _HEADS.values())
     return max((head.stat().st_mtime for head in heads if head.exists()), default=0.0)

@@ -141,9 +141,9 @@ def require_feature(system: System, input_spec: InputSpec, spec: FeatureSpec, st
         )
 
 
-def matches_study(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec) -> bool:
-    """Whether a feature is the one that a study used for an input, in whatever dtype it is stored."""
-    return not _differences(input_spec, spec, study, input_spec.frames)
+def study_differences(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec) -> list[str]:
+    """Settings of a feature that differ from those that a study used for an input, in whatever dtype it is stored."""
+    return _differences(input_spec, spec, study, input_spec.frames)
 
 
 def _differences(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec, frames: int | None) -> list[str]:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgc.models.data.fit import matches_study, require_feature
+from mgc.models.data import nearest
+from mgc.models.data.fit import require_feature, study_differences
 from mgc.models.registry.systems import InputSpec, System
+from mgc.pipeline.commands import choose_store
 from mgc.pipeline.errors import ModelError, SpecError, StoreError
 from mgc.pipeline.features import FeatureSpec, Waveform
 from mgc.pipeline.storage.remote import Place, RemotePath
@@ -49,14 +51,29 @@ class StoreCandidates:
         for input_spec, study in zip(system.inputs, study_features, strict=False):
             suitable = [store for store in self.stores if _is_suitable(system, input_spec, store)]
             if self.study_only and not self.explicit:
-                suitable = [store for store in suitable if matches_study(input_spec, store.spec, study)]
+                suitable = [store for store in suitable if not study_differences(input_spec, store.spec, study)]
                 suitable.sort(key=lambda store: store.variants != system.recipe.variants)
             if not suitable:
-                feature = str(study) if self.study_only else " or ".join(input_spec.features)
-                remedy = f"extract it: `mgc extract {_dataset_option(self.stores)}--for {system.id}`"
-                raise ModelError(f"{system.id} needs {feature}, which {self._no_candidate} holds", remedy)
+                raise self._none_fits(system, input_spec, study)
             stores.append(suitable[0])
         return stores
+
+    def _none_fits(self, system: System, input_spec: InputSpec, study: FeatureSpec) -> ModelError:
+        """The error that no candidate fits an input. It says which comes nearest, and what differs."""
+        study_only = self.study_only and not self.explicit
+        feature = nearest.describe_need(input_spec, study, study_only=study_only)
+
+        def unmet(store: Store) -> list[str]:
+            return nearest.unmet_needs(input_spec, store.spec, study, study_only=study_only)
+
+        nearby = nearest.nearest_store(self.stores, study.name, unmet)
+        remedy = f"extract it: `mgc extract {_dataset_option(self.stores)}--for {system.id}`"
+        from mgc.models.data.frontend import supports  # imported here because it imports PyTorch
+
+        samples = [store.spec.sr for store in self.stores if isinstance(store.spec, Waveform)]
+        if supports(study) and (study.sr in samples if study_only else samples):
+            remedy += ", or compute it: --frontend device"
+        return ModelError(f"{system.id} needs {feature}, which {self._no_candidate} holds: {nearby}", remedy)
 
     def _choose_waveform(self, system: System, input_spec: InputSpec, study: FeatureSpec) -> Store:
         """Choose a waveform store for an input: as it is if the system reads samples, else behind a front end.
@@ -79,7 +96,15 @@ class StoreCandidates:
         command = f"`mgc extract {_dataset_option(self.stores)}--feature waveform:sr={study.sr}`"
         if not stores:
             rate = f" at {study.sr} Hz" if self.study_only else ""
-            problem = f"--frontend device: {system.id} needs samples{rate}, which {self._no_candidate} holds"
+
+            def unmet(store: Store) -> list[str]:
+                if not isinstance(store.spec, Waveform):
+                    return [f"{store.spec.name} for waveform"]
+                hop = f"hop {store.spec.hop_length} for {input_spec.bands}"
+                return [f"rate {store.spec.sr} for {study.sr}"] if store.spec.sr != study.sr else [hop]
+
+            nearby = nearest.nearest_store(self.stores, "waveform", unmet)
+            problem = f"--frontend device: {system.id} needs samples{rate}, which {self._no_candidate} holds: {nearby}"
             raise ModelError(problem, f"extract them: {command}")
         store = stores[0]
         if reads_samples:
@@ -128,7 +153,8 @@ def find_store_candidates(
         StoreError: a named store cannot be opened, or the workspace has no store.
     """
     if paths:
-        return StoreCandidates(tuple(Store.open(path) for path in paths), True, study_only, frontend)
+        stores = tuple(choose_store(workspace, path) for path in paths)
+        return StoreCandidates(stores, True, study_only, frontend)
     latest = Store.open(workspace.latest_store())
     if isinstance(latest.path, RemotePath):
         return StoreCandidates((latest,), False, study_only, frontend)

@@ -31,7 +31,8 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
     if path is None:
         path = (workspace.interrupted_run() if resuming else None) or workspace.latest_run()
         click.echo(f"run: {path}", err=True)
-    return Run.open(path)
+    with workspace.suggesting(path, "run"):
+        return Run.open(path)
 
 
 @click.command()
@@ -50,7 +51,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
         else:
             click.echo(overview.render_run(run))
         return 0
-    print_store_summary(choose_store(workspace, path), as_json)
+    print_store_summary(choose_store(workspace, path, ("store", "run")), as_json)
     return 0
 
 
@@ -63,7 +64,7 @@ def verify(path: Place | None, data_dir: Path, as_json: bool) -> int:
     if _is_run(path):
         _verify_run(path, as_json)
     else:
-        print_store_check(choose_store(Workspace(data_dir), path), as_json)
+        print_store_check(choose_store(Workspace(data_dir), path, ("store", "run")), as_json)
     return 0
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from torch import nn
 
 from mgc.models import classical
-from mgc.models.data import adapters
+from mgc.models.data import adapters, nearest
 from mgc.models.data.joint import JointStream
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching, Stream
@@ -20,9 +20,9 @@ from mgc.models.data.waveform_view import WaveformView
 from mgc.models.network import Network, outputs, outputs_by_batch
 from mgc.models.parallel.device import choose_device
 from mgc.models.registry import systems
-from mgc.models.runs.run import Run
+from mgc.models.runs.run import Run, Source
 from mgc.models.runs.selection import Selection
-from mgc.pipeline.errors import RunError
+from mgc.pipeline.errors import RunError, StoreError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store.store import Store
 
@@ -106,13 +106,24 @@ def open_stores(run: Run, first: Path | None = None) -> list[Store]:
     """
     stores: list[Store] = []
     for source in run.sources:
-        store = Store.open(source.path if stores or first is None else first)
+        store = _open_source(run, source) if stores or first is None else Store.open(first)
         store.require_finished()
         spec = source.waveform or source.spec
         if _identity(store.spec) != _identity(spec):
             raise RunError(f"{store.path} holds {store.spec}, the run was trained on {spec}", "name another store")
         stores.append(store if source.waveform is None else WaveformView.of(store, source.spec))
     return stores
+
+
+def _open_source(run: Run, source: Source) -> Store:
+    """Open a store of a run; if there is none, raise a `StoreError` that says what can be done."""
+    try:
+        return Store.open(source.path)
+    except StoreError:
+        if (source.path / "store.json").exists() or (source.path / "shards").exists():
+            raise
+        dataset = run.config["store"]["dataset"]
+        raise nearest.lost_store(source.path, source.waveform or source.spec, dataset, run.path) from None
 
 
 def require_unseen(run: Run, split: str) -> None:

@@ -141,3 +141,60 @@ class TestLatest:
             workspace.latest_store()
         with pytest.raises(RunError, match=r"no run in .*data; make one with `mgc train`, or name one"):
             workspace.latest_run()
+
+
+class TestSuggestions:
+    """What a user may have meant is named in the error that there is no store or run."""
+
+    @pytest.fixture
+    def named(self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+        """Two stores and two runs, in a workspace whose parent the user stands in."""
+        for name in ("mel-500399", "stft-1a2b3c"):
+            make_store(workspace, name)
+        for name in ("20261121-201328-kth2020-cnn", "20261122-090000-moments-svm"):
+            (workspace.runs / name).mkdir(parents=True)
+            (workspace.runs / name / "config.json").touch()
+        monkeypatch.chdir(workspace.root.parent)
+        return Workspace(Path("data"))
+
+    @pytest.mark.parametrize(
+        ("name", "kinds", "meant"),
+        [
+            ("mel-500399", ("store",), ["data/features/songs/mel-500399"]),
+            ("mel", ("store",), ["data/features/songs/mel-500399"]),
+            ("data/features/songs/mel-50039", ("store",), ["data/features/songs/mel-500399"]),
+            ("data/features/song/mel-500399", ("store",), ["data/features/songs/mel-500399"]),
+            ("data/features/songs/mel-500399/shards", ("store",), ["data/features/songs/mel-500399"]),
+            (
+                "data/features/songs",
+                ("store", "run"),
+                ["data/features/songs/mel-500399", "data/features/songs/stft-1a2b3c"],
+            ),
+            ("20261121-201328-kth2020-cnn", ("run",), ["data/runs/20261121-201328-kth2020-cnn"]),
+            ("data/runs/20261121-201328-kth2020-cnm", ("run",), ["data/runs/20261121-201328-kth2020-cnn"]),
+            ("moments-svm", ("store", "run"), ["data/runs/20261122-090000-moments-svm"]),
+            ("mel-500399", ("run",), []),
+            ("elsewhere/xyz", ("store", "run"), []),
+        ],
+    )
+    def test_names(self, name: str, kinds: tuple[str, ...], meant: list[str], named: Workspace):
+        with pytest.raises(StoreError) as caught, named.suggesting(Path(name), *kinds):
+            raise StoreError("nothing there", "make one")
+        words = caught.value.remedy.removeprefix("did you mean ").removesuffix("?").split(" or ")
+        assert sorted(words) == (meant or ["make one"])
+
+    def test_the_other_kind_is_recognised_and_other_errors_stay(self, named: Workspace):
+        store, run = Path("data/features/songs/mel-500399"), Path("data/runs/20261122-090000-moments-svm")
+        with (
+            pytest.raises(RunError, match=r"mel-500399 is a feature store, not a run; name a run"),
+            named.suggesting(store, "run"),
+        ):
+            raise RunError("nothing there", "make one")
+        with (
+            pytest.raises(StoreError, match=r"svm is a run, not a feature store; name a feature"),
+            named.suggesting(run, "store"),
+        ):
+            raise StoreError("nothing there", "make one")
+        for path, kind in ((store, "store"), (run, "run"), (None, "run")):
+            with pytest.raises(RunError, match="damaged; restore"), named.suggesting(path, kind):
+                raise RunError("damaged", "restore it")

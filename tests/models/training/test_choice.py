@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from commands import mgc
 from stores import make_store
 
 from mgc.models.data.store_candidates import StoreCandidates
+from mgc.models.registry import systems
 from mgc.models.training import choice
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.features import Chroma, FeatureSpec, Mel, Stft
@@ -68,6 +70,47 @@ def test_a_feature_without_a_default_is_an_error_that_names_a_store_with_one(fol
     )
     with pytest.raises(ModelError, match=r"chroma holds chroma, which has no default model; name a model with --model"):
         choice.default_system(candidates("chroma", named=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "options", "need", "nearest"),
+    [
+        (
+            "ref/crnn-choi2017",
+            ("stft", "mel"),
+            {},
+            "ref/crnn-choi2017 needs mel with 96 bands",
+            "mel (bands 128 for 96)",
+        ),
+        (
+            "kth2020/cnn",
+            ("stft", "mel-96", "mel"),
+            {"study_only": True},
+            "kth2020/cnn needs mel sr=22050 n_fft=2048 hop_length=604 dtype=uint8 n_mels=128 fmin=0.0",
+            "mel (hop 512 for 604)",
+        ),
+        (
+            "xu2022/svm",
+            ("mel", "stft"),
+            {},
+            "xu2022/svm needs stats with 518 values a track",
+            "mel (mel for stats)",
+        ),
+        (
+            "xu2022/mobilenet",
+            ("mel",),
+            {"frontend": True},
+            "--frontend device: xu2022/mobilenet needs samples",
+            "mel (mel for waveform)",
+        ),
+    ],
+)
+def test_where_no_store_fits_the_nearest_is_named(model, names, options, need, nearest, folder, candidates):
+    asked = dataclasses.replace(candidates(*names), **options)
+    with pytest.raises(ModelError) as caught:
+        asked.choose(systems.get(model))
+    assert caught.value.problem == f"{need}, which no store in {folder} holds: nearest is {nearest}"
+    assert "`mgc extract " in caught.value.remedy
 
 
 def test_the_command_says_it_once(folder):

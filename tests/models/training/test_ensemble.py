@@ -97,7 +97,8 @@ def test_a_missing_store_is_an_error_with_the_command_that_extracts_it(tmp_path:
     for model in (TWOFOLD.id, BOTH.id):
         missing = mgc("train", "--model", model, "--data-dir", data)
         assert missing.error == (
-            f"{TWOFOLD.id} needs waveform, which no store in {data / 'features' / 'synthetic'} holds; "
+            f"{TWOFOLD.id} needs waveform with 512 samples a frame, which no store in "
+            f"{data / 'features' / 'synthetic'} holds: nearest is mel (mel for waveform); "
             f"extract it: `mgc extract --for {TWOFOLD.id}`"
         )
     assert not (data / "runs").exists()
@@ -129,7 +130,9 @@ def test_a_recipe_takes_its_features_and_slicing_however_the_stores_are_cut(tmp_
     shutil.rmtree(folder / "b")
     missing = mgc("train", "--recipe", TWOFOLD.id, "--data-dir", data)
     assert "needs mel sr=22050 n_fft=512 hop_length=256" in missing.error
-    assert missing.error.endswith(f"extract it: `mgc extract --dataset {data / 'fma_small'} --for test/twofold`")
+    assert ": nearest is c (n_fft 2048 for 512, hop 512 for 256); " in missing.error
+    remedy = f"extract it: `mgc extract --dataset {data / 'fma_small'} --for test/twofold`"
+    assert missing.error.endswith(f"{remedy}, or compute it: --frontend device")
 
 
 # -- ensembles --------------------------------------------------------------------------------------------------------

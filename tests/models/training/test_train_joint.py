@@ -20,7 +20,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.predict import predict
 from mgc.models.training.train import Options, resume, train
-from mgc.pipeline.errors import ModelError, RunError
+from mgc.pipeline.errors import ModelError, RunError, StoreError
 from mgc.pipeline.features import Mel, Waveform
 from mgc.pipeline.store.store import Store
 
@@ -143,8 +143,13 @@ def test_a_store_that_is_gone_is_named(tmp_path: Path) -> None:
     stores = make_pair(tmp_path)
     run = quiet(stores, tmp_path / "runs", epochs=1)
     shutil.rmtree(stores[1].path)
-    with pytest.raises(Exception, match=rf"{stores[1].path.name}: no feature store"):
+    with pytest.raises(StoreError) as lost:
         predict(run)
+    assert lost.value.problem == (
+        f"{stores[1].path}: no feature store, but {run.path} was trained on it; nearest is {stores[0].path.name} "
+        "(waveform for mel)"
+    )
+    assert "restore it, or extract it again: `mgc extract --feature mel:sr=22050,n_fft=512," in lost.value.remedy
     make_store(stores[1].path, Mel(n_mels=8, n_fft=1024), root=tmp_path)
     with pytest.raises(RunError, match=r"holds mel .*n_fft=1024.*trained on mel .*n_fft=512"):
         predict(run)
