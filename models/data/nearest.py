@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from mgc.models.data.fit import study_differences
 from mgc.models.registry.systems import InputSpec
@@ -79,6 +81,8 @@ def lost_store(path: Place, spec: FeatureSpec, dataset: dict[str, object], run: 
         dataset: description of the dataset, as the run recorded it.
         run: folder of the run.
     """
+    if not isinstance(path, RemotePath):
+        path = Path(os.path.normpath(path))  # without `runs/..`
     stores = []
     for head in () if isinstance(path, RemotePath) else sorted(path.parent.glob("*/store.json")):
         try:
