@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.pipeline import console
-from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options
-from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options, splits_option
+from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.workspace import Workspace
 
@@ -50,7 +50,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
-@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet with track_id (or path) and split; overrides all others.")
+@splits_option
 @click.option(
     "--duplicates",
     type=click.Choice(["group", "drop", "keep"]),
@@ -71,7 +71,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     A second call changes nothing. After files were added, changed or removed, a call extracts only what is affected.
     """
     from mgc.models.registry import systems
-    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.datasets.clips import choose_splits
     from mgc.pipeline.extraction import extract as extraction
     from mgc.pipeline.store import summary
 
@@ -84,13 +84,15 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     echo = console.note_printer(as_json)
     for note in dataset.notes:
         echo(note)
+    splits, unlisted = choose_splits(options["splits"], dataset.tracks, dataset.source)
     settings = extraction.Options(
         slicing=slicing,
         study=study,
         workers=options["workers"],
         scheduler=options["scheduler"],
         seed=options["seed"],
-        splits=read_splits(options["splits"]) if options["splits"] else {},
+        splits=splits,
+        unlisted=unlisted,
         max_duration=options["max_duration"],
         file_timeout=options["timeout"],
         rebuild=options["rebuild"],

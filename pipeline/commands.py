@@ -52,6 +52,12 @@ def slicing_options(command: Callable) -> Callable:
     )
 
 
+def splits_option(command: Callable) -> Callable:
+    """Add `--splits`; `datasets.clips.choose_splits` reads its value."""
+    text = "CSV/Parquet with track_id (or path) and split, or a published list: gtzan-filtered. Overrides all others."
+    return click.option("--splits", type=LOCAL_PATH, metavar="FILE|NAME", help=text)(command)
+
+
 def parse_slicing(options: dict[str, Any], seed: int = 0) -> Slicing | None:
     """Build a `Slicing` from the values of `slicing_options`.
 
@@ -192,7 +198,7 @@ def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[
 
 @click.command()
 @click.argument("store", type=PATH_OR_URL, required=False)
-@click.option("--splits", type=LOCAL_PATH, help="CSV/Parquet table with the columns track_id (or path) and split.")
+@splits_option
 @click.option("--redo", is_flag=True, help="Draw new splits for all tracks.")
 @click.option("--seed", type=int, help="Seed of the new splits.  [default: the store's]")
 @dataset_options
@@ -219,7 +225,7 @@ def split(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
 def _reassign(workspace: Workspace, store: Store, options: dict[str, Any], echo: Callable[[str], None]) -> None:
     """Assign new splits to the tracks of a store and of the other stores of its dataset."""
     from mgc.pipeline.datasets import reopen
-    from mgc.pipeline.datasets.splits import read_splits
+    from mgc.pipeline.datasets.clips import choose_splits
     from mgc.pipeline.extraction.resplit import resplit
 
     if options["dataset"] is None:  # reopen the store's dataset, with these options replaced
@@ -229,9 +235,9 @@ def _reassign(workspace: Workspace, store: Store, options: dict[str, Any], echo:
         dataset = reopen(description | ({"format": options["layout"]} if options["layout"] != "auto" else {}))
     else:
         dataset = choose_dataset(workspace, options)
-    override = read_splits(options["splits"]) if options["splits"] else {}
+    override, unlisted = choose_splits(options["splits"], dataset.tracks, dataset.source)
     seed = store.dataset["seed"] if options["seed"] is None else options["seed"]
-    moved, notes = resplit(store, dataset, seed, override, keep=not options["redo"])
+    moved, notes = resplit(store, dataset, seed, override, unlisted, keep=not options["redo"])
     for note in notes:
         echo(note)
     echo(f"{moved} tracks changed their split; runs trained before keep their own track lists")

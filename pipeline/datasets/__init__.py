@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import fma, folder, gtzan, listing
+from mgc.pipeline.datasets import clips, fma, folder, gtzan, listing
 from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name
 from mgc.pipeline.datasets.layouts import FORMATS, Layout, formats, plugin_layouts, recognise
 from mgc.pipeline.datasets.published import PublishedDataset, published_dataset
@@ -111,7 +111,7 @@ def open_dataset(
         source=source,
         format=format,
         genres=genres,
-        tracks=catalogue.tracks,
+        tracks=clips.with_artists(catalogue.tracks, published),
         notes=notes,
         published=published,
         options={name: str(value) for name, value in options.items() if value is not None},

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets import Dataset, clips
+from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import duplicates, journal, planning, rebuild
+from mgc.pipeline.extraction import duplicates, journal, left_out, planning, rebuild
 from mgc.pipeline.extraction.opening import open_or_create
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
@@ -106,10 +108,12 @@ def extract(
             stores.append(store)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)
-        hashes = _find_copies(dataset, stores)
-        for note in duplicates.describe(dataset.tracks, hashes, options.duplicates):
+        tracks = _describe_files(dataset, stores)
+        for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
             echo(note)
-        plans = [_plan(store, dataset, hashes, options, echo) for store in stores]
+        plans = [_plan(store, dataset, tracks, options, echo) for store in stores]
+        for note in _describe_omitted(dataset, plans[0].left_out):
+            echo(note)
         if batches := _share_batches(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
@@ -129,22 +133,29 @@ def extract(
     return results
 
 
-def _find_copies(dataset: Dataset, stores: list[Store]) -> pa.Array:
-    """Find the files of the dataset that are equal byte for byte; see `duplicates.content_hashes`."""
-    sizes, times = planning.file_signatures(dataset, dataset.tracks)
+def _describe_files(dataset: Dataset, stores: list[Store]) -> pa.Table:
+    """Look at each file of a dataset once.
+
+    Returns:
+        The dataset's tracks, with `size` and `mtime_ns` of their files, and as `content_hash` the hash of those that
+        are there more than once; null for all others.
+    """
+    tracks = planning.with_signatures(dataset, dataset.tracks)
     known = [manifest.history(store, duplicates.HISTORY_COLUMNS) for store in (*stores, *siblings(stores[0]))]
-    return duplicates.content_hashes(dataset, sizes, times, pa.concat_tables(known))
+    sizes, times = (tracks[name].combine_chunks() for name in ("size", "mtime_ns"))
+    hashes = duplicates.content_hashes(dataset, sizes, times, pa.concat_tables(known))
+    return tracks.append_column("content_hash", hashes)
 
 
 def _plan(
-    store: Store, dataset: Dataset, hashes: pa.Array, options: Options, echo: Callable[[str], None]
+    store: Store, dataset: Dataset, tracks: pa.Table, options: Options, echo: Callable[[str], None]
 ) -> planning.Plan:
     """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes.
 
     Args:
         store: the store.
         dataset: the dataset.
-        hashes: content hash of each track whose file is there more than once, else null.
+        tracks: its tracks, see `_describe_files`.
         options: settings of the extraction.
         echo: function that prints a line for the user.
     """
@@ -153,25 +164,35 @@ def _plan(
         echo(f"{store.path.name}: plan.parquet is damaged: what the interrupted extraction left is planned anew")
     past = manifest.history(store)
     known = existing_splits(store, past)
-    column = pa.field("content_hash", pa.string())
-    tracks, copies = dataset.tracks.append_column(column, hashes), hashes.slice(0, 0)
-    if options.duplicates == "drop":
-        first = duplicates.first_of_each(hashes)
-        copies = tracks["track_id"].filter(pa.array(~first)).combine_chunks()
-        tracks = tracks.filter(pa.array(first))
-    tracks, notes = assign_splits(
-        tracks, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
+    why = left_out.find(store, tracks, past, options)
+    is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
+    omitted, used = tracks.filter(is_omitted), tracks.filter(pc.invert(is_omitted))
+    used, notes = assign_splits(
+        used, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
     )
-    tracks = tracks.drop_columns("content_hash")
-    if moved := count_moved_tracks(past, tracks):
+    used = used.drop_columns("content_hash")
+    if moved := count_moved_tracks(past, used):
         notes = (*notes, f"{moved} tracks changed their split")
-    plan = planning.make_plan(store, dataset, tracks, past, thorough=options.verify, copies=copies)
+    plan = planning.make_plan(store, dataset, used, past, thorough=options.verify, omitted=omitted, why=why)
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
     if plan:
         journal.write_journal(store, plan)
         journal.rewrite_fragments(store, plan.fragments)
+        for rows in plan.rows_only:
+            left_out.write(store, rows)
     return plan
+
+
+def _describe_omitted(dataset: Dataset, why: left_out.Reasons) -> Iterator[str]:
+    """Yield notes on the tracks that a published list of splits leaves out, or on the list that would."""
+    unlisted = sorted(track for track, reason in why.items() if reason.reason == left_out.UNLISTED)
+    if unlisted:
+        yield f"left out, {why[unlisted[0]].detail}: {len(unlisted):,} ({format_names(unlisted)})"
+    elif dataset.published == "gtzan":
+        artists = dataset.tracks["artist_id"]
+        yield f"artists are known of {len(artists) - artists.null_count:,} of {len(artists):,} clips (Sturm 2013)"
+        yield clips.FAULTS
 
 
 def _clean(store: Store) -> None:

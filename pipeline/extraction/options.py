@@ -26,6 +26,7 @@ class Options:
         scheduler: address of a running Dask scheduler whose workers are used instead; None starts workers.
         seed: seed of the splits, and of the order of tracks in the shards of a new store.
         splits: split by track id, or by path; they override all other splits.
+        unlisted: tracks that a published list of splits leaves out, by id, with the detail of their manifest rows.
         max_duration: length in seconds beyond which a track is dropped as `too-long`; None for no limit.
         file_timeout: time limit for one file in seconds.
         rebuild: extract everything again, into the shards that one pass over the whole dataset would write.
@@ -41,6 +42,7 @@ class Options:
     scheduler: str | None = None
     seed: int = 0
     splits: Mapping[str, str] = field(default_factory=dict)
+    unlisted: Mapping[str, str] = field(default_factory=dict)
     max_duration: float | None = None
     file_timeout: float = FILE_TIMEOUT_S
     rebuild: bool = False

@@ -7,38 +7,32 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.audio import inspection, sources
+from mgc.pipeline.audio import inspection
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, rows_differ, unescape, update_labels
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, unescape, update_labels
 from mgc.pipeline.errors import StoreError
+from mgc.pipeline.extraction import left_out
 from mgc.pipeline.extraction.batches import (
-    BLOCK_ROWS,
     TrackBatch,
     divide_into_shards,
     hash_keys,
     iterate_blocks,
     make_batches,
 )
+from mgc.pipeline.extraction.changes import changed_tracks, with_changes
 from mgc.pipeline.features.variants import frame_multiplier
 from mgc.pipeline.storage import concurrency
-from mgc.pipeline.storage.remote import Place, RemotePath
+from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.storage.urls import stat_objects
 from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.store import Store
 
-#: New values for manifest rows: `{shard: {track_id: {column: value}}}`.
-Changes: TypeAlias = dict[int, dict[str, dict[str, Any]]]
-
-
-#: Reason of a track that `--duplicates drop` leaves out; it keeps its frames.
-_DUPLICATE = "duplicate"
-_NO_COPIES = pa.array([], pa.string())
+_NOTHING: left_out.Reasons = {}
 
 
 @dataclass
@@ -48,11 +42,15 @@ class Plan:
     Attributes:
         batches: tracks to decode, and the shards that get their frames.
         fragments: new manifest rows (`MANIFEST_SCHEMA`) by shard, for shards whose frames stay as they are.
+        rows_only: rows of tracks that are left out without being decoded, and their shards.
+        left_out: why tracks are left out, by id.
         notes: lines for the user that describe what has changed.
     """
 
     batches: list[TrackBatch] = field(default_factory=list)
     fragments: dict[int, pa.Table] = field(default_factory=dict)
+    rows_only: list[TrackBatch] = field(default_factory=list)
+    left_out: left_out.Reasons = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -61,7 +59,7 @@ class Plan:
         return sum(len(tracks) for tracks, _ in self.batches)
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.fragments)
+        return bool(self.batches or self.fragments or self.rows_only)
 
 
 def make_plan(
@@ -71,35 +69,35 @@ def make_plan(
     past: pa.Table,
     *,
     thorough: bool = False,
-    copies: pa.Array = _NO_COPIES,
+    omitted: pa.Table | None = None,
+    why: left_out.Reasons = _NOTHING,
 ) -> Plan:
     """Compare a store with its dataset and plan the work that makes them agree.
 
     Args:
         store: the store, locked by the caller.
         dataset: the dataset; only its root is used.
-        tracks: the dataset's track table (`DATASET_SCHEMA`) with splits.
+        tracks: the dataset's track table (`DATASET_SCHEMA`) with splits, and `size` and `mtime_ns` of the files if they
+            are known (`with_signatures`).
         past: the store's `manifest.history`.
         thorough: check every byte of every shard; otherwise only that its files exist and have their full size.
-        copies: ids of the tracks that `--duplicates drop` leaves out, string; they are not in `tracks`.
+        omitted: tracks that are left out, with the columns of `tracks` and `content_hash`; they are not in `tracks`.
+        why: the reason of each of them.
     """
-    seed = store.dataset["seed"]
-    plan = Plan()
+    plan = Plan(left_out=why)
+    if "size" not in tracks.schema.names:
+        tracks = with_signatures(dataset, tracks)
     index = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
-    changes, relabelled_shards, stale_shards = _changed_tracks(dataset, tracks, past, index, copies)
+    changes, relabelled_shards, stale_shards = changed_tracks(dataset, tracks, past, index, why)
     broken = _broken_shards(store, past, thorough)
-    stale_shards |= broken
     without_variants = _tracks_without_variants(tracks, past, index) if store.variants else past.slice(0, 0)
-    if len(without_variants) and not store.unfinished:
-        plan.notes.append(
-            f"{len(without_variants)} training tracks were in another split before: they get variants now"
-        )
-    stale_shards |= set(without_variants["shard"].to_pylist())
-    if broken and not store.unfinished:
-        plan.notes.append(f"{len(broken)} damaged or incomplete shards are extracted again")
-    n_missing = sum(row.get("reason") == "missing" for rows in changes.values() for row in rows.values())
-    if n_missing:
-        plan.notes.append(f"{n_missing} tracks are missing: they are dropped until their files are back")
+    stale_shards |= broken | set(without_variants["shard"].to_pylist())
+    n_missing = sum((row or {}).get("reason") == "missing" for rows in changes.values() for row in rows.values())
+    if not store.unfinished:
+        remark = "training tracks were in another split before: they get variants now"
+        plan.notes += _count(len(without_variants), remark)
+        plan.notes += _count(len(broken), "damaged or incomplete shards are extracted again")
+    plan.notes += _count(n_missing, "tracks are missing: they are dropped until their files are back")
     for shard in sorted((changes.keys() | relabelled_shards) - stale_shards):
         fragment = manifest.read_fragment(store, shard)
         if fragment is None:
@@ -108,133 +106,57 @@ def make_plan(
         rows = fragment.select(MANIFEST_SCHEMA.names)
         if shard in relabelled_shards:
             rows = update_labels(fragment, tracks)
-        plan.fragments[shard] = _with_changes(rows, changes.get(shard, {}))
-    for shard, shard_tracks in _tracks_of_shards(past, tracks, stale_shards, seed):
+        plan.fragments[shard] = with_changes(rows, changes.get(shard, {}))
+    _plan_decoding(plan, store, tracks, past, stale_shards, why)
+    if omitted is not None:
+        _plan_rows_only(plan, store, omitted, past, stale_shards, why)
+    return plan
+
+
+def _count(number: int, text: str) -> list[str]:
+    return [f"{number} {text}"] if number else []
+
+
+def _plan_decoding(
+    plan: Plan, store: Store, tracks: pa.Table, past: pa.Table, stale_shards: set[int], why: left_out.Reasons
+) -> None:
+    """Add the shards to extract again, and shards for new tracks, to a plan.
+
+    A track that was left out without being decoded is extracted like a new one.
+    """
+    seed = store.dataset["seed"]
+    omitted = pc.is_in(past["track_id"], value_set=pa.array(list(why), pa.string())).to_numpy()
+    kept = past.filter(pa.array(~(omitted | left_out.without_frames(past))))
+    for shard, shard_tracks in _tracks_of_shards(kept, tracks, stale_shards, seed):
         plan.batches.append(TrackBatch(shard_tracks, [(shard, 0, len(shard_tracks))]))
-    new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks())))
+    new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=kept["track_id"].combine_chunks())))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
     next_shard = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
-    for batch in make_batches(new, file_signatures(dataset, new)[0], seed):
+    for batch in make_batches(new.select(DATASET_SCHEMA.names), new["size"].combine_chunks(), seed):
         training = batch["split"][0].as_py() == "training"
         multiplier = frame_multiplier(store.variants) if training else 1.0
         shards = divide_into_shards(len(batch), store.spec, next_shard, multiplier)
         next_shard = shards[-1][0] + 1
         plan.batches.append(TrackBatch(batch, shards))
-    return plan
 
 
-def _changed_tracks(
-    dataset: Dataset, tracks: pa.Table, past: pa.Table, index: pa.Array, copies: pa.Array
-) -> tuple[Changes, set[int], set[int]]:
-    """Find the tracks whose file or labels have changed since they were extracted.
+def _plan_rows_only(
+    plan: Plan, store: Store, omitted: pa.Table, past: pa.Table, stale_shards: set[int], why: left_out.Reasons
+) -> None:
+    """Add rows for the tracks that are left out and have none yet, or whose shard is extracted again, to a plan.
 
-    Args:
-        dataset: the dataset; only its root is used.
-        tracks: the dataset's track table.
-        past: the store's `manifest.history`.
-        index: row in `tracks` of each row of `past`; null for tracks that are no longer in the dataset.
-        copies: see `make_plan`.
-
-    Returns:
-        New values of manifest rows whose frames stay; shards with tracks that have new labels; shards that must be
-        extracted again.
+    They get a shard without frames. A stale shard that no other track is left in becomes such a shard, too.
     """
-    changes: Changes = {}
-    stale_shards: set[int] = set()
-    in_dataset = pc.is_valid(index)
-    before, now = past.filter(in_dataset), tracks.take(index.drop_null())
-    sizes, times = file_signatures(dataset, now)
-    was_missing = _equals(before["reason"], "missing")
-    was_unreadable = _equals(before["reason"], "unreadable")
-    file_changed = rows_differ(before["path"], now["path"])
-    file_changed |= rows_differ(before["size"], sizes) | rows_differ(before["mtime_ns"], times)
-    file_changed |= was_missing & sizes.is_valid().to_numpy(zero_copy_only=False)
-    labels_changed = np.zeros(len(before), bool)
-    for name in DATASET_SCHEMA.names:
-        labels_changed |= rows_differ(before[name], now[name])
-    relabelled_shards = set(pc.unique(before["shard"].filter(pa.array(labels_changed))).to_pylist())
-    suspects = np.flatnonzero(file_changed | was_unreadable)
-    columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
-    for first in range(0, len(suspects), BLOCK_ROWS):
-        rows = suspects[first : first + BLOCK_ROWS]
-        records = before.select(columns).take(rows).to_pylist()
-        signatures = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist())
-        paths = now["path"].take(rows).to_pylist()
-        for i, record, size, mtime, path in zip(rows, records, *signatures, paths, strict=True):
-            if file_changed[i]:
-                values = _changed_file(dataset.root, unescape(path), record, size, mtime)
-            else:  # the file was unreadable
-                values = None if sources.readable(dataset.root, unescape(path)) else {}
-            if values is None:
-                stale_shards.add(record["shard"])
-            elif values:
-                changes.setdefault(record["shard"], {})[record["track_id"]] = values
-    # Tracks that a call with --duplicates drop left out, and this one does not.
-    for record in (
-        before.select(["track_id", "shard", "n_frames"]).filter(_equals(before["reason"], _DUPLICATE)).to_pylist()
-    ):
-        values = changes.setdefault(record["shard"], {})
-        values[record["track_id"]] = {"status": "ok", "reason": None} | values.get(record["track_id"], {})
-    absent = pc.invert(in_dataset)
-    is_copy = pc.is_in(past["track_id"], value_set=copies)
-    reason = pc.fill_null(past["reason"], "")
-    removed = past.filter(pc.and_(absent, pc.and_(pc.invert(is_copy), pc.not_equal(reason, "missing"))))
-    for record in removed.select(["track_id", "shard", "n_frames"]).to_pylist():
-        changes.setdefault(record["shard"], {})[record["track_id"]] = _missing(record)
-    # A copy that was dropped for another reason, which its file still has, stays so.
-    left_out = past.filter(pc.and_(absent, pc.and_(is_copy, pc.equal(past["status"], "ok"))))
-    for record in left_out.select(["track_id", "shard"]).to_pylist():
-        values = {"status": "dropped", "reason": _DUPLICATE}
-        changes.setdefault(record["shard"], {})[record["track_id"]] = values
-    return changes, relabelled_shards, stale_shards
-
-
-def _missing(record: dict) -> dict:
-    """Return the new values of a track whose file is missing. If it has frames, its `detail` still describes them."""
-    return _MISSING if record["n_frames"] else _MISSING_WITHOUT_FRAMES
-
-
-_MISSING = {"status": "dropped", "reason": "missing"}
-_MISSING_WITHOUT_FRAMES = _MISSING | {"detail": None}
-
-
-def _changed_file(root: Place, path: bytes, record: dict, size: int | None, mtime: int | None) -> dict | None:
-    """Decide on a track whose file has another path, size or modification time than the manifest records.
-
-    Args:
-        root: folder or URL of the dataset.
-        path: path below `root`.
-        record: columns of the track's manifest row.
-        size: size of the file in bytes; None if there is no file.
-        mtime: modification time of the file in ns; None if there is no file.
-
-    Returns:
-        New values of the manifest row; None if the track must be decoded again.
-    """
-    if size is None:
-        if record["reason"] == "missing":
-            return {}
-        return _missing(record) if record["n_frames"] else {"size": None, "mtime_ns": None}
-    if record["reason"] == "missing" and not record["n_frames"]:
-        return None
-    try:
-        content_hash = sources.content_hash(root, path)
-    except (inspection.UnusableAudio, FileNotFoundError, PermissionError):
-        return None
-    if content_hash != record["content_hash"]:
-        return None
-    found_again = {"status": "ok", "reason": None} if record["reason"] == "missing" else {}
-    return found_again | {"size": size, "mtime_ns": mtime}
-
-
-def _with_changes(rows: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
-    """Return manifest rows with new values, given as `{track_id: {column: value}}`."""
-    if changes:
-        rows = pa.Table.from_pylist(
-            [row | changes.get(row["track_id"], {}) for row in rows.to_pylist()], MANIFEST_SCHEMA
-        )
-    return rows.replace_schema_metadata()
+    decoded = {shard for _, shards in plan.batches for shard, _, _ in shards}
+    emptied = sorted(stale_shards - decoded)
+    recorded = past["track_id"].filter(pc.invert(pc.is_in(past["shard"], pa.array(stale_shards, pa.int32()))))
+    omitted = omitted.filter(pc.invert(pc.is_in(omitted["track_id"], value_set=recorded.combine_chunks())))
+    if len(omitted) and not emptied:
+        emptied = [1 + max(decoded | set(past["shard"].to_pylist()), default=-1)]
+    for shard in emptied:
+        plan.rows_only.append(left_out.batch(omitted, why, shard, store.dataset["seed"]))
+        omitted = omitted.slice(0, 0)
 
 
 def _broken_shards(store: Store, past: pa.Table, thorough: bool) -> set[int]:
@@ -288,6 +210,12 @@ def _tracks_of_shards(past: pa.Table, tracks: pa.Table, shards: set[int], seed: 
         yield int(shard[first]), labels.slice(first, stop - first)
 
 
+def with_signatures(dataset: Dataset, tracks: pa.Table) -> pa.Table:
+    """Append `size` and `mtime_ns` of each track's file to a track table, see `file_signatures`."""
+    sizes, times = file_signatures(dataset, tracks)
+    return tracks.append_column("size", sizes).append_column("mtime_ns", times)
+
+
 def file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
     """Return the size in bytes and the modification time in ns of each track's file, int64; null without a file."""
     signatures = np.full((2, len(tracks)), -1)
@@ -305,8 +233,3 @@ def file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Ar
                     signatures[:, i] = file_stat.st_size, file_stat.st_mtime_ns
     absent = signatures[0] < 0
     return pa.array(signatures[0], mask=absent), pa.array(signatures[1], mask=absent)
-
-
-def _equals(column: pa.ChunkedArray, word: str) -> np.ndarray:
-    """Return in which rows a column holds `word`, bool `(rows,)`; null counts as False."""
-    return pc.fill_null(pc.equal(column, word), False).to_numpy()

@@ -1,0 +1,85 @@
+"""A teacher with GTZAN: from the folder of the archive to the pictures for a lesson.
+
+The clips are real music, cut to five seconds and named like GTZAN's; what is played under a name is not GTZAN's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from commands import Outcome, mgc_process
+
+from mgc.pipeline.datasets.clips import split_list
+from mgc.pipeline.datasets.published import published_dataset
+
+pytestmark = [pytest.mark.slow, pytest.mark.corpus, pytest.mark.timeout(600)]
+
+GENRES = published_dataset("gtzan").genres
+SECONDS = 5
+PNG = b"\x89PNG\r\n"
+
+
+def clips_of(genre: str) -> list[str]:
+    """Two training clips, one of validation, one of test, and one that the filtered list omits, if there is one."""
+    listed = {f"{genre}.{n:05}": split_list("gtzan-filtered").get(f"{genre}.{n:05}") for n in range(100)}
+    some = []
+    for split, count in (("training", 2), ("validation", 1), ("test", 1), (None, 1)):
+        some += [clip for clip, its_split in listed.items() if its_split == split][:count]
+    return some
+
+
+@pytest.fixture(scope="module")
+def workspace(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the folder `gtzan/genres`, as the archive has it."""
+    data = tmp_path_factory.mktemp("data")
+    music = sorted((corpus / "fma_debian").rglob("*.mp3"))
+    for number, clip in enumerate(clip for genre in GENRES for clip in clips_of(genre)):
+        samples, rate = soundfile.read(music[number % len(music)], frames=44_100 * SECONDS, start=44_100)
+        if number >= len(music):
+            samples = samples[::-1]  # the corpus has fewer clips: no two files are equal
+        path = data / "gtzan" / "genres" / clip.split(".")[0] / f"{clip}.au"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.reshape(len(samples), -1).mean(axis=1)[::2], rate // 2)
+    return data
+
+
+def mgc(workspace: Path, *arguments: object) -> Outcome:
+    outcome = mgc_process(*arguments, MGC_DATA=str(workspace))
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
+    n_clips = len(list(workspace.rglob("*.au")))
+    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 2, "--workers", 1).out
+    assert "GTZAN repeats 50 clips exactly" in said
+    assert "`--splits gtzan-filtered` leaves faulty clips out and keeps artists apart" in said
+    assert f"{n_clips} of {n_clips} in use" in said
+
+    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 2, "--splits", "gtzan-filtered").out
+    omitted = n_clips - 4 * len(GENRES)
+    assert f"left out, not in the list gtzan-filtered: {omitted} (" in said
+    assert f"{n_clips - omitted} of {n_clips} in use" in said
+    assert "splits    training 20 (" in said
+    assert f"dropped   {omitted}: unlisted {omitted}" in said
+    (store,) = workspace.glob("features/gtzan/mel-*")
+
+    said = mgc(workspace, "train", "--model", "kth2020/cnn", "--epochs", 2, "--device", "cpu").out
+    assert "epoch 2/2" in said
+    (run,) = workspace.glob("runs/*")
+    assert str(run.name) in said
+    assert (run / "curves.png").read_bytes().startswith(PNG)
+
+    said = mgc(workspace, "evaluate", "--by-genre", "--device", "cpu").out
+    assert "10 tracks" in said
+    assert all(genre in said for genre in GENRES)
+    assert (run / "confusion.png").read_bytes().startswith(PNG)
+    measured = json.loads(mgc(workspace, "evaluate", "--device", "cpu", "--json").out)
+    assert measured["n_tracks"] == 10
+    assert np.asarray(measured["by_track"]["confusion"]).sum() == 10
+    assert not measured["leaky"]
+    assert mgc(workspace, "verify", store).out == f"{store}: every byte is as it was written\n"
