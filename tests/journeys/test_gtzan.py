@@ -1,6 +1,6 @@
 """A teacher with GTZAN: from the folder of the archive to the pictures for a lesson.
 
-The clips are real music, cut to five seconds and named like GTZAN's; what is played under a name is not GTZAN's.
+The clips are real music, cut to six seconds and named like GTZAN's; what is played under a name is not GTZAN's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mgc.pipeline.datasets.published import published_dataset
 pytestmark = [pytest.mark.slow, pytest.mark.corpus, pytest.mark.timeout(600)]
 
 GENRES = published_dataset("gtzan").genres
-SECONDS = 5
+SECONDS = 6
 PNG = b"\x89PNG\r\n"
 
 
@@ -55,12 +55,12 @@ def mgc(workspace: Path, *arguments: object) -> Outcome:
 
 def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     n_clips = len(list(workspace.rglob("*.au")))
-    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 2, "--workers", 1).out
+    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 4, "--workers", 1).out
     assert "GTZAN repeats 50 clips exactly" in said
     assert "`--splits gtzan-filtered` leaves faulty clips out and keeps artists apart" in said
     assert f"{n_clips} of {n_clips} in use" in said
 
-    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 2, "--splits", "gtzan-filtered").out
+    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 4, "--splits", "gtzan-filtered").out
     omitted = n_clips - 4 * len(GENRES)
     assert f"left out, not in the list gtzan-filtered: {omitted} (" in said
     assert f"{n_clips - omitted} of {n_clips} in use" in said
