@@ -62,6 +62,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
 @click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
+@click.option("--moved", is_flag=True, help="The files have moved: compare them with the stores, and go on.")
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
 @console.json_option
 @console.common_options
@@ -98,6 +99,7 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
         rebuild=options["rebuild"],
         verify=options["verify"],
         duplicates=options["duplicates"],
+        moved=options["moved"],
     )
     results = []
     for variants, specs in passes.items():

@@ -131,7 +131,11 @@ def reopen(description: Mapping[str, Any]) -> Dataset:
         name: parse_place(value) if name in ("metadata", "audio_root") else value
         for name, value in description.get("options", {}).items()
     }
-    return open_dataset(parse_place(description["source"]), format=description["format"], **options)
+    source = parse_place(description["source"])
+    if isinstance(source, Path) and not source.exists():
+        remedy = "name it with --dataset; if its files have moved, run `mgc extract --dataset FOLDER --moved` first"
+        raise DatasetError(f"{source}: the dataset of this store is no longer there", remedy)
+    return open_dataset(source, format=description["format"], **options)
 
 
 def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +21,12 @@ Changes: TypeAlias = dict[int, dict[str, dict[str, Any] | None]]
 
 
 def changed_tracks(
-    dataset: Dataset, tracks: pa.Table, past: pa.Table, index: pa.Array, why: left_out.Reasons
+    dataset: Dataset,
+    tracks: pa.Table,
+    past: pa.Table,
+    index: pa.Array,
+    why: left_out.Reasons,
+    hashes: Mapping[str, str],
 ) -> tuple[Changes, set[int], set[int]]:
     """Find the tracks whose file or labels have changed since they were extracted.
 
@@ -30,6 +36,7 @@ def changed_tracks(
         past: the store's `manifest.history`.
         index: row in `tracks` of each row of `past`; null for tracks that are no longer in the dataset.
         why: tracks of the dataset that are left out, and not in `tracks`.
+        hashes: content hashes of files that were read by this call already, by track id.
 
     Returns:
         New values of manifest rows whose frames stay; shards with tracks that have new labels; shards that must be
@@ -60,7 +67,7 @@ def changed_tracks(
         paths = now["path"].take(rows).to_pylist()
         for i, record, size, mtime, path in zip(rows, records, *signatures, paths, strict=True):
             if file_changed[i]:
-                values = _changed_file(dataset.root, unescape(path), record, size, mtime)
+                values = _changed_file(dataset.root, unescape(path), record, size, mtime, hashes)
             else:  # the file was unreadable
                 values = None if sources.readable(dataset.root, unescape(path)) else {}
             if values is None:
@@ -111,7 +118,9 @@ _MISSING = {"status": "dropped", "reason": "missing"}
 _MISSING_WITHOUT_FRAMES = _MISSING | {"detail": None}
 
 
-def _changed_file(root: Place, path: bytes, record: dict, size: int | None, mtime: int | None) -> dict | None:
+def _changed_file(
+    root: Place, path: bytes, record: dict, size: int | None, mtime: int | None, hashes: Mapping[str, str]
+) -> dict | None:
     """Decide on a track whose file has another path, size or modification time than the manifest records.
 
     Args:
@@ -120,6 +129,7 @@ def _changed_file(root: Place, path: bytes, record: dict, size: int | None, mtim
         record: columns of the track's manifest row.
         size: size of the file in bytes; None if there is no file.
         mtime: modification time of the file in ns; None if there is no file.
+        hashes: see `changed_tracks`.
 
     Returns:
         New values of the manifest row; None if the track must be decoded again.
@@ -131,7 +141,7 @@ def _changed_file(root: Place, path: bytes, record: dict, size: int | None, mtim
     if record["reason"] == "missing" and not record["n_frames"]:
         return None
     try:
-        content_hash = sources.content_hash(root, path)
+        content_hash = hashes.get(record["track_id"]) or sources.content_hash(root, path)
     except (inspection.UnusableAudio, FileNotFoundError, PermissionError):
         return None
     if content_hash != record["content_hash"]:

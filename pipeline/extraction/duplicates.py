@@ -105,6 +105,11 @@ def first_of_each(hashes: pa.Array) -> np.ndarray:
     return pc.or_(hashes.is_null(), first).to_numpy(zero_copy_only=False)
 
 
+def digests(dataset: Dataset, rows: np.ndarray) -> Iterator[str | None]:
+    """Yield the content hash of the file of each of these rows of the track table; None for one that is unreadable."""
+    return _read(dataset, rows, np.zeros(len(dataset.tracks), np.int64), _digest)
+
+
 def _repeated(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return those of `rows` whose value occurs in more than one of them."""
     _, index, counts = np.unique(values[rows], return_inverse=True, return_counts=True)

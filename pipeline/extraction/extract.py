@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +19,8 @@ from mgc.pipeline.datasets import Dataset, clips
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import duplicates, journal, left_out, planning, rebuild
-from mgc.pipeline.extraction.opening import open_or_create
+from mgc.pipeline.extraction import duplicates, journal, left_out, moving, planning, rebuild
+from mgc.pipeline.extraction.opening import open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.storage import files
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does n
     from mgc.pipeline.extraction.task import Target, Task
 
 
-_OTHER_ROOT = "give this dataset a name of its own with --name, or another folder with --out"
+_OTHER_ROOT = "if its files have moved, add --moved; else give this dataset a name of its own with --name"
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,23 @@ def extract(
         stack.enter_context(files.translate_write_errors(out))
         stores = []
         locks = []
+        if options.moved:
+            moving.require_store([store_path(out, spec, options.variants) for spec in specs])
         for spec in specs:
             store = open_or_create(out, spec, dataset, options.seed, options.variants, echo=echo)
-            require_same_root(store, dataset, _OTHER_ROOT)
+            if not options.moved:
+                require_same_root(store, dataset, _OTHER_ROOT)
             locks.append(stack.enter_context(store.lock()))
             stores.append(store)
+        hashes: dict[str, str] = {}
+        if options.moved:
+            stores, hashes = moving.follow(stores, dataset, stack, echo)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)
         tracks = _describe_files(dataset, stores)
         for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
             echo(note)
-        plans = [_plan(store, dataset, tracks, options, echo) for store in stores]
+        plans = [_plan(store, dataset, tracks, hashes, options, echo) for store in stores]
         for note in _describe_omitted(dataset, plans[0].left_out):
             echo(note)
         if batches := _share_batches(stores, plans):
@@ -148,7 +154,12 @@ def _describe_files(dataset: Dataset, stores: list[Store]) -> pa.Table:
 
 
 def _plan(
-    store: Store, dataset: Dataset, tracks: pa.Table, options: Options, echo: Callable[[str], None]
+    store: Store,
+    dataset: Dataset,
+    tracks: pa.Table,
+    hashes: Mapping[str, str],
+    options: Options,
+    echo: Callable[[str], None],
 ) -> planning.Plan:
     """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes.
 
@@ -156,6 +167,7 @@ def _plan(
         store: the store.
         dataset: the dataset.
         tracks: its tracks, see `_describe_files`.
+        hashes: content hashes of files that were read by this call already, by track id.
         options: settings of the extraction.
         echo: function that prints a line for the user.
     """
@@ -173,7 +185,9 @@ def _plan(
     used = used.drop_columns("content_hash")
     if moved := count_moved_tracks(past, used):
         notes = (*notes, f"{moved} tracks changed their split")
-    plan = planning.make_plan(store, dataset, used, past, thorough=options.verify, omitted=omitted, why=why)
+    plan = planning.make_plan(
+        store, dataset, used, past, thorough=options.verify, omitted=omitted, why=why, hashes=hashes
+    )
     for note in (*notes, *plan.notes):
         echo(f"{store.path.name}: {note}")
     if plan:

@@ -34,6 +34,7 @@ class Options:
         variants: augmentation variants to extract for each training track.
         duplicates: what is done with files that are equal byte for byte: `group` keeps them in one split, `drop` uses
             the first of each, `keep` takes no notice of them when splits are dealt.
+        moved: the dataset has moved since its stores were extracted: compare its files with them by content.
     """
 
     slicing: Slicing | None = None
@@ -49,6 +50,7 @@ class Options:
     verify: bool = False
     variants: tuple[Variant, ...] = ()
     duplicates: str = "group"
+    moved: bool = False
 
     def __post_init__(self) -> None:
         if self.max_duration is not None and not 0 < self.max_duration < math.inf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,7 @@ from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.store import Store
 
 _NOTHING: left_out.Reasons = {}
+_NO_HASHES: Mapping[str, str] = {}
 
 
 @dataclass
@@ -71,6 +72,7 @@ def make_plan(
     thorough: bool = False,
     omitted: pa.Table | None = None,
     why: left_out.Reasons = _NOTHING,
+    hashes: Mapping[str, str] = _NO_HASHES,
 ) -> Plan:
     """Compare a store with its dataset and plan the work that makes them agree.
 
@@ -83,12 +85,13 @@ def make_plan(
         thorough: check every byte of every shard; otherwise only that its files exist and have their full size.
         omitted: tracks that are left out, with the columns of `tracks` and `content_hash`; they are not in `tracks`.
         why: the reason of each of them.
+        hashes: content hashes of files that were read by this call already, by track id.
     """
     plan = Plan(left_out=why)
     if "size" not in tracks.schema.names:
         tracks = with_signatures(dataset, tracks)
     index = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
-    changes, relabelled_shards, stale_shards = changed_tracks(dataset, tracks, past, index, why)
+    changes, relabelled_shards, stale_shards = changed_tracks(dataset, tracks, past, index, why, hashes)
     broken = _broken_shards(store, past, thorough)
     without_variants = _tracks_without_variants(tracks, past, index) if store.variants else past.slice(0, 0)
     stale_shards |= broken | set(without_variants["shard"].to_pylist())

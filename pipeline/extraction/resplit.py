@@ -49,7 +49,9 @@ def resplit(
     Raises:
         StoreError: one of the stores is unfinished, damaged or locked by another process. No store has changed then.
     """
-    require_same_root(store, dataset, "name the dataset that it was made from")
+    require_same_root(
+        store, dataset, "name the dataset that it was made from, or run `mgc extract --moved` if its files have moved"
+    )
     with files.translate_write_errors(store.path), contextlib.ExitStack() as locks:
         stores = [store, *(other for other in siblings(store) if not other.path.name.endswith(".old"))]
         for each in stores:

@@ -388,7 +388,7 @@ class TestRoot:
         other = write_genres(tmp_path / "other" / "songs", tracks=3)
         outcome = library.try_extract("--dataset", other)
         assert outcome.code == 1
-        assert f"was made from {library.audio}, not from {other}; give this dataset a name" in outcome.error
+        assert f"was made from {library.audio}, not from {other}; if its files have moved, add --moved" in outcome.error
         assert "--name" in outcome.error
         assert stamps(library.path) == before
         assert library.extract("--dataset", other, "--name", "others")["ok"] == 6
