@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,13 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tracks import rows_differ, unescape
+from mgc.pipeline.extraction.signatures import with_signatures
 from mgc.pipeline.storage import concurrency, files
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import object_at
+from mgc.pipeline.store import manifest
+from mgc.pipeline.store.siblings import siblings
+from mgc.pipeline.store.store import Store
 
 #: Values of `--duplicates`.
 MODES = ("group", "drop", "keep")
@@ -26,6 +30,23 @@ _SAMPLE_BYTES = 4096
 
 #: Manifest columns that tell the content of a file that has not changed since it was extracted.
 HISTORY_COLUMNS = ["track_id", "size", "mtime_ns", "content_hash"]
+
+
+def find(dataset: Dataset, stores: Sequence[Store]) -> pa.Table:
+    """Look at each file of a dataset once, and find those that are equal byte for byte.
+
+    Args:
+        dataset: the dataset.
+        stores: stores of one folder; they and their siblings know the hashes of files that have not changed.
+
+    Returns:
+        The dataset's tracks, with `size` and `mtime_ns` of their files, and the result of `content_hashes` as
+        `content_hash`.
+    """
+    tracks = with_signatures(dataset, dataset.tracks)
+    known = [manifest.history(store, HISTORY_COLUMNS) for store in (*stores, *siblings(stores[0]))]
+    sizes, times = (tracks[name].combine_chunks() for name in ("size", "mtime_ns"))
+    return tracks.append_column("content_hash", content_hashes(dataset, sizes, times, pa.concat_tables(known)))
 
 
 def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.Table) -> pa.Array:

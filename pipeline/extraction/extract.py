@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import Dataset, clips
-from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
 from mgc.pipeline.extraction import duplicates, journal, left_out, moving, planning, rebuild
@@ -32,7 +31,6 @@ from mgc.pipeline.store.siblings import (
     count_moved_tracks,
     existing_splits,
     require_same_root,
-    siblings,
     split_differences,
 )
 from mgc.pipeline.store.store import Store
@@ -99,26 +97,14 @@ def extract(
     require_writable(out)
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.translate_write_errors(out))
-        stores = []
-        locks = []
-        if options.moved:
-            moving.require_store([store_path(out, spec, options.variants) for spec in specs])
-        for spec in specs:
-            store = open_or_create(out, spec, dataset, options.seed, options.variants, echo=echo)
-            if not options.moved:
-                require_same_root(store, dataset, _OTHER_ROOT)
-            locks.append(stack.enter_context(store.lock()))
-            stores.append(store)
-        hashes: dict[str, str] = {}
-        if options.moved:
-            stores, hashes = moving.follow(stores, dataset, stack, echo)
+        stores, locks, hashes = _open_stores(dataset, specs, out, options, stack, echo)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)
-        tracks = _describe_files(dataset, stores)
+        tracks = duplicates.find(dataset, stores)
         for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
             echo(note)
         plans = [_plan(store, dataset, tracks, hashes, options, echo) for store in stores]
-        for note in _describe_omitted(dataset, plans[0].left_out):
+        for note in left_out.describe(dataset, plans[0].left_out):
             echo(note)
         if batches := _share_batches(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
@@ -139,18 +125,32 @@ def extract(
     return results
 
 
-def _describe_files(dataset: Dataset, stores: list[Store]) -> pa.Table:
-    """Look at each file of a dataset once.
+def _open_stores(
+    dataset: Dataset,
+    specs: list[FeatureSpec],
+    out: Place,
+    options: Options,
+    stack: contextlib.ExitStack,
+    echo: Callable[[str], None],
+) -> tuple[list[Store], list[Callable[[], None]], Mapping[str, str]]:
+    """Open or create the stores of a call, and lock them until `stack` ends.
 
     Returns:
-        The dataset's tracks, with `size` and `mtime_ns` of their files, and as `content_hash` the hash of those that
-        are there more than once; null for all others.
+        The stores; a function for each that raises if its lock has been lost; see `moving.follow` for the hashes.
     """
-    tracks = planning.with_signatures(dataset, dataset.tracks)
-    known = [manifest.history(store, duplicates.HISTORY_COLUMNS) for store in (*stores, *siblings(stores[0]))]
-    sizes, times = (tracks[name].combine_chunks() for name in ("size", "mtime_ns"))
-    hashes = duplicates.content_hashes(dataset, sizes, times, pa.concat_tables(known))
-    return tracks.append_column("content_hash", hashes)
+    stores, locks = [], []
+    if options.moved:
+        moving.require_store([store_path(out, spec, options.variants) for spec in specs])
+    for spec in specs:
+        store = open_or_create(out, spec, dataset, options.seed, options.variants, echo=echo)
+        if not options.moved:
+            require_same_root(store, dataset, _OTHER_ROOT)
+        locks.append(stack.enter_context(store.lock()))
+        stores.append(store)
+    hashes: Mapping[str, str] = {}
+    if options.moved:
+        stores, hashes = moving.follow(stores, dataset, stack, echo)
+    return stores, locks, hashes
 
 
 def _plan(
@@ -166,7 +166,7 @@ def _plan(
     Args:
         store: the store.
         dataset: the dataset.
-        tracks: its tracks, see `_describe_files`.
+        tracks: its tracks, see `duplicates.find`.
         hashes: content hashes of files that were read by this call already, by track id.
         options: settings of the extraction.
         echo: function that prints a line for the user.
@@ -196,17 +196,6 @@ def _plan(
         for rows in plan.rows_only:
             left_out.write(store, rows)
     return plan
-
-
-def _describe_omitted(dataset: Dataset, why: left_out.Reasons) -> Iterator[str]:
-    """Yield notes on the tracks that a published list of splits leaves out, or on the list that would."""
-    unlisted = sorted(track for track, reason in why.items() if reason.reason == left_out.UNLISTED)
-    if unlisted:
-        yield f"left out, {why[unlisted[0]].detail}: {len(unlisted):,} ({format_names(unlisted)})"
-    elif dataset.published == "gtzan":
-        artists = dataset.tracks["artist_id"]
-        yield f"artists are known of {len(artists) - artists.null_count:,} of {len(artists):,} clips (Sturm 2013)"
-        yield clips.FAULTS
 
 
 def _clean(store: Store) -> None:

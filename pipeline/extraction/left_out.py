@@ -6,13 +6,15 @@ Each has a manifest row with the reason. One that was decoded before keeps its f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline.datasets import Dataset, clips
+from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA
 from mgc.pipeline.extraction import duplicates
 from mgc.pipeline.extraction.batches import TrackBatch, hash_keys
@@ -70,6 +72,17 @@ def find(store: Store, tracks: pa.Table, past: pa.Table, options: Options) -> di
         for row in np.flatnonzero(~duplicates.first_of_each(hashes)):
             left_out[used["track_id"][int(row)].as_py()] = LeftOut(DUPLICATE, _COPY + paths[row])
     return left_out
+
+
+def describe(dataset: Dataset, why: Reasons) -> Iterator[str]:
+    """Yield notes for the user on the tracks that a published list of splits leaves out, or on the list that would."""
+    unlisted = sorted(track for track, reason in why.items() if reason.reason == UNLISTED)
+    if unlisted:
+        yield f"left out, {why[unlisted[0]].detail}: {len(unlisted):,} ({format_names(unlisted)})"
+    elif dataset.published == "gtzan":
+        artists = dataset.tracks["artist_id"]
+        yield f"artists are known of {len(artists) - artists.null_count:,} of {len(artists):,} clips (Sturm 2013)"
+        yield clips.FAULTS
 
 
 def leaving(why: LeftOut, detail: str | None) -> dict[str, Any]:

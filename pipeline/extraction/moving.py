@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import StoreError
-from mgc.pipeline.extraction import duplicates, planning
+from mgc.pipeline.extraction import duplicates, signatures
 from mgc.pipeline.extraction.opening import describe
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
@@ -92,7 +92,7 @@ def _compare(store: Store, group: list[Store], dataset: Dataset, echo: Callable[
     index = pc.index_in(rows["track_id"], dataset.tracks["track_id"].combine_chunks()).combine_chunks()
     there = pc.and_(index.is_valid(), pc.fill_null(pc.equal(rows["path"], dataset.tracks["path"].take(index)), False))
     rows, index = rows.filter(there), index.filter(there.combine_chunks())
-    sizes = planning.file_signatures(dataset, dataset.tracks.take(index))[0]
+    sizes = signatures.file_signatures(dataset, dataset.tracks.take(index))[0]
     present = np.flatnonzero(sizes.is_valid())
     same_size = np.flatnonzero(~rows_differ(rows["size"], sizes))
     tracks = index.to_numpy()[same_size]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,23 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.audio import inspection
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, unescape, update_labels
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, update_labels
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.extraction import left_out
 from mgc.pipeline.extraction.batches import (
     TrackBatch,
     divide_into_shards,
     hash_keys,
-    iterate_blocks,
     make_batches,
 )
 from mgc.pipeline.extraction.changes import changed_tracks, with_changes
+from mgc.pipeline.extraction.signatures import with_signatures
 from mgc.pipeline.features.variants import frame_multiplier
 from mgc.pipeline.storage import concurrency
 from mgc.pipeline.storage.remote import RemotePath
-from mgc.pipeline.storage.urls import stat_objects
 from mgc.pipeline.store import manifest, verify
 from mgc.pipeline.store.store import Store
 
@@ -211,28 +208,3 @@ def _tracks_of_shards(past: pa.Table, tracks: pa.Table, shards: set[int], seed: 
     edges = [0, *(np.flatnonzero(np.diff(shard)) + 1), len(shard)] if len(shard) else []
     for first, stop in itertools.pairwise(edges):
         yield int(shard[first]), labels.slice(first, stop - first)
-
-
-def with_signatures(dataset: Dataset, tracks: pa.Table) -> pa.Table:
-    """Append `size` and `mtime_ns` of each track's file to a track table, see `file_signatures`."""
-    sizes, times = file_signatures(dataset, tracks)
-    return tracks.append_column("size", sizes).append_column("mtime_ns", times)
-
-
-def file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Array]:
-    """Return the size in bytes and the modification time in ns of each track's file, int64; null without a file."""
-    signatures = np.full((2, len(tracks)), -1)
-    if isinstance(dataset.root, RemotePath):
-        objects = stat_objects(dataset.root, [unescape(path) for path in tracks["path"].to_pylist()])
-        for i, status in enumerate(objects):
-            if status is not None:
-                signatures[:, i] = status.st_size, status.st_mtime_ns
-    else:
-        root = os.fsencode(dataset.root) + b"/"
-        for rows, paths in iterate_blocks(tracks["path"]):
-            for i, path in enumerate(paths, rows.start):
-                with contextlib.suppress(inspection.UnusableAudio):
-                    file_stat = inspection.stat_file(root + unescape(path))
-                    signatures[:, i] = file_stat.st_size, file_stat.st_mtime_ns
-    absent = signatures[0] < 0
-    return pa.array(signatures[0], mask=absent), pa.array(signatures[1], mask=absent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -77,13 +77,15 @@ def resplit(
         if undecoded := _undecoded(pasts[0], tracks):
             notes = (*notes, f"{undecoded} tracks were left out before they were decoded: `mgc extract` adds them")
     moved, *others = (count_moved_tracks(past, tracks) for past in pasts)
-    for sibling, count in zip(stores[1:], others, strict=True):
+    return moved, (*notes, *_notes(stores[1:], others))
+
+
+def _notes(others: Sequence[Store], counts: Sequence[int]) -> Iterator[str]:
+    """Yield a note for each sibling in which tracks changed their split."""
+    for other, count in zip(others, counts, strict=True):
         if count:
-            note = (
-                f"{sibling.path.name}: {count} tracks changed their split: all stores of a dataset have the same splits"
-            )
-            notes = (*notes, note)
-    return moved, notes
+            remark = "tracks changed their split: all stores of a dataset have the same splits"
+            yield f"{other.path.name}: {count} {remark}"
 
 
 def plan_relabelling(store: Store, tracks: pa.Table, why: left_out.Reasons) -> Plan:

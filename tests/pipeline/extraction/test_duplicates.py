@@ -14,7 +14,7 @@ from commands import mgc
 from music import write_clip
 
 from mgc.pipeline.datasets import open_dataset
-from mgc.pipeline.extraction import duplicates, planning
+from mgc.pipeline.extraction import duplicates, signatures
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.store.store import Store
@@ -32,7 +32,7 @@ def test_only_files_of_equal_size_and_sample_are_hashed(tmp_path: Path, monkeypa
     for name, data in contents.items():
         (tmp_path / "x" / f"{name}.mp3").write_bytes(data)
     dataset = open_dataset(tmp_path, format="folder")
-    sizes, times = planning.file_signatures(dataset, dataset.tracks)
+    sizes, times = signatures.file_signatures(dataset, dataset.tracks)
     read = []
     monkeypatch.setattr(files, "file_digest", lambda path: (read.append(path.name), files.digest(path.read_bytes()))[1])
     hashes = duplicates.content_hashes(dataset, sizes, times, NOTHING_KNOWN)
@@ -54,7 +54,7 @@ def test_copies_at_a_url_are_found() -> None:
     for name, content in (("x/a", data), ("y/b", data), ("y/c", data[::-1])):
         (root / f"{name}.mp3").write_bytes(content)
     dataset = open_dataset(root, format="folder")
-    hashes = duplicates.content_hashes(dataset, *planning.file_signatures(dataset, dataset.tracks), NOTHING_KNOWN)
+    hashes = duplicates.content_hashes(dataset, *signatures.file_signatures(dataset, dataset.tracks), NOTHING_KNOWN)
     assert hashes.to_pylist() == [files.digest(data), files.digest(data), None]
 
 
