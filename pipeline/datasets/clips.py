@@ -86,7 +86,8 @@ def choose_splits(value: Path | None, tracks: pa.Table, source: object) -> tuple
     name = str(value)
     if value.exists() or name not in split_lists():
         if not value.exists():
-            raise DatasetError(f"--splits {name}: no such file", f"name a list, or one of {', '.join(split_lists())}")
+            remedy = f"check the path, or name a published list: {', '.join(split_lists())}"
+            raise DatasetError(f"cannot read {name}: No such file or directory", remedy)
         return read_splits(value), {}
     clips = dict(zip(tracks["track_id"].to_pylist(), map(_clip, tracks["path"].to_pylist()), strict=True))
     known = Counter(clip is not None for clip in clips.values())[True]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.audio import inspection, sources
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, rows_differ, unescape
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, LEFT_OUT_REASONS, MANIFEST_SCHEMA, rows_differ, unescape
 from mgc.pipeline.extraction import left_out
 from mgc.pipeline.extraction.batches import BLOCK_ROWS
 from mgc.pipeline.storage.remote import Place
@@ -88,7 +88,7 @@ def _add_left_out(changes: Changes, present: pa.Table, absent: pa.Table, why: le
         why: tracks of the dataset that are left out.
     """
     columns = ["track_id", "shard", "status", "reason", "detail", "n_frames"]
-    reasons = pa.array(left_out.REASONS)
+    reasons = pa.array(LEFT_OUT_REASONS)
     for record in present.select(columns).filter(pc.is_in(present["reason"], value_set=reasons)).to_pylist():
         of_shard, track = changes.setdefault(record["shard"], {}), record["track_id"]
         if record["n_frames"]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset, clips
 from mgc.pipeline.datasets.catalogue import format_names
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, DUPLICATE, LEFT_OUT_REASONS, MANIFEST_SCHEMA, UNLISTED
 from mgc.pipeline.extraction import duplicates
 from mgc.pipeline.extraction.batches import TrackBatch, hash_keys
 from mgc.pipeline.extraction.options import Options
@@ -25,7 +25,6 @@ from mgc.pipeline.store import manifest
 from mgc.pipeline.store.siblings import siblings
 from mgc.pipeline.store.store import Store
 
-DUPLICATE, UNLISTED = REASONS = ("duplicate", "unlisted")
 _COPY = "the same bytes as "
 #: What `leaving` adds to the detail of a track with frames.
 _ADDED = re.compile(rf"(^|; )({_COPY}|not in the list ).*", re.DOTALL)
@@ -118,9 +117,9 @@ def without_frames(rows: pa.Table, *reasons: str) -> np.ndarray:
 
     Args:
         rows: manifest rows.
-        reasons: the reasons that count; none for all of `REASONS`.
+        reasons: the reasons that count; none for all of `LEFT_OUT_REASONS`.
     """
-    is_left_out = pc.fill_null(pc.is_in(rows["reason"], value_set=pa.array(reasons or REASONS)), False)
+    is_left_out = pc.fill_null(pc.is_in(rows["reason"], value_set=pa.array(reasons or LEFT_OUT_REASONS)), False)
     return pc.and_(is_left_out, pc.equal(pc.fill_null(rows["n_frames"], 0), 0)).to_numpy()
 
 

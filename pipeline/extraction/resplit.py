@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, rows_differ, update_labels
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, UNLISTED, rows_differ, update_labels
 from mgc.pipeline.extraction import journal, left_out
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.extraction.planning import Plan
@@ -75,7 +75,7 @@ def resplit(
                 journal.rewrite_fragments(each, plan.fragments)
                 manifest.publish(each, each.slicing)
         if undecoded := _undecoded(pasts[0], tracks):
-            notes = (*notes, f"{undecoded} tracks were left out before they were decoded: `mgc extract` adds them")
+            notes = (*notes, f"{undecoded} tracks are not decoded yet: `mgc extract` with these --splits adds them")
     moved, *others = (count_moved_tracks(past, tracks) for past in pasts)
     return moved, (*notes, *_notes(stores[1:], others))
 
@@ -110,7 +110,7 @@ def plan_relabelling(store: Store, tracks: pa.Table, why: left_out.Reasons) -> P
 
 def _undecoded(past: pa.Table, tracks: pa.Table) -> int:
     """Count the tracks that are used now, but have no frames because they were left out."""
-    return len(_tracks_in(past.filter(pa.array(left_out.without_frames(past, left_out.UNLISTED))), tracks))
+    return len(_tracks_in(past.filter(pa.array(left_out.without_frames(past, UNLISTED))), tracks))
 
 
 def _tracks_in(past: pa.Table, tracks: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.audio import notes
-from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.datasets.tracks import LEFT_OUT_REASONS, SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
@@ -244,12 +244,14 @@ def require_usable_tracks(report: dict[str, Any], limit: tuple[float, bool] | No
 
     Args:
         report: result of `summarise`.
-        limit: result of `parse_limit`; None allows any number of dropped tracks.
+        limit: result of `parse_limit`; None allows any number of dropped tracks. Those that the user asked to leave out
+            do not count.
 
     Raises:
         MgcError: no track is in use, or more tracks than `limit` were dropped.
     """
-    tracks, dropped = report["tracks"], report["tracks"] - report["ok"]
+    tracks = report["tracks"] - sum(report["dropped"].get(reason, 0) for reason in LEFT_OUT_REASONS)
+    dropped = tracks - report["ok"]
     if not report["ok"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items()) or "it is empty"
         remedy = "see the reasons above"

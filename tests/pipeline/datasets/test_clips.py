@@ -81,7 +81,10 @@ def test_other_music_is_refused(tmp_path: Path) -> None:
     assert outcome.error.startswith(f"--splits gtzan-filtered: {source} is not GTZAN")
     assert not (tmp_path / "features").exists()
     outcome = mgc("extract", "--dataset", source, "--feature", "mel", "--splits", "gtzan", "--data-dir", tmp_path)
-    assert outcome.error == "--splits gtzan: no such file; name a list, or one of gtzan-filtered"
+    assert (
+        outcome.error
+        == "cannot read gtzan: No such file or directory; check the path, or name a published list: gtzan-filtered"
+    )
 
 
 def test_the_names_are_in_the_help() -> None:
