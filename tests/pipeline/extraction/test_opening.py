@@ -21,7 +21,7 @@ from mgc.pipeline.storage import files
 from mgc.pipeline.store.store import Store
 
 NAME = "stft-e466e2"
-SMALL_FILES = ("store.json", "published.json", "tracks.parquet", "slices.parquet")
+SMALL_FILES = ("store.json", "published.json", "tracks.parquet", "slices.parquet", "slices-0.4s-50.parquet")
 
 
 def flip(path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_same_extract_restores_it_byte_for_byte(
     healthy = tree(store)
     for name in names:
         damage(store / name)
-    said = mgc("info", store)
+    said = mgc("verify", store)
     assert said.code == 1
     assert "delete" not in said.error
     if "store.json" in names:
@@ -100,6 +100,21 @@ def test_without_its_copy_a_head_is_restored_from_the_call_and_the_shards(
     assert mgc("info", store).code == 0
 
 
+def test_a_store_of_an_earlier_version_has_no_copy(store: Path, whole: Path, scheduler: str) -> None:
+    published = files.read_json_with_digest(store / "published.json")
+    del published["store"]
+    files.write_json_with_digest(store / "published.json", published)
+    assert mgc("verify", store).code == 0
+    healthy, head = tree(store), files.read_json_with_digest(store / "store.json")
+    restored(store, whole, scheduler)
+    assert tree(store) == healthy
+    (store / "store.json").unlink()
+    restored(store, whole, scheduler)
+    assert files.read_json_with_digest(store / "store.json") == head | {"versions": {}}
+    after = tree(store)
+    assert {name for name in healthy if after[name] != healthy[name]} == {"store.json"}
+
+
 def test_without_its_copy_a_head_is_not_made_of_other_music(
     store: Path, whole: Path, tmp_path: Path, scheduler: str
 ) -> None:
@@ -121,12 +136,12 @@ def test_a_flipped_format_number_is_damage_and_no_later_format(store: Path, whol
 
 
 def test_a_cut_that_is_lost_with_its_index_is_said(store: Path, whole: Path, scheduler: str) -> None:
-    (store / "published.json").unlink()
-    (store / "slices.parquet").unlink()
+    for name in ("published.json", "slices.parquet", "slices-0.4s-50.parquet"):
+        (store / name).unlink()
     said = restored(store, whole, scheduler, "--slice", 0.3).err
     assert "is lost" not in said
-    (store / "published.json").unlink()
-    (store / "slices.parquet").unlink()
+    for name in ("published.json", "slices.parquet"):
+        (store / name).unlink()
     outcome = extract(whole / "songs", store.parent, scheduler)
     assert f"{NAME}: how its tracks were cut is lost, they get slices of 4 s, 50% overlap; `mgc slice`" in outcome.out
 
