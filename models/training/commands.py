@@ -259,8 +259,11 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
     stores = job.candidates.choose(job.system)
     job.candidates.require_all_used(stores, job.system.id)
     is_said = job.candidates.explicit or (request.model or request.recipe) is None
+    latest = job.candidates.stores[0]
+    is_latest = any(store.path == latest.path for store in stores)
+    why = "" if is_latest else f" (the latest, {latest.path.name}, does not fit {job.system.id})"
     for store in () if is_said else stores:
-        click.echo(f"store: {store.path}", err=True)
+        click.echo(f"store: {store.path}{why}", err=True)
 
     def train_one(**changes: Any) -> Run:
         return job.train(stores, dataclasses.replace(job.options, **changes))
