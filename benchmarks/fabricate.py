@@ -57,7 +57,7 @@ def fabricate(task: Task) -> pa.Table:
                     "shard": shard,
                     "first_frame": writer.n_frames,
                     "n_frames": len(levels),
-                    "saturated": writer.append(levels.astype(np.float32)),
+                    "saturated": writer.append(levels.astype(np.float32)).total,
                 }
                 rows.append(dict.fromkeys(MANIFEST_SCHEMA.names) | track | fabricated)
             writer.close()

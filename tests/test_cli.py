@@ -232,7 +232,8 @@ class TestHelp:
 REPORT = {
     "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled",
     "dropped", "dropped_tracks", "seconds",
-    "slicing", "slices", "cuts", "splits", "genres", "variants", "saturated", "bytes", "versions",
+    "slicing", "slices", "cuts", "splits", "genres", "variants", "saturated",
+    "saturated_above", "low_rate", "bytes", "versions",
 }  # fmt: skip
 
 

@@ -51,8 +51,9 @@ VARIANT_TYPE = pa.struct(
 #: Columns of a store's manifest: those of DATASET_SCHEMA, and the results of extraction. `size` in bytes and `mtime_ns`
 #: identify the file cheaply, `content_hash` (BLAKE2b-128 of its bytes) for certain. `duration_s` is the decoded length,
 #: `declared_s` the length in the file's headers. `gaps` lists [first, stop) frame ranges touched by non-finite samples.
-#: `saturated` counts values outside the range of the stored dtype. The track's frames are rows [first_frame,
-#: first_frame + n_frames) of its shard. `variants` is nested, so that one row is one track; null if the store has none.
+#: `saturated` counts values outside the range of the stored dtype, `saturated_above` those of them above it (null where
+#: an earlier version extracted the track). The track's frames are rows [first_frame, first_frame + n_frames) of its
+#: shard. `variants` is nested, so that one row is one track; null if the store has none.
 MANIFEST_SCHEMA = pa.schema(
     [
         *DATASET_SCHEMA,
@@ -68,6 +69,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
         pa.field("saturated", pa.int64()),
+        pa.field("saturated_above", pa.int64()),
         pa.field("gaps", pa.list_(pa.list_(pa.int64(), 2))),
         pa.field("shard", pa.int32()),
         pa.field("first_frame", pa.int64()),
@@ -76,20 +78,22 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 
-#: Columns that only stores with variants write; stores without them, and those of older versions, read as null.
-_OPTIONAL = ("variants", "variant")
+#: Columns that only stores with variants write.
+_VARIANT_COLUMNS = ("variants", "variant")
+#: Columns that may be missing in a file, of a store without variants or of an earlier version; they read as null.
+_OPTIONAL = (*_VARIANT_COLUMNS, "saturated_above")
 
 
 def stored_schema(schema: pa.Schema, *, variants: bool) -> pa.Schema:
     """The part of a track or slice schema that a store writes: a store without variants omits their columns."""
-    return schema if variants else pa.schema([field for field in schema if field.name not in _OPTIONAL])
+    return schema if variants else pa.schema([field for field in schema if field.name not in _VARIANT_COLUMNS])
 
 
 def with_optional_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Append the optional columns of `schema` that a table lacks, filled with null."""
-    for field in schema:
+    """Insert the optional columns of `schema` that a table lacks where `schema` has them, filled with null."""
+    for position, field in enumerate(schema):
         if field.name in _OPTIONAL and field.name not in table.schema.names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+            table = table.add_column(min(position, table.num_columns), field, pa.nulls(len(table), field.type))
     return table
 
 

@@ -131,7 +131,7 @@ def decibels(power: np.ndarray, floor: np.float32, out: np.ndarray) -> None:
 
 
 @jit
-def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.ndarray) -> int:
+def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.ndarray) -> tuple[int, int]:
     """Quantise `rows * scale + shift` to uint8: rounded down and clipped to 0..255.
 
     Args:
@@ -141,19 +141,21 @@ def quantise(rows: np.ndarray, scale: np.float32, shift: np.float32, out: np.nda
         out: uint8 `(n, bins)`, receives the steps.
 
     Returns:
-        Number of values that were clipped.
+        Number of values that were clipped, and how many of them lay above the range.
     """
-    n_clipped = 0
+    n_clipped = n_above = 0
     for i in range(len(rows)):
         values, row = rows[i], out[i]
-        count = np.int32(0)
+        count, count_above = np.int32(0), np.int32(0)
         for j in range(len(values)):
             step = values[j] * scale + shift
             clipped = min(max(step, np.float32(0)), _BELOW_256)
             count = np.int32(count + np.int32(clipped != step))
+            count_above = np.int32(count_above + np.int32(clipped < step))
             row[j] = np.uint8(np.int32(clipped))
         n_clipped += int(count)
-    return n_clipped
+        n_above += int(count_above)
+    return n_clipped, n_above
 
 
 @jit

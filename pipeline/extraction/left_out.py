@@ -21,6 +21,7 @@ from mgc.pipeline.extraction.batches import TrackBatch, hash_keys
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.extraction.task import Target
+from mgc.pipeline.features.spec import Clipped
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.siblings import siblings
 from mgc.pipeline.store.store import Store
@@ -147,7 +148,7 @@ def write(store: Store, rows: TrackBatch) -> None:
     try:
         for number, row in enumerate(rows.tracks.to_pylist()):
             output.advance_to(number)
-            output.record(dict.fromkeys(MANIFEST_SCHEMA.names) | row, 0, 0, [])
+            output.record(dict.fromkeys(MANIFEST_SCHEMA.names) | row, 0, Clipped(), [])
         output.advance_to(len(rows.tracks))
     finally:
         output.discard()

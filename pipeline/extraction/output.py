@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.extraction.task import Target
+from mgc.pipeline.features.spec import Clipped
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import RemotePath, scratch_directory
 from mgc.pipeline.store.manifest import write_fragment
@@ -62,19 +63,20 @@ class Output:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self.writer = ShardWriter(self._temporary, self.spec)
 
-    def record(self, row: Mapping[str, Any], first_frame: int, saturated: int, gaps: list[list[int]]) -> None:
+    def record(self, row: Mapping[str, Any], first_frame: int, saturated: Clipped, gaps: list[list[int]]) -> None:
         """Add a manifest row for the track whose frames were appended last.
 
         Args:
             row: the row, without the columns that differ between stores.
             first_frame: first frame of the track in the shard.
-            saturated: number of values that were clipped to the range of the stored dtype.
+            saturated: numbers of values that were clipped to the range of the stored dtype.
             gaps: [first, stop) ranges of the track's frames that depend on non-finite samples.
         """
         self._rows.append(
             {
                 **row,
-                "saturated": saturated,
+                "saturated": saturated.total,
+                "saturated_above": saturated.above,
                 "gaps": gaps or None,
                 "shard": self._shard,
                 "first_frame": first_frame,

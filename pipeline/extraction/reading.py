@@ -16,6 +16,7 @@ from mgc.pipeline.audio.notes import BY_FFMPEG
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH, analyse
+from mgc.pipeline.features.spec import Clipped
 from mgc.pipeline.features.variants import SampleCollector
 
 #: Seconds of audio below which a file counts as `not-audio` if its bytes are not an MPEG stream: random bytes contain
@@ -42,7 +43,7 @@ class FileReader:
         self._max_duration = max_duration
         self.starts = [sink.writer.n_frames for sink in sinks]
 
-    def read(self, path: bytes, row: dict[str, Any]) -> tuple[Decoding, list[int]]:
+    def read(self, path: bytes, row: dict[str, Any]) -> tuple[Decoding, list[Clipped]]:
         """Append the frames of a file, and set the columns of its manifest row that describe file and decoding.
 
         The frames are of exactly the bytes whose hash is in the row: a file that changes meanwhile is read again.
@@ -52,7 +53,7 @@ class FileReader:
             row: manifest row of the track, changed in place.
 
         Returns:
-            The finished decoding, and the number of values that were clipped to the range of the dtype, per sink.
+            The finished decoding, and the numbers of values that were clipped to the range of the dtype, per sink.
 
         Raises:
             UnusableAudio: the file cannot be decoded, holds nothing to learn from, or keeps changing. Frames that were
@@ -95,17 +96,17 @@ class FileReader:
         for sink, start in zip(self._sinks, self.starts, strict=True):
             sink.writer.truncate(start)
 
-    def _decode(self, file: AudioFile) -> tuple[Decoding, list[int]]:
+    def _decode(self, file: AudioFile) -> tuple[Decoding, list[Clipped]]:
         """Append the frames of a file, from FFmpeg if libsndfile fails or stops early and FFmpeg decodes clearly more.
 
         Returns:
-            The decoding, and the number of clipped values per sink.
+            The decoding, and the numbers of clipped values per sink.
 
         Raises:
             UnusableAudio: neither decoder can open the file.
         """
         first = None
-        saturated = [0] * len(self._sinks)
+        saturated = [Clipped()] * len(self._sinks)
         with contextlib.suppress(UnusableAudio):
             first = open_libsndfile(file)
             saturated = self._append(first)
@@ -131,7 +132,7 @@ class FileReader:
             second.remark = f"{BY_FFMPEG}: libsndfile stopped at {first.seconds:.1f} s"
         return second, self._append(second)
 
-    def _decode_loudest_channel(self, file: AudioFile, mixed: Decoding) -> tuple[Decoding, list[int]]:
+    def _decode_loudest_channel(self, file: AudioFile, mixed: Decoding) -> tuple[Decoding, list[Clipped]]:
         """Replace the frames of a file whose channels cancel in their mix by those of its loudest channel.
 
         Args:
@@ -139,7 +140,7 @@ class FileReader:
             mixed: the finished decoding of the mix.
 
         Returns:
-            The decoding of the channel, and the number of clipped values per sink.
+            The decoding of the channel, and the numbers of clipped values per sink.
         """
         open_again = open_ffmpeg if mixed.decoder == "ffmpeg" else open_libsndfile
         measured = open_again(file)
@@ -152,9 +153,9 @@ class FileReader:
         decoding.remark, decoding.channel = mixed.remark, measured.loudest_channel
         return decoding, self._append(decoding)
 
-    def _append(self, decoding: Decoding) -> list[int]:
-        """Append the frames of a decoding to every sink; return the number of clipped values per sink."""
-        saturated = dict.fromkeys((sink.spec for sink in self._sinks), 0)
+    def _append(self, decoding: Decoding) -> list[Clipped]:
+        """Append the frames of a decoding to every sink; return the numbers of clipped values per sink."""
+        saturated = dict.fromkeys((sink.spec for sink in self._sinks), Clipped())
         writers = {sink.spec: sink.writer for sink in self._sinks}
         for spec, rows in analyse(self._blocks(decoding), decoding.sample_rate, list(writers)):
             saturated[spec] += writers[spec].append(rows)

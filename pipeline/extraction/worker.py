@@ -19,6 +19,7 @@ from mgc.pipeline.extraction.reading import FileReader, Sink, frame_gaps
 from mgc.pipeline.extraction.task import Heartbeat, Task
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import analyse
+from mgc.pipeline.features.spec import Clipped
 from mgc.pipeline.features.variants import (
     MAX_DURATION_S,
     MB_PER_MINUTE,
@@ -101,7 +102,7 @@ def _extract_track(
     collector = SampleCollector()
     sinks: list[Sink] = [*outputs, collector] if variants else [*outputs]
     reader = FileReader(sinks, max_duration)
-    saturated = [0] * len(sinks)
+    saturated = [Clipped()] * len(sinks)
     gaps: list[list[list[int]]] = [[] for _ in outputs]
     outputs_with_track = []
     try:
@@ -121,7 +122,7 @@ def _extract_track(
             output_row = row | _dropped(refusal)
         if output_row["status"] != "ok":
             output.writer.truncate(start)
-            count, ranges = 0, []
+            count, ranges = Clipped(), []
         else:
             outputs_with_track.append(output)
         output.record(output_row, start, count, ranges)
@@ -159,13 +160,13 @@ def _add_variants(
             record |= {"duration_s": len(variant_samples) / VARIANT_SR}
         starts = [output.writer.n_frames for output in outputs]
         writers = {output.spec: output.writer for output in outputs}
-        saturated = dict.fromkeys(writers, 0)
+        saturated = dict.fromkeys(writers, Clipped())
         for spec, rows in analyse(split_blocks(variant_samples), VARIANT_SR, writers if refusal is None else ()):
             saturated[spec] += writers[spec].append(rows)
         affected_ranges = variant.affected_ranges(decoding.gaps, decoding.sample_rate)
         for output, start in zip(outputs, starts, strict=True):
             gaps = frame_gaps(affected_ranges, VARIANT_SR, output.spec) or None
-            output.record_variant({**record, "saturated": saturated[output.spec], "gaps": gaps}, start)
+            output.record_variant({**record, "saturated": saturated[output.spec].total, "gaps": gaps}, start)
 
 
 def _dropped(unusable: UnusableAudio) -> dict[str, Any]:

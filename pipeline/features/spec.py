@@ -7,11 +7,35 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from mgc.pipeline.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Numbers of values that were clipped to the range of a stored dtype.
+
+    Attributes:
+        total: number of values outside the range.
+        above: how many of them lay above it, which is distortion, while what lies below the range of levels is silence;
+            None if that was not counted.
+    """
+
+    total: int = 0
+    above: int | None = 0
+
+    def __add__(self, other: Clipped) -> Clipped:
+        above = self.above + other.above if self.above is not None and other.above is not None else None
+        return Clipped(self.total + other.total, above)
+
+    @classmethod
+    def of(cls, result: int | Clipped) -> Clipped:
+        """Return the result of `FeatureSpec.encode`, which may be the total alone."""
+        return result if isinstance(result, Clipped) else cls(int(result), 0 if not result else None)
 
 
 class FeatureSpec:
@@ -110,8 +134,12 @@ class FeatureSpec:
         """Value of the stored integer 0; 0 for floating-point frames. It depends on the spec, not on the audio."""
         return 0.0
 
-    def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Write float32 `rows` to `out` (same shape, the spec's dtype) and return the number of saturated values."""
+    def encode(self, rows: np.ndarray, out: np.ndarray) -> int | Clipped:
+        """Write float32 `rows` to `out` (same shape, the spec's dtype) and count the values outside its range.
+
+        Returns:
+            The number of these values; as `Clipped` it also tells how many lay above the range.
+        """
         out[...] = rows
         return 0
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import chroma_bank, dct_basis, mel_bank
 from mgc.pipeline.dsp.stages import PowerBatch, StftStage, to_db
-from mgc.pipeline.features.spec import FeatureSpec
+from mgc.pipeline.features.spec import Clipped, FeatureSpec
 
 #: Headroom above a full-scale sine in the uint8 range: clipped MP3s decode to peaks of about twice full scale.
 HEADROOM_DB = 7.0
@@ -72,8 +72,8 @@ class Spectral(FeatureSpec):
         top = math.ceil((self.full_scale_db() + HEADROOM_DB) / STEP_DB) * STEP_DB
         return top - 255 * STEP_DB
 
-    def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Write float32 `rows` to `out` (same shape, the spec's dtype) and return the number of saturated values.
+    def encode(self, rows: np.ndarray, out: np.ndarray) -> int | Clipped:
+        """Write float32 `rows` to `out` (same shape, the spec's dtype) and count the values outside its range.
 
         Quantisation rounds to the nearest step. Values more than half a step outside the range saturate.
         """
@@ -81,7 +81,7 @@ class Spectral(FeatureSpec):
             return super().encode(rows, out)
         from mgc.pipeline.dsp import kernels
 
-        return kernels.quantise(rows, np.float32(1 / STEP_DB), np.float32(0.5 - self.offset / STEP_DB), out)
+        return Clipped(*kernels.quantise(rows, np.float32(1 / STEP_DB), np.float32(0.5 - self.offset / STEP_DB), out))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mgc.pipeline.dsp.stages import WholeTrackStage
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import RESAMPLER_REACH
+from mgc.pipeline.features.spec import Clipped
 
 #: Sample rate in Hz at which variants are computed: that of most music.
 VARIANT_SR = 44100
@@ -255,10 +256,10 @@ class SampleCollector:
         """This object: it is its own writer."""
         return self
 
-    def append(self, rows: np.ndarray) -> int:
-        """Store the samples of the whole track, which arrive at once; returns 0, the number of saturated values."""
+    def append(self, rows: np.ndarray) -> Clipped:
+        """Store the samples of the whole track, which arrive at once; no value is clipped."""
         self.samples = rows
-        return 0
+        return Clipped()
 
     def truncate(self, n_frames: int) -> None:
         """Discard the samples."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mgc.pipeline.dsp.stages import FramingStage
-from mgc.pipeline.features.spec import FeatureSpec
+from mgc.pipeline.features.spec import Clipped, FeatureSpec
 
 _FULL_SCALE = 32768
 
@@ -64,11 +64,15 @@ class Waveform(FeatureSpec):
         """Amplitude per step of the stored integers; 1 for float32."""
         return 1 / _FULL_SCALE if self.quantised else 1.0
 
-    def encode(self, rows: np.ndarray, out: np.ndarray) -> int:
-        """Write float32 `rows` to `out`, rounded to the nearest step, and return the number of clipped samples."""
+    def encode(self, rows: np.ndarray, out: np.ndarray) -> int | Clipped:
+        """Write float32 `rows` to `out`, rounded to the nearest step, and count the samples beyond full scale.
+
+        Both ends of the range are loud, so all of them count as above it.
+        """
         if not self.quantised:
             return super().encode(rows, out)
         steps = np.rint(rows * np.float32(_FULL_SCALE))
         clipped = np.clip(steps, -_FULL_SCALE, _FULL_SCALE - 1)
         out[...] = clipped
-        return int(np.count_nonzero(clipped != steps))
+        n_clipped = int(np.count_nonzero(clipped != steps))
+        return Clipped(n_clipped, n_clipped)

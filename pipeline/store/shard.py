@@ -22,6 +22,7 @@ import zarr.codecs
 import zarrs  # noqa: F401  registers the Rust codec pipeline
 
 from mgc.pipeline.features import FeatureSpec, Stats
+from mgc.pipeline.features.spec import Clipped
 
 #: Size limit of one data file in bytes before compression. Frames are written file by file, which bounds the memory.
 DATA_FILE_BYTES = 32_000_000
@@ -99,19 +100,20 @@ class ShardWriter:
         """Number of frames appended so far."""
         return self._n_written + self._n_buffered
 
-    def append(self, rows: np.ndarray) -> int:
+    def append(self, rows: np.ndarray) -> Clipped:
         """Encode frames to the stored dtype and append them.
 
         Args:
             rows: frames, float32, `(n, bins)`.
 
         Returns:
-            Number of values that were clipped to the range of the stored dtype.
+            Numbers of values that were clipped to the range of the stored dtype.
         """
-        saturated = 0
+        saturated = Clipped()
         while len(rows):
             batch = rows[: self._capacity - self._n_buffered]
-            saturated += self._spec.encode(batch, self._buffer[self._n_buffered : self._n_buffered + len(batch)])
+            encoded = self._buffer[self._n_buffered : self._n_buffered + len(batch)]
+            saturated += Clipped.of(self._spec.encode(batch, encoded))
             self._n_buffered += len(batch)
             rows = rows[len(batch) :]
             if self._n_buffered == self._capacity:

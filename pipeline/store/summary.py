@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from mgc.pipeline.audio import notes
 from mgc.pipeline.datasets.tracks import LEFT_OUT_REASONS, SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.store import ranges
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
@@ -21,7 +22,8 @@ MAX_LISTED = 8
 
 #: Manifest columns that a summary reads.
 _COLUMNS = [
-    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "saturated", "variants",
+    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "sample_rate",
+    "saturated", "saturated_above", "variants",
 ]  # fmt: skip
 
 
@@ -31,9 +33,11 @@ def summarise(store: Store) -> dict[str, Any]:
     Returns:
         Values that `json.dumps` accepts; `mgc info --json` prints them. `bytes` is the size of all shards, `seconds`
         the decoded audio of the tracks in use, `saturated` the number of stored values that were clipped to the range
-        of the dtype, `rescued` the number of tracks in use of which damage cost some audio, and `by_ffmpeg` of those
-        that libsndfile could not open, or not decode to their end, `cancelled` of those whose channels cancel in their
-        mix, so that one channel stands for them, and `partly_cancelled` of those whose mix is 6 dB below the channels.
+        of the dtype, `saturated_above` how many of them lay above it (see `ranges.count_above`), `low_rate` describes
+        files with a lower sample rate than the feature's (see `ranges.low_rate`), `rescued` is the number of tracks in
+        use of which damage cost some audio, and `by_ffmpeg` of those that libsndfile could not open, or not decode to
+        their end, `cancelled` of those whose channels cancel in their mix, so that one channel stands for them, and
+        `partly_cancelled` of those whose mix is 6 dB below the channels.
 
     Raises:
         StoreError: the store is unfinished or damaged.
@@ -69,6 +73,8 @@ def summarise(store: Store) -> dict[str, Any]:
         "genres": {genre: by_genre[genre] for genre in store.genres},
         "variants": _variants(store, ok, slices_by_variant),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
+        "saturated_above": ranges.count_above(ok),
+        "low_rate": ranges.low_rate(store.spec, ok),
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
         "versions": store.versions,
     }
@@ -157,11 +163,8 @@ def render(report: dict[str, Any], store: Store) -> str:
     if report["partly_cancelled"]:
         count = report["partly_cancelled"]
         lines.append(f"  phase     {count:,} tracks in use cancel partly: their mix is 6 dB or more below the channels")
-    if store.spec.quantised and values:
-        share = report["saturated"] / values
-        lines.append(
-            f"  range     {share:.2%} of the values lie outside the {store.spec.dtype} range and were clipped to it"
-        )
+    lines += ranges.rate_lines(report, store.spec)
+    lines += ranges.range_lines(report, store.spec, values)
     if report["dropped"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["dropped"].items())
         lines.append(f"  dropped   {tracks - ok:,}: {reasons}")

@@ -80,6 +80,7 @@ def test_the_manifest_has_the_columns_that_are_documented():
         "reason": "string",
         "detail": "string",
         "saturated": "int64",
+        "saturated_above": "int64",
         "gaps": "list<item: fixed_size_list<item: int64>[2]>",
         "shard": "int32",
         "first_frame": "int64",

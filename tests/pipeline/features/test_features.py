@@ -32,6 +32,7 @@ from mgc.pipeline.features import (
     from_dict,
     parse_feature,
 )
+from mgc.pipeline.features.spec import Clipped
 
 QUANTISED = [
     Stft(),
@@ -329,9 +330,9 @@ class TestRange:
 
 
 class TestQuantisation:
-    def encode(self, spec: FeatureSpec, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    def encode(self, spec: FeatureSpec, rows: np.ndarray) -> tuple[np.ndarray, Clipped]:
         out = np.empty(rows.shape, spec.dtype)
-        return out, spec.encode(rows, out)
+        return out, Clipped.of(spec.encode(rows, out))
 
     @pytest.mark.parametrize("spec", QUANTISED, ids=str)
     def test_the_error_is_at_most_half_a_step_inside_the_range(self, spec):
@@ -339,7 +340,7 @@ class TestQuantisation:
         rows = np.linspace(floor, top, 100_003, dtype=np.float32).reshape(-1, 1)
         stored, saturated = self.encode(spec, rows)
         assert np.abs(spec.decode(stored) - rows).max() <= STEP_DB / 2 + 1e-5
-        assert saturated == 0
+        assert saturated == Clipped()
         assert len(np.unique(stored)) == 256
 
     @given(st.lists(st.floats(-400, 400, width=32), min_size=1, max_size=50))
@@ -352,7 +353,8 @@ class TestQuantisation:
         stored, saturated = self.encode(spec, rows)
         error = np.abs(spec.decode(stored) - rows)
         assume((np.abs(error - STEP_DB / 2) > 1e-4).all())
-        assert saturated == np.count_nonzero(error > STEP_DB / 2)
+        outside = error > STEP_DB / 2
+        assert saturated == Clipped(np.count_nonzero(outside), np.count_nonzero(outside & (rows > 0)))
         np.testing.assert_array_equal(stored[rows < -72], 0)
         np.testing.assert_array_equal(stored[rows > 55.5], 255)
 
@@ -361,7 +363,7 @@ class TestQuantisation:
             steps = np.arange(256, dtype=np.uint8).reshape(1, -1)
             stored, saturated = self.encode(spec, spec.decode(steps))
             np.testing.assert_array_equal(stored, steps)
-            assert saturated == 0
+            assert saturated == Clipped()
 
     @pytest.mark.parametrize("spec", QUANTISED, ids=str)
     @pytest.mark.parametrize("gain", [1.0, 0.3])
@@ -390,7 +392,7 @@ class TestQuantisation:
         rows = np.linspace(-1, 32767 / 32768, 131_071, dtype=np.float32).reshape(-1, 1)
         stored, saturated = self.encode(Waveform(), rows)
         assert np.abs(Waveform().decode(stored) - rows).max() <= 0.5 / 32768
-        assert saturated == 0
+        assert saturated == Clipped()
         assert len(np.unique(stored)) == 65536
         steps = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, 1)
         np.testing.assert_array_equal(self.encode(Waveform(), Waveform().decode(steps))[0], steps)
@@ -399,7 +401,13 @@ class TestQuantisation:
         rows = np.array([[-3, -1.0001, -1, 0, 32767 / 32768, 1, 1e6]], np.float32)
         stored, saturated = self.encode(Waveform(), rows)
         assert stored.tolist() == [[-32768, -32768, -32768, 0, 32767, 32767, 32767]]
-        assert saturated == 4
+        assert saturated == Clipped(4, above=4)  # both ends are distortion
+
+    def test_a_package_may_count_without_telling_the_ends_apart(self):
+        """`encode` of a feature of another package returns one number."""
+        assert Clipped.of(0) == Clipped(0, above=0)
+        assert Clipped.of(3) == Clipped(3, above=None)
+        assert Clipped(2, above=1) + Clipped(3, above=None) == Clipped(5, above=None)
 
     def test_harmonic_and_percussive_have_the_range_of_stft(self):
         for kind in (Harmonic, Percussive):
@@ -411,7 +419,7 @@ class TestQuantisation:
     def test_float16_rounds_to_its_eleven_bits(self, spec):
         rows = extract_frames([music(3, spec.sr)[:, 0]], spec.sr, spec)
         stored, saturated = self.encode(spec, rows)
-        assert saturated == 0
+        assert saturated == Clipped()
         assert np.isfinite(stored).all()
         np.testing.assert_allclose(spec.decode(stored), rows, rtol=2**-11, atol=2**-24)
 
@@ -423,5 +431,5 @@ class TestQuantisation:
     def test_float32_is_exact(self, spec):
         rows = extract_frames([music(3, spec.sr)[:, 0]], spec.sr, spec)
         stored, saturated = self.encode(spec, rows)
-        assert saturated == 0
+        assert saturated == Clipped()
         np.testing.assert_array_equal(spec.decode(stored), rows)
