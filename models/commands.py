@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options, splits_option
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import SpecError
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
 
 
-@click.command()
+@help_groups.command()
 @dataset_options
-@click.option("--name", help="Folder name of the dataset's stores.  [default: name of the folder or list]")
+@help_groups.group("Features")
 @click.option(
     "--feature",
     "features",
@@ -33,6 +33,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
     help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats, [:key=value,...]; may be repeated.",
 )
 @slicing_options
+@help_groups.group("Features")
 @click.option("--sr", type=int, help="Sample rate in Hz.")
 @click.option("--n-fft", type=int, help="Length of the Fourier transform in samples.")
 @click.option("--hop-length", type=int, help="Hop between frames in samples.")
@@ -40,27 +41,37 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--n-mfcc", type=int, help="Number of cepstral coefficients.")
 @click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
 @click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
-@click.option("--dtype", help="Dtype of stored frames: uint8 (0.5 dB steps), float16, float32; for waveform int16.")
+@click.option(
+    "--dtype",
+    type=console.choice("uint8", "float16", "float32", "int16"),
+    help="Dtype of stored frames: uint8 in steps of 0.5 dB; int16 for waveform.",
+)
 @click.option("--for", "system", help="Extract the features and slicing of the recipe of a system or study, or of all.")
+@help_groups.group("Store")
+@click.option("--name", help="Folder name of the dataset's stores.  [default: name of the folder or list]")
 @click.option("--out", type=PATH_OR_URL, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
+@help_groups.group("Features")
 @click.option(
     "--augment",
     help="Variants of training tracks: pitch:SEMITONES, stretch:SPEED, noise[:DB], separated by commas; or none.",
 )
+@help_groups.group("Processes")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
+@help_groups.group("Dataset")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
 @splits_option
 @click.option(
     "--duplicates",
-    type=click.Choice(["group", "drop", "keep"]),
+    type=console.choice("group", "drop", "keep"),
     default="group",
     show_default=True,
     help="Equal files: keep them in one split, use the first of each only, or take no notice of them.",
 )
 @click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
+@help_groups.group("Store")
 @click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
-@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
 @click.option("--moved", is_flag=True, help="The files have moved: compare them with the stores, and go on.")
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
@@ -159,7 +170,7 @@ def _extraction_passes(
     return passes, study
 
 
-@click.command()
+@help_groups.command()
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print every detail as Markdown, as in docs/systems.md.")
 @console.json_option
 @console.common_options
@@ -178,7 +189,7 @@ def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
     return 0
 
 
-@click.command()
+@help_groups.command()
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of music and training.")
 @click.option("--epochs", type=int, default=8, show_default=True, help="Maximum number of epochs.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.storage.remote import Place
@@ -25,12 +25,15 @@ def dataset_options(command: Callable) -> Callable:
     """Add the options that name a dataset: its audio files and their labels."""
     return console.with_options(
         command,
+        help_groups.group("Dataset"),
         click.option(
             "--dataset", type=PATH_OR_URL, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."
         ),
         click.option("--metadata", type=PATH_OR_URL, help="FMA: tracks.csv or its folder."),
         click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
-        click.option("--subset", help="FMA: small, medium, large or full."),
+        click.option(
+            "--subset", type=console.choice("small", "medium", "large", "full"), help="FMA: part of the dataset."
+        ),
         click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
         click.option("--audio-root", type=PATH_OR_URL, help="Lists: the folder that paths are relative to."),
     )
@@ -40,6 +43,7 @@ def slicing_options(command: Callable) -> Callable:
     """Add the options that describe how tracks are cut into slices."""
     return console.with_options(
         command,
+        help_groups.group("Slices"),
         click.option("--slice", "seconds", type=float, help="Length of a slice in seconds.  [default: 4]"),
         click.option(
             "--overlap", type=float, help="Overlap of consecutive slices, a fraction in [0, 1).  [default: 0.5]"
@@ -48,7 +52,11 @@ def slicing_options(command: Callable) -> Callable:
         click.option("--whole", is_flag=True, help="One slice per track, the whole track."),
         click.option("--offset", type=float, help="Seconds to skip at the start of each track."),
         click.option("--max-slices", type=int, help="Largest number of slices per track."),
-        click.option("--place", help="Position of the slices in a track: all, start, centre or random."),
+        click.option(
+            "--place",
+            type=console.choice("all", "start", "centre", "random"),
+            help="Position of the slices in a track.",
+        ),
     )
 
 
@@ -136,10 +144,12 @@ def print_store_summary(store: Store, as_json: bool) -> None:
         click.echo(summary.render(report, store))
 
 
-@click.command("slice")
+@help_groups.command("slice")
 @click.argument("store", type=PATH_OR_URL, required=False)
 @slicing_options
+@help_groups.group("Slices")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random slice positions.")
+@help_groups.group("Cuts")
 @click.option("--name", help="Add the cut under this name, and leave the default as it is.")
 @click.option("--default", help="Make the cut of this name the default.")
 @click.option("--remove", help="Remove the cut of this name.")
@@ -196,8 +206,9 @@ def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[
     return change.without_cut(cuts, options["remove"])
 
 
-@click.command()
+@help_groups.command()
 @click.argument("store", type=PATH_OR_URL, required=False)
+@help_groups.group("Splits")
 @splits_option
 @click.option("--redo", is_flag=True, help="Draw new splits for all tracks.")
 @click.option("--seed", type=int, help="Seed of the new splits.  [default: the store's]")

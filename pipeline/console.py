@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mgc.pipeline import help_groups
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.storage import urls
 
@@ -46,6 +47,11 @@ class PathOrUrl(click.Path):
 LOCAL_PATH = PathOrUrl(remote=False)
 #: Parameter type of options that take a local path or a URL.
 PATH_OR_URL = PathOrUrl(remote=True)
+
+
+def choice(*names: str) -> click.Choice[str]:
+    """Create the type of an option with a closed set of values; upper and lower case do not differ."""
+    return click.Choice(names, case_sensitive=False)
 
 
 class _Interrupted(Exception):
@@ -178,12 +184,13 @@ def common_options(command: Callable) -> Callable:
         help="Workspace of datasets, stores and runs [$MGC_DATA].",
     )
     debug = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
-    return data_dir(debug(command))
+    return help_groups.group(help_groups.GENERAL)(data_dir(debug(command)))
 
 
 def json_option(command: Callable) -> Callable:
     """Add `--json`, which prints JSON instead of text."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return help_groups.group(help_groups.GENERAL)(option(command))
 
 
 def with_options(command: Callable, *options: Callable) -> Callable:

@@ -11,7 +11,7 @@ from string import Template
 
 import click
 
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.errors import SpecError
 
@@ -70,7 +70,7 @@ def write_package(kind: str, name: str, folder: Path) -> Path:
     return root
 
 
-@click.command()
+@help_groups.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
 @click.option("--out", type=LOCAL_PATH, default=".", show_default=True, help="Folder that gets the package.")

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from commands import MGC, mgc, mgc_process, stamps, tree
 from music import write_clip, write_genres, write_list
 
 from mgc import cli
+from mgc.pipeline import help_groups
 from mgc.pipeline.store.store import Store
 
 STFT = ("--feature", "stft:n_fft=512")
@@ -86,11 +88,11 @@ class TestErrors:
             ("--slice 4 --frames 3", 2, "a slice has one length; give one of --slice SECONDS, --frames N and --whole"),
             ("--offset -1", 2, "--offset -1; it must be a number of seconds, 0 or more"),
             ("--max-slices 0", 2, "--max-slices 0; it must be at least 1"),
-            ("--place left", 2, "--place left; choose from all, start, centre, random"),
+            ("--place left", 2, "Invalid value for '--place': 'left' is not one of 'all', 'start', 'centre', 'rand"),
             ("--feature mle", 2, "unknown feature 'mle'; choose from stft, mel, mfcc"),
             ("--feature mel:n_mel=3", 2, "mel: 'n_mel=3' is not a parameter; write key=value with dtype, fmax, fmin,"),
             ("--feature mel:n_mels=x", 2, "mel: n_mels=x; it must be of type int"),
-            ("--dtype int8", 2, "stft: dtype=int8; it must be uint8"),
+            ("--dtype int8", 2, "Invalid value for '--dtype': 'int8' is not one of 'uint8', 'float16', 'float32',"),
             ("--sr 7", 2, "stft: sr=7; it must be 1000 to 384000 Hz"),
             ("--workers 0", 2, "Invalid value for '--workers': 0 is not in the range x>=1; see `mgc extract --help`"),
             ("--timeout 0", 2, "--timeout 0; it must be a positive number of seconds"),
@@ -218,6 +220,25 @@ class TestHelp:
             assert command.help, name
             options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
             assert [option.name for option in options if not option.help] == [], name
+
+    @pytest.mark.parametrize("name", ["extract", "train", "evaluate", "slice", "split"])
+    def test_every_option_stands_in_a_group_and_fits_80_columns(self, name):
+        command = cli.main.commands[name]
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        message = f"put it below a `@help_groups.group(NAME)` of mgc {name}"
+        assert [option.opts for option in options if help_groups.group_of(option) is None] == [], message
+        page = CliRunner().invoke(cli.main, [name, "--help"], prog_name="mgc", env={"COLUMNS": "80"}).stdout
+        headings = [line.rstrip(":") for line in page.splitlines() if line.endswith(":") and line[0] != " "]
+        assert headings == [*dict.fromkeys(filter(None, headings))]
+        assert len(headings) >= 2
+        assert headings[-1] == help_groups.GENERAL
+        assert all(page.count(f" {option.opts[0]} ") >= 1 for option in options)
+        assert max(map(len, page.splitlines())) <= 80
+
+    def test_closed_sets_of_values_are_listed_and_upper_case_is_taken(self):
+        for name, option in (("extract", "--place [all|start|centre|random]"), ("evaluate", "--split [training|")):
+            assert option in mgc(name, "--help").out
+        assert cli.main.commands["extract"].make_context("extract", ["--place", "ALL"]).params["place"] == "all"
 
     def test_no_command_at_all_is_a_question(self):
         outcome = mgc()

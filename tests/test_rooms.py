@@ -37,6 +37,7 @@ ORDER = (
     "mgc.pipeline.scaffold",
     "mgc.pipeline.workspace",
     "mgc.pipeline.console",
+    "mgc.pipeline.help_groups",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
     "mgc.pipeline.versions",

@@ -7,15 +7,23 @@ from pathlib import Path
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.workspace import Workspace
 
 
-@click.command()
+@help_groups.command()
 @click.argument("runs", type=LOCAL_PATH, nargs=-1)
+@help_groups.group("Scores")
 @click.option("--by-genre", is_flag=True, help="Show precision, recall, F1 and support of each genre.")
-@click.option("--split", default="test", show_default=True, help="Split to score: training, validation or test.")
+@click.option(
+    "--split",
+    type=console.choice("training", "validation", "test"),
+    default="test",
+    show_default=True,
+    help="Split to score.",
+)
+@help_groups.group("Hardware")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
 @console.json_option
 @console.common_options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import click
 
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_store, print_store_check, print_store_summary
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import MgcError
@@ -35,7 +35,7 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
         return Run.open(path)
 
 
-@click.command()
+@help_groups.command()
 @click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
 @console.json_option
 @console.common_options
@@ -55,7 +55,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@help_groups.command()
 @click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
 @console.json_option
 @console.common_options

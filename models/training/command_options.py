@@ -10,9 +10,12 @@ from typing import Any, get_args
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.workspace import Workspace
+
+#: Headings in `mgc train --help` of settings that do not stand under `Training`.
+_SETTING_GROUPS = {"Hardware": ("amp", "channels_last", "compile"), "Augmentation": ("crop",)}
 
 
 def loop_options(command: Callable) -> Callable:
@@ -28,17 +31,20 @@ def loop_options(command: Callable) -> Callable:
         return command(**options, loop={name: value for name, value in values.items() if value is not None})
 
     decorators = [
+        help_groups.group("Training"),
         click.option("--epochs", type=int, help="Maximum number of epochs."),
         click.option("--batch-size", type=int, help="Slices per update, over all processes."),
         click.option("--lr", type=float, help="Learning rate of the first update."),
-        click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), help="Optimiser."),
+        click.option("--optimizer", type=console.choice(*get_args(OptimizerName)), help="Optimiser."),
         click.option("--weight-decay", type=float, help="Weight decay of the optimiser."),
-        click.option("--monitor", type=click.Choice(get_args(Metric)), help="Validation score of the best epoch."),
+        click.option("--monitor", type=console.choice(*get_args(Metric)), help="Validation score of the best epoch."),
         click.option("--patience", type=int, help="Stop after this many epochs without a better one."),
     ]
+    sections = {name: group for group, names in _SETTING_GROUPS.items() for name in names}
     for setting in loop_settings():
+        decorators.append(help_groups.group(sections.get(setting.name, "Training")))
         name = setting.name.replace("_", "-")
-        kind = click.Choice(setting.choices) if setting.choices else setting.type
+        kind = console.choice(*setting.choices) if setting.choices else setting.type
         flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
         decorators.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
     return console.with_options(with_loop, *decorators)
@@ -85,4 +91,4 @@ def nproc_option(command: Callable) -> Callable:
         type=click.IntRange(min=1),
         help="Processes that train together, on the CPU or with one GPU each.  [default: 1]",
     )
-    return option(in_processes)
+    return help_groups.group("Hardware")(option(in_processes))

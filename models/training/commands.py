@@ -12,7 +12,7 @@ import click
 
 from mgc.models.runs.commands import choose_run
 from mgc.models.training.command_options import loop_options, nproc_option
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.storage.remote import Place
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mgc.pipeline.store.store import Store
 
 
-@click.command()
+@help_groups.command()
+@help_groups.group("Model and data")
 @click.option("--model", help="System id, see `mgc models`.  [default: one for the store's feature]")
 @click.option("--recipe", help="System id, to train with the features and slicing of its study.")
 @click.option(
@@ -49,34 +50,43 @@ if TYPE_CHECKING:
     help="Finished run of an ensemble's member; may be repeated.",
 )
 @loop_options
+@help_groups.group("Runs")
 @click.option("--seed", type=int, help="Seed of initial weights, order, windows and dropout.")
 @click.option("--seeds", help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.")
 @click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
 @click.option("--evaluate", is_flag=True, help="Also evaluate the runs on the test split when they are finished.")
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
+@help_groups.group("Hardware")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@help_groups.group("Model and data")
 @click.option("--limit-tracks", type=int, help="Maximum number of tracks per genre, for quick trials.")
+@help_groups.group("Augmentation")
 @click.option("--variants/--no-variants", default=True, help="Also train on the store's variants.  [default: yes]")
+@help_groups.group("Model and data")
 @click.option("--weights", type=LOCAL_PATH, help="Initial weights: a state dict such as torchvision's.")
+@help_groups.group("Augmentation")
 @click.option(
     "--augment",
     "augmentation",
     help="Augmentation of training slices, such as time-masks=2,mixup=0.2; or none.  [default: the recipe's]",
 )
+@help_groups.group("Hardware")
 @click.option(
     "--frontend",
-    type=click.Choice(["store", "device"]),
+    type=console.choice("store", "device"),
     default="store",
     show_default=True,
     help="Read spectrograms from the store, or compute them on the device from a waveform store.",
 )
 @click.option(
     "--residency",
-    type=click.Choice(["auto", "device", "host", "stream"]),
+    type=console.choice("auto", "device", "host", "stream"),
     help="Where frames stay between epochs.  [default: auto]",
 )
+@help_groups.group("Model and data")
 @click.option("--skip-damaged", is_flag=True, help="Train without shards that cannot be read.")
+@help_groups.group("Runs")
 @click.option("--tensorboard", is_flag=True, help="Also write the history as TensorBoard event files.")
 @click.option(
     "--resume", is_flag=True, help="Continue an interrupted run (--run, or the one begun last) to the same result."
