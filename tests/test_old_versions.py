@@ -21,6 +21,9 @@ import torch
 import zarr
 from commands import Outcome, mgc, tree
 
+from mgc.models.evaluation import tables
+from mgc.models.runs.run import Run
+
 V0_1 = Path(__file__).with_name("fixtures") / "v0.1"
 EXPECTED = V0_1 / "expected"
 
@@ -81,8 +84,10 @@ def assert_same_scores(run: Path, theirs: Path, tolerance: float, split: str = "
     ours, expected = (json.loads((folder / f"metrics{split}.json").read_bytes()) for folder in (run, theirs))
     assert_alike(scores(ours), scores(expected), tolerance)
     predicted, known = (pq.read_table(folder / f"predictions{split}.parquet") for folder in (run, theirs))
-    assert_same_rows(predicted, known, "probabilities")
-    ours, expected = (np.array(table["probabilities"].to_pylist()) for table in (predicted, known))
+    names = ["genre" if name == "true" else name for name in predicted.column_names]
+    assert_same_rows(predicted.rename_columns(names), known, "probabilities")
+    files = ((folder / f"predictions{split}.parquet").read_bytes() for folder in (run, theirs))
+    ours, expected = (tables.read_predictions(data, Run.open(run), "predictions").probabilities for data in files)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance)
 
 
@@ -217,7 +222,7 @@ def test_a_run_scores_as_it_did(name: str, workspace: Path) -> None:
 
 def test_the_mean_of_runs_scores_as_it_did(workspace: Path) -> None:
     runs = (workspace / "runs" / name for name in ("neural", "classical"))
-    said = done(workspace, "evaluate", *runs, "--device", "cpu", "--json").json
+    said = done(workspace, "evaluate", "--ensemble", *runs, "--device", "cpu", "--json").json
     assert_alike(scores(said), scores(json.loads((EXPECTED / "mean.json").read_bytes())), SAME)
 
 

@@ -41,6 +41,7 @@ ORDER = (
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
     "mgc.pipeline.versions",
+    "mgc.pipeline.escaping",
     "mgc.pipeline.errors",
     "mgc.pipeline",
     "mgc.manifests",

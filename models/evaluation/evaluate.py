@@ -1,8 +1,10 @@
 """Evaluation: predict a split with a run or an ensemble of runs, score it, and write the results to the run's folder.
 
-metrics.json          all scores, and the data they were measured on
-predictions.parquet   one row per slice: track, start, true genre, artist, probabilities
-confusion.png         confusion matrices by track and by slice
+metrics.json                all scores, and the data they were measured on
+predictions.parquet         one row per slice: track, start, true and predicted genre, probabilities (`tables`)
+track-predictions.parquet   one row per track: path, title, artist, true and predicted genre, probabilities, margin
+track-predictions.csv       the same as CSV
+confusion.png               confusion matrices by track and by slice
 
 The results of another split than test have its name: metrics-validation.json and so on. The results of several runs
 evaluated together are not written, since they belong to none of the runs; an ensemble that is a run has a folder.
@@ -23,7 +25,7 @@ import scipy
 import sklearn
 import torch
 
-from mgc.models.evaluation import metrics, report
+from mgc.models.evaluation import metrics, pictures, tables
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs import seal
@@ -32,6 +34,15 @@ from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import predict
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.storage import files, parquet
+
+#: Result files of a run, in the order in which they are written: metrics.json is never older than the others.
+RESULTS = (
+    "predictions.parquet",
+    "track-predictions.parquet",
+    "track-predictions.csv",
+    "confusion.png",
+    "metrics.json",
+)
 
 
 def evaluate(
@@ -52,10 +63,10 @@ def evaluate(
     """
     members = [member for run in runs for member in members_of(run)]
     _require_same_classes(members)
-    tables = [predict(member, split=split, device=device) for member in members]
-    predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in tables]
+    outputs = [predict(member, split=split, device=device) for member in members]
+    predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in outputs]
     slices, tracks = mean_predictions(predictions, [member.path.name for member in members])
-    unattributed = tables[0].filter(pc.is_null(tables[0]["artist_id"]))
+    unattributed = outputs[0].filter(pc.is_null(outputs[0]["artist_id"]))
     is_single = len(runs) == 1
     # From the tracks, not from the configuration: runs of earlier versions did not look for copies.
     heard = {track for member in members for track in member.selection.heard_tracks(split)}
@@ -64,7 +75,7 @@ def evaluate(
         dataset=runs[0].config["store"]["dataset"]["name"],
         split=split,
         n_tracks=len(tracks.truth),
-        n_artists=pc.count_distinct(tables[0]["artist_id"]).as_py(),
+        n_artists=pc.count_distinct(outputs[0]["artist_id"]).as_py(),
         n_unattributed=pc.count_distinct(unattributed["track_id"]).as_py(),
         by_track=metrics.score(tracks, n_resamples=n_resamples, seed=seed),
         by_slice=metrics.score(slices, n_resamples=n_resamples, seed=seed) if slices else None,
@@ -82,8 +93,10 @@ def evaluate(
         },
     )
     if is_single:
-        table = tables[0] if len(members) == 1 else _ensemble_table(slices or tracks, tables[0])
-        _write(runs[0], evaluation, table)
+        table = outputs[0] if len(members) == 1 else _ensemble_table(slices or tracks, outputs[0])
+        details = tables.track_details(members[0])
+        by_track = tables.track_table(tracks, outputs[0], details)
+        _write(runs[0], evaluation, tables.slice_table(table, tracks.genres), by_track)
     return evaluation
 
 
@@ -118,6 +131,11 @@ def results_path(run: Run, name: str, split: str) -> Path:
     """Path of a result file for a split, such as `metrics.json` for test or `metrics-validation.json`."""
     path = run.path / name
     return path if split == "test" else path.with_stem(f"{path.stem}-{split}")
+
+
+def result_paths(run: Run, split: str) -> list[Path]:
+    """Paths of all files that the evaluation of a single run writes."""
+    return [results_path(run, name, split) for name in RESULTS]
 
 
 def _mean(members: Sequence[Predictions]) -> Predictions:
@@ -187,11 +205,13 @@ def _count_evaluations(run: Run, split: str) -> int:
         raise seal.damage_error(path, "no scores") from None
 
 
-def _write(run: Run, evaluation: Evaluation, predictions: pa.Table) -> None:
+def _write(run: Run, evaluation: Evaluation, slices: pa.Table, tracks: pa.Table) -> None:
     """Replace the results of a split; metrics.json comes last, so that the other files are never older than it."""
-    contents = {
-        "predictions.parquet": parquet.table_bytes(predictions),
-        "confusion.png": report.confusion_png(evaluation),
-        "metrics.json": files.encode_json(evaluation.as_dict()),
-    }
-    run.write_files({results_path(run, name, evaluation.split).name: data for name, data in contents.items()})
+    contents = (
+        parquet.table_bytes(slices),
+        parquet.table_bytes(tracks),
+        tables.csv_bytes(tracks),
+        pictures.confusion_png(evaluation),
+        files.encode_json(evaluation.as_dict()),
+    )
+    run.write_files({path.name: data for path, data in zip(result_paths(run, evaluation.split), contents, strict=True)})

@@ -1,10 +1,10 @@
-"""The report of an evaluation: text for a terminal of 100 columns, and confusion matrices as a picture."""
+"""The report of an evaluation: text for a terminal."""
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
 from mgc.models.runs import overview
+from mgc.pipeline.escaping import visible
 
 #: Columns of the terminal.
 WIDTH = 100
@@ -27,9 +28,9 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
         by_genre: add a table of the scores of each genre.
     """
     blocks = [
-        _wrap([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)]),
+        wrapped([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)]),
         _score_table(evaluation),
-        _wrap(_interpretation(evaluation)),
+        wrapped(_interpretation(evaluation)),
     ]
     if by_genre:
         blocks.append(_genre_table(evaluation))
@@ -37,11 +38,17 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
     return "\n\n".join(blocks)
 
 
+def written(paths: Sequence[Path]) -> str:
+    """Name the files that an evaluation has written into the folder of its run."""
+    names = ", ".join(path.name for path in paths)
+    return f"written to {visible(str(paths[0].parent))}:\n" + textwrap.indent(wrapped([names]), "  ")
+
+
 def _subject(evaluation: Evaluation) -> str:
     """The line that says which runs were evaluated on which data."""
     names = [run["model"] for run in evaluation.runs]
     model = names[0] if len(names) == 1 else f"Mean of {len(names)} runs ({', '.join(names)})"
-    slices = f", {_count(evaluation.by_slice.n, 'slice')}" if evaluation.by_slice else ""
+    slices = f", {counted(evaluation.by_slice.n, 'slice')}" if evaluation.by_slice else ""
     return f"{model} on the {evaluation.split} split of {evaluation.dataset}: {_sample_size(evaluation)}{slices}"
 
 
@@ -49,16 +56,16 @@ def _sample_size(evaluation: Evaluation) -> str:
     """The number of tracks and artists, in words."""
     tracks, unattributed = evaluation.n_tracks, evaluation.n_unattributed
     if unattributed == tracks:
-        return f"{_count(tracks, 'track')} by unknown artists"
+        return f"{counted(tracks, 'track')} by unknown artists"
     rest = f", {unattributed:,} by unknown ones" if unattributed else ""
-    return f"{_count(tracks, 'track')} by {_count(evaluation.n_artists, 'artist')}{rest}"
+    return f"{counted(tracks, 'track')} by {counted(evaluation.n_artists, 'artist')}{rest}"
 
 
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.n_heard:
         others = "training or validation" if evaluation.split == "test" else "training"
         yield (
-            f"LEAKY: the files of {evaluation.n_heard:,} of {_count(evaluation.n_tracks, 'track')} are also {others} "
+            f"LEAKY: the files of {evaluation.n_heard:,} of {counted(evaluation.n_tracks, 'track')} are also {others} "
             "tracks, byte for byte; the scores are too good. `mgc extract --duplicates drop` leaves copies out."
         )
     elif evaluation.leaky:
@@ -81,7 +88,7 @@ def _study(evaluation: Evaluation) -> list[str]:
     return overview.study_lines(evaluation.differences, path, listed=listed)
 
 
-def _levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:
+def score_levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:
     """The scores by track and, if there are any, by slice; each with the name of its items."""
     levels = [("track", evaluation.by_track), ("slice", evaluation.by_slice)]
     return [(item, scores) for item, scores in levels if scores]
@@ -89,13 +96,13 @@ def _levels(evaluation: Evaluation) -> list[tuple[str, Scores]]:
 
 def _score_table(evaluation: Evaluation) -> str:
     """The table of the scores, one column by track and one by slice."""
-    levels = _levels(evaluation)
+    levels = score_levels(evaluation)
     rows = [("", [f"by {item}" for item, _ in levels])]
     for label, name in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
-        cells = [f"{_percent(getattr(s, name))} {_range(getattr(s, name + '_interval'))}" for _, s in levels]
+        cells = [f"{percentage(getattr(s, name))} {bracketed(getattr(s, name + '_interval'))}" for _, s in levels]
         rows.append((label, cells))
     for label, name in (("macro precision", "macro_precision"), ("macro recall", "macro_recall")):
-        rows.append((label, [_percent(getattr(scores, name)) for _, scores in levels]))
+        rows.append((label, [percentage(getattr(scores, name)) for _, scores in levels]))
     rows.append(("cross-entropy", [f"{scores.cross_entropy:5.2f} nats" for _, scores in levels]))
     return "\n".join(f"{label:<{_LABEL}}" + "".join(f"{cell:<28}" for cell in cells).rstrip() for label, cells in rows)
 
@@ -108,13 +115,13 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
     if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:
         yield f"No track is {' or '.join(absent)}: the macro scores are those of the other genres."
     guessing = "guessing" if chance.level == chance.uniform else "always answering the commonest genre"
-    guessing = f"{guessing} ({_percent(chance.level).strip()})"
+    guessing = f"{guessing} ({percentage(chance.level).strip()})"
     width = f"{100 * scores.accuracy_interval.width:.0f} points"
     precision = f"{_sample_size(evaluation)}: the interval of the accuracy spans {width}"
     if chance.least_accuracy is None:
         yield f"{precision}; even with all right it would not be distinguishable from {guessing}."
         return
-    least = f"{_percent(chance.least_accuracy).strip()} ({round(chance.least_accuracy * n):,} of {n:,} right)"
+    least = f"{percentage(chance.least_accuracy).strip()} ({round(chance.least_accuracy * n):,} of {n:,} right)"
     yield f"{precision}; an accuracy below {least} is not distinguishable from {guessing}."
     verdict = "better than" if chance.p_value < 0.05 else "not distinguishable from"
     yield f"Here {round(scores.accuracy * n):,} of {n:,} are right: {verdict} that (p {_p_value(chance.p_value)})."
@@ -122,7 +129,7 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
 
 def _genre_table(evaluation: Evaluation) -> str:
     """The table of precision, recall, F1 and support of each genre, by track and by slice."""
-    levels = _levels(evaluation)
+    levels = score_levels(evaluation)
     head = "".join(f"{'precision':>12}{'recall':>9}{'F1':>8}{item + 's':>8}" for item, _ in levels)
     over = "".join(f"{'by ' + item:>12}{'':25}" for item, _ in levels)
     lines = [f"{'':{_LABEL}}{over}".rstrip(), f"{'genre':{_LABEL}}{head}"]
@@ -130,7 +137,7 @@ def _genre_table(evaluation: Evaluation) -> str:
         cells = ""
         for _, scores in levels:
             row = scores.by_genre[genre]
-            values = (_percent(value, unit="") for value in (row.precision, row.recall, row.f1))
+            values = (percentage(value, unit="") for value in (row.precision, row.recall, row.f1))
             cells += "{:>12}{:>9}{:>8}".format(*values) + f"{row.support:>8}"
         lines.append(f"{_shorten(genre):{_LABEL}}{cells}")
     return "\n".join(lines)
@@ -163,38 +170,7 @@ def abbreviate(names: Sequence[str], min_length: int = 4) -> list[str]:
     return list(names)
 
 
-def confusion_png(evaluation: Evaluation) -> bytes:
-    """Draw the confusion matrices as a PNG, with counts as numbers and shares of the true genre as colours."""
-    from matplotlib.figure import Figure  # not pyplot: no display, no global state
-
-    levels = _levels(evaluation)
-    genres = list(evaluation.by_track.by_genre)
-    side = 2.5 + 0.45 * len(genres)
-    figure = Figure(figsize=(side * len(levels) + 0.8, side), dpi=150, layout="constrained")
-    names = ", ".join(run["model"] for run in evaluation.runs)
-    title = f"{names} on the {evaluation.split} split of {evaluation.dataset}"
-    figure.suptitle(title, parse_math=False)  # a name may hold a dollar sign
-    all_axes = figure.subplots(1, len(levels), squeeze=False)[0]
-    for axes, (item, scores) in zip(all_axes, levels, strict=True):
-        counts = np.array(scores.confusion)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(f"{_count(scores.n, item)}, {_percent(scores.accuracy).strip()} right")
-        axes.set_xlabel("predicted genre")
-        axes.set_ylabel("true genre")
-        axes.set_xticks(range(len(genres)), genres, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-        axes.set_yticks(range(len(genres)), genres, parse_math=False)
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour)
-    figure.colorbar(image, ax=list(all_axes), label="share of the true genre", shrink=0.8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _wrap(paragraphs: Iterator[str] | Sequence[str]) -> str:
+def wrapped(paragraphs: Iterator[str] | Sequence[str]) -> str:
     """Wrap paragraphs to `WIDTH`, but not between a number and its percent sign."""
     glued = (line.replace(" %", "\N{NO-BREAK SPACE}%") for line in paragraphs)
     lines = "\n".join(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in glued)
@@ -205,15 +181,18 @@ def _shorten(name: str) -> str:
     return name if len(name) < _LABEL else name[: _LABEL - 2] + "…"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Format a number and its noun: `1 track`, `1,200 tracks`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _percent(value: float | None, unit: str = " %") -> str:
+def percentage(value: float | None, unit: str = " %") -> str:
+    """Format a share, right-aligned to 5 digits; a dash if it is undefined."""
     return "–" if value is None else f"{100 * value:5.1f}{unit}"
 
 
-def _range(interval: Interval) -> str:
+def bracketed(interval: Interval) -> str:
+    """Format an interval in per cent: `[40.1–80.3]`."""
     return f"[{100 * interval.low:.1f}–{100 * interval.high:.1f}]"
 
 

@@ -164,7 +164,7 @@ class System:
         if self.kind == "ensemble":
             raise ModelError(
                 f"{self.id} is the mean of {', '.join(self.members)}, and not trained itself",
-                "train these, then evaluate their runs together: `mgc evaluate RUN RUN`",
+                "train these, then evaluate their runs together: `mgc evaluate --ensemble RUN RUN`",
             )
         if n_stores not in (None, len(self.inputs)):
             stores = " and ".join("/".join(spec.features) for spec in self.inputs)

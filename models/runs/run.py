@@ -7,7 +7,8 @@ curves.png          the history as a picture
 events/             the history for TensorBoard (with --tensorboard)
 not-finite.json     the slices of a batch whose loss was not a finite number, which ended the training
 best.pt             weights of the best epoch
-last.pt             the whole state after the last step, from which `--resume` continues
+last.pt             the whole state after the last step, from which `--resume` continues; a finished run drops it
+                    (unless it was trained with --keep-last)
 model.skops         the fitted estimator (classical systems)
 summary.json        result of the training; absent while it is unfinished
 sealed.json         sizes and digests of the other files (`seal`); they are checked when they are read
@@ -325,7 +326,8 @@ class Run:
             data = seal.read_file(self.path, name)
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise RunError(f"{file}: missing", f"continue the run: `mgc train --resume --run {self.path}`") from None
+            remedy = f"continue the run: `mgc train --resume --run {self.path}`"
+            raise RunError(f"{file}: missing", seal.RESTORE if self.finished else remedy) from None
         except RunError:
             raise
         except Exception as error:  # whatever zip, pickle and torch raise for foreign bytes

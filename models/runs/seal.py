@@ -19,9 +19,10 @@ NAME = "sealed.json"
 #: States of a file that the seal accepts: [size in bytes, BLAKE3-128 of its bytes], or None for an absent file.
 States = list[list[Any] | None]
 
-_RESTORE = "restore it from a copy, or train a new run"
+#: Advice for files of a finished run that only its training can make.
+RESTORE = "restore it from a copy, or train a new run"
 #: Advice for files without which no command can use a run.
-NEEDED = f"{_RESTORE}: no command can use the run without it"
+NEEDED = f"{RESTORE}: no command can use the run without it"
 #: What still works without a file, or how to get it back.
 _REMEDIES = {
     "config.json": NEEDED,
@@ -41,9 +42,11 @@ def damage_error(path: Path, description: str) -> RunError:
         path: the file.
         description: what is wrong with it.
     """
-    remedy = _REMEDIES.get(path.name, _RESTORE)
+    remedy = _REMEDIES.get(path.name, RESTORE)
     if path.name.startswith("metrics"):
         remedy = "delete it and evaluate again: it holds scores and their number of evaluations, no part of the model"
+    if path.name.startswith(("predictions", "track-predictions", "confusion")):
+        remedy = "`mgc evaluate` writes it anew"
     return RunError(f"{path}: damaged ({description})", remedy)
 
 

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
 @help_groups.group("Model and data")
 @click.option("--skip-damaged", is_flag=True, help="Train without shards that cannot be read.")
 @help_groups.group("Runs")
+@click.option("--keep-last", is_flag=True, help="Keep last.pt, the state after the last update, of a finished run.")
 @click.option("--tensorboard", is_flag=True, help="Also write the history as TensorBoard event files.")
 @click.option(
     "--resume", is_flag=True, help="Continue an interrupted run (--run, or the one begun last) to the same result."

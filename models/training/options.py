@@ -43,6 +43,7 @@ class Options:
         residency: where frames stay between epochs, see `data.split_data.set_residency`; recipes do not set it.
         skip_damaged: train without shards that cannot be read.
         tensorboard: also write event files, see `mgc.models.training.board`.
+        keep_last: keep `last.pt`, the state after the last update, when the training is finished.
         fold: number of the cross-validation fold that validates, from 1, and number of folds, see
             `mgc.models.training.folds`; None for the store's validation split.
         search: choose hyper-parameters of a classical system by cross-validation of the training split.
@@ -69,6 +70,7 @@ class Options:
     residency: str = "auto"
     skip_damaged: bool = False
     tensorboard: bool = False
+    keep_last: bool = False
     fold: tuple[int, int] | None = None
     search: bool = False
 

@@ -55,10 +55,7 @@ def predict(
             not fit the store; or its training is unfinished and the split is `test`.
         StoreError: the store is missing, unfinished or damaged.
     """
-    if split == "test" and not run.finished:
-        remedy = f"continue it: `mgc train --resume --run {run.path}`, or try --split validation"
-        raise RunError(f"{run.path}: its training is unfinished, and only a finished run may be tested", remedy)
-    require_unseen(run, split)
+    require_scorable(run, split)
     stores = open_stores(run, store)
     torch_device = choose_device(device)
     training = run.config["training"] or {}
@@ -124,6 +121,14 @@ def _open_source(run: Run, source: Source) -> Store:
             raise
         dataset = run.config["store"]["dataset"]
         raise nearest.lost_store(source.path, source.waveform or source.spec, dataset, run.path) from None
+
+
+def require_scorable(run: Run, split: str) -> None:
+    """Raise `RunError` if a split must not be scored: the training is unfinished, or used its tracks."""
+    if split == "test" and not run.finished:
+        remedy = f"continue it: `mgc train --resume --run {run.path}`, or try --split validation"
+        raise RunError(f"{run.path}: its training is unfinished, and only a finished run may be tested", remedy)
+    require_unseen(run, split)
 
 
 def require_unseen(run: Run, split: str) -> None:

@@ -113,6 +113,7 @@ def prepare(
         "residency": options.residency,
         "skip_damaged": options.skip_damaged,
         "tensorboard": options.tensorboard,
+        "keep_last": options.keep_last,
         "fold": options.fold,
         "search": options.search,
         "processes": ranks.size,

@@ -110,7 +110,9 @@ def resume(
         MgcError: the errors of `train`.
     """
     if run.finished:
-        echo(f"{run.path} is finished: nothing is left to do")
+        more = "; for more epochs train a new run with --epochs" if run.config["training"] else ""
+        echo(f"{run.path} is finished: nothing is left to do{more}")
+        _drop_last(run)  # a kill may have been faster
         return
     if ranks.size != (n_processes := run.config.get("processes", 1)):
         # The slices of a batch depend on the number of processes.
@@ -154,6 +156,13 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
     echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track")
     residency = " + ".join(residency for _, residency in data.residency)
     run.finish(summary | {"residency": residency, "seconds": time.monotonic() - started_at})
+    _drop_last(run)
+
+
+def _drop_last(run: Run) -> None:
+    """Remove `last.pt` of a finished run, unless it was trained with `--keep-last`, or by a version without it."""
+    if run.config.get("keep_last") is False and (run.path / "last.pt").exists():
+        seal.remove_file(run.path, "last.pt")
 
 
 #: How `_describe` prints each residency.

@@ -154,7 +154,9 @@ class Pair:
             if not self.processes.is_main:
                 train.follow(self.processes)
             elif options:
-                train.train([self.store], Options(**options), folder, lambda text: None, ranks=self.processes)
+                train.train(
+                    [self.store], Options(keep_last=True, **options), folder, lambda text: None, ranks=self.processes
+                )
                 train.dismiss(self.processes)
             else:
                 train.resume(Run.open(*folder.iterdir()), echo=lambda text: None, ranks=self.processes)

@@ -1,5 +1,6 @@
 """Evaluation of runs and ensembles with synthetic predictions: result files, errors and the report."""
 
+import csv
 import dataclasses
 import json
 from collections.abc import Callable
@@ -10,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from commands import mgc as mgc_command
 from matplotlib.image import imread
 
 import mgc.models.evaluation.evaluate
-from mgc.models.evaluation import report
+from mgc.models.evaluation import pictures, report, tables
 from mgc.models.evaluation.evaluate import evaluate, mean_predictions, results_path
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.pipeline.errors import MgcError, RunError
@@ -60,9 +63,18 @@ def predict_synthetic(selection: Selection, *, seed: int = 0, slices: int = 5, s
 @pytest.fixture
 def predictions(monkeypatch: pytest.MonkeyPatch) -> Tables:
     """Replace the predictor: the tables that it returns, by name of the run."""
-    tables: Tables = {}
-    monkeypatch.setattr(mgc.models.evaluation.evaluate, "predict", lambda run, split, device: tables[run.path.name])
-    return tables
+    by_run: Tables = {}
+    monkeypatch.setattr(mgc.models.evaluation.evaluate, "predict", lambda run, split, device: by_run[run.path.name])
+    monkeypatch.setattr(tables, "track_details", details)
+    return by_run
+
+
+def details(run: Run) -> pa.Table:
+    """Path, title and artist of tracks, as a store of theirs would have them; one track has none."""
+    ids = run.selection.tracks["track_id"].to_pylist()[::-1][1:]
+    titles = ["=HYPERLINK(1)", "two\nlines", "Ünder the \x1b[31mred"]
+    columns = {"path": [f"{id}.mp3" for id in ids], "title": [*titles, *ids[3:]], "artist": [None] * len(ids)}
+    return pa.table({"track_id": ids} | columns)
 
 
 @pytest.fixture
@@ -100,9 +112,57 @@ def test_results_are_written_to_the_run(make_run: Callable[..., Run], prediction
     assert written["runs"][0]["seed"] == 0
     assert {"numpy", "scikit-learn", "torch"} <= written["versions"].keys()
     assert written["chance"]["majority"] == pytest.approx(1 / 6)
-    assert parquet.read_table(run.path / "predictions.parquet").equals(predictions[run.path.name])
     assert imread(run.path / "confusion.png").std() > 0.05  # not blank
     assert not list(run.path.glob(files.TEMPORARY_PREFIX + "*"))
+
+
+def test_the_tables_of_predictions(make_run: Callable[..., Run], predictions: Tables) -> None:
+    run = make_run()
+    evaluate([run])
+    table, truth = predictions[run.path.name], Predictions.from_table(predictions[run.path.name], GENRES)
+    slices = parquet.read_table(run.path / "predictions.parquet")
+    probabilities = [f"p_{genre}" for genre in GENRES]
+    assert slices.column_names == ["track_id", "start_s", "split", "true", "artist_id", "predicted", *probabilities]
+    assert [dict(zip(GENRES, row, strict=True)) for row in table["probabilities"].to_pylist()] == [
+        {genre: row[f"p_{genre}"] for genre in GENRES} for row in slices.to_pylist()
+    ]
+    assert all(row["predicted"] == max(GENRES, key=lambda g: row[f"p_{g}"]) for row in slices.to_pylist())
+    tracks = parquet.read_table(run.path / "track-predictions.parquet")
+    columns = ["track_id", "path", "title", "artist", "slices", "true", "predicted", "margin", *probabilities]
+    assert tracks.column_names == columns
+    assert [row["slices"] for row in tracks.to_pylist()] == [5] * 12
+    means, artists = (
+        truth.by_track(),
+        dict(zip(table["track_id"].to_pylist(), table["artist_id"].to_pylist(), strict=True)),
+    )
+    for row, mean, true in zip(tracks.to_pylist(), means.probabilities, means.truth, strict=True):
+        assert [row[name] for name in probabilities] == pytest.approx(mean)
+        *_, second, first = sorted(mean)
+        assert row["margin"] == pytest.approx(first - second)
+        assert (row["true"], row["predicted"]) == (GENRES[true], GENRES[mean.argmax()])
+        assert row["artist"] == artists[row["track_id"]]
+    text = (run.path / "track-predictions.csv").read_bytes().decode()
+    assert len(text.splitlines()) == 1 + 12
+    rows = list(csv.DictReader(text.splitlines()))
+    known = tracks.to_pylist()
+    assert [float(row["p_Rock"]) for row in rows] == [row["p_Rock"] for row in known]
+    assert [row["title"] for row in rows[-4:]] == [r"Ünder the \x1b[31mred", r"two\nlines", "'=HYPERLINK(1)", ""]
+    assert [row["title"] for row in known[-4:]] == ["Ünder the \x1b[31mred", "two\nlines", "=HYPERLINK(1)", None]
+    assert [row["path"] for row in known[-2:]] == [f"{known[-2]['track_id']}.mp3", None]
+    assert not list(seal.problems(run.path))
+    (run.path / "track-predictions.csv").write_text("")
+    assert mgc_command("verify", run.path).error.endswith(
+        "track-predictions.csv: damaged (its bytes are not those that were written); `mgc evaluate` writes it anew"
+    )
+
+
+def test_predictions_of_version_0_1_are_read(make_run: Callable[..., Run], predictions: Tables) -> None:
+    run = make_run()
+    evaluate([run])
+    new = tables.read_predictions(run.read("predictions.parquet"), run, "predictions.parquet")
+    old = tables.read_predictions(parquet.table_bytes(predictions[run.path.name]), run, "predictions.parquet")
+    for field in dataclasses.fields(Predictions):
+        assert np.array_equal(getattr(new, field.name), getattr(old, field.name)), field.name
 
 
 def test_a_second_evaluation_is_counted_and_changes_no_score(make_run: Callable[..., Run]) -> None:
@@ -173,7 +233,7 @@ def test_ensemble_by_track_if_the_runs_have_different_slices(make_run: Callable[
     assert evaluation.differences == ("a", "b", "c")
     assert json.loads(json.dumps(evaluation.as_dict()))["by_slice"] is None
     assert "by slice" not in report.text(evaluation, by_genre=True)
-    assert report.confusion_png(evaluation).startswith(b"\x89PNG")
+    assert pictures.confusion_png(evaluation).startswith(b"\x89PNG")
 
 
 def test_runs_with_different_classes_or_tracks_are_refused(make_run: Callable[..., Run]) -> None:

@@ -38,7 +38,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(store: Store, folder: Path, **options: object) -> Run:
     torch.set_num_threads(1)
-    return train([store], Options(**{"model": TINY.id, "epochs": 4, **options}), folder, echo=lambda text: None)
+    return train(
+        [store],
+        Options(**{"model": TINY.id, "epochs": 4, "keep_last": True, **options}),
+        folder,
+        echo=lambda text: None,
+    )
 
 
 @pytest.fixture
@@ -153,7 +158,7 @@ def test_truncated_missing_and_foreign_checkpoints_are_refused(run: Run) -> None
     with pytest.raises(RunError, match=r"best.pt: damaged"):
         predict(run)
     file.unlink()
-    with pytest.raises(RunError, match=r"best.pt: missing; continue the run: `mgc train --resume --run"):
+    with pytest.raises(RunError, match=r"best.pt: missing; restore it from a copy, or train a new run"):
         predict(run)
     (run.path / "sealed.json").unlink()
     torch.save({"model": {"0.weight": torch.zeros(3)}}, file)

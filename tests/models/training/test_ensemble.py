@@ -164,15 +164,36 @@ def test_an_ensemble_predicts_the_mean_of_its_members(copy: Path) -> None:
         texts[id] = done.out
     assert texts[BOTH.id].startswith(f"{BOTH.id} on the test split of synthetic: 6 tracks")
     tables = {id: parquet.read_table(run.path / "predictions.parquet") for id, run in runs.items()}
-    members = [np.stack(tables[id]["probabilities"].to_numpy()) for id in BOTH.members]
+    columns = [f"p_{genre}" for genre in runs[TINY.id].classes]
+    probabilities = {id: np.stack([table[name].to_numpy() for name in columns]) for id, table in tables.items()}
+    order = np.lexsort([tables[BOTH.id][name].to_numpy() for name in ("start_s", "track_id")])
+    members = [probabilities[id] for id in BOTH.members]
     mean = tables[BOTH.id].sort_by([("track_id", "ascending"), ("start_s", "ascending")])
-    np.testing.assert_allclose(np.stack(mean["probabilities"].to_numpy()), np.mean(members, axis=0), atol=1e-6)
-    for column in ("track_id", "start_s", "genre", "artist_id", "split"):
+    np.testing.assert_allclose(probabilities[BOTH.id][:, order], np.mean(members, axis=0), atol=1e-6)
+    for column in ("track_id", "start_s", "true", "artist_id", "split"):
         assert mean[column].equals(tables[TINY.id][column])
     metrics = json.loads((runs[BOTH.id].path / "metrics.json").read_text())
     assert metrics["evaluations"] == 1
-    together = mgc("evaluate", *(runs[id].path for id in BOTH.members), "--json", "--data-dir", copy).json
+    paths = [runs[id].path for id in BOTH.members]
+    together = mgc("evaluate", "--ensemble", *paths, "--json", "--data-dir", copy).json
     assert together["by_track"] == metrics["by_track"]
+    assert together["files"] == []
+    assert mgc("evaluate", "--ensemble", *paths, "--data-dir", copy).out.endswith(
+        "\n\nnothing is written: the mean belongs to no run\n"
+    )
+    each = mgc("evaluate", *paths, "--json", "--data-dir", copy).json
+    assert [scores["runs"][0]["run"] for scores in each] == [str(path) for path in paths]
+    for path, scores in zip(paths, each, strict=True):
+        assert json.loads((path / "metrics.json").read_text()) | {"files": scores["files"]} == scores
+        assert all(Path(file).exists() for file in scores["files"])
+    table = mgc("evaluate", *paths, "--by-genre", "--data-dir", copy).out
+    assert table.startswith("2 runs, each on its own test split; in brackets: 95 % intervals\n\nrun  model")
+    assert max(map(len, table.split("\n\n")[1].splitlines())) <= 80
+    assert f"\n  1  {BOTH.members[0]}  " in table
+    assert "run 2: its test split has been evaluated 3 times." in table
+    assert "OTHER TRACKS" not in table
+    assert "\n\nF1 by track, in %      run 1   run 2\nFolk" in table
+    assert table.endswith(f"\n  1  {paths[0]}\n  2  {paths[1]}\n")
 
 
 def test_members_of_different_slicing_are_averaged_by_track(copy: Path) -> None:

@@ -50,7 +50,7 @@ def remote(local: list[Path]) -> Iterator[list[Place]]:
 
 
 def trained(data: Path, system: str, *options: object) -> Run:
-    done = mgc("train", "--model", system, "--epochs", 2, "--data-dir", data, *options)
+    done = mgc("train", "--model", system, "--epochs", 2, "--keep-last", "--data-dir", data, *options)
     assert done.code == 0, done.err
     (path,) = (data / "runs").iterdir()
     return Run.open(path)

@@ -25,6 +25,7 @@ from mgc.models.data import split_data
 from mgc.models.registry import systems
 from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.settings import Loop
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training import loop, progress
 from mgc.models.training.assembly import open_run
@@ -69,7 +70,7 @@ def reference(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def quiet(store: Store, folder: Path, **options: object) -> Run:
-    return train([store], Options(**{"model": TINY.id, **options}), folder, echo=lambda text: None)
+    return train([store], Options(**{"model": TINY.id, "keep_last": True, **options}), folder, echo=lambda text: None)
 
 
 def printed_by(store: Store, folder: Path, **options: object) -> str:
@@ -265,7 +266,8 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 {how}
-train([Store.open(Path({store!r}))], Options(model=TINY.id, loop={loop!r}), Path({runs!r}), echo=lambda text: None)
+options = Options(model=TINY.id, loop={loop!r}, keep_last=True)
+train([Store.open(Path({store!r}))], options, Path({runs!r}), echo=lambda text: None)
 """
 
 DEATHS = {
@@ -417,6 +419,32 @@ def test_a_finished_run_is_left_as_it_is(reference: Run) -> None:
     resume(reference, echo=lines.append)
     assert lines == [f"{reference.path} is finished: nothing is left to do"]
     assert before == {file.name: file.stat().st_mtime_ns for file in reference.path.iterdir()}
+
+
+def test_a_finished_run_drops_its_last_state(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop, states = seal.remove_file, []
+
+    def killed(path: Path, name: str) -> None:
+        states.append((path / "last.pt").read_bytes())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seal, "remove_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(store, tmp_path, epochs=1, keep_last=False)
+    monkeypatch.setattr(seal, "remove_file", drop)
+    (path,) = tmp_path.iterdir()
+    run = Run.open(path)
+    assert run.finished
+    assert (path / "last.pt").read_bytes() == states[0]
+    predicted = predict(run)
+    lines: list[str] = []
+    resume(run, echo=lines.append)
+    assert lines == [f"{path} is finished: nothing is left to do; for more epochs train a new run with --epochs"]
+    assert not (path / "last.pt").exists()
+    assert not list(seal.problems(path))
+    assert predict(run).equals(predicted)
+    config = json.loads((path / "config.json").read_text())
+    assert config["keep_last"] is False
 
 
 def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def reference(stores: list[Store], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def quiet(stores: list[Store], folder: Path, **options: object) -> Run:
-    chosen = Options(**{"model": TWOFOLD.id, **options})
+    chosen = Options(**{"model": TWOFOLD.id, "keep_last": True, **options})
     return train(stores, chosen, folder, echo=lambda text: None)
 
 

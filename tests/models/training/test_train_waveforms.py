@@ -55,7 +55,7 @@ def with_front_end(store: Store, system: System = TINY) -> list[Store]:
 
 
 def quiet(stores: list[Store], folder: Path, **options: object) -> Run:
-    chosen = Options(**{"model": TINY.id, "epochs": 2, "batch_size": 4, **options})
+    chosen = Options(**{"model": TINY.id, "epochs": 2, "batch_size": 4, "keep_last": True, **options})
     return train(stores, chosen, folder, echo=lambda text: None)
 
 

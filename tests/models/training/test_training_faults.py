@@ -61,9 +61,8 @@ class Lines(list[str]):
 
 
 def quiet(store: Store, folder: Path, echo: Any = None, **options: Any) -> Run:
-    return train(
-        [store], Options(**{"model": TINY.id, "epochs": 3, **options}), folder, echo=Lines() if echo is None else echo
-    )
+    chosen = Options(**{"model": TINY.id, "epochs": 3, "keep_last": True, **options})
+    return train([store], chosen, folder, echo=Lines() if echo is None else echo)
 
 
 def assert_same_weights(run: Run, expected: Run) -> None:

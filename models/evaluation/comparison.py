@@ -1,0 +1,109 @@
+"""The table of several runs that are evaluated one by one, as text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from mgc.models.evaluation.evaluation import Evaluation
+from mgc.models.evaluation.report import bracketed, counted, percentage, wrapped
+from mgc.models.runs.run import Run
+from mgc.pipeline.escaping import visible
+
+#: Columns of a genre's name, and of its F1 in one run.
+_GENRE, _F1 = 20, 8
+#: Runs whose F1 fit beside each other.
+_RUNS_PER_BLOCK = 7
+
+
+def text(
+    runs: Sequence[Run], evaluations: Sequence[Evaluation], files: Sequence[Sequence[Path]], *, by_genre: bool = False
+) -> str:
+    """Render the scores of runs as a table, one row per run, and where the files of each are.
+
+    Args:
+        runs: the runs, at least one.
+        evaluations: evaluation of each run, all of one split.
+        files: files that the evaluation of each run has written.
+        by_genre: add a table of the F1 of each genre by track.
+    """
+    first = evaluations[0]
+    blocks = [
+        f"{counted(len(runs), 'run')}, each on its own {first.split} split; in brackets: 95 % intervals",
+        "\n".join(_rows(evaluations)),
+    ]
+    if notes := [*_notes(evaluations), *_other_tracks(runs, evaluations)]:
+        blocks.append(wrapped(notes))
+    if by_genre:
+        blocks += _genre_blocks(evaluations)
+    names = ", ".join(path.name for path in files[0])
+    folders = [f"{number:>3}  {visible(str(run.path))}" for number, run in enumerate(runs, 1)]
+    blocks.append("\n".join([wrapped([f"written to the folder of each run: {names}"]), *folders]))
+    return "\n\n".join(blocks)
+
+
+def _rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Head and rows of the table of runs."""
+    models = [visible(evaluation.runs[0]["model"]) for evaluation in evaluations]
+    width = max(map(len, models))
+    yield f"run  {'model':{width}} {'seed':>5} {'tracks':>7} {'accuracy by track':>21} {'macro F1':>9} {'by slice':>9}"
+    for number, (model, evaluation) in enumerate(zip(models, evaluations, strict=True), 1):
+        by_track, slices = evaluation.by_track, evaluation.by_slice
+        accuracy = f"{percentage(by_track.accuracy)} {bracketed(by_track.accuracy_interval)}"
+        cells = (
+            f"{accuracy:>21} {percentage(by_track.macro_f1):>9} {percentage(slices.accuracy if slices else None):>9}"
+        )
+        mark = "  LEAKY" if evaluation.leaky else ""
+        seed, tracks = evaluation.runs[0]["seed"], evaluation.n_tracks
+        yield f"{number:>3}  {model:{width}} {seed:>5} {tracks:>7,} {cells}{mark}"
+
+
+def _notes(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """What a reader must know of single runs before comparing them."""
+    for number, evaluation in enumerate(evaluations, 1):
+        if evaluation.n_heard:
+            of = counted(evaluation.n_tracks, "track")
+            yield f"run {number} is LEAKY: the files of {evaluation.n_heard:,} of {of} are also tracks it was made of."
+        elif evaluation.leaky:
+            yield f"run {number} is LEAKY: slices of one track were on both sides of its split."
+        if (evaluation.evaluations or 0) > 1 and evaluation.split == "test":
+            yield f"run {number}: its test split has been evaluated {evaluation.evaluations} times."
+    if evaluations[0].split != "test":
+        yield f"NOT A TEST: the {evaluations[0].split} split helped to make these models; the scores may flatter them."
+
+
+def _other_tracks(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Which runs were scored on other tracks than the first: their scores are not comparable."""
+    tracks = [_tracks(run, evaluation) for run, evaluation in zip(runs, evaluations, strict=True)]
+    for number, other in enumerate(tracks[1:], 2):
+        if other != tracks[0]:
+            shared = len(other & tracks[0])
+            yield (
+                f"run {number} was scored on OTHER TRACKS than run 1: {shared:,} of its {counted(len(other), 'track')} "
+                "are the same; such scores do not compare."
+            )
+
+
+def _tracks(run: Run, evaluation: Evaluation) -> set[tuple[str, str]]:
+    """Dataset and id of each track that a run was scored on."""
+    tracks = run.selection.tracks
+    ids = tracks["track_id"].filter(pc.equal(tracks["split"], evaluation.split)).to_pylist()
+    return {(evaluation.dataset, id) for id in ids}
+
+
+def _genre_blocks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Tables of the F1 of each genre by track, with a column for each run, as many as fit."""
+    genres = dict.fromkeys(genre for evaluation in evaluations for genre in evaluation.by_track.by_genre)
+    for start in range(0, len(evaluations), _RUNS_PER_BLOCK):
+        block = evaluations[start : start + _RUNS_PER_BLOCK]
+        heads = "".join(f"{f'run {start + number}':>{_F1}}" for number in range(1, len(block) + 1))
+        lines = [f"{'F1 by track, in %':{_GENRE}}{heads}"]
+        for genre in genres:
+            rows = [evaluation.by_track.by_genre.get(genre) for evaluation in block]
+            cells = "".join(f"{percentage(row.f1 if row else None, unit=''):>{_F1}}" for row in rows)
+            name = visible(genre)
+            name = name if len(name) < _GENRE else name[: _GENRE - 2] + "…"
+            lines.append(f"{name:{_GENRE}}{cells}")
+        yield "\n".join(lines)
