@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from commands import tree
@@ -119,6 +120,21 @@ def test_the_cut_that_it_trains_on_is_said_and_recorded(tmp_path: Path) -> None:
         trained(cut="9s")
     with pytest.raises(SpecError, match="--cut 2s-50: --recipe cuts as the study did"):
         trained(cut="2s-50", as_sliced=True)
+
+
+def test_a_cut_has_its_own_tracks(tmp_path: Path) -> None:
+    """Half of the tracks are too short for the default, which drops them in the manifest, and not for the other cut."""
+    store = make_store(tmp_path / "store", slicing=Slicing(seconds=3.0), seconds=(9.0, 2.5))
+    store, _ = change_cuts(store, lambda cuts: with_cut(cuts, Slicing(seconds=2.0), name="short"))
+    runs = {
+        cut: prepare([store], Options(model=TINY.id, cut=cut), tmp_path / "runs", lambda line: None)
+        for cut in ("3s-50", "short")
+    }
+    assert {cut: len(run.selection.tracks) for cut, run in runs.items()} == {"3s-50": 15, "short": 30}
+    for cut, run in runs.items():
+        slices, _ = run.selection.slices(store, run.slicing, "training")
+        apart = make_store(tmp_path / cut, slicing=run.slicing, seconds=(9.0, 2.5))
+        assert slices.equals(apart.slices.filter(pc.equal(apart.slices["split"], "training")))
 
 
 # -- accuracy and history --------------------------------------------------------------------------------------------
