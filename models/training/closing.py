@@ -64,8 +64,8 @@ def evaluate(context: click.Context, trained: Trained, device: str) -> None:
     """
     from mgc.models.training import repeats
 
-    for run in trained.runs:
-        click.echo(f"\n$ mgc evaluate {shlex.quote(str(run.path))}")
-        console.run_command(context, ["evaluate", str(run.path), "--device", device])
+    words = ["evaluate", *(str(run.path) for run in trained.runs)]
+    click.echo(f"\n$ mgc {shlex.join(words)}")
+    console.run_command(context, [*words, "--device", device])
     if trained.label is not None:
         click.echo("\n" + "\n".join(repeats.spread_of_tests(trained.runs, trained.label)))
