@@ -78,8 +78,10 @@ def describe(dataset: Dataset, seed: int) -> dict[str, Any]:
 
 def _has_shards(path: Place) -> bool:
     """Return whether a folder holds a shard, or the fragment of one, as only stores do."""
-    names = (entry.name for entry in (path / "shards").glob("*.*")) if (path / "shards").is_dir() else ()
-    return any(name[:5].isdigit() and name[5:] in (".parquet", ".zarr") for name in names)
+    folder = path / "shards"
+    return folder.is_dir() and any(
+        entry.stem.isdigit() for kind in ("parquet", "zarr") for entry in folder.glob(f"*.{kind}")
+    )
 
 
 def _restore(path: Place, new_head: head.Head, dataset: Dataset, echo: Callable[[str], None]) -> Store:

@@ -13,6 +13,7 @@ from music import write_clip
 from mgc.pipeline.audio import inspection
 from mgc.pipeline.datasets import clips
 from mgc.pipeline.datasets.published import published_dataset
+from mgc.pipeline.extraction import extract as extraction
 from mgc.pipeline.store.store import Store
 
 #: Clips per genre: of each genre, at least one is in a split of the filtered list.
@@ -142,6 +143,27 @@ def test_each_copy_has_a_row_that_names_the_file_kept(tmp_path: Path, scheduler:
     (library.root / "a" / "0.wav").unlink()
     assert library.extract("--duplicates", "drop") == 0
     assert library.left_out() == {k: v for k, v in kept.items() if k != "a/0 again"} | {"a/0": ("missing", None)}
+
+
+def test_an_interrupted_call_ends_with_the_same_bytes(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        write_clip(tmp_path / "songs" / "a" / f"{i}.wav", 0.3, seed=i)
+        shutil.copy(tmp_path / "songs" / "a" / f"{i}.wav", tmp_path / "songs" / "a" / f"{i} again.wav")
+    whole, library = (Library(tmp_path / "songs", tmp_path / name, scheduler) for name in ("whole", "out"))
+    assert whole.extract("--duplicates", "drop") == 3
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("_dispatch", "_publish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction, name, interrupt)
+            with pytest.raises(AssertionError):
+                library.extract("--duplicates", "drop")
+    assert library.extract("--duplicates", "drop") == 0
+    assert tree(library.path) == tree(whole.path)
 
 
 def test_each_file_is_looked_at_once(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from mgc.pipeline.extraction import batches, journal
 from mgc.pipeline.extraction import extract as extraction
 from mgc.pipeline.extraction.planning import Plan
 from mgc.pipeline.storage import files
+from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.store.store import Store
 
 NAME = "stft-e466e2"
@@ -208,3 +209,23 @@ def test_the_latest_store(content: str | None, store: Path, tmp_path: Path) -> N
     outcome = mgc("info", "--data-dir", workspace, "--json")
     assert outcome.err == f"store: {place}\n"
     assert json.loads(outcome.out)["store"] == str(place)
+
+
+def test_a_store_at_a_url_is_restored_and_its_music_may_move(whole: Path, tmp_path: Path) -> None:
+    out = RemotePath("memory://opening/features")
+
+    def decoded(songs: Path, *options: object) -> int:
+        where = ("--dataset", songs, "--out", out, "--data-dir", tmp_path)
+        outcome = mgc("extract", *where, "--feature", "stft:n_fft=512", "--slice", 0.4, "--json", *options)
+        assert outcome.code == 0, outcome.err
+        return outcome.json["stores"][0]["decoded"]
+
+    assert decoded(whole / "songs") == 10
+    head = (out / NAME / "store.json").read_bytes()
+    (out / NAME / "store.json").unlink()
+    assert f"--out {out}` restores it without decoding" in mgc("info", out / NAME).error
+    assert decoded(whole / "songs") == 0
+    assert (out / NAME / "store.json").read_bytes() == head
+    songs = Path(shutil.copytree(whole / "songs", tmp_path / "songs", copy_function=shutil.copyfile))
+    assert decoded(songs, "--moved") == decoded(songs) == 0
+    assert mgc("verify", out / NAME).code == 0
