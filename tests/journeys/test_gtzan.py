@@ -78,6 +78,10 @@ def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     assert "10 tracks" in said
     assert all(genre in said for genre in GENRES)
     assert (run / "confusion.png").read_bytes().startswith(PNG)
+    assert "confusion.png" in said
+    tracks = (run / "track-predictions.csv").read_text()
+    assert "John Lee Hooker" not in tracks  # his clips are in validation
+    assert all(artist in tracks for artist in ("Robert Johnson", "Ani DiFranco"))
     measured = json.loads(mgc(workspace, "evaluate", "--device", "cpu", "--json").out)
     assert measured["n_tracks"] == 10
     assert np.asarray(measured["by_track"]["confusion"]).sum() == 10
