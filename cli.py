@@ -27,8 +27,9 @@ COMMANDS = {
     cls=console.CommandGroup,
     commands=console.LazyCommands(COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 an error in data, files or runs, 2 wrong usage, 130 interrupted by Ctrl-C.",
 )
-@click.version_option(package_name="mgc-music", prog_name="mgc")
+@click.version_option(None, "-V", "--version", package_name="mgc-music", prog_name="mgc")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
 def main() -> None:
     """Folders of music into trained, honestly evaluated genre classifiers.

@@ -105,7 +105,7 @@ class CommandGroup(click.Group):
             raise _Interrupted from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line and exit with code 0, 1 for an error, 2 for wrong usage, or 130 when interrupted."""
+        """Run the command line and exit with the codes that `mgc.pipeline.errors` describes."""
         sys.exit(self._run(*args, **kwargs | {"standalone_mode": False}))
 
     def _run(self, *args: Any, **kwargs: Any) -> int:
@@ -118,14 +118,12 @@ class CommandGroup(click.Group):
             return 0
         except click.ClickException as error:
             usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
-            return _print_error(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", 2)
+            return _print_error(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", error.exit_code)
         except (_Interrupted, click.Abort, KeyboardInterrupt):
             remedy = "finished work is kept: run the same command again to continue, training with --resume"
             return _print_error("interrupted", remedy, 130)
-        except SpecError as error:
-            return _print_error(error.problem, error.remedy, 2)
         except MgcError as error:
-            return _print_error(error.problem, error.remedy, 1)
+            return _print_error(error.problem, error.remedy, error.exit_code)
         except OSError as error:
             if not urls.is_url(error.filename):
                 return _print_bug(error)

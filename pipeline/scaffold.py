@@ -13,7 +13,7 @@ import click
 
 from mgc.pipeline import console, help_groups
 from mgc.pipeline.console import LOCAL_PATH
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import MgcError, SpecError
 
 #: What can be added, and the command that uses it.
 KINDS = {
@@ -52,21 +52,22 @@ def write_package(kind: str, name: str, folder: Path) -> Path:
         The package's folder.
 
     Raises:
-        SpecError: the name cannot be used, the folder exists or cannot be written.
+        SpecError: the name cannot be used.
+        MgcError: the name is taken, or the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise SpecError(f"{name!r} cannot be the name of a package", "use lower-case letters, digits and _")
     if importlib.util.find_spec(name) is not None:
-        raise SpecError(f"a module called {name} is installed already", "choose another name")
+        raise MgcError(f"a module called {name} is installed already", "choose another name")
     root = folder / name
     if root.exists():
-        raise SpecError(f"{root} exists already", "choose another name, or another folder with --out")
+        raise MgcError(f"{root} exists already", "choose another name, or another folder with --out")
     try:
         for path, text in package_files(kind, name).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{root}: {error.strerror}", "choose another folder with --out") from error
+        raise MgcError(f"{root}: {error.strerror}", "choose another folder with --out") from error
     return root
 
 

@@ -87,7 +87,7 @@ class StoreCandidates:
         reads_samples = "waveform" in input_spec.features
         if not reads_samples and not supports(study):
             problem = f"--frontend device: {system.id} reads {study.name}, which only `mgc extract` makes"
-            raise ModelError(problem, "leave the option out")
+            raise SpecError(problem, "leave the option out")
         stores = [store for store in self.stores if isinstance(store.spec, Waveform)]
         stores = [store for store in stores if store.spec.sr == study.sr or not self.study_only]
         if reads_samples:

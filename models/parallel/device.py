@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,22 +22,30 @@ def choose_device(name: str) -> torch.device:
     """Return the device of a name; `auto` is the GPU if there is one, else the CPU.
 
     Args:
-        name: `auto`, or a device name of PyTorch, such as `cpu`, `cuda` or `cuda:1`.
+        name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        MgcError: PyTorch has no such device.
+        SpecError: it is not the name of a device.
+        MgcError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    remedy = "choose auto, cpu or cuda"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            built = "" if torch.version.cuda else " (this PyTorch is built for the CPU)"
-            raise MgcError(f"--device {name}: there is no CUDA GPU{built}", remedy)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise MgcError(f"--device {name}: {str(error).splitlines()[0]}", remedy) from None
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", name):
+        raise SpecError(f"--device {name}: not the name of a device", "choose auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(name)
+    remedy = "choose auto or cpu"
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        built = "" if torch.backends.mps.is_built() else " (this PyTorch is built without MPS)"
+        raise MgcError(f"--device mps: there is no Apple GPU{built}", remedy)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = "" if torch.version.cuda else " (this PyTorch is built for the CPU)"
+        raise MgcError(f"--device {name}: there is no CUDA GPU{built}", remedy)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise MgcError(
+            f"--device {name}: the GPUs of this machine are {'cuda:0' if not last else f'cuda:0 to cuda:{last}'}",
+            remedy,
+        )
     return device
 
 

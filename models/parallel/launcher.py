@@ -14,13 +14,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mgc.pipeline.errors import RunError
+from mgc.pipeline.errors import RunError, UsageError
 
 #: Environment variable with the `file://` URL of the rendezvous of the launcher's processes; those of torchrun have
 #: MASTER_ADDR and MASTER_PORT instead.
 RENDEZVOUS_VARIABLE = "MGC_RENDEZVOUS"
 #: Exit code of a process that stops only because another one did.
 PEER_LOST_CODE = 75
+#: Exit code of a process that Ctrl-C interrupted.
+INTERRUPTED_CODE = 130
 #: Seconds that the other processes have to end after one has failed.
 GRACE_SECONDS = 20.0
 
@@ -40,7 +42,8 @@ def launch(command: Sequence[str], n: int) -> int:
         The exit code of rank 0. If it is not 0, rank 0 has printed the reason.
 
     Raises:
-        RunError: another rank failed for a reason that rank 0 cannot have reported.
+        MgcError: another rank failed for a reason that rank 0 cannot have reported.
+        KeyboardInterrupt: a process was interrupted before rank 0 could say so.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {"OMP_NUM_THREADS": str(max(1, processors // n))} | os.environ
@@ -108,10 +111,12 @@ def _exit_code(processes: Sequence[subprocess.Popen], order: Sequence[int], fold
         return main_code
     rank = failed[0] if failed else 0
     code = processes[rank].returncode
+    if code in (INTERRUPTED_CODE, -signal.SIGINT):  # not -SIGINT by Python's handler: interrupted while it started
+        raise KeyboardInterrupt
     lines = (folder / f"{rank}.txt").read_text(errors="replace").splitlines() if rank else []
     if lines and lines[-1].startswith("error: "):
         problem, _, remedy = lines[-1].removeprefix("error: ").partition("; ")
-        raise RunError(problem, remedy)
+        raise (UsageError if code == UsageError.exit_code else RunError)(problem, remedy)
     cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     problem = f"process {rank + 1} of {len(processes)} {cause}" + (f" ({lines[-1]})" if lines else "")
     raise RunError(problem, "`mgc train --resume` goes on from the last checkpoint")

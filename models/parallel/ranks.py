@@ -79,7 +79,7 @@ class Ranks:
             gpus = "1 GPU" if count == 1 else f"{count} GPUs"
             problem = f"--nproc {self.local_size}: this machine has {gpus}"
             remedy = f"start {count}, or choose --device cpu" if count > 1 else "leave --nproc out"
-            raise SpecError(problem, remedy)
+            raise MgcError(problem, remedy)
         device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(device)  # NCCL and CUDA's default streams use the current device
         return device

@@ -7,7 +7,7 @@ from typing import Any
 
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
-from mgc.pipeline.errors import ModelError
+from mgc.pipeline.errors import UnknownModelError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant
 from mgc.pipeline.store.slicing import Slicing
@@ -93,5 +93,6 @@ def _systems_named(name: str) -> list[System]:
     matches = [system for system in systems.systems() if name in ("all", system.study)]
     if not matches:
         studies = ", ".join(dict.fromkeys(system.study for system in systems.systems()))
-        raise ModelError(f"--for {name}: no such study", f"name a system (see `mgc models`), all, or one of {studies}")
+        remedy = f"name a system (see `mgc models`), all, or one of {studies}"
+        raise UnknownModelError(f"--for {name}: no such study", remedy)
     return matches

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from mgc.models.registry import recipes
 from mgc.pipeline import plugins
-from mgc.pipeline.errors import ModelError
+from mgc.pipeline.errors import ModelError, UnknownModelError
 from mgc.pipeline.store.slicing import Slicing
 
 Kind = Literal["neural", "classical", "ensemble"]
@@ -242,7 +242,7 @@ def get(id: str) -> System:
     if id not in _systems:
         nearest = difflib.get_close_matches(id, [*ids(), *ALIASES], n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
-        raise ModelError(f"there is no model {id!r}", f"{hint}`mgc models` lists them all")
+        raise UnknownModelError(f"there is no model {id!r}", f"{hint}`mgc models` lists them all")
     return _systems[id]
 
 
@@ -259,8 +259,9 @@ def of_run(config: Mapping[str, Any]) -> System:
         return get(config["model"])
     except ModelError:
         package = config.get("package")
-        if package is None:
-            raise
+        if package is None:  # what is wrong is the run, not the command line
+            problem = f"{config['model']}, the model of the run, is not in this version of mgc"
+            raise ModelError(problem, "use the version of mgc that made the run, or train a new one") from None
         problem = f"{config['model']} comes from the package {package}, which is not installed or does not load"
         raise ModelError(problem, f"install it: pip install {package.replace(' ', '==')}") from None
 

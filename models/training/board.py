@@ -8,14 +8,14 @@ from typing import Any, Self
 
 from mgc.models.runs import seal
 from mgc.models.runs.run import Run
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage import files
 
 
 def require_tensorboard() -> None:
-    """Raise `SpecError` if TensorBoard is not installed."""
+    """Raise `MgcError` if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
-        raise SpecError("--tensorboard: TensorBoard is not installed", "`pip install 'mgc-music[tensorboard]'`")
+        raise MgcError("--tensorboard: TensorBoard is not installed", "`pip install 'mgc-music[tensorboard]'`")
 
 
 class TensorBoardLogger:

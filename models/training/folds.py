@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.pipeline.datasets.grouping import assign_folds
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import DatasetError, SpecError
 
 
 def parse(text: str) -> tuple[int, tuple[int, ...]]:
@@ -48,7 +48,7 @@ def hold_out(selection: Selection, number: int, count: int, seed: int = 0) -> Se
         seed: orders artists with equally many tracks.
 
     Raises:
-        SpecError: a genre has too few artists to be in every fold.
+        DatasetError: a genre has too few artists to be in every fold.
     """
     tracks = selection.tracks
     rows = np.flatnonzero(pc.not_equal(tracks["split"], "test").to_numpy())
@@ -61,7 +61,7 @@ def hold_out(selection: Selection, number: int, count: int, seed: int = 0) -> Se
             n = len(pc.unique(artists.drop_null())) + artists.null_count
             problem = f"--folds {count}: {genre} has too few artists ({n}) for validation tracks in every fold"
             most = min(n, count - 1)
-            raise SpecError(problem, f"choose {most} at most" if most > 1 else f"add other artists of {genre}")
+            raise DatasetError(problem, f"choose {most} at most" if most > 1 else f"add other artists of {genre}")
     split = np.array(tracks["split"].to_pylist(), dtype=object)
     split[rows] = np.where(fold == number - 1, "validation", "training")
     column = TRACK_SCHEMA.get_field_index("split")

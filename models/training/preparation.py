@@ -216,7 +216,7 @@ def _require_shareable(
     splits = tracks["split"].to_pylist()
     for split in ("training", "validation"):
         if (n := splits.count(split)) < 2 * n_processes:
-            raise SpecError(f"{option}: {n} {split} tracks are fewer than 2 for each process", "start fewer processes")
+            raise ModelError(f"{option}: {n} {split} tracks are fewer than 2 for each process", "start fewer processes")
 
 
 def refuse_skipping(n_processes: int, skip_damaged: bool) -> None:

@@ -17,7 +17,7 @@ from mgc.pipeline.datasets import clips, fma, folder, gtzan, listing
 from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name
 from mgc.pipeline.datasets.layouts import FORMATS, Layout, formats, plugin_layouts, recognise
 from mgc.pipeline.datasets.published import PublishedDataset, published_dataset
-from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.errors import DatasetError, SpecError
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import parse_place
 
@@ -85,7 +85,7 @@ def open_dataset(
         "audio_root": audio_root,
     }
     if format not in FORMATS and format not in plugin_layouts():
-        raise DatasetError(f"unknown dataset format {format!r}", f"choose one of {', '.join(formats())}")
+        raise SpecError(f"unknown dataset format {format!r}", f"choose one of {', '.join(formats())}")
     is_folder = _is_folder(source)
     if format != "auto" and is_folder == (format == "list"):
         raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")

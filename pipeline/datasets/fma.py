@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import fma_metadata
 from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name, track_table
 from mgc.pipeline.datasets.walk import Walker
-from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.errors import DatasetError, SpecError
 from mgc.pipeline.storage.remote import Place
 
 LAYOUT = "NNN/NNNNNN.mp3"
@@ -78,7 +78,7 @@ def read(
     if subset is None:
         subset = SUBSETS[pc.max(rank.filter(present)).as_py()]
     elif subset not in SUBSETS:
-        raise DatasetError(f"unknown FMA subset {subset!r}", f"choose one of {', '.join(SUBSETS)}")
+        raise SpecError(f"unknown FMA subset {subset!r}", f"choose one of {', '.join(SUBSETS)}")
     in_subset = rows.filter(pc.less_equal(rank, SUBSETS.index(subset)))
     labelled = in_subset.filter(in_subset["genre"].is_valid())
     if labelled.num_rows == 0:

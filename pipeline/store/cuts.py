@@ -153,7 +153,7 @@ def with_cut(
         known = next((cut for cut in cuts if cut.name.casefold() == name.casefold()), None)
         if known is not None and known.slicing != slicing:
             problem = f"--name {name}: the cut {known.name} is {known.slicing.brief}"
-            raise SpecError(problem, f"choose another name, or remove that cut: --remove {known.name}")
+            raise StoreError(problem, f"choose another name, or remove that cut: --remove {known.name}")
     if known is not None and (known.default or system is None or system in known.systems):
         return tuple(cuts)
     known = known or Cut(name or _unused_name(cuts, slicing), slicing)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mgc.models.parallel import device
-from mgc.pipeline.errors import MgcError
+from mgc.pipeline.errors import MgcError, SpecError
 
 
 def test_names_of_devices() -> None:
@@ -16,11 +16,24 @@ def test_names_of_devices() -> None:
     assert device.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:77", "", "cpu:x"])
+@pytest.mark.parametrize("name", ["gpu", "xpu", "", "cpu:x", "cuda:-1"])
 def test_names_of_no_device_are_refused(name: str) -> None:
-    with pytest.raises(MgcError, match=f"--device {name}: .+; choose auto, cpu or cuda") as error:
+    with pytest.raises(
+        SpecError, match=f"--device {name}: not the name of a device; choose auto, cpu, cuda, cuda:N or"
+    ):
+        device.choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda:77"])
+def test_devices_that_the_machine_lacks_are_refused(name: str) -> None:
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("needs a machine without an Apple GPU")
+    with pytest.raises(
+        MgcError, match=f"--device {name}: (there is no|the GPUs of this) .*; choose auto or cpu$"
+    ) as error:
         device.choose_device(name)
     assert "\n" not in str(error.value)
+    assert error.value.exit_code == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mgc.models.parallel import launcher
-from mgc.pipeline.errors import RunError
+from mgc.pipeline.errors import RunError, UsageError
 
 #: Writes its process id and environment to a file, then runs the code for its rank.
 SCRIPT = """
@@ -90,6 +90,14 @@ def test_the_error_of_another_rank_is_raised(
     assert caught.value.problem == problem
     assert caught.value.remedy.startswith(remedy)
     assert_gone(tmp_path)
+
+
+def test_an_interruption_and_a_usage_error_of_any_rank_keep_their_exit_codes(tmp_path: Path, short_grace: None) -> None:
+    for code in ("sys.exit(130)", "signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"):
+        with pytest.raises(KeyboardInterrupt):
+            launch(tmp_path, WAIT, code)
+    with pytest.raises(UsageError, match="--lr 0; it must be"):
+        launch(tmp_path, WAIT, "print('error: --lr 0; it must be positive', file=sys.stderr); sys.exit(2)")
 
 
 def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from mgc.models.training.loop import validate
 from mgc.models.training.optim import balanced_class_weights
 from mgc.models.training.preparation import prepare
 from mgc.models.training.train import Options, resume
-from mgc.pipeline.errors import RunError, SpecError
+from mgc.pipeline.errors import MgcError, RunError, SpecError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -214,7 +214,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ranks, "choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     processes = Ranks(size=2, local_size=2)
-    with pytest.raises(SpecError, match=r"--nproc 2: this machine has 1 GPU; leave --nproc out"):
+    with pytest.raises(MgcError, match=r"--nproc 2: this machine has 1 GPU; leave --nproc out"):
         processes.device("cuda")
     with pytest.raises(SpecError, match=r"--device cuda:1: each of 2 processes needs its own GPU"):
         processes.device("cuda:1")

@@ -8,7 +8,7 @@ import pytest
 
 from mgc.models.runs.run import Run
 from mgc.models.training import board
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import MgcError
 
 pytest.importorskip("tensorboard")
 
@@ -41,5 +41,5 @@ def test_each_epoch_is_logged_once_also_after_an_interruption(tmp_path: Path) ->
 
 def test_error_without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "find_spec", lambda name: None)
-    with pytest.raises(SpecError, match="not installed"):
+    with pytest.raises(MgcError, match="not installed"):
         board.require_tensorboard()

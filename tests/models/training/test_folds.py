@@ -21,7 +21,7 @@ from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select_tracks
 from mgc.models.training import folds, repeats
-from mgc.pipeline.errors import RunError, SpecError
+from mgc.pipeline.errors import DatasetError, RunError, SpecError
 from mgc.pipeline.store.store import Store
 
 
@@ -107,12 +107,12 @@ def test_parse() -> None:
 
 
 def test_more_folds_than_a_genre_has_artists_are_refused(store: Store, library: Selection) -> None:
-    with pytest.raises(SpecError, match=r"--folds 5: Folk has too few artists \(4\).*; choose 4 at most"):
+    with pytest.raises(DatasetError, match=r"--folds 5: Folk has too few artists \(4\).*; choose 4 at most"):
         folds.hold_out(select_tracks(store), 1, 5)
     tracks = select_tracks(store).tracks
     other_folk = pc.and_(pc.equal(tracks["genre"], "Folk"), pc.not_equal(tracks["artist_id"], "training-artist-0-0"))
     lonely = Selection(GENRES, tracks.filter(pc.invert(other_folk)))
-    with pytest.raises(SpecError, match=r"--folds 2: Folk has too few artists \(1\).*; add other artists of Folk"):
+    with pytest.raises(DatasetError, match=r"--folds 2: Folk has too few artists \(1\).*; add other artists of Folk"):
         folds.hold_out(lonely, 1, 2)
 
 

@@ -18,7 +18,7 @@ from mgc.pipeline.datasets.catalogue import path_ids
 from mgc.pipeline.datasets.published import published_dataset, published_names
 from mgc.pipeline.datasets.tabular import read_rows
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, escape, unescape
-from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.errors import DatasetError, SpecError
 
 FMA_HEADER = [
     ["", "set", "set", "track", "track", "track", "artist", "artist", "album", "artist"],
@@ -128,7 +128,7 @@ class TestFma:
         assert column(check(open_dataset(root)), "track_id") == ["000001", "000002", "000003"]
         assert len(column(open_dataset(root, subset="full"), "track_id")) == 5
         assert "clips outside subset small, left out: 1" in open_dataset(root, subset="small").notes
-        with pytest.raises(DatasetError, match="unknown FMA subset 'tiny'; choose one of small, medium, large, full"):
+        with pytest.raises(SpecError, match="unknown FMA subset 'tiny'; choose one of small, medium, large, full"):
             open_dataset(root, subset="tiny")
 
     def test_what_has_no_row_or_no_genre_is_said(self, tmp_path):
@@ -467,7 +467,8 @@ class TestList:
 )
 def test_what_is_no_dataset(tmp_path, make, options, message):
     make(tmp_path / "music")
-    with pytest.raises(DatasetError, match=message) as caught:
+    kind = SpecError if "unknown" in message else DatasetError
+    with pytest.raises(kind, match=message) as caught:
         open_dataset(tmp_path / "music", **options)
     assert str(tmp_path / "music") in str(caught.value) or "unknown" in message or "--subset" in message
     assert "\n" not in str(caught.value)

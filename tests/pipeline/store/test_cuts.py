@@ -13,7 +13,7 @@ import pytest
 from commands import Outcome, mgc, tree
 from stores import make_store
 
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import Mel, Stats
 from mgc.pipeline.storage import files
 from mgc.pipeline.store import cuts, manifest
@@ -68,7 +68,7 @@ def test_names_stay_apart() -> None:
     first = with_default((), Slicing(seconds=None, whole=True))
     second = with_default(first, Slicing(seconds=None, whole=True, overlap=0.0))
     assert [cut.name for cut in second] == ["whole-2", "whole"]
-    with pytest.raises(SpecError, match=r"--name WHOLE: the cut whole is whole tracks; .*--remove whole"):
+    with pytest.raises(StoreError, match=r"--name WHOLE: the cut whole is whole tracks; .*--remove whole"):
         with_cut(first, SECOND, name="WHOLE")
 
 

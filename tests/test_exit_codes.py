@@ -1,0 +1,112 @@
+"""Exit codes of every command: 0 done, 1 an error in what is on disk, 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import MGC, mgc
+from stores import make_store
+
+from mgc import cli
+from mgc.pipeline.workspace import Workspace
+
+#: Arguments, with `{store}` and `{nowhere}` for paths, and the exit code.
+CASES = [
+    ("demo --epochs many", 2),
+    ("demo --workers 0", 2),
+    ("evaluate {nowhere}", 1),
+    ("evaluate {store}", 1),
+    ("evaluate --split exam", 2),
+    ("evaluate", 1),
+    ("extract", 1),
+    ("extract --dataset {nowhere}", 1),
+    ("extract --dataset {nowhere} --feature mle", 2),
+    ("extract --dataset {nowhere} --slice 0", 2),
+    ("extract --dataset {nowhere} --slice 4 --frames 3", 2),
+    ("extract --dataset {nowhere} --for kth2021/cnn", 2),
+    ("extract --dataset {nowhere} --for kth2021", 2),
+    ("extract --dataset {nowhere} --format zip", 2),
+    ("extract --dataset {nowhere} --subset tiny", 2),
+    ("extract --dataset {nowhere} --max-dropped many", 2),
+    ("extract --dataset {nowhere} --augment echo", 2),
+    ("info {store}", 0),
+    ("info {nowhere}", 1),
+    ("info --jsn", 2),
+    ("models", 0),
+    ("models --what", 2),
+    ("new model Bad-Name", 2),
+    ("new zoo good_name", 2),
+    ("new model json --out {nowhere}", 1),
+    ("slice {store}", 2),
+    ("slice {store} --slice 0", 2),
+    ("slice {store} --slice 999", 1),
+    ("slice {store} --default nothing", 1),
+    ("slice {nowhere} --slice 1", 1),
+    ("split {store}", 0),
+    ("split {nowhere}", 1),
+    ("split {store} --seed x", 2),
+    ("train --model cnn --store {store}", 2),
+    ("train --model kth2020/cnn --recipe kth2020/cnn", 2),
+    ("train --model test/none", 2),
+    ("train --seeds 0,x --store {store}", 2),
+    ("train --folds 99 --store {store}", 1),
+    ("train --folds 1 --store {store}", 2),
+    ("train --epochs 0 --store {store}", 2),
+    ("train --lr nan --store {store}", 2),
+    ("train --store {nowhere}", 1),
+    ("train --device gpu --store {store}", 2),
+    ("train --device cuda:999 --store {store}", 1),
+    ("train --run {nowhere}", 2),
+    ("train --resume --run {nowhere}", 1),
+    ("train --weights {nowhere} --store {store}", 1),
+    ("train --weights {nowhere}/a --model svm --store {store}", 2),
+    ("verify {store}", 0),
+    ("verify {nowhere}", 1),
+    ("verify {store} twice", 2),
+    ("exract", 2),
+    ("", 0),
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with one mel store."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace") / "data")
+    workspace.remember("store", make_store(workspace.features("songs") / "mel").path)
+    return workspace
+
+
+@pytest.mark.parametrize(("arguments", "code"), CASES)
+def test_of_each_command(arguments: str, code: int, workspace: Workspace, tmp_path: Path) -> None:
+    names = {"store": workspace.latest_store(), "nowhere": tmp_path / "nowhere"}
+    words = [word.format(**names) for word in arguments.split()]
+    # A workspace without datasets: commands that name none must say so.
+    where = ["--data-dir", tmp_path / "data"] if words and words[0] in cli.COMMANDS else []
+    outcome = mgc(*words, *where)
+    assert outcome.code == code, outcome.err
+    assert (outcome.err.count("error: "), outcome.err.count("this is a bug")) == (code > 0, 0)
+
+
+def test_every_command_has_cases_of_both_kinds() -> None:
+    codes: dict[str, set[int]] = {}
+    for arguments, code in CASES:
+        codes.setdefault(arguments.partition(" ")[0], set()).add(code)
+    assert {name for name in cli.COMMANDS if 2 not in codes.get(name, ())} == set()
+    assert {name for name in cli.COMMANDS if 1 not in codes[name]} == {"demo", "models"}  # they read nothing
+
+
+def test_sigint_gives_130_and_sigterm_ends_the_process(tmp_path: Path) -> None:
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
+        command = [MGC, "demo", "--data-dir", tmp_path / str(code)]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"mgc demo: ")
+            time.sleep(0.1)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == code
