@@ -11,7 +11,8 @@ import click
 from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options, splits_option
 from mgc.pipeline.console import PATH_OR_URL
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import UsageError
+from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,18 +20,22 @@ if TYPE_CHECKING:
     from mgc.pipeline.features.variants import Variant
     from mgc.pipeline.store.slicing import Slicing
 
+#: Feature that `mgc extract` makes if neither --feature nor --for is given.
+_DEFAULT_FEATURE = "mel"
 #: Options of `mgc extract` that set a parameter of every `--feature`.
 _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fmax", "dtype")
 
 
 @help_groups.command()
+@click.argument("source", type=PATH_OR_URL, required=False, metavar="[FOLDER|LIST]")
 @dataset_options
 @help_groups.group("Features")
 @click.option(
     "--feature",
     "features",
     multiple=True,
-    help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats, [:key=value,...]; may be repeated.",
+    metavar="NAME[:KEY=VALUE,...]",
+    help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats; may be repeated.  [default: mel]",
 )
 @slicing_options
 @help_groups.group("Features")
@@ -77,10 +82,11 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
 @console.json_option
 @console.common_options
-def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
+def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any) -> int:
     """Decode a dataset once and store features of it.
 
-    A second call changes nothing. After files were added, changed or removed, a call extracts only what is affected.
+    The dataset is a folder of audio, or a CSV or Parquet list of files; the same as --dataset. A second call changes
+    nothing. After files were added, changed or removed, a call extracts only what is affected.
     """
     from mgc.models.registry import systems
     from mgc.pipeline.datasets.clips import choose_splits
@@ -88,12 +94,18 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     from mgc.pipeline.store import summary
 
     limit = summary.parse_limit(options["max_dropped"])
+    options["dataset"] = _named_dataset(source, options["dataset"])
+    is_default = not options["features"] and not options["system"]
+    if is_default:
+        options["features"] = (_DEFAULT_FEATURE,)
     passes, study = _extraction_passes(options)
     slicing = parse_slicing(options)
     workspace = Workspace(data_dir)
     dataset = choose_dataset(workspace, options)
     out = options["out"] or workspace.features(options["name"] or dataset.name)
     echo = console.note_printer(as_json)
+    if is_default:
+        echo(f"feature: {_DEFAULT_FEATURE}, as neither --feature nor --for names another")
     for note in dataset.notes:
         echo(note)
     splits, unlisted = choose_splits(options["splits"], dataset.tracks, dataset.source)
@@ -134,6 +146,17 @@ def extract(data_dir: Path, as_json: bool, **options: Any) -> int:
     return 0
 
 
+def _named_dataset(argument: Place | None, option: Place | None) -> Place | None:
+    """Return the dataset that the argument or `--dataset` names; None if neither does.
+
+    Raises:
+        UsageError: they name different ones.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"{argument} and --dataset {option} name two datasets", "leave one of them out")
+    return argument if option is None else option
+
+
 def _extraction_passes(
     options: dict[str, Any],
 ) -> tuple[dict[tuple[Variant, ...], list[FeatureSpec]], tuple[str, Slicing] | None]:
@@ -147,7 +170,7 @@ def _extraction_passes(
         per group); and the name that `--for` gave with the slicing of its recipes, None if they differ in it.
 
     Raises:
-        SpecError: no feature is given, or an option has an invalid value.
+        SpecError: an option has an invalid value.
     """
     from mgc.pipeline.features import parse_feature
     from mgc.pipeline.features.variants import parse_variants
@@ -162,8 +185,6 @@ def _extraction_passes(
         study_features, study_slicing = overview.extraction_for(options["system"])
         pairs += [(spec, used if variants is None else variants) for spec, used in study_features]
         study = (options["system"], study_slicing) if study_slicing is not None else None
-    if not pairs:
-        raise SpecError("no feature given", "add --feature stft, --feature mel or --feature mfcc")
     passes: dict[tuple[Variant, ...], list[FeatureSpec]] = {}
     for spec, spec_variants in dict.fromkeys(pairs):
         passes.setdefault(spec_variants, []).append(spec)
@@ -171,17 +192,31 @@ def _extraction_passes(
 
 
 @help_groups.command()
+@click.argument("word", required=False, metavar="[ID|WORD]")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print every detail as Markdown, as in docs/systems.md.")
 @console.json_option
 @console.common_options
-def models(data_dir: Path, as_json: bool, as_markdown: bool) -> int:
-    """List the systems that can be trained."""
-    from mgc.models.registry import catalogue, overview
+def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -> int:
+    """List the systems that can be trained.
 
+    With a word, such as `resnet`, those that have it in their id or study; with an id, that system in full.
+    """
+    from mgc.models.registry import catalogue, detail, overview
+    from mgc.models.registry.systems import System
+
+    if as_markdown and word is not None:
+        raise UsageError("--markdown lists all systems", f"leave {word} out")
     if as_markdown:
         click.echo(catalogue.markdown(), nl=False)
         return 0
-    systems = overview.describe_systems()
+    found = detail.find(word) if word is not None else None
+    if isinstance(found, System):
+        if as_json:
+            console.print_json(detail.describe(found))
+        else:
+            click.echo(detail.render(found))
+        return 0
+    systems = overview.describe_systems(found)
     if as_json:
         console.print_json(systems)
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from mgc.pipeline import help_groups
 from mgc.pipeline.errors import MgcError, SpecError
@@ -117,6 +118,7 @@ class CommandGroup(click.Group):
             click.echo(error.format_message())
             return 0
         except click.ClickException as error:
+            _prefer_other_case(error)
             usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mgc"
             return _print_error(_one_line(error.format_message()).rstrip("."), f"see `{usage} --help`", error.exit_code)
         except (_Interrupted, click.Abort, KeyboardInterrupt):
@@ -133,6 +135,20 @@ class CommandGroup(click.Group):
             return _print_error(explained.problem, explained.remedy, 1)
         except Exception as error:
             return _print_bug(error)
+
+
+def _prefer_other_case(error: click.ClickException) -> None:
+    """Let the error of an unknown command or option suggest one that differs in upper and lower case only."""
+    if not isinstance(error, click.NoSuchOption | NoSuchCommand) or error.ctx is None:
+        return
+    command = error.ctx.command
+    if isinstance(error, click.NoSuchOption):
+        word, names = error.option_name, [name for option in command.get_params(error.ctx) for name in option.opts]
+    else:
+        word, names = error.command_name, command.list_commands(error.ctx) if isinstance(command, click.Group) else []
+    same = [name for name in names if name.casefold() == word.casefold()]
+    if same:
+        error.possibilities = same  # type: ignore[misc]  # Final in click: nothing else sets it
 
 
 def _print_bug(error: Exception) -> int:

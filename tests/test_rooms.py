@@ -40,6 +40,7 @@ ORDER = (
     "mgc.pipeline.help_groups",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
+    "mgc.pipeline.suggestions",
     "mgc.pipeline.versions",
     "mgc.pipeline.escaping",
     "mgc.pipeline.errors",

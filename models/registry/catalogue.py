@@ -17,6 +17,22 @@ from mgc.models.registry.systems import System
 #: Marks behind the values in the tables, by source.
 _MARKS: dict[Source, str] = {"printed": "ᵖ", "code": "ᶜ", "derived": "ᵈ", "chosen": "°"}
 
+_MODEL_COLUMNS = ("system", "input", "parameters", "MB", "published")
+_RECIPE_COLUMNS = (
+    "system",
+    "features",
+    "slices",
+    "dataset",
+    "loss",
+    "batch",
+    "epochs",
+    "stops by",
+    "optimiser",
+    "augmentation",
+)
+#: What the marks mean, in one line.
+LEGEND = "source of each setting: ᵖ printed in the paper, ᶜ code, ᵈ derived, ° chosen here; scores in per cent"
+
 _HEAD = """\
 # The systems
 
@@ -39,6 +55,12 @@ def _by_study() -> Iterable[tuple[str, Iterator[System]]]:
     return itertools.groupby(systems.systems(), lambda system: system.study)
 
 
+def rows(system: System) -> Iterator[tuple[str, str]]:
+    """Yield the heading and the cell of each column of both tables for a system. Imports PyTorch."""
+    yield from zip(_MODEL_COLUMNS, _model_row(system), strict=True)
+    yield from list(zip(_RECIPE_COLUMNS, _recipe_row(system), strict=True))[1:]
+
+
 def studies() -> Mapping[str, str]:
     """Map the key of each study to its authors, title and year."""
     return tomllib.loads((resources.files("mgc.manifests") / "studies.toml").read_text(encoding="utf-8"))
@@ -47,21 +69,9 @@ def studies() -> Mapping[str, str]:
 def _study(key: str, systems: list[System]) -> Iterator[str]:
     """Generate the lines of a study: heading, table of models, table of recipes."""
     yield f"## {key}\n\n{studies().get(key, 'Added by an installed package.')}\n"
-    yield from _table(("system", "input", "parameters", "MB", "published"), map(_model_row, systems))
+    yield from _table(_MODEL_COLUMNS, map(_model_row, systems))
     yield ""
-    columns = (
-        "system",
-        "features",
-        "slices",
-        "dataset",
-        "loss",
-        "batch",
-        "epochs",
-        "stops by",
-        "optimiser",
-        "augmentation",
-    )
-    yield from _table(columns, map(_recipe_row, systems))
+    yield from _table(_RECIPE_COLUMNS, map(_recipe_row, systems))
     yield ""
 
 

@@ -7,35 +7,43 @@ from typing import Any
 
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
+from mgc.pipeline import suggestions
 from mgc.pipeline.errors import UnknownModelError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant
 from mgc.pipeline.store.slicing import Slicing
 
 
-def describe_systems() -> list[dict[str, Any]]:
-    """Describe every system as a JSON object.
+def describe_system(system: System) -> dict[str, Any]:
+    """Describe a system as a JSON object.
 
     Parameters are counted with the study's number of classes; `params` and `megabytes` (of float32 weights) are None
     where they depend on the data.
     """
-    return [
-        {
-            "id": system.id,
-            "aliases": system.aliases,
-            "study": system.study,
-            "kind": system.kind,
-            "features": list(system.input.features),
-            "input": list(system.input.shape),
-            "further": [{"features": list(spec.features), "input": list(spec.shape)} for spec in system.further],
-            "members": list(system.members),
-            "classes": system.recipe.dataset.n_classes,
-            "params": (params := system.params(system.recipe.dataset.n_classes)),
-            "megabytes": params * 4 / 1e6 if params is not None else None,
-            "published": system.recipe.headline,
-        }
-        for system in systems.systems()
-    ]
+    params = system.params(system.recipe.dataset.n_classes)
+    return {
+        "id": system.id,
+        "aliases": system.aliases,
+        "study": system.study,
+        "kind": system.kind,
+        "features": list(system.input.features),
+        "input": list(system.input.shape),
+        "further": [{"features": list(spec.features), "input": list(spec.shape)} for spec in system.further],
+        "members": list(system.members),
+        "classes": system.recipe.dataset.n_classes,
+        "params": params,
+        "megabytes": params * 4 / 1e6 if params is not None else None,
+        "published": system.recipe.headline,
+    }
+
+
+def describe_systems(ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Describe systems by `describe_system`.
+
+    Args:
+        ids: ids of the systems; None for all.
+    """
+    return [describe_system(systems.get(id)) for id in (systems.ids() if ids is None else ids)]
 
 
 def render_systems(systems: list[dict[str, Any]]) -> str:
@@ -92,7 +100,8 @@ def _systems_named(name: str) -> list[System]:
         return [systems.get(name)]
     matches = [system for system in systems.systems() if name in ("all", system.study)]
     if not matches:
-        studies = ", ".join(dict.fromkeys(system.study for system in systems.systems()))
-        remedy = f"name a system (see `mgc models`), all, or one of {studies}"
+        studies = list(dict.fromkeys(system.study for system in systems.systems()))
+        hint = suggestions.question(suggestions.nearest(name, studies))
+        remedy = f"{hint}name a system (see `mgc models`), all, or one of {', '.join(studies)}"
         raise UnknownModelError(f"--for {name}: no such study", remedy)
     return matches

@@ -8,7 +8,6 @@ a default do not import PyTorch.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 from mgc.models.registry import recipes
-from mgc.pipeline import plugins
+from mgc.pipeline import plugins, suggestions
 from mgc.pipeline.errors import ModelError, UnknownModelError
 from mgc.pipeline.store.slicing import Slicing
 
@@ -240,8 +239,7 @@ def get(id: str) -> System:
     else:
         _load_plugins()
     if id not in _systems:
-        nearest = difflib.get_close_matches(id, [*ids(), *ALIASES], n=3, cutoff=0.3)
-        hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+        hint = suggestions.question(suggestions.nearest(id, [*ids(), *ALIASES], cutoff=0.3))
         raise UnknownModelError(f"there is no model {id!r}", f"{hint}`mgc models` lists them all")
     return _systems[id]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import itertools
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from mgc.pipeline import suggestions
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.parsed import cached_parse
 from mgc.pipeline.datasets.tabular import SPLIT_ALIASES
@@ -161,7 +161,7 @@ def _resolve_column(table: Path, names: list[str], column: str) -> str:
     matches = [name for name in names if column in (name, name.partition(".")[2])]
     if len(matches) == 1:
         return matches[0]
-    near = matches or difflib.get_close_matches(column, names, n=3, cutoff=0.4) or ["track.genre_top"]
+    near = matches or suggestions.nearest(column, names, cutoff=0.4) or ["track.genre_top"]
     problem = "is ambiguous" if matches else "is not a column"
     raise DatasetError(f"--genre-column {column!r} {problem} of {table}", f"choose for instance {' or '.join(near)}")
 

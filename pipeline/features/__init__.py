@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from mgc.pipeline import plugins
+from mgc.pipeline import plugins, suggestions
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.features.separation import Harmonic, Percussive
 from mgc.pipeline.features.spec import FeatureSpec
@@ -82,7 +82,8 @@ def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> Featu
     name, _, settings = text.partition(":")
     kind = feature_kind(name)
     if kind is None:
-        raise SpecError(f"unknown feature {name!r}", f"choose from {', '.join(feature_names())}")
+        hint = suggestions.question(suggestions.nearest(name, feature_names()))
+        raise SpecError(f"unknown feature {name!r}", f"{hint}choose from {', '.join(feature_names())}")
     fields = {field.name for field in dataclasses.fields(kind)}
     values = {key: value for key, value in (defaults or {}).items() if key in fields and value is not None}
     if values.get("dtype") in {dtype for other in FEATURES.values() for dtype in other.dtypes} - set(kind.dtypes):

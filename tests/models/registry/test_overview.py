@@ -1,8 +1,11 @@
 """Extraction settings of the recipes, and the list of systems."""
 
-import pytest
+import json
 
-from mgc.models.registry import overview
+import pytest
+from commands import mgc
+
+from mgc.models.registry import detail, overview, systems
 from mgc.models.registry.systems import InputSpec
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.features import Mel, Waveform
@@ -72,3 +75,33 @@ def test_an_axis_of_any_length_is_written_as_any() -> None:
     spec = InputSpec("absolute", ("mel",), bands=40)
     row = {"id": "a/b", "features": ["mel"], "input": list(spec.shape), "params": None, "published": ""}
     assert "1×40×any" in overview.render_systems([row | {"aliases": [], "further": []}])
+
+
+def test_models_filters_by_a_part_of_id_alias_or_study_and_shows_one_in_full() -> None:
+    listed = mgc("models", "resnet").out.splitlines()[1:]
+    assert listed
+    assert all("resnet" in line.split("  ")[0] for line in listed)
+    assert {row["study"] for row in mgc("models", "KTH2020", "--json").json} == {"kth2020"}
+    text = mgc("models", "kth2020/cnn").out
+    for shown in ("kth2020/cnn\n", "1×128×128", "1,328,120", "adamᶜ lr 0.0002ᶜ", "accuracy 50.25", "head: Sequential"):
+        assert shown in text
+    one = mgc("models", "kth2020/cnn", "--json").json
+    assert (one["id"], one["params"]) == ("kth2020/cnn", 1_328_120)
+    assert sum(layer["params"] for layer in one["layers"]) == 1_328_120
+    assert one["recipe"]["training"]["batch_size"] == 16
+    assert one["results"][0]["accuracy"] == 50.25
+
+
+@pytest.mark.parametrize("id", systems.ids())
+def test_every_system_can_be_shown_in_full(id: str) -> None:
+    system = systems.get(id)
+    assert detail.render(system).startswith(f"{id}\n")
+    assert json.loads(json.dumps(detail.describe(system)))["id"] == id
+
+
+def test_a_word_that_no_model_has_names_what_was_meant() -> None:
+    outcome = mgc("models", "kth2020/cn")
+    assert outcome.code == 0  # a part of ids
+    outcome = mgc("models", "reznet")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.error.startswith("no model has 'reznet' in its id or study; did you mean ")

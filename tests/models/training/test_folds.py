@@ -169,19 +169,20 @@ def test_folds_of_a_baseline_whose_parameters_are_searched(store: Store, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        (["--folds", 1], "--folds 1; write a whole number of 2 or more"),
-        (["--folds", 3, "--seeds", "0,1"], "--folds trains a run for each fold; leave out --seeds and --find-lr"),
-        (["--folds", 3, "--find-lr"], "--folds trains a run for each fold; leave out --seeds and --find-lr"),
+        (["--folds", 1], 2, "--folds 1; write a whole number of 2 or more"),
+        (["--folds", 3, "--seeds", "0,1"], 2, "--folds trains a run for each fold; leave out --seeds and --find-lr"),
+        (["--folds", 3, "--find-lr"], 2, "--folds trains a run for each fold; leave out --seeds and --find-lr"),
         (
             ["--folds", 7],
+            1,
             "--folds 7: Folk has too few artists (4) for validation tracks in every fold",
         ),
     ],
 )
-def test_errors(store: Store, tmp_path: Path, options: list[object], message: str) -> None:
+def test_errors(store: Store, tmp_path: Path, options: list[object], code: int, message: str) -> None:
     outcome = mgc("train", "--model", TINY.id, "--store", store.path, "--data-dir", tmp_path, *options)
-    assert outcome.code == 2
+    assert outcome.code == code
     assert outcome.error.startswith(message)
     assert not (tmp_path / "runs").exists()
