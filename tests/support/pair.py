@@ -150,6 +150,7 @@ class Pair:
     def attempt(self, name: str, **options: Any) -> None:
         """Train with these options, or without any resume the training; record the outcome."""
         folder = self.folder / name
+        self.processes.dismissed = False  # the others follow anew in each attempt
         try:
             if not self.processes.is_main:
                 train.follow(self.processes)

@@ -127,7 +127,11 @@ def test_a_named_cut_stands_beside_the_default(store: Path) -> None:
         ("--remove 9s", 1, "{store}: no cut is called 9s; choose from 2s-50 (the default)"),
         ("--default 9s", 1, "{store}: no cut is called 9s; choose from 2s-50 (the default)"),
         ("--slice 1 --name ../x", 2, "--name ../x: no name for a cut; choose one of letters, digits"),
-        ("--slice 1 --name 2s-50", 1, "--name 2s-50: the cut 2s-50 is 2 s, 50 %; choose another name, or remove"),
+        (
+            "--slice 1 --name 2s-50",
+            1,
+            "{store}: --name 2s-50: the cut 2s-50 is 2 s, 50 %; choose another name, or remove",
+        ),
         ("--slice 9.5 --name long", 1, "{store}: no track holds one slice (slices of 9.5 s, 50% overlap); the longest"),
         ("--slice 1 --remove 2s-50", 2, "--remove names a cut that is there; leave the other options out"),
         ("--name 2s-50", 2, "no slicing given; add --slice SECONDS, --frames N or --whole; `mgc info` lists the cuts"),
