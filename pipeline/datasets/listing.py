@@ -1,4 +1,7 @@
-"""Track lists: a CSV or Parquet file with one row per track, columns `path` and `genre`, and optional others."""
+"""Track lists: a CSV or Parquet file with one row per track, columns `path` and `genre`, and optional others.
+
+`tabular.SYNONYMS` names the headings that stand for them, such as `filename` and `label`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import posixpath
 from pathlib import Path
 
 from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from mgc.pipeline.datasets.tabular import Row, read_rows
+from mgc.pipeline.datasets.tabular import SYNONYMS, Row, read_rows
 from mgc.pipeline.datasets.tracks import escape, unescape
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage import urls
@@ -23,14 +26,15 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
         source: the list, an absolute path.
         audio_root: absolute folder, or URL, that the paths are relative to and may not leave; None: the folder of the
             list. If it is given, paths may also be absolute.
-        genre_column: name of the column that holds the genre; None: `genre`.
+        genre_column: name of the column that holds the genre; None: `genre`, or a synonym.
 
     Raises:
         DatasetError: the list cannot be read, lacks a column, has a malformed row, or two rows with the same path or
             the same track id.
     """
+    synonyms = {name: SYNONYMS[name] for name in ("path",) if genre_column} or SYNONYMS
     genre_column = (genre_column or "genre").strip().lower()
-    rows = read_rows(source, required=("path", genre_column), optional=_OPTIONAL)
+    rows = read_rows(source, required=("path", genre_column), optional=_OPTIONAL, synonyms=synonyms)
     if not rows:
         raise DatasetError(f"{source} has no rows", "write one row per track")
     if isinstance(audio_root, RemotePath):
@@ -56,7 +60,8 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
     unlabelled = tracks.num_rows - labelled.num_rows
     if labelled.num_rows == 0:
         raise DatasetError(f"{source}: no row has a genre", f"fill in the column {genre_column}")
-    notes = (f"rows without a genre, left out: {unlabelled:,}",) if unlabelled else ()
+    notes = tuple(f"column {found} read as {name}" for name, found in rows.renamed.items())
+    notes += (f"rows without a genre, left out: {unlabelled:,}",) if unlabelled else ()
     return Catalogue(labelled, notes)
 
 

@@ -448,6 +448,44 @@ class TestList:
         assert column(check(open_dataset(source, audio_root=corpus / "faults")), "path") == sorted(map(escape, names))
 
 
+class TestForeignLists:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    @pytest.mark.parametrize(
+        "head", [("path", "genre"), ("Filename", "label"), ("file", "class"), ("track", "genre_top")]
+    )
+    def test_separators_encodings_and_usual_headings(self, tmp_path, head, separator, encoding):
+        rows = [head, ("ä,b.mp3", "Rock"), ("c;d.mp3", "Jazz")]
+        with (tmp_path / "list.csv").open("w", encoding=encoding, newline="") as out:
+            csv.writer(out, delimiter=separator).writerows(rows)
+        dataset = check(open_dataset(tmp_path / "list.csv"))
+        assert sorted(column(dataset, "path")) == ["c;d.mp3", "ä,b.mp3"]
+        assert dataset.genres == ("Jazz", "Rock")
+        for found, name in zip(head, ("path", "genre"), strict=True):
+            assert (f"column {found.lower()} read as {name}" in dataset.notes) == (found.lower() != name)
+
+    def test_the_stated_name_goes_before_its_synonyms(self, tmp_path):
+        source = write_list(tmp_path, ("audio", "path", "label", "genre"), ("x.mp3", "a.mp3", "Jazz", "Rock"))
+        dataset = open_dataset(source)
+        assert (column(dataset, "path"), dataset.genres) == (["a.mp3"], ("Rock",))
+
+    def test_two_that_could_be_meant_are_refused(self, tmp_path):
+        source = write_list(tmp_path, ("path", "label", "class"), ("a.mp3", "Jazz", "Rock"))
+        with pytest.raises(
+            DatasetError, match="no column genre, and label and class could each be it; call one of them"
+        ):
+            open_dataset(source)
+        assert open_dataset(source, genre_column="class").genres == ("Rock",)
+
+    def test_neither_says_which_columns_are_there_and_which_are_understood(self, tmp_path):
+        source = write_list(tmp_path, ("path", "mood"), ("a.mp3", "sad"))
+        message = (
+            "no column genre; its columns are path, mood; name them in line 1; label, class, .* also count as genre"
+        )
+        with pytest.raises(DatasetError, match=message):
+            open_dataset(source)
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
