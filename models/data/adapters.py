@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgc.models.parallel.device import wide_dtype
 from mgc.models.registry.systems import PICTURE_SIZE, InputSpec
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.stats import MOMENTS
@@ -135,7 +136,7 @@ class Moments(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convert `(batch, frames, bins)` to `(batch, 7 * bins)`: all bins of the first moment, then of the next."""
-        values = x.double()
+        values = x.to(wide_dtype(x.device))
         ordered = values.sort(dim=1).values
         n = x.shape[1]
         mean = values.mean(dim=1)
@@ -208,7 +209,7 @@ class Standardiser(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale a tensor of any shape."""
         if self._sums is not None:
-            double = x.double()
+            double = (x if wide_dtype(x.device) == torch.float64 else x.cpu()).double()
             self._sums += torch.stack([torch.tensor(float(x.numel())), double.sum().cpu(), double.square().sum().cpu()])
         return (x - self.mean) / self.std
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mgc.models.data.adapters import Decibels, dct_matrix
+from mgc.models.parallel.device import wide_dtype
 from mgc.pipeline.dsp.stages import FLOAT32_RANGE_DB
 from mgc.pipeline.features import FeatureSpec, Mel, Mfcc, PowerSpectrum, Spectral, Stft
 
@@ -38,7 +39,8 @@ class FrontEnd(nn.Module):
     def __init__(self, spec: Spectral) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("window", torch.hann_window(spec.n_fft, dtype=torch.float64), persistent=False)
+        self._wide_window = torch.hann_window(spec.n_fft, dtype=torch.float64)  # stays on the host: MPS has no float64
+        self.register_buffer("window", self._wide_window.float(), persistent=False)
         if isinstance(spec, Mel):
             self.register_buffer("bank", torch.from_numpy(spec.bank()), persistent=False)
         if isinstance(spec, Mfcc):
@@ -62,7 +64,7 @@ class FrontEnd(nn.Module):
 
     def _transform(self, frames: Tensor) -> Tensor:
         """Compute the feature of frames of samples: `(batch, frames, n_fft)` to `(batch, frames, bins)`."""
-        power = _power_spectrum(frames * self.window.float())
+        power = _power_spectrum(frames * self.window)
         if isinstance(self.spec, PowerSpectrum):
             return power
         levels = self._decibels(power @ self.bank if isinstance(self.spec, Mel) else power)
@@ -75,7 +77,10 @@ class FrontEnd(nn.Module):
         """
         deep = self._decibels(power.amax(dim=2)) - levels.amin(dim=2) > FLOAT32_RANGE_DB
         if deep.any():
-            levels[deep] = self._decibels(_power_spectrum(frames[deep] * self.window) @ self.bank)
+            device = frames.device
+            host = device if wide_dtype(device) == torch.float64 else torch.device("cpu")
+            precise = _power_spectrum(frames[deep].to(host) * self._wide_window.to(host))
+            levels[deep] = self._decibels(precise.to(device) @ self.bank)
         return levels @ self.basis
 
 

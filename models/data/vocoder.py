@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from mgc.models.parallel.device import wide_dtype
+
 #: Window and hop of the STFT in samples; as in librosa, the window is four hops long.
 N_FFT, HOP = 2048, 512
 
@@ -51,6 +53,9 @@ def _phase_vocoder(spectrum: Tensor, rate: float) -> Tensor:
     Flanagan & Golden, "Phase Vocoder", 1966: the algorithm of `librosa.phase_vocoder`, with its loop over frames as a
     cumulative sum.
     """
+    device = spectrum.device
+    if wide_dtype(device) != torch.float64:
+        spectrum = spectrum.cpu()
     bins, frames = spectrum.shape
     positions = torch.arange(0, frames, rate, dtype=torch.float64, device=spectrum.device)
     index = positions.long()
@@ -63,4 +68,4 @@ def _phase_vocoder(spectrum: Tensor, rate: float) -> Tensor:
     advance = after.angle().double() - before.angle().double() - expected
     advance = expected + advance - 2 * math.pi * torch.round(advance / (2 * math.pi))
     phase = spectrum[:, :1].angle().double() + torch.cumsum(advance, dim=1) - advance
-    return torch.polar(magnitude, torch.remainder(phase, 2 * math.pi).float())
+    return torch.polar(magnitude, torch.remainder(phase, 2 * math.pi).float()).to(device)

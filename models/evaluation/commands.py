@@ -25,7 +25,12 @@ from mgc.pipeline.workspace import Workspace
     help="Split to score.",
 )
 @help_groups.group("Hardware")
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
+)
 @console.json_option
 @console.common_options
 def evaluate(

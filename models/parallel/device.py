@@ -49,8 +49,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The widest float dtype of a device: float64; on MPS float32, and what needs more is computed on the host."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def require_amp(amp: str, device: torch.device) -> None:
     """Raise `SpecError` if a device cannot train in a mixed precision (`off`, `bf16` or `fp16`)."""
+    if amp != "off" and device.type == "mps":
+        raise SpecError(f"--amp {amp}: on MPS, mgc trains in float32", "choose off")
     if amp == "fp16" and device.type != "cuda":
         raise SpecError(f"--amp fp16 needs a CUDA GPU, and this trains on {device.type}", "choose bf16 or off")
 
@@ -105,6 +112,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -113,3 +122,5 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

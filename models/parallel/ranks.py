@@ -71,6 +71,8 @@ class Ranks:
             MgcError: there is no such device, or there are fewer GPUs than processes on this machine.
         """
         device = choose_device(name)
+        if self.size > 1 and device.type == "mps":
+            raise SpecError(f"--device mps: {self.size} processes cannot share one GPU", "leave --nproc out")
         if self.size == 1 or device.type != "cuda":
             return device
         if device.index is not None:

@@ -113,7 +113,8 @@ def build_learner(run: Run, data: RunData, echo: Echo = print, ranks: Ranks = SI
     recipe, stream, n_classes = training_recipe(run), data.training.stream, len(run.classes)
     assert recipe is not None
     specs = [source.spec for source in run.sources]
-    network = Network(data.system, specs, n_classes, channels_last=recipe.loop.channels_last).to(stream.device)
+    channels_last = recipe.loop.channels_last and stream.device.type != "mps"  # some of its kernels read them wrongly
+    network = Network(data.system, specs, n_classes, channels_last=channels_last).to(stream.device)
     if not ranks.broadcast((run.path / "last.pt").exists()):
         if recorded := run.config.get("weights"):
             _load_weights(network, data.system, run, recorded, echo)

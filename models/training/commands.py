@@ -58,7 +58,12 @@ if TYPE_CHECKING:
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
 @help_groups.group("Hardware")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
+)
 @help_groups.group("Model and data")
 @click.option("--limit-tracks", type=int, help="Maximum number of tracks per genre, for quick trials.")
 @help_groups.group("Augmentation")

@@ -161,7 +161,7 @@ def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Join
     if system.kind == "classical":
         estimator = classical.load(run.path / "model.skops", run.read("model.skops"))
         return classical.predict_proba(estimator, vectors(system, specs[0], stream, "features"), len(stream.labels))
-    network = Network(system, specs, len(run.classes)).to(stream.device)
+    network = Network(system, specs, len(run.classes), channels_last=stream.device.type != "mps").to(stream.device)
     weights = run.load("best.pt")
     try:
         network.load(weights)
