@@ -137,7 +137,7 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
         console.print_json({"stores": reports})
     else:
         texts = (summary.render(report, result.store) for report, result in zip(reports, results, strict=True))
-        click.echo("\n\n".join(texts))
+        console.echo_text("\n\n".join(texts))
     for report in reports:
         summary.require_usable_tracks(report, limit)
     # Whatever the order of the features: `mgc train` chooses its model by the latest store.
@@ -207,7 +207,7 @@ def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -
     if as_markdown and word is not None:
         raise UsageError("--markdown lists all systems", f"leave {word} out")
     if as_markdown:
-        click.echo(catalogue.markdown(), nl=False)
+        console.echo_text(catalogue.markdown().removesuffix("\n"))
         return 0
     found = detail.find(word) if word is not None else None
     if isinstance(found, System):
@@ -220,7 +220,7 @@ def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -
     if as_json:
         console.print_json(systems)
     else:
-        click.echo(overview.render_systems(systems))
+        console.echo_text(overview.render_systems(systems))
     return 0
 
 
@@ -239,7 +239,7 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
     from mgc.pipeline.demo.dataset import make_demo
 
     workspace = Workspace(data_dir)
-    click.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
+    console.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
     audio = make_demo(workspace.root / "demo", seed=seed, progress=console.progress_bar("compose", "file"))
     here = ["--data-dir", str(data_dir)]
     processes = ["--workers", str(workers)] if workers else []
@@ -250,6 +250,6 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
     )
     with workspace.restoring_latest():
         for step in steps:
-            click.echo(f"\n$ mgc {' '.join(step)}")
+            console.echo("", f"$ mgc {' '.join(step)}")
             console.run_command(context, step)
     return 0

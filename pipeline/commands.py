@@ -103,7 +103,7 @@ def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
     source = options["dataset"]
     if source is None:
         source = workspace.only_dataset()
-        click.echo(f"dataset: {source}", err=True)
+        console.echo(f"dataset: {source}", err=True)
     out = options.get("out")
     return open_dataset(
         source,
@@ -128,7 +128,7 @@ def choose_store(workspace: Workspace, path: Place | None, kinds: Sequence[str] 
 
     if path is None:
         path = workspace.latest_store()
-        click.echo(f"store: {path}", err=True)
+        console.echo(f"store: {path}", err=True)
     with workspace.suggesting(path, *kinds):
         return Store.open(path)
 
@@ -141,7 +141,7 @@ def print_store_summary(store: Store, as_json: bool) -> None:
     if as_json:
         console.print_json(report)
     else:
-        click.echo(summary.render(report, store))
+        console.echo_text(summary.render(report, store))
 
 
 @help_groups.command("slice")
@@ -229,7 +229,7 @@ def split(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
     if as_json:
         console.print_json(report)
     else:
-        click.echo(summary.render_splits(report))
+        console.echo_text(summary.render_splits(report))
     return 0
 
 
@@ -268,9 +268,9 @@ def print_store_check(feature_store: Store, as_json: bool) -> None:
         console.print_json({"store": str(feature_store.path), "ok": not problems, "problems": rows})
     else:
         for problem in problems:
-            click.echo(f"{problem.path}: {problem.description}")
+            console.echo(f"{problem.path}: {problem.description}")
         if not problems:
-            click.echo(f"{feature_store.path}: every byte is as it was written")
+            console.echo(f"{feature_store.path}: every byte is as it was written")
     if problems:
         remedy = "run `mgc extract --verify` on its dataset: it extracts damaged shards again"
         raise MgcError(f"{feature_store.path}: {len(problems)} problems", remedy)

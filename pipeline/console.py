@@ -16,6 +16,7 @@ from click.exceptions import NoSuchCommand
 
 from mgc.pipeline import help_groups
 from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.escaping import visible, visible_json, visible_lines
 from mgc.pipeline.storage import urls
 
 
@@ -102,7 +103,7 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             if sys.stderr.isatty():
-                click.echo(err=True)  # ends the line on which the terminal shows ^C
+                echo(err=True)  # ends the line on which the terminal shows ^C
             raise _Interrupted from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +116,7 @@ class CommandGroup(click.Group):
         except click.exceptions.Exit as stop:
             return stop.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
+            echo_text(error.format_message())
             return 0
         except click.ClickException as error:
             _prefer_other_case(error)
@@ -159,8 +160,8 @@ def _print_bug(error: Exception) -> int:
 def _print_error(problem: str, remedy: str, code: int) -> int:
     """Print an error on stderr, after its traceback if `--debug` is given, and return the exit code."""
     if "--debug" in sys.argv and code != 130:
-        traceback.print_exc()
-    click.echo(f"error: {_one_line(problem)}" + (f"; {_one_line(remedy)}" if remedy else ""), err=True)
+        echo_text(traceback.format_exc(), err=True)
+    echo(f"error: {problem}" + (f"; {remedy}" if remedy else ""), err=True)
     return code
 
 
@@ -214,18 +215,35 @@ def with_options(command: Callable, *options: Callable) -> Callable:
     return command
 
 
+def echo(*lines: object, err: bool = False) -> None:
+    """Print lines, an empty one if there is none. All output for users goes through this function or `echo_text`.
+
+    Characters that a terminal obeys, a newline within a line included, are escaped: names come from strangers' files.
+
+    Args:
+        lines: the lines, without newlines of their own.
+        err: print on stderr.
+    """
+    click.echo("\n".join(visible(str(line)) for line in lines), err=err)
+
+
+def echo_text(text: str, *, err: bool = False) -> None:
+    """Print a text of several lines like `echo`; names in it are escaped already, or their newlines break its lines."""
+    click.echo(visible_lines(text), err=err)
+
+
 def note_printer(to_stderr: bool) -> Callable[[str], None]:
     """Create a function that prints one line for the user.
 
     Args:
         to_stderr: True to print on stderr, as when stdout is for JSON.
     """
-    return lambda line: click.echo(line, err=to_stderr)
+    return lambda line: echo(line, err=to_stderr)
 
 
 def print_json(value: Any) -> None:
     """Print plain values as indented JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
@@ -254,7 +272,7 @@ def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractCo
             count += step
             if count == total or (count - printed) * 10 >= total:
                 printed = count
-                click.echo(f"{label}: {count} of {total} {unit}s", err=True)
+                echo(f"{label}: {count} of {total} {unit}s", err=True)
 
         yield advance
 

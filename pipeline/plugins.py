@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from mgc.pipeline.escaping import visible
+
 #: A module or function that registers systems when it is loaded; see `mgc.models.registry.systems`.
 MODELS = "mgc.models"
 #: A subclass of `FeatureSpec`; the entry point's name is the feature's.
@@ -71,7 +73,7 @@ def origin(module: str) -> str | None:
 
 def warn(problem: str) -> None:
     """Print one line on stderr."""
-    click.echo(f"warning: {problem}", err=True)
+    click.echo(f"warning: {visible(problem)}", err=True)
 
 
 @cache

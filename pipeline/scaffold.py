@@ -80,6 +80,6 @@ def new(kind: str, name: str, out: Path, data_dir: Path) -> int:
     """Write a package of your own that adds a model, a feature or a dataset layout, with a test."""
     root = write_package(kind, name, out)
     for path in package_files(kind, name):
-        click.echo(root / path)
-    click.echo(f"install and test it: pip install -e {root} && pytest {root}; then: {KINDS[kind].format(name=name)}")
+        console.echo(root / path)
+    console.echo(f"install and test it: pip install -e {root} && pytest {root}; then: {KINDS[kind].format(name=name)}")
     return 0

@@ -110,3 +110,16 @@ def test_every_package_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {name for name, file in MODULES.items() if file.name == "__init__.py"}
     assert set(project["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_only_the_console_prints() -> None:
+    """Names from strangers' files hold control characters: `console.echo` escapes them, `print` does not."""
+    allowed = {"mgc.pipeline.console", "mgc.pipeline.plugins"}  # the latter stands below the console
+    printing = {
+        f"{name}:{node.lineno}"
+        for name, file in MODULES.items()
+        if name not in allowed
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "click.echo", "click.secho", "tqdm.write")
+    }
+    assert not printing, "use `console.echo`, or `console.echo_text` for several lines"

@@ -60,8 +60,8 @@ def evaluate(
         ]
         console.print_json(objects[0] if len(objects) == 1 else objects)
     elif len(evaluations) > 1:
-        click.echo(comparison.text(members, evaluations, files, by_genre=by_genre))
+        console.echo_text(comparison.text(members, evaluations, files, by_genre=by_genre))
     else:
-        click.echo(report.text(evaluations[0], by_genre=by_genre))
-        click.echo(f"\n{report.written(files[0])}" if files[0] else "\nnothing is written: the mean belongs to no run")
+        console.echo_text(report.text(evaluations[0], by_genre=by_genre))
+        console.echo("", *report.written_lines(files[0]))
     return 0

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.report import bracketed, counted, percentage, wrapped
 from mgc.models.runs.run import Run
-from mgc.pipeline.escaping import visible
+from mgc.pipeline.escaping import visible, visible_fields
 
 #: Columns of a genre's name, and of its F1 in one run.
 _GENRE, _F1 = 20, 8
@@ -29,6 +29,7 @@ def text(
         files: files that the evaluation of each run has written.
         by_genre: add a table of the F1 of each genre by track.
     """
+    evaluations = [visible_fields(evaluation) for evaluation in evaluations]
     first = evaluations[0]
     blocks = [
         f"{counted(len(runs), 'run')}, each on its own {first.split} split; in brackets: 95 % intervals",
@@ -46,7 +47,7 @@ def text(
 
 def _rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """Head and rows of the table of runs."""
-    models = [visible(evaluation.runs[0]["model"]) for evaluation in evaluations]
+    models = [evaluation.runs[0]["model"] for evaluation in evaluations]
     width = max(map(len, models))
     yield f"run  {'model':{width}} {'seed':>5} {'tracks':>7} {'accuracy by track':>21} {'macro F1':>9} {'by slice':>9}"
     for number, (model, evaluation) in enumerate(zip(models, evaluations, strict=True), 1):
@@ -103,7 +104,6 @@ def _genre_blocks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         for genre in genres:
             rows = [evaluation.by_track.by_genre.get(genre) for evaluation in block]
             cells = "".join(f"{percentage(row.f1 if row else None, unit=''):>{_F1}}" for row in rows)
-            name = visible(genre)
-            name = name if len(name) < _GENRE else name[: _GENRE - 2] + "…"
+            name = genre if len(genre) < _GENRE else genre[: _GENRE - 2] + "…"
             lines.append(f"{name:{_GENRE}}{cells}")
         yield "\n".join(lines)

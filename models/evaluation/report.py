@@ -12,7 +12,7 @@ from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
 from mgc.models.runs import overview
-from mgc.pipeline.escaping import visible
+from mgc.pipeline.escaping import visible_fields
 
 #: Columns of the terminal.
 WIDTH = 100
@@ -27,6 +27,7 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
         evaluation: evaluation to report.
         by_genre: add a table of the scores of each genre.
     """
+    evaluation = visible_fields(evaluation)
     blocks = [
         wrapped([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)]),
         _score_table(evaluation),
@@ -38,10 +39,12 @@ def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
     return "\n\n".join(blocks)
 
 
-def written(paths: Sequence[Path]) -> str:
-    """Name the files that an evaluation has written into the folder of its run."""
-    names = ", ".join(path.name for path in paths)
-    return f"written to {visible(str(paths[0].parent))}:\n" + textwrap.indent(wrapped([names]), "  ")
+def written_lines(paths: Sequence[Path]) -> list[str]:
+    """Lines that name the files that an evaluation has written into the folder of its run, if any."""
+    if not paths:
+        return ["nothing is written: the mean belongs to no run"]
+    names = wrapped([", ".join(path.name for path in paths)])
+    return [f"written to {paths[0].parent}:", *(f"  {line}" for line in names.splitlines())]
 
 
 def _subject(evaluation: Evaluation) -> str:

@@ -30,7 +30,7 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
 
     if path is None:
         path = (workspace.interrupted_run() if resuming else None) or workspace.latest_run()
-        click.echo(f"run: {path}", err=True)
+        console.echo(f"run: {path}", err=True)
     with workspace.suggesting(path, "run"):
         return Run.open(path)
 
@@ -49,7 +49,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
         if as_json:
             console.print_json(overview.describe_run(run))
         else:
-            click.echo(overview.render_run(run))
+            console.echo_text(overview.render_run(run))
         return 0
     print_store_summary(choose_store(workspace, path, ("store", "run")), as_json)
     return 0
@@ -91,11 +91,11 @@ def _verify_run(path: Path, as_json: bool) -> None:
         console.print_json({"run": str(path), "ok": not problems, "sealed": is_sealed, "problems": rows})
     else:
         for file, description in problems:
-            click.echo(f"{file}: {description}")
+            console.echo(f"{file}: {description}")
         if not problems and is_sealed:
-            click.echo(f"{path}: every byte is as it was written")
+            console.echo(f"{path}: every byte is as it was written")
         elif not problems:
-            click.echo(f"{path}: has no seal, as mgc 0.1.0 wrote none: its files cannot be checked")
+            console.echo(f"{path}: has no seal, as mgc 0.1.0 wrote none: its files cannot be checked")
     if len(problems) == 1:
         raise seal.damage_error(*problems[0])
     if problems:

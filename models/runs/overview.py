@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgc.models.runs.run import Run
+from mgc.pipeline.escaping import visible
 
 
 def describe_run(run: Run) -> dict[str, Any]:
@@ -71,4 +72,4 @@ def render_run(run: Run) -> str:
         last = run.history[-1]
         scores = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if isinstance(value, float))
         lines.append(f"  epoch {last['epoch']:<3} {scores}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))

@@ -44,14 +44,14 @@ def announce(workspace: Workspace, trained: Trained, *, evaluated: bool = False)
         if run.history:
             from mgc.models.training import curves
 
-            click.echo(f"curves: {curves.draw(run)}")
+            console.echo(f"curves: {curves.draw(run)}")
         hint = "" if is_repeated or evaluated else "; `mgc evaluate --by-genre` tests it"
-        click.echo(f"run: {run.path}{hint}")
+        console.echo(f"run: {run.path}{hint}")
     if trained.label is not None:
-        click.echo("\n".join(repeats.spread(trained.runs, trained.label)))
+        console.echo(*repeats.spread(trained.runs, trained.label))
         if not evaluated:
             paths = " ".join(shlex.quote(str(run.path)) for run in trained.runs)
-            click.echo(f"`mgc evaluate {paths}` tests {'them' if len(trained.runs) > 1 else 'it'}")
+            console.echo(f"`mgc evaluate {paths}` tests {'them' if len(trained.runs) > 1 else 'it'}")
 
 
 def evaluate(context: click.Context, trained: Trained, device: str) -> None:
@@ -65,7 +65,7 @@ def evaluate(context: click.Context, trained: Trained, device: str) -> None:
     from mgc.models.training import repeats
 
     words = ["evaluate", *(str(run.path) for run in trained.runs)]
-    click.echo(f"\n$ mgc {shlex.join(words)}")
+    console.echo("", f"$ mgc {shlex.join(words)}")
     console.run_command(context, [*words, "--device", device])
     if trained.label is not None:
-        click.echo("\n" + "\n".join(repeats.spread_of_tests(trained.runs, trained.label)))
+        console.echo("", *repeats.spread_of_tests(trained.runs, trained.label))

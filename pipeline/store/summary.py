@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from mgc.pipeline.audio import notes
 from mgc.pipeline.datasets.tracks import LEFT_OUT_REASONS, SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.escaping import visible
 from mgc.pipeline.store import ranges
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
@@ -173,7 +174,7 @@ def render(report: dict[str, Any], store: Store) -> str:
         ]
         if len(report["dropped_tracks"]) > MAX_LISTED:
             lines.append(f"            ... and {len(report['dropped_tracks']) - MAX_LISTED:,} more (`mgc info --json`)")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _cut_lines(cuts: list[dict[str, Any]]) -> list[str]:
