@@ -433,7 +433,9 @@ def test_a_finished_run_is_left_as_it_is(reference: Run) -> None:
     before = {file.name: file.stat().st_mtime_ns for file in reference.path.iterdir()}
     lines: list[str] = []
     resume(reference, echo=lines.append)
-    assert lines == [f"{reference.path} is finished: nothing is left to do"]
+    assert lines == [
+        f"{reference.path} is finished: nothing is left to do; for more epochs train a new run with --epochs"
+    ]
     assert before == {file.name: file.stat().st_mtime_ns for file in reference.path.iterdir()}
 
 
