@@ -402,7 +402,7 @@ def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, ste
     before = signal.getsignal(signal.SIGINT)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train([store], Options(TINY.id, **options), folder, echo=lines.append)
+        train([store], Options(TINY.id, keep_last=True, **options), folder, echo=lines.append)
     assert signal.getsignal(signal.SIGINT) is before
     (path,) = folder.iterdir()
     assert lines[-1] == f"`mgc train --resume --run {path}` goes on from there"
