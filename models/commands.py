@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.pipeline import console, help_groups
-from mgc.pipeline.commands import choose_dataset, dataset_options, parse_slicing, slicing_options, splits_option
+from mgc.pipeline.commands import (
+    choose_dataset,
+    dataset_options,
+    genre_options,
+    parse_slicing,
+    slicing_options,
+    splits_option,
+)
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import UsageError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mgc.pipeline.datasets import Dataset
+    from mgc.pipeline.datasets.labels import Recorded
     from mgc.pipeline.features import FeatureSpec
     from mgc.pipeline.features.variants import Variant
+    from mgc.pipeline.storage.remote import Place
     from mgc.pipeline.store.slicing import Slicing
 
 #: Feature that `mgc extract` makes if neither --feature nor --for is given.
@@ -29,6 +39,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @help_groups.command()
 @click.argument("source", type=PATH_OR_URL, required=False, metavar="[FOLDER|LIST]")
 @dataset_options
+@genre_options
 @help_groups.group("Features")
 @click.option(
     "--feature",
@@ -101,8 +112,7 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     passes, study = _extraction_passes(options)
     slicing = parse_slicing(options)
     workspace = Workspace(data_dir)
-    dataset = choose_dataset(workspace, options)
-    out = options["out"] or workspace.features(options["name"] or dataset.name)
+    dataset, out = _open_dataset(workspace, options)
     echo = console.note_printer(as_json)
     if is_default:
         echo(f"feature: {_DEFAULT_FEATURE}, as neither --feature nor --for names another")
@@ -155,6 +165,20 @@ def _named_dataset(argument: Place | None, option: Place | None) -> Place | None
     if argument is not None and option is not None and argument != option:
         raise UsageError(f"{argument} and --dataset {option} name two datasets", "leave one of them out")
     return argument if option is None else option
+
+
+def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> tuple[Dataset, Place]:
+    """Open the dataset of `mgc extract`, whose stores know where its genres are; also return the folder of stores."""
+    from mgc.pipeline.extraction.opening import recorded_labels
+
+    def stores_of(name: str) -> Place:
+        return options["out"] or workspace.features(options["name"] or name)
+
+    def recorded(name: str, root: Place) -> Recorded | None:
+        return recorded_labels(stores_of(name), None if options["moved"] else root)
+
+    dataset = choose_dataset(workspace, options, recorded)
+    return dataset, stores_of(dataset.name)
 
 
 def _extraction_passes(

@@ -16,6 +16,7 @@ from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mgc.pipeline.datasets import Dataset
+    from mgc.pipeline.datasets.labels import Recorded
     from mgc.pipeline.store.cuts import Cut
     from mgc.pipeline.store.slicing import Slicing
     from mgc.pipeline.store.store import Store
@@ -36,6 +37,21 @@ def dataset_options(command: Callable) -> Callable:
         ),
         click.option("--genre-column", help="FMA and lists: the column that holds the genre."),
         click.option("--audio-root", type=PATH_OR_URL, help="Lists: the folder that paths are relative to."),
+    )
+
+
+def genre_options(command: Callable) -> Callable:
+    """Add the options that say how tracks get their genres; `choose_dataset` reads their values."""
+    return console.with_options(
+        command,
+        help_groups.group("Dataset"),
+        click.option(
+            "--genre-from",
+            type=console.choice("auto", "folder", "tag", "column"),
+            help="Where the genres are.  [default: auto, what the layout has]",
+        ),
+        click.option("--genre-map", type=LOCAL_PATH, help="CSV/Parquet with `genre` and `as`; no `as` leaves it out."),
+        click.option("--min-tracks", type=click.IntRange(min=1), help="Leave out genres with fewer tracks."),
     )
 
 
@@ -89,16 +105,21 @@ def parse_slicing(options: dict[str, Any], seed: int = 0) -> Slicing | None:
     return Slicing(**settings, seed=seed) if settings else None
 
 
-def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
+def choose_dataset(
+    workspace: Workspace,
+    options: dict[str, Any],
+    recorded: Callable[[str, Place], Recorded | None] = lambda name, root: None,
+) -> Dataset:
     """Open the dataset that the dataset options name, or else the only one in the workspace.
 
     In the second case its path is printed on stderr.
 
     Args:
         workspace: the workspace.
-        options: values of `dataset_options` by parameter name, and of `out` if the command has that option.
+        options: values of `dataset_options` by parameter name, and of `genre_options` and `out` if a command has them.
+        recorded: see `open_dataset`.
     """
-    from mgc.pipeline.datasets import open_dataset
+    from mgc.pipeline.datasets import labels, open_dataset
 
     source = options["dataset"]
     if source is None:
@@ -113,6 +134,12 @@ def choose_dataset(workspace: Workspace, options: dict[str, Any]) -> Dataset:
         genre_column=options["genre_column"],
         audio_root=options["audio_root"],
         cache_folder=out if isinstance(out, Path) else workspace.root / "features",
+        genres=labels.Request(
+            options.get("genre_from"),
+            labels.read_map(options["genre_map"]) if options.get("genre_map") else None,
+            options.get("min_tracks"),
+        ),
+        recorded=recorded,
     )
 
 
@@ -237,15 +264,18 @@ def _reassign(workspace: Workspace, store: Store, options: dict[str, Any], echo:
     """Assign new splits to the tracks of a store and of the other stores of its dataset."""
     from mgc.pipeline.datasets import reopen
     from mgc.pipeline.datasets.clips import choose_splits
+    from mgc.pipeline.datasets.labels import Labelling, Recorded
     from mgc.pipeline.extraction.resplit import resplit
 
     if options["dataset"] is None:  # reopen the store's dataset, with these options replaced
         names = ("metadata", "subset", "genre_column", "audio_root")
         replaced = {name: str(options[name]) for name in names if options[name] is not None}
         description = store.dataset | {"options": store.dataset.get("options", {}) | replaced}
-        dataset = reopen(description | ({"format": options["layout"]} if options["layout"] != "auto" else {}))
+        description |= {"format": options["layout"]} if options["layout"] != "auto" else {}
+        dataset = reopen(description, genres=store.genres, cache_folder=workspace.root / "features")
     else:
-        dataset = choose_dataset(workspace, options)
+        record = Recorded(Labelling.from_dict(store.dataset.get("labels", {})), store.genres)
+        dataset = choose_dataset(workspace, options, lambda name, root: record)
     override, unlisted = choose_splits(options["splits"], dataset.tracks, dataset.source)
     seed = store.dataset["seed"] if options["seed"] is None else options["seed"]
     moved, notes = resplit(store, dataset, seed, override, unlisted, keep=not options["redo"])

@@ -258,7 +258,7 @@ class TestHelp:
 REPORT = {
     "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled",
     "dropped", "dropped_tracks", "seconds",
-    "slicing", "slices", "cuts", "splits", "genres", "variants", "saturated",
+    "slicing", "slices", "cuts", "splits", "genres", "artists", "variants", "saturated",
     "saturated_above", "low_rate", "bytes", "versions",
 }  # fmt: skip
 
@@ -300,6 +300,7 @@ class TestText:
             "  tracks    8 of 10 in use, 0.00 h, ",
             "  slices    8 (slices of 0.62 s, 50% overlap)",
             "  genres    blues 4, disco 4",
+            "  artists   none is known: an artist may be in training and test, which flatters accuracies",
             "  dropped   2: too-short 2",
             "            too-short   blues/blues00.wav: no slice fits (slices of 0.62 s, 50% overlap)",
         ):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import clips, fma, folder, gtzan, listing
 from mgc.pipeline.datasets.catalogue import Catalogue, format_names, is_audio_name
+from mgc.pipeline.datasets.labels import Labelling, Recorded, Request, require_source
 from mgc.pipeline.datasets.layouts import FORMATS, Layout, formats, plugin_layouts, recognise
 from mgc.pipeline.datasets.published import PublishedDataset, published_dataset
+from mgc.pipeline.datasets.tagging import Origin, label
 from mgc.pipeline.errors import DatasetError, SpecError
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import parse_place
@@ -34,11 +36,13 @@ class Dataset:
         source: the folder or list that the user named.
         format: name of its layout: `fma`, `gtzan`, `folder`, `list`, or that of a plug-in.
         genres: class names, in their customary order for a published dataset, else sorted.
-        tracks: table of DATASET_SCHEMA, sorted by `track_id`; ids and paths are unique, every genre is in `genres`.
-            Files need not exist. `split` is the dataset's own.
+        tracks: table of DATASET_SCHEMA, sorted by `track_id`; ids and paths are unique, every genre is in `genres`, or
+            null for tracks in `unlabelled`. Files need not exist. `split` is the dataset's own.
         notes: one sentence each on files or rows that were left out or look odd, for the user.
         published: name of the published dataset that it is a copy of, judged by layout and genres; None if unknown.
         options: the other arguments of `open_dataset` that were given, by name.
+        labelling: how the tracks got their genres.
+        unlabelled: why tracks without a genre are left out, by id: `detail` of their manifest rows.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Dataset:
     notes: tuple[str, ...]
     published: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    labelling: Labelling = field(default_factory=Labelling)
+    unlabelled: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_dataset(
@@ -61,6 +67,8 @@ def open_dataset(
     genre_column: str | None = None,
     audio_root: Place | None = None,
     cache_folder: Path | None = None,
+    genres: Request | None = None,
+    recorded: Callable[[str, Place], Recorded | None] = lambda name, root: None,
 ) -> Dataset:
     """Open a dataset.
 
@@ -71,10 +79,15 @@ def open_dataset(
         subset: FMA only: `small`, `medium`, `large` or `full`; None: the smallest that contains all files present.
         genre_column: FMA and lists only: name of the column that holds the genre; None: the layout's usual one.
         audio_root: lists only: folder that their paths are relative to; None: the folder of the list.
-        cache_folder: FMA only: folder that caches the parsed `tracks.csv` for the next call; None disables the cache.
+        cache_folder: folder that caches the parsed `tracks.csv` of FMA, and the tags of files, for the next call; None
+            disables the cache.
+        genres: what the call asks for as to genres; in all else, the record of the stores holds.
+        recorded: function of the dataset's name and audio root that returns what its stores record; None if there are
+            none.
 
     Raises:
-        DatasetError: there is no dataset at `source`, it cannot be read, or an option does not apply to its layout.
+        DatasetError: there is no dataset at `source`, it cannot be read, an option does not apply to its layout, or it
+            is not clear where its genres are.
     """
     source = _absolute(source)
     audio_root = audio_root and _absolute(audio_root)
@@ -91,38 +104,63 @@ def open_dataset(
         raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")
     format, root = recognise(source, format) if is_folder else ("list", audio_root or source.parent)
     _refuse_foreign_options(format, options)
-    match format:
-        case "fma":
-            catalogue = fma.read(
-                root, metadata=metadata, subset=subset, genre_column=genre_column, cache_folder=cache_folder
-            )
-        case "gtzan":
-            catalogue = gtzan.read(root)
-        case "folder":
-            catalogue = folder.read(root)
-        case "list":
-            catalogue = _read_list(source, audio_root, genre_column)
-        case _:
-            catalogue = plugin_layouts()[format].read(root)
-    genres, notes, published = _compare_with_published(catalogue)
+    name = _dataset_name(source, format, root)
+    record = recorded(name, root)
+    labelling = (genres or Request()).merged(record.labelling if record else Labelling())
+    require_source(labelling.source, format)
+    tagged = labelling.source == "tag"
+    if tagged and genre_column:
+        raise SpecError("--genre-column names a column, --genre-from tag the tags", "leave one of them out")
+    origin = Origin(source, root, format, cache_folder)
+    catalogue = _read(origin, tagged, options)
+    tracks = clips.with_artists(catalogue.tracks, _compare_with_published(catalogue)[2])
+    labelled = label(tracks, origin, labelling, record)
+    catalogue = replace(catalogue, tracks=labelled.tracks)
+    classes, notes, published = _compare_with_published(catalogue)
     return Dataset(
-        name=_dataset_name(source, format, root),
+        name=name,
         root=root,
         source=source,
         format=format,
-        genres=genres,
-        tracks=clips.with_artists(catalogue.tracks, published),
-        notes=notes,
+        genres=classes,
+        tracks=labelled.tracks,
+        notes=(*notes, *labelled.notes),
         published=published,
         options={name: str(value) for name, value in options.items() if value is not None},
+        labelling=labelling,
+        unlabelled=labelled.unlabelled,
     )
 
 
-def reopen(description: Mapping[str, Any]) -> Dataset:
+def _read(origin: Origin, tagged: bool, arguments: Mapping[str, Any]) -> Catalogue:
+    """Read the tracks of a dataset by its layout.
+
+    Args:
+        origin: where the dataset is.
+        tagged: its genres are in the files' tags.
+        arguments: `metadata`, `subset`, `genre_column` and `audio_root` of `open_dataset`; paths are absolute.
+    """
+    match origin.format:
+        case "fma":
+            names = ("metadata", "subset", "genre_column")
+            return fma.read(origin.root, **{name: arguments[name] for name in names}, cache_folder=origin.cache_folder)
+        case "gtzan":
+            return gtzan.read(origin.root)
+        case "folder":
+            return folder.read(origin.root, tagged=tagged)
+        case "list":
+            return _read_list(origin.source, arguments["audio_root"], arguments["genre_column"], tagged)
+        case format:
+            return plugin_layouts()[format].read(origin.root)
+
+
+def reopen(description: Mapping[str, Any], *, genres: Sequence[str] = (), cache_folder: Path | None = None) -> Dataset:
     """Open the dataset that a store was extracted from, in its present state.
 
     Args:
-        description: `dataset` in `store.json`, with the keys `source`, `format` and `options`.
+        description: `dataset` in `store.json`, with the keys `source`, `format`, `options` and `labels`.
+        genres: genres of the store, which keep their spelling.
+        cache_folder: see `open_dataset`.
 
     Raises:
         DatasetError: it no longer exists, or cannot be read.
@@ -135,16 +173,24 @@ def reopen(description: Mapping[str, Any]) -> Dataset:
     if isinstance(source, Path) and not source.exists():
         remedy = "name it with --dataset; if its files have moved, run `mgc extract --dataset FOLDER --moved` first"
         raise DatasetError(f"{source}: the dataset of this store is no longer there", remedy)
-    return open_dataset(source, format=description["format"], **options)
+    record = Recorded(Labelling.from_dict(description.get("labels", {})), genres)
+    return open_dataset(
+        source,
+        format=description["format"],
+        cache_folder=cache_folder,
+        recorded=lambda name, root: record,
+        **options,
+    )
 
 
-def _read_list(source: Place, audio_root: Place | None, genre_column: str | None) -> Catalogue:
+def _read_list(source: Place, audio_root: Place | None, genre_column: str | None, tagged: bool) -> Catalogue:
     """Read a track list, which may be at a URL; its paths are then relative to the URL's parent by default."""
     if not isinstance(source, RemotePath):
-        return listing.read(source, audio_root=audio_root, genre_column=genre_column)
+        return listing.read(source, audio_root=audio_root, genre_column=genre_column, tagged=tagged)
     with source.local_copy() as copy:
         try:
-            return listing.read(copy, audio_root=audio_root or source.parent, genre_column=genre_column)
+            root = audio_root or source.parent
+            return listing.read(copy, audio_root=root, genre_column=genre_column, tagged=tagged)
         except DatasetError as error:
             raise DatasetError(error.problem.replace(str(copy), str(source)), error.remedy) from error
 
@@ -215,7 +261,7 @@ def _compare_with_published(catalogue: Catalogue) -> tuple[tuple[str, ...], tupl
         The genres in order; the notes, with one on files that are faulty as published; the published dataset's name,
         None if the catalogue is not a copy of one.
     """
-    genres = tuple(sorted(catalogue.tracks["genre"].unique().to_pylist()))
+    genres = tuple(sorted(catalogue.tracks["genre"].drop_null().unique().to_pylist()))
     published: PublishedDataset | None = published_dataset(catalogue.published) if catalogue.published else None
     if published is None or set(genres) != set(published.genres):
         return genres, catalogue.notes, None

@@ -11,16 +11,24 @@ from mgc.pipeline.storage.remote import Place
 LAYOUT = "genre/…/file"
 
 
-def read(root: Place) -> Catalogue:
+def read(root: Place, *, tagged: bool = False) -> Catalogue:
     """Read a folder of genre folders, whose audio files may lie at any depth.
+
+    Args:
+        root: the folder.
+        tagged: the genres are in the files' tags: files that lie in no folder are tracks, too, and `genre` is null.
 
     Raises:
         DatasetError: no genre folder holds a file with an audio suffix.
     """
     walker = Walker(root)
-    genres, walker.strays = walker.scan()
-    paths = [escape(path) for genre in genres for path in walker.audio_files(genre)]
+    genres, files = walker.scan()
+    walker.strays = [] if tagged else files
+    paths = [escape(path) for path in files] if tagged else []
+    paths += [escape(path) for genre in genres for path in walker.audio_files(genre)]
     notes = walker.notes(LAYOUT)
+    if paths and tagged:
+        return Catalogue(track_table({"track_id": path_ids(paths), "path": paths}), notes)
     if not paths:
         raise DatasetError(
             "; ".join([f"no audio in genre folders in {root}", *notes]),

@@ -19,7 +19,9 @@ from mgc.pipeline.storage.remote import Place, RemotePath
 _OPTIONAL = ("track_id", "split", "artist", "artist_id", "album", "album_id", "title")
 
 
-def read(source: Path, *, audio_root: Place | None = None, genre_column: str | None = None) -> Catalogue:
+def read(
+    source: Path, *, audio_root: Place | None = None, genre_column: str | None = None, tagged: bool = False
+) -> Catalogue:
     """Read a track list; its files need not exist.
 
     Args:
@@ -27,6 +29,7 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
         audio_root: absolute folder, or URL, that the paths are relative to and may not leave; None: the folder of the
             list. If it is given, paths may also be absolute.
         genre_column: name of the column that holds the genre; None: `genre`, or a synonym.
+        tagged: the genres are in the files' tags: no such column is needed, and `genre` is null.
 
     Raises:
         DatasetError: the list cannot be read, lacks a column, has a malformed row, or two rows with the same path or
@@ -34,7 +37,8 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
     """
     synonyms = {name: SYNONYMS[name] for name in ("path",) if genre_column} or SYNONYMS
     genre_column = (genre_column or "genre").strip().lower()
-    rows = read_rows(source, required=("path", genre_column), optional=_OPTIONAL, synonyms=synonyms)
+    required = ("path",) if tagged else ("path", genre_column)
+    rows = read_rows(source, required=required, optional=_OPTIONAL, synonyms=synonyms)
     if not rows:
         raise DatasetError(f"{source} has no rows", "write one row per track")
     if isinstance(audio_root, RemotePath):
@@ -49,18 +53,20 @@ def read(source: Path, *, audio_root: Place | None = None, genre_column: str | N
     columns = {
         "track_id": ids,
         "path": paths,
-        "genre": [row.text(genre_column) for row in rows],
+        "genre": [None if tagged else row.text(genre_column) for row in rows],
         "split": [row.split() for row in rows],
         "artist_id": [row.text("artist_id") or row.text("artist") for row in rows],
         "album_id": [row.text("album_id") or row.text("album") for row in rows],
         "title": [row.text("title") for row in rows],
     }
     tracks = track_table(columns)
+    notes = tuple(f"column {found} read as {name}" for name, found in rows.renamed.items())
+    if tagged:
+        return Catalogue(tracks, notes)
     labelled = tracks.filter(tracks["genre"].is_valid())
     unlabelled = tracks.num_rows - labelled.num_rows
     if labelled.num_rows == 0:
         raise DatasetError(f"{source}: no row has a genre", f"fill in the column {genre_column}")
-    notes = tuple(f"column {found} read as {name}" for name, found in rows.renamed.items())
     notes += (f"rows without a genre, left out: {unlabelled:,}",) if unlabelled else ()
     return Catalogue(labelled, notes)
 

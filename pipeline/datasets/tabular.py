@@ -88,8 +88,10 @@ class Rows(list[Row]):
 
     Attributes:
         renamed: names in the file of columns that were read under another name, by that name.
+        header: names of all columns in the file, in lower case.
     """
 
+    header: tuple[str, ...] = ()
     renamed: Mapping[str, str] = MappingProxyType({})
 
 
@@ -157,7 +159,7 @@ def _read_csv(
                 line = reader.line_num + 1  # not the last line + 1: quoted cells may hold line breaks
                 if positions is None:
                     positions, rows.renamed = _column_positions(path, cells, required, optional, synonyms)
-                    width = len(cells)
+                    width, rows.header = len(cells), _lower(cells)
                 elif cells and len(cells) != width:
                     raise DatasetError(
                         f"{location}: the header has {width} columns, this row {len(cells)}",
@@ -184,8 +186,12 @@ def _read_parquet(
         Row(f"{path}, row {number}", {name: cell for name, cell in zip(positions, row, strict=True) if cell})
         for number, row in enumerate(zip(*columns, strict=True), start=1)
     )
-    rows.renamed = renamed
+    rows.renamed, rows.header = renamed, _lower(names)
     return rows
+
+
+def _lower(names: list[str]) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in names)
 
 
 def _column_positions(

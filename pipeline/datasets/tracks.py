@@ -13,8 +13,9 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 SPLITS = ("training", "validation", "test")
 
-#: Drop reasons of tracks that the user asked to leave out: copies of other files, and those not in a list of splits.
-DUPLICATE, UNLISTED = LEFT_OUT_REASONS = ("duplicate", "unlisted")
+#: Drop reasons of tracks that the user asked to leave out: copies of other files, those not in a list of splits, and
+#: those whose genre is unknown or left out.
+DUPLICATE, UNLISTED, NO_GENRE = LEFT_OUT_REASONS = ("duplicate", "unlisted", "no-genre")
 
 #: Columns of a dataset's track table, one row per file. `path` is relative to the dataset's audio root, `/`-separated,
 #: with bytes that are not UTF-8 backslash-escaped (see `escape`); `genre` is null for unlabelled tracks; `split` is

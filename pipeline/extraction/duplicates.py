@@ -114,7 +114,7 @@ def describe(tracks: pa.Table, hashes: pa.Array, mode: str) -> Iterator[str]:
     n_files = sum(map(len, groups.values()))
     names = format_names((" = ".join(path for path, _ in group) for group in groups.values()), 2)
     yield f"{n_files:,} files hold only {len(groups):,} recordings, byte for byte ({names}): {treatment}"
-    conflicts = [group for group in groups.values() if len({genre for _, genre in group}) > 1]
+    conflicts = [group for group in groups.values() if len({genre for _, genre in group if genre is not None}) > 1]
     if conflicts:
         names = format_names((" = ".join(f"{path} ({genre})" for path, genre in group) for group in conflicts), 2)
         yield f"label conflict: {len(conflicts):,} recordings have several genres ({names}); correct or remove them"

@@ -19,7 +19,7 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
 from mgc.pipeline.extraction import duplicates, journal, left_out, moving, planning, rebuild
-from mgc.pipeline.extraction.opening import open_or_create, store_path
+from mgc.pipeline.extraction.opening import follow_labels, open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.storage import files
@@ -150,7 +150,7 @@ def _open_stores(
     hashes: Mapping[str, str] = {}
     if options.moved:
         stores, hashes = moving.follow(stores, dataset, stack, echo)
-    return stores, locks, hashes
+    return [follow_labels(store, dataset) for store in stores], locks, hashes
 
 
 def _plan(
@@ -176,7 +176,7 @@ def _plan(
         echo(f"{store.path.name}: plan.parquet is damaged: what the interrupted extraction left is planned anew")
     past = manifest.history(store)
     known = existing_splits(store, past)
-    why = left_out.find(store, tracks, past, options)
+    why = left_out.find(store, tracks, past, options, dataset.unlabelled)
     is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
     omitted, used = tracks.filter(is_omitted), tracks.filter(pc.invert(is_omitted))
     used, notes = assign_splits(

@@ -1,4 +1,4 @@
-"""Tracks that are left out on request: copies (`--duplicates drop`), and clips that a published list of splits omits.
+"""Tracks that are left out on request: copies, clips that a published list of splits omits, tracks without a genre.
 
 Each has a manifest row with the reason. One that was decoded before keeps its frames; others are not decoded.
 """
@@ -13,9 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import Dataset, clips
+from mgc.pipeline.datasets import Dataset, clips, labels
 from mgc.pipeline.datasets.catalogue import format_names
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, DUPLICATE, LEFT_OUT_REASONS, MANIFEST_SCHEMA, UNLISTED
+from mgc.pipeline.datasets.tracks import (
+    DATASET_SCHEMA,
+    DUPLICATE,
+    LEFT_OUT_REASONS,
+    MANIFEST_SCHEMA,
+    NO_GENRE,
+    UNLISTED,
+)
 from mgc.pipeline.extraction import duplicates
 from mgc.pipeline.extraction.batches import TrackBatch, hash_keys
 from mgc.pipeline.extraction.options import Options
@@ -28,8 +35,9 @@ from mgc.pipeline.store.store import Store
 
 _COPY = "the same bytes as "
 #: What `leaving` adds to the detail of a track with frames.
-_ADDED = re.compile(rf"(^|; )({_COPY}|not in the list ).*", re.DOTALL)
+_ADDED = re.compile(rf"(^|; )({_COPY}|not in the list |{labels.NO_GENRE}).*", re.DOTALL)
 _COLUMNS = ["track_id", "reason", "detail"]
+_NOTHING: Mapping[str, str] = {}
 
 
 class LeftOut(NamedTuple):
@@ -43,7 +51,9 @@ class LeftOut(NamedTuple):
 Reasons: TypeAlias = Mapping[str, LeftOut]
 
 
-def find(store: Store, tracks: pa.Table, past: pa.Table, options: Options) -> dict[str, LeftOut]:
+def find(
+    store: Store, tracks: pa.Table, past: pa.Table, options: Options, unlabelled: Mapping[str, str] = _NOTHING
+) -> dict[str, LeftOut]:
     """Find the tracks of a dataset that this call leaves out.
 
     A track that a published list omitted stays out until `--splits` is given again, in all stores of the dataset.
@@ -53,6 +63,7 @@ def find(store: Store, tracks: pa.Table, past: pa.Table, options: Options) -> di
         tracks: the dataset's tracks, with the column `content_hash`.
         past: the store's `manifest.history`.
         options: settings of the extraction.
+        unlabelled: detail of the tracks without a genre, by id, see `Dataset.unlabelled`.
 
     Returns:
         `{track_id: why}`.
@@ -65,6 +76,7 @@ def find(store: Store, tracks: pa.Table, past: pa.Table, options: Options) -> di
         rows = rows.filter(pc.is_in(rows["track_id"], value_set=ids.combine_chunks()))
         for row in rows.to_pylist():
             left_out.setdefault(row["track_id"], LeftOut(UNLISTED, _ours(row["detail"])))
+    left_out |= {track: LeftOut(NO_GENRE, detail) for track, detail in unlabelled.items()}
     if options.duplicates == "drop":
         used = tracks.filter(pc.invert(pc.is_in(ids, value_set=pa.array(list(left_out), pa.string()))))
         hashes = used["content_hash"].combine_chunks()

@@ -14,10 +14,9 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.extraction import duplicates, signatures
-from mgc.pipeline.extraction.opening import describe
-from mgc.pipeline.storage import files
+from mgc.pipeline.extraction.opening import describe, set_dataset
 from mgc.pipeline.storage.remote import Place
-from mgc.pipeline.store import head, manifest
+from mgc.pipeline.store import manifest
 from mgc.pipeline.store.siblings import siblings
 from mgc.pipeline.store.store import Store
 
@@ -120,8 +119,4 @@ def _set_place(store: Store, place: Mapping[str, Any]) -> None:
     new = {name: place[name] for name in _PLACE if name in place}
     order = dict.fromkeys([*store.dataset, *new])
     dataset = {name: value for name in order if (value := (kept | new).get(name)) is not None}
-    new_head = store.head._replace(dataset=dataset)
-    head.replace_head(store.path, new_head)
-    with contextlib.suppress(StoreError):
-        publication = store.publication | {head.COPY_KEY: head.as_dict(new_head)}
-        files.write_json_with_digest(store.path / "published.json", publication)
+    set_dataset(store, dataset)

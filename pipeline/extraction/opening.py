@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.errors import StoreError
+from mgc.pipeline.datasets.labels import Labelling, Recorded
+from mgc.pipeline.errors import MgcError, StoreError
 from mgc.pipeline.extraction.batches import hash_keys
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant, variants_digest
+from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.store import head, manifest
+from mgc.pipeline.store.siblings import open_by_head
 from mgc.pipeline.store.store import Store
 
 #: Seeds that are tried, besides that of the call, when the seed of a store is looked for in its shards.
@@ -73,7 +78,53 @@ def describe(dataset: Dataset, seed: int) -> dict[str, Any]:
         "genres": list(dataset.genres),
         "seed": seed,
         **({"options": dict(dataset.options)} if dataset.options else {}),
+        **({"labels": labels} if (labels := dataset.labelling.as_dict()) else {}),
     }
+
+
+def recorded_labels(folder: Place, root: Place | None) -> Recorded | None:
+    """Return what the stores in a folder record of their dataset's genres: those of the store that was changed last.
+
+    Args:
+        folder: folder of a dataset's stores.
+        root: audio root of the dataset; stores of another one do not count. None if the dataset has moved.
+    """
+    stores = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(MgcError, OSError):
+            store = open_by_head(path)
+            if path.name.endswith(".old") or (root is not None and store.dataset["root"] != str(root)):
+                continue
+            head_path = path / "store.json"
+            time_ns = head_path.stat().st_mtime_ns if isinstance(head_path, Path) and head_path.exists() else 0
+            stores.append((time_ns, str(path), store))
+    if not stores:
+        return None
+    store = max(stores, key=lambda entry: entry[:2])[2]
+    genres: list[str] = []
+    with contextlib.suppress(MgcError, OSError):
+        rows = manifest.history(store, ["track_id", "genre"])
+        genres = sorted(rows["genre"].drop_null().unique().to_pylist())
+    return Recorded(Labelling.from_dict(store.dataset.get("labels", {})), genres)
+
+
+def follow_labels(store: Store, dataset: Dataset) -> Store:
+    """Record in a store of before how its tracks get their genres now, if that has changed; return the store."""
+    now = dataset.labelling.as_dict()
+    if store.dataset.get("labels", {}) == now:
+        return store
+    kept = {name: value for name, value in store.dataset.items() if name != "labels"}
+    set_dataset(store, kept | {"genres": list(dataset.genres)} | ({"labels": now} if now else {}))
+    return Store.open(store.path)
+
+
+def set_dataset(store: Store, dataset: Mapping[str, Any]) -> None:
+    """Write another description of its dataset into the head of a store, and into the copy of the head."""
+    new_head = store.head._replace(dataset=dict(dataset))
+    head.replace_head(store.path, new_head)
+    with contextlib.suppress(StoreError):
+        publication = store.publication | {head.COPY_KEY: head.as_dict(new_head)}
+        files.write_json_with_digest(store.path / "published.json", publication)
 
 
 def _has_shards(path: Place) -> bool:

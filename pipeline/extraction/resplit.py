@@ -61,7 +61,8 @@ def resplit(
         known = existing_splits(store, pasts[0]) if keep else {}
         rows = pc.index_in(dataset.tracks["track_id"].combine_chunks(), pasts[0]["track_id"].combine_chunks())
         tracks = dataset.tracks.append_column("content_hash", pasts[0]["content_hash"].take(rows))
-        why = left_out.find(store, tracks, pasts[0], Options(splits=override, unlisted=unlisted))
+        settings = Options(splits=override, unlisted=unlisted)
+        why = left_out.find(store, tracks, pasts[0], settings, dataset.unlabelled)
         tracks = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))))
         tracks, notes = assign_splits(tracks, seed=seed, known=known, override=override)
         tracks = tracks.drop_columns("content_hash")

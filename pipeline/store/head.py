@@ -127,6 +127,8 @@ def extract_command(path: Place, head: Head) -> str:
     words = ["mgc", "extract", "--dataset", str(dataset.get("source", dataset["root"]))]
     for name, value in dataset.get("options", {}).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in dataset.get("labels", {}).items():  # without a map, whose file may be gone: the copy holds it
+        words += [f"--{name.replace('_', '-')}", str(value)] if name != "genre_map" else []
     words += ["--feature", _feature_text(head.spec), *(["--augment", variants] if variants else [])]
     return shlex.join([*words, "--out", str(path.parent)])
 

@@ -29,12 +29,12 @@ def siblings(store: Store) -> list[Store]:
     stores = []
     for path in sorted(paths, key=str):
         with contextlib.suppress(MgcError):
-            if path != store.path and (other := _open(path)).dataset["root"] == store.dataset["root"]:
+            if path != store.path and (other := open_by_head(path)).dataset["root"] == store.dataset["root"]:
                 stores.append(other)
     return stores
 
 
-def _open(path: Place) -> Store:
+def open_by_head(path: Place) -> Store:
     """Open a store by its head, or by the copy of it that `published.json` holds."""
     try:
         return Store.open(path)

@@ -23,7 +23,7 @@ MAX_LISTED = 8
 
 #: Manifest columns that a summary reads.
 _COLUMNS = [
-    "track_id", "path", "genre", "split", "status", "reason", "detail", "duration_s", "sample_rate",
+    "track_id", "path", "genre", "artist_id", "split", "status", "reason", "detail", "duration_s", "sample_rate",
     "saturated", "saturated_above", "variants",
 ]  # fmt: skip
 
@@ -72,6 +72,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "cuts": [_describe_cut(store, cut) for cut in store.cuts],
         "splits": {split: {"tracks": by_split[split], "slices": slices_by_split[split]} for split in SPLITS},
         "genres": {genre: by_genre[genre] for genre in store.genres},
+        "artists": {"known": pc.count_distinct(ok["artist_id"]).as_py(), "unknown_tracks": ok["artist_id"].null_count},
         "variants": _variants(store, ok, slices_by_variant),
         "saturated": pc.sum(ok["saturated"]).as_py() or 0,
         "saturated_above": ranges.count_above(ok),
@@ -152,6 +153,9 @@ def render(report: dict[str, Any], store: Store) -> str:
         f"  splits    {_splits(report)}",
         f"  genres    {', '.join(f'{genre} {count:,}' for genre, count in report['genres'].items())}",
     ]
+    if unknown := report["artists"]["unknown_tracks"]:
+        whose = "none is known" if unknown == ok else f"unknown of {unknown:,} of {ok:,} tracks"
+        lines.append(f"  artists   {whose}: an artist may be in training and test, which flatters accuracies")
     lines += _cut_lines(report["cuts"])
     lines += _variant_lines(report["variants"])
     if report["rescued"]:

@@ -256,7 +256,11 @@ class TestFolder:
             ("rock/a/b/one", "rock"),
             ("rock/one", "rock"),
         ]
-        assert dataset.notes == ("audio files outside genre/…/file, left out: 1 (loose.wav)",)
+        assert dataset.notes == (
+            "audio files outside genre/…/file, left out: 1 (loose.wav)",
+            "files without an artist tag, whose folder below the genre is taken for it: 1 (a)",
+        )
+        assert column(dataset, "artist_id") == [None, "a", None]
 
     def test_ids_keep_the_suffix_where_they_must(self, tmp_path):
         touch(tmp_path, "a/x.mp3", "a/x.wav", "a/y.mp3")
@@ -289,6 +293,7 @@ class TestFolder:
         assert dataset.notes == (
             "links to folders, not followed: 2 (jazz, rock/again)",
             "hidden files and folders, left out: 1 (rock/.hidden.mp3)",
+            "files without an artist tag, whose folder below the genre is taken for it: 1 (live.mp3)",
         )
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
