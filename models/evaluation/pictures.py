@@ -24,7 +24,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     """Draw the confusion matrices by track and, if there are scores by slice, by slice."""
     levels = report.score_levels(evaluation)
     genres = [visible(genre) for genre in evaluation.by_track.by_genre]
-    side = 2.5 + 0.45 * len(genres)
+    side = 2.5 + 0.45 * len(genres) + 0.08 * max(0, *(len(genre) - 10 for genre in genres))
     names = ", ".join(run["model"] for run in evaluation.runs)
     title = f"{names} on the {evaluation.split} split of {evaluation.dataset}"
     figure = pictures.new_figure(side * len(levels) + 0.8, side, title)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -333,3 +334,18 @@ def test_abbreviations_are_unique() -> None:
     assert report.abbreviate(["Electronic", "Experimental", "Pop"]) == ["Elec", "Expe", "Pop"]
     assert report.abbreviate(["Instrumental", "Instruction"]) == ["Instrum", "Instruc"]
     assert report.abbreviate(["Rock", "Rock & Roll", "Rock Opera"]) == ["Rock", "Rock &", "Rock O"]
+
+
+@pytest.mark.parametrize("genres", [GENRES, GTZAN, ("A genre of a rather long name that nobody wants", "Rock")])
+def test_texts_of_the_confusion_picture_have_space_of_their_own(
+    genres: tuple[str, ...], make_run: Callable[..., Run], recwarn: pytest.WarningsRecorder
+) -> None:
+    figure = pictures.draw_confusion(evaluate([make_run(genres)]))
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    for axes in figure.axes[:2]:
+        labels = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert not any(one.overlaps(other) for one, other in itertools.pairwise(labels))
+    assert not [str(warning.message) for warning in recwarn]
