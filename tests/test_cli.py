@@ -148,11 +148,7 @@ class TestErrors:
             ("info --jsn", 2, "No such option '--jsn'. Did you mean '--json'?; see `mgc info --help`"),
             ("Extract", 2, "No such command 'Extract'. Did you mean 'extract'?; see `mgc --help`"),
             ("exract", 2, "No such command 'exract'. Did you mean 'extract'?; see `mgc --help`"),
-            (
-                "extract --data-dir {store}",
-                1,
-                "no audio in genre folders in {store}/shards; put the files into one folder per genre",
-            ),
+            ("extract {store} --dataset x", 2, "{store} and --dataset x name two datasets; leave one of them out"),
             ("info --data-dir {store}", 1, "no feature store in {store}; make one with `mgc extract`, or name one"),
         ],
     )

@@ -535,7 +535,7 @@ def test_rmsprop_trains(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_unknown_device(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"--device cuda:77: .*choose auto, cpu or cuda"):
+    with pytest.raises(Exception, match=r"--device cuda:77: .*choose auto or cpu"):
         quiet(store, tmp_path, device="cuda:77")
     with pytest.raises(Exception, match=r"--device gpu: "):
         quiet(store, tmp_path, device="gpu")
