@@ -43,7 +43,7 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):  # the usage line names the arguments
                 is_help = parameter not in self.params
                 heading = GENERAL if is_help else group_of(parameter) or "Options"
                 sections.setdefault(heading, []).append(record)

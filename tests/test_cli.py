@@ -232,6 +232,7 @@ class TestHelp:
         headings = [line.rstrip(":") for line in page.splitlines() if line.endswith(":") and line[0] != " "]
         assert headings == [*dict.fromkeys(filter(None, headings))]
         assert len(headings) >= 2
+        assert "Options" not in headings
         assert headings[-1] == help_groups.GENERAL
         assert all(page.count(f" {option.opts[0]} ") >= 1 for option in options)
         assert max(map(len, page.splitlines())) <= 80
