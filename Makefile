@@ -73,10 +73,12 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/audit.py
 
 bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py --smoke
 	$(BIN)/python benchmarks/scale.py --smoke
+	$(BIN)/python benchmarks/audit.py --smoke
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

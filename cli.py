@@ -10,6 +10,7 @@ from mgc.pipeline import console
 
 #: Module and object of each command.
 COMMANDS = {
+    "audit": "mgc.models.audit.commands:audit",
     "demo": "mgc.models.commands:demo",
     "evaluate": "mgc.models.evaluation.commands:evaluate",
     "extract": "mgc.models.commands:extract",

@@ -1,0 +1,93 @@
+"""The audit of a store: all findings on its recordings, artists, albums and splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from mgc.models.audit import balance
+from mgc.models.audit.findings import SEVERITIES, Finding, render
+from mgc.models.audit.metadata import find_shared_metadata
+from mgc.models.audit.recordings import find_recordings
+from mgc.pipeline.fingerprints.scan import scan
+from mgc.pipeline.store.store import Store
+
+_COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "status"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Result of an audit.
+
+    Attributes:
+        store: the store.
+        rows: its usable tracks: dicts of manifest columns.
+        findings: all findings.
+    """
+
+    store: Store
+    rows: list[dict[str, Any]]
+    findings: list[Finding]
+
+    @property
+    def labelled(self) -> list[dict[str, Any]]:
+        """The usable tracks that have a genre."""
+        return [row for row in self.rows if row["genre"] is not None]
+
+    @property
+    def leaked(self) -> set[str]:
+        """Ids of the test tracks that share a recording or an artist with another split."""
+        test = {row["track_id"] for row in self.rows if row["split"] == "test"}
+        serious = (finding.tracks for finding in self.findings if finding.severity == "error")
+        return test.intersection(*[set().union(*serious)])
+
+    def as_dict(self, clean: bool) -> dict[str, Any]:
+        """Return the audit as an object for JSON; `clean` is the verdict of `findings.is_clean`."""
+        n_test = sum(row["split"] == "test" for row in self.rows)
+        return {
+            "store": str(self.store.path),
+            "tracks": len(self.rows),
+            "test_tracks": n_test,
+            "leaked_test_tracks": sorted(self.leaked),
+            "findings": [finding.as_dict() for finding in self.findings],
+            "balance": balance.table(self.labelled),
+            "clean": clean,
+        }
+
+    def render(self, width: int) -> str:
+        """Write the audit as text, with lines of at most `width` columns."""
+        n_test, leaked = sum(row["split"] == "test" for row in self.rows), len(self.leaked)
+        counts = Counter(finding.severity for finding in self.findings)
+        summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
+        lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
+        if self.findings:
+            lines += [render(self.findings, width), ""]
+        lines.append(f"findings: {summary or 'none'}")
+        if leaked:
+            words = "share a recording or an artist with other splits"
+            lines.append(f"{leaked} of {n_test} test tracks ({leaked / n_test:.1%})\n  {words}")
+        return "\n".join(lines)
+
+
+def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Audit:
+    """Examine a store, without decoding any file.
+
+    Args:
+        store: a finished store of mel, MFCC, STFT or power frames.
+        progress: called with the number of tracks; its context's value is called with each increment.
+
+    Raises:
+        StoreError: the store is unfinished or damaged, or recordings cannot be compared by its feature.
+    """
+    store.require_finished()
+    rows = [row for row in store.read_tracks(_COLUMNS).to_pylist() if row["status"] == "ok"]
+    labelled = [row for row in rows if row["genre"] is not None]
+    with progress(len(rows)) as advance:
+        recordings = scan(store, advance)
+    findings = find_recordings(recordings, {row["track_id"]: row for row in rows})
+    findings += find_shared_metadata(labelled)
+    findings += balance.find_imbalance(labelled)
+    return Audit(store, rows, findings)

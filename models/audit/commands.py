@@ -1,0 +1,42 @@
+"""The command `mgc audit`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from mgc.pipeline import console
+from mgc.pipeline.commands import choose_store
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.storage.remote import Place
+from mgc.pipeline.workspace import Workspace
+
+
+@click.command()
+@click.argument("store", type=PATH_OR_URL, required=False)
+@click.option("--write-splits", type=LOCAL_PATH, metavar="FILE", help="Write splits without these leaks, as CSV.")
+@click.option("--fail-on", default="warning", show_default=True, help="Exit with 1 from info, warning or error on.")
+@console.json_option
+@console.common_options
+def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path | None, fail_on: str) -> int:
+    """Find what is wrong with a dataset and its splits.
+
+    Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits, and
+    genres with too few test tracks. Nothing is decoded. The exit code is 1 if there are findings.
+    """
+    from mgc.models.audit import clean_splits, findings
+    from mgc.models.audit.audit import audit as examine
+
+    findings.is_clean((), fail_on)  # an unknown severity is an error before the work
+    result = examine(choose_store(Workspace(data_dir), store), console.progress_bar("audit", "track"))
+    clean = findings.is_clean(result.findings, fail_on)
+    if as_json:
+        console.print_json(result.as_dict(clean))
+    else:
+        click.echo(result.render(shutil.get_terminal_size().columns))
+    if write_splits:
+        changed = clean_splits.write(write_splits, result.labelled, result.findings)
+        click.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
+    return 0 if clean else 1

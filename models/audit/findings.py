@@ -1,0 +1,76 @@
+"""Findings of an audit, their severity, and their forms as text and JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mgc.pipeline.errors import SpecError
+
+#: From harmless to serious. An `error` makes scores of the test split too high; a `warning` may, or weakens training;
+#: an `info` limits what the scores can show.
+SEVERITIES = ("info", "warning", "error")
+#: Findings of one kind and severity that the text lists one by one.
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a dataset or its splits.
+
+    Attributes:
+        kind: `duplicate`, `near-duplicate`, `version`, `artist`, `album`, `component` or `balance`.
+        severity: one of `SEVERITIES`.
+        tracks: ids of the tracks concerned.
+        detail: a sentence that says what was found.
+        effect: a sentence that says what it does to the scores.
+        remedy: the command that mends it; empty if there is none.
+        pair: for two tracks: `a`, `b`, their `splits`, and how they were compared; else empty.
+    """
+
+    kind: str
+    severity: str
+    tracks: tuple[str, ...]
+    detail: str
+    effect: str
+    remedy: str = ""
+    pair: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as an object for JSON."""
+        common = {"kind": self.kind, "severity": self.severity, "tracks": list(self.tracks), "detail": self.detail}
+        return common | {"effect": self.effect, "remedy": self.remedy} | (self.pair or {})
+
+
+def is_clean(findings: Iterable[Finding], fail_on: str) -> bool:
+    """Tell whether no finding is as severe as `fail_on`.
+
+    Raises:
+        SpecError: there is no such severity.
+    """
+    if fail_on not in SEVERITIES:
+        raise SpecError(f"--fail-on {fail_on}", f"it must be one of {', '.join(SEVERITIES)}")
+    least = SEVERITIES.index(fail_on)
+    return all(SEVERITIES.index(finding.severity) < least for finding in findings)
+
+
+def render(findings: list[Finding], width: int) -> str:
+    """Write findings as text: the most severe kinds first, with the effect and the remedy once for each kind."""
+    blocks: dict[tuple[int, str, str, str], list[Finding]] = {}
+    for finding in findings:
+        rank = -SEVERITIES.index(finding.severity)
+        blocks.setdefault((rank, finding.kind, finding.effect, finding.remedy), []).append(finding)
+    lines = []
+    for (rank, kind, effect, remedy), block in sorted(blocks.items(), key=lambda item: item[0][0]):
+        lines.append(f"{SEVERITIES[-rank]}: {kind} ({len(block)})")
+        for finding in block[:LISTED]:
+            lines += textwrap.wrap(finding.detail, width, initial_indent="  - ", subsequent_indent="    ")
+        if len(block) > LISTED:
+            lines.append(f"  - and {len(block) - LISTED} more (--json lists all)")
+        lines += textwrap.wrap(effect, width, initial_indent="  ", subsequent_indent="  ")
+        if remedy:
+            lines += textwrap.wrap(f"Remedy: {remedy}", width, initial_indent="  ", subsequent_indent="    ")
+        lines.append("")
+    return "\n".join(lines).rstrip()
