@@ -65,9 +65,9 @@ def make_relatives(clips: list[Path], folder: Path) -> Path:
     return folder / "list.csv"
 
 
-def extract(tracks: Path, folder: Path) -> Store:
-    """Extract mel frames of a list of absolute paths."""
-    command = [sys.executable, "-m", "mgc", "extract", "--dataset", tracks, "--audio-root", "/", "--feature", "mel"]
+def extract(tracks: Path, folder: Path, feature: str) -> Store:
+    """Extract a feature of a list of absolute paths."""
+    command = [sys.executable, "-m", "mgc", "extract", "--dataset", tracks, "--audio-root", "/", "--feature", feature]
     command += ["--duplicates", "keep", "--out", folder / "store", "--json"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     return Store.open(Path(json.loads(result.stdout)["stores"][0]["store"]))
@@ -155,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="folder of MP3s  [default: the test corpus]")
     parser.add_argument("--tracks", nargs="+", type=int, default=[8000, 100_000], help="sizes of the made-up datasets")
+    parser.add_argument("--feature", default="mel", help="feature of the store")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes")
     arguments = parser.parse_args()
     clips = sorted((arguments.folder or default_folder()).glob("**/*.mp3"))
@@ -163,7 +164,7 @@ def main() -> None:
     for name, value in common.environment(("mgc", "numpy", "soundfile")).items():
         print(f"{name}: {value}")
     with tempfile.TemporaryDirectory() as folder:
-        store = extract(make_relatives(clips, Path(folder)), Path(folder))
+        store = extract(make_relatives(clips, Path(folder)), Path(folder), arguments.feature)
         result = scan(store)
         measure_relatives(store, result)
         measure_cost(store, result.codes, arguments.tracks)

@@ -43,7 +43,7 @@ def clean_splits(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> dic
     groups: dict[int, list[dict[str, Any]]] = {}
     for row, number in zip(rows, link(list(keys.values())), strict=True):
         groups.setdefault(number, []).append(row)
-    splits = {}
+    splits: dict[str, str] = {}
     for group in groups.values():
         present = [row["split"] for row in group if row["split"] is not None]
         if present:

@@ -105,7 +105,9 @@ def _counts(rows: list[dict[str, Any]]) -> str:
 def _components(rows: list[dict[str, Any]]) -> list[Finding]:
     """Return one finding if tracks are linked across splits by artists and albums, directly or through other tracks."""
     rows = [row for row in rows if row["split"] is not None]
-    keys = [[(name, row[name]) for name in ("artist_id", "album_id") if row[name] is not None] for row in rows]
+    keys: list[list[Hashable]] = [
+        [(name, row[name]) for name in ("artist_id", "album_id") if row[name] is not None] for row in rows
+    ]
     components: dict[int, list[dict[str, Any]]] = {}
     for row, number in zip(rows, link(keys), strict=True):
         components.setdefault(number, []).append(row)
@@ -134,7 +136,7 @@ def link(keys: list[list[Hashable]]) -> list[int]:
     numbers: dict[Hashable, int] = {}
     edges = [(track, numbers.setdefault(key, len(numbers))) for track, own in enumerate(keys) for key in own]
     size = len(keys) + len(numbers)
-    first, second = zip(*edges, strict=True) if edges else ((), ())
-    second = [len(keys) + number for number in second]
+    first = [track for track, _ in edges]
+    second = [len(keys) + number for _, number in edges]
     graph = coo_array(([1] * len(edges), (first, second)), shape=(size, size))
     return connected_components(graph, directed=False)[1][: len(keys)].tolist()

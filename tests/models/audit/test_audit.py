@@ -163,8 +163,3 @@ class TestPlanted:
 )
 def test_fold_name(left: str, right: str, same: bool):
     assert (fold_name(left) == fold_name(right)) is same
-
-
-def test_severities_are_checked_first():
-    outcome = mgc("audit", "nowhere", "--fail-on", "often")
-    assert (outcome.code, outcome.error) == (2, "--fail-on often; it must be one of info, warning, error")
