@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from mgc.pipeline import plugins
+from mgc.pipeline.scaffold import package_files
+
+README = Path(__file__).parents[2] / "README.md"
+GROUPS = {"model": plugins.MODELS, "feature": plugins.FEATURES, "dataset": plugins.DATASETS}
 
 
 def install(folder: Path, name: str, files: Mapping[str, str], entry_points: Mapping[str, str]) -> None:
@@ -27,3 +34,17 @@ def install(folder: Path, name: str, files: Mapping[str, str], entry_points: Map
         group, _, entry = point.partition(":")
         lines += [f"[{group}]", f"{entry} = {value}"]
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+def files_of(kind: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Files of the package that `mgc new` writes, without its tests, and its entry point."""
+    files = package_files(kind, name)
+    value = re.findall(rf'^{name} = "(\S+)"$', files["pyproject.toml"], re.MULTILINE)[0]
+    modules = {path: text for path, text in files.items() if path.startswith(f"{name}/")}
+    return modules, {f"{GROUPS[kind]}:{name}": value}
+
+
+def readme_package() -> dict[str, str]:
+    """The files that the README's section shows, by path: the line before each block names it."""
+    section = README.read_text(encoding="utf-8").partition("### Adding one\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"`([\w./]+)`[^\n]*\n\n```\w+\n(.*?)```", section, re.DOTALL))
