@@ -158,7 +158,7 @@ class TestNew:
         )
         again = mgc("new", kind, "acme", "--out", tmp_path)
         assert (again.code, again.error) == (
-            2,
+            1,
             f"{tmp_path}/acme exists already; choose another name, or another folder with --out",
         )
 
