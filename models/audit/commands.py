@@ -40,8 +40,8 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path
     if as_json:
         console.print_json(result.as_dict(clean))
     else:
-        click.echo(result.render(shutil.get_terminal_size().columns))
+        console.echo(result.render(shutil.get_terminal_size().columns))
     if write_splits:
         changed = clean_splits.write(write_splits, result.labelled, result.findings)
-        click.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
+        console.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
     return 0 if clean else 1
