@@ -57,19 +57,19 @@ class Audit:
             "clean": clean,
         }
 
-    def render(self, width: int) -> str:
-        """Write the audit as text, with lines of at most `width` columns."""
+    def render(self, width: int) -> list[str]:
+        """Write the audit as lines of at most `width` columns, but for the path."""
         n_test, leaked = sum(row["split"] == "test" for row in self.rows), len(self.leaked)
         counts = Counter(finding.severity for finding in self.findings)
         summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
         lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
         if self.findings:
-            lines += [render(self.findings, width), ""]
+            lines += render(self.findings, width)
         lines.append(f"findings: {summary or 'none'}")
         if leaked:
             words = "share a recording or an artist with other splits"
-            lines.append(f"{leaked} of {n_test} test tracks ({leaked / n_test:.1%})\n  {words}")
-        return "\n".join(lines)
+            lines += [f"{leaked} of {n_test} test tracks ({leaked / n_test:.1%})", f"  {words}"]
+        return lines
 
 
 def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Audit:

@@ -48,8 +48,8 @@ def is_clean(findings: Iterable[Finding], fail_on: str) -> bool:
     return all(SEVERITIES.index(finding.severity) < least for finding in findings)
 
 
-def render(findings: list[Finding], width: int) -> str:
-    """Write findings as text: the most severe kinds first, with the effect and the remedy once for each kind."""
+def render(findings: list[Finding], width: int) -> list[str]:
+    """Write findings as lines: the most severe kinds first, with the effect and the remedy once for each kind."""
     blocks: dict[tuple[int, str, str, str], list[Finding]] = {}
     for finding in findings:
         rank = -SEVERITIES.index(finding.severity)
@@ -65,4 +65,4 @@ def render(findings: list[Finding], width: int) -> str:
         if remedy:
             lines += textwrap.wrap(f"Remedy: {remedy}", width, initial_indent="  ", subsequent_indent="    ")
         lines.append("")
-    return "\n".join(lines).rstrip()
+    return lines
