@@ -62,17 +62,23 @@ class Dispatcher:
         self._heartbeats: dict[int, tuple[tuple[int, str], float]] = {}
         self._deaths: Counter[tuple[int, int]] = Counter()  # by task number and row
         self._attempts: Counter[int] = Counter()  # by task number
+        self._advance: Callable[[int], object] = lambda n_tracks: None
+        self._counted: Counter[int] = Counter()  # tracks of each task that `_advance` was called for, by task number
         # Times on this process's monotonic clock:
         self._last_worker_at = time.monotonic()  # there was at least one worker
         self._last_poll_at = self._last_worker_at  # the heartbeats were read
         self._last_replacement_at = self._last_worker_at  # the cluster was asked to replace lost workers
 
-    def run(self, tasks: Iterable[Task], count: int) -> Iterator[tuple[Task, pa.Table]]:
+    def run(
+        self, tasks: Iterable[Task], count: int, advance: Callable[[int], object] = lambda n_tracks: None
+    ) -> Iterator[tuple[Task, pa.Table]]:
         """Execute tasks and yield each with its result as they finish.
 
         Args:
             tasks: the tasks; the next one is taken when there is room in the window.
             count: number of tasks.
+            advance: function that is called with the number of tracks that were finished since the last call, while
+                tasks run. The numbers are positive, and their sum is the number of tracks of all tasks.
 
         Raises:
             MgcError: the connection to the scheduler is lost, no worker is left, or tasks keep killing their workers.
@@ -81,7 +87,7 @@ class Dispatcher:
         import distributed
 
         connection_lost = (distributed.CancelledError, distributed.comm.CommClosedError)
-        self._tasks, self._n_unsent = enumerate(tasks), count
+        self._tasks, self._n_unsent, self._advance = enumerate(tasks), count, advance
         try:
             self._fill_window()
             while self._running:
@@ -96,6 +102,8 @@ class Dispatcher:
                         except TimeoutError:  # the worker died with the result: the scheduler runs the task elsewhere
                             continue
                         self._remove(future, number)
+                        self._report(number, len(task.tracks))
+                        del self._counted[number]
                         yield task, result
                     elif error is None or isinstance(error, distributed.scheduler.KilledWorker):
                         self._remove(future, number)
@@ -114,6 +122,16 @@ class Dispatcher:
     def _remove(self, future: Future, number: int) -> None:
         del self._running[future]
         self._heartbeats.pop(number, None)
+
+    def _report(self, number: int, n_tracks: int) -> None:
+        """Report that the first tracks of a task are finished, unless that was reported before.
+
+        A task that was sent again starts at its first track; nothing is reported until it exceeds what it had reached.
+        """
+        step = n_tracks - self._counted[number]
+        if step > 0:
+            self._counted[number] = n_tracks
+            self._advance(step)
 
     def _fill_window(self) -> None:
         """Send tasks until the window is full.
@@ -189,6 +207,7 @@ class Dispatcher:
             heartbeat = read_heartbeat(task)
             if heartbeat is None:
                 continue
+            self._report(number, min(heartbeat[0], len(task.tracks)))
             previous, since = self._heartbeats.get(number, (None, now))
             if previous != heartbeat:
                 self._heartbeats[number] = heartbeat, now

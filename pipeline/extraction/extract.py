@@ -86,7 +86,7 @@ def extract(
         options: settings of the extraction.
         echo: function that prints a line for the user.
         progress: function that takes the number of tracks and returns a context manager; its value is called with the
-            number of tracks after each task.
+            number of tracks that were finished since its last call.
 
     Returns:
         One result per spec, in their order.
@@ -109,12 +109,11 @@ def extract(
         if batches := _share_batches(stores, plans):
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
-                def report_done(n_tracks: int) -> None:
+                def require_locks() -> None:
                     for require_lock in locks:
                         require_lock()
-                    advance(n_tracks)
 
-                _dispatch(batches, dataset, options, report_done, echo)
+                _dispatch(batches, dataset, options, advance, echo, require_locks)
         results = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
@@ -230,8 +229,18 @@ def _dispatch(
     options: Options,
     advance: Callable[[int], Any],
     echo: Callable[[str], None],
+    require_locks: Callable[[], None],
 ) -> None:
-    """Decode the batches on Dask workers, or in this process if a store or the dataset is at a `memory://` URL."""
+    """Decode the batches on Dask workers, or in this process if a store or the dataset is at a `memory://` URL.
+
+    Args:
+        batches: the batches.
+        dataset: the dataset.
+        options: settings of the extraction.
+        advance: function that is called with numbers of tracks as they are finished.
+        echo: function that prints a line for the user.
+        require_locks: function that is called after each task; it raises if the lock of a store has been lost.
+    """
     from mgc.pipeline.extraction.cluster import connect
     from mgc.pipeline.extraction.dispatcher import Dispatcher
     from mgc.pipeline.extraction.worker import run_task
@@ -244,6 +253,7 @@ def _dispatch(
             raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
         for task in tasks:
             run_task(task)
+            require_locks()
             advance(len(task.tracks))
         return
     # Arrow's memory pool keeps the memory that planning has freed: a lot, after 250 MB of tracks.csv.
@@ -251,8 +261,8 @@ def _dispatch(
     with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as folder:
         if options.scheduler is None:
             tasks = (dataclasses.replace(task, heartbeat_folder=folder) for task in tasks)
-        for task, _ in Dispatcher(client, run_task, options.file_timeout).run(tasks, len(batches)):
-            advance(len(task.tracks))
+        for _ in Dispatcher(client, run_task, options.file_timeout).run(tasks, len(batches), advance):
+            require_locks()
 
 
 def make_tasks(batches: list[SharedBatch], dataset: Dataset, options: Options) -> Iterator[Task]:

@@ -24,10 +24,10 @@ from clusters import end, foreign_cluster, networked_cluster
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from music import write_clip, write_genres
 
-from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.extraction import cluster, dispatcher
-from mgc.pipeline.extraction.task import Target, Task
+from mgc.pipeline.extraction.task import Heartbeat, Target, Task
 from mgc.pipeline.store.store import Store
 
 HAZARDS = {"DASK_DISTRIBUTED__WORKER__PRELOAD": hazards.__file__}
@@ -119,6 +119,42 @@ def test_the_last_tasks_go_to_whoever_is_free(harmless, scheduler):
         results = [(pid, n_tasks) for _, pid in dispatcher.Dispatcher(client, work, 10).run(tasks(), 4)]
     assert results[0][1] == 2  # two tasks existed when the first result came
     assert results[0][0] == results[1][0] == results[2][0] != results[3][0]
+
+
+class TestCountOfFinishedTracks:
+    """Tracks are counted while their task runs; a task that is sent again counts none of them twice."""
+
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_increments_come_before_the_first_task_ends_and_sum_to_the_total(
+        self, killed, songs, harmless, tmp_path, scheduler
+    ):
+        store = Store.open(harmless)
+        tracks = store.tracks.select(DATASET_SCHEMA.names)
+        steps: list[int] = []
+        flag = tmp_path / "killed"
+
+        def work(task: Task) -> int:
+            with Heartbeat(task.heartbeat_path) as heartbeat:
+                for row in range(len(task.tracks)):
+                    heartbeat.record(row)
+                    time.sleep(0.1)
+                    if killed and row == 10 and task.max_duration == 0 and not flag.exists():
+                        flag.touch()
+                        os.kill(os.getpid(), signal.SIGKILL)
+            return len(task.tracks)
+
+        tasks = [
+            Task("", tracks, [Target(store, [(shard, 0, 0)])], max_duration=shard, heartbeat_folder=str(tmp_path))
+            for shard in range(2)
+        ]
+        running = foreign_cluster(tmp_path) if killed else contextlib.nullcontext(scheduler)
+        with running as address, cluster.connect(2, address) as client:
+            results = dispatcher.Dispatcher(client, work, 10).run(tasks, 2, steps.append)
+            when_done = [len(steps) for _ in results]
+        assert flag.exists() == killed
+        assert when_done[0] > 3
+        assert min(steps) > 0
+        assert sum(steps) == 2 * len(tracks) == 30
 
 
 class TestHazards:

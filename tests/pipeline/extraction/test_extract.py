@@ -364,7 +364,7 @@ class TestMeanwhile:
                     growing.write(whole[len(file.read_bytes()) :][:1000])
             return audio_file
 
-        def run_here(shared_batches: list, dataset: Any, options: Any, advance: Callable, echo: object) -> None:
+        def run_here(shared_batches: list, dataset: Any, options: Any, advance: Callable, *_: object) -> None:
             for task in extract.make_tasks(shared_batches, dataset, options):
                 worker.run_task(task)
                 advance(len(task.tracks))
