@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mgc.pipeline.datasets.labels import Recorded
     from mgc.pipeline.features import FeatureSpec
     from mgc.pipeline.features.variants import Variant
-    from mgc.pipeline.storage.remote import Place
     from mgc.pipeline.store.slicing import Slicing
 
 #: Feature that `mgc extract` makes if neither --feature nor --for is given.
@@ -170,6 +169,10 @@ def _named_dataset(argument: Place | None, option: Place | None) -> Place | None
 def _open_dataset(workspace: Workspace, options: dict[str, Any]) -> tuple[Dataset, Place]:
     """Open the dataset of `mgc extract`, whose stores know where its genres are; also return the folder of stores."""
     from mgc.pipeline.extraction.opening import recorded_labels
+    from mgc.pipeline.storage.urls import require_writable
+
+    if options["out"] is not None:
+        require_writable(options["out"])
 
     def stores_of(name: str) -> Place:
         return options["out"] or workspace.features(options["name"] or name)

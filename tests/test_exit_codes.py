@@ -17,6 +17,8 @@ from mgc.pipeline.workspace import Workspace
 
 #: Arguments, with `{store}` and `{nowhere}` for paths, and the exit code.
 CASES = [
+    ("audit {nowhere}", 1),
+    ("audit --fail-on often", 2),
     ("demo --epochs many", 2),
     ("demo --workers 0", 2),
     ("evaluate {nowhere}", 1),

@@ -76,6 +76,7 @@ def others(data: Path) -> dict[str, Path]:
 #: Commands that read, one entry or more for each that there is: none moves the latest store or run.
 READING = {
     "info": ("info {store}", "info {run}", "info"),
+    "audit": ("audit {store} --fail-on error", "audit --fail-on error"),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
     "split": ("split {store}", "split"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from mgc.models.audit import balance
 from mgc.models.audit.findings import SEVERITIES, Finding, render
 from mgc.models.audit.metadata import find_shared_metadata
 from mgc.models.audit.recordings import find_recordings
+from mgc.pipeline.fingerprints.codes import can_fingerprint
 from mgc.pipeline.fingerprints.scan import scan
 from mgc.pipeline.store.store import Store
 
@@ -26,11 +28,13 @@ class Audit:
         store: the store.
         rows: its usable tracks: dicts of manifest columns.
         findings: all findings.
+        notes: what could not be examined, and why.
     """
 
     store: Store
     rows: list[dict[str, Any]]
     findings: list[Finding]
+    notes: list[str]
 
     @property
     def labelled(self) -> list[dict[str, Any]]:
@@ -54,6 +58,7 @@ class Audit:
             "leaked_test_tracks": sorted(self.leaked),
             "findings": [finding.as_dict() for finding in self.findings],
             "balance": balance.table(self.labelled),
+            "notes": self.notes,
             "clean": clean,
         }
 
@@ -63,6 +68,8 @@ class Audit:
         counts = Counter(finding.severity for finding in self.findings)
         summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
         lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
+        for note in self.notes:
+            lines += [*textwrap.wrap(note, width), ""]
         if self.findings:
             lines += render(self.findings, width)
         lines.append(f"findings: {summary or 'none'}")
@@ -76,18 +83,25 @@ def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Au
     """Examine a store, without decoding any file.
 
     Args:
-        store: a finished store of mel, MFCC, STFT or power frames.
+        store: a finished store; recordings are compared if it holds mel, MFCC, STFT or power frames.
         progress: called with the number of tracks; its context's value is called with each increment.
 
     Raises:
-        StoreError: the store is unfinished or damaged, or recordings cannot be compared by its feature.
+        StoreError: the store is unfinished or damaged.
     """
     store.require_finished()
     rows = [row for row in store.read_tracks(_COLUMNS).to_pylist() if row["status"] == "ok"]
     labelled = [row for row in rows if row["genre"] is not None]
-    with progress(len(rows)) as advance:
-        recordings = scan(store, advance)
-    findings = find_recordings(recordings, {row["track_id"]: row for row in rows})
+    findings, notes = [], []
+    if can_fingerprint(store.spec):
+        with progress(len(rows)) as advance:
+            recordings = scan(store, advance)
+        findings += find_recordings(recordings, {row["track_id"]: row for row in rows})
+    else:
+        notes.append(
+            f"Recordings are not compared: {store.spec.name} frames do not show which tracks are copies. "
+            "Audit a mel, stft or mfcc store of the dataset for that."
+        )
     findings += find_shared_metadata(labelled)
     findings += balance.find_imbalance(labelled)
-    return Audit(store, rows, findings)
+    return Audit(store, rows, findings, notes)

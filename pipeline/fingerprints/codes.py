@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import dct_basis, mel_bank
-from mgc.pipeline.errors import StoreError
 from mgc.pipeline.features import FeatureSpec, Mel, Mfcc
 from mgc.pipeline.features.spectral import LinearFrequency, PowerSpectrum
 
@@ -73,17 +72,9 @@ class Extractor:
 
     @classmethod
     def of(cls, spec: FeatureSpec) -> Extractor:
-        """Create the extractor of a feature.
-
-        Raises:
-            StoreError: the feature does not hold levels of frequency bands, or too few of them.
-        """
+        """Create the extractor of a feature for which `can_fingerprint` is true."""
         weights = _band_weights(spec)
-        if weights is None or weights.shape[1] <= LEAST_BITS:
-            raise StoreError(
-                f"recordings cannot be compared in a store of {spec}",
-                "extract mel (or stft, mfcc) of the same dataset and name that store",
-            )
+        assert weights is not None
         stride = max(1, round(spec.frame_rate / RATE))
         window = getattr(spec, "n_fft", 0) / spec.sr
         smoothed = max(1, round((WINDOW_S - window) * spec.frame_rate))
@@ -118,6 +109,12 @@ class Extractor:
         slopes = levels[:, :-1] - levels[:, 1:]
         signs = slopes[self.lag :] > slopes[: -self.lag]
         return signs @ (1 << np.arange(self.bits, dtype=np.uint32))
+
+
+def can_fingerprint(spec: FeatureSpec) -> bool:
+    """Tell whether frames of a feature hold the levels of enough frequency bands to tell recordings apart."""
+    weights = _band_weights(spec)
+    return weights is not None and weights.shape[1] > LEAST_BITS
 
 
 def _moving_average(values: np.ndarray, length: int) -> np.ndarray:

@@ -39,11 +39,11 @@ def scan(store: Store, progress: Callable[[int], None] = lambda n: None) -> Scan
     Holds one shard at a time, and 4 bytes for each sub-fingerprint: 520 MB for 100,000 tracks of 30 s.
 
     Args:
-        store: store of mel, MFCC, STFT or power frames.
+        store: store of a feature for which `codes.can_fingerprint` is true.
         progress: called after each shard with its number of tracks.
 
     Raises:
-        StoreError: recordings cannot be compared by this feature, or a shard is damaged.
+        StoreError: a shard is damaged.
     """
     extractor = Extractor.of(store.spec)
     tracks = store.read_tracks(["track_id", "status", "shard", "first_frame", "n_frames"])

@@ -12,8 +12,10 @@ import pytest
 import soundfile
 from commands import Outcome, mgc
 from music import write_list
+from stores import make_store
 
 from mgc.models.audit.metadata import fold_name
+from mgc.pipeline.features import Chroma
 
 #: Copies of the first clips: the name of the planted file, and what is done to the samples (at 44,100 Hz) and the file.
 RELATIVES = {
@@ -164,3 +166,12 @@ class TestPlanted:
 )
 def test_fold_name(left: str, right: str, same: bool):
     assert (fold_name(left) == fold_name(right)) is same
+
+
+def test_a_store_of_chroma_is_audited_but_for_its_recordings(tmp_path: Path):
+    store = make_store(tmp_path / "chroma", Chroma(), tracks={"training": 12, "test": 12})
+    outcome = audit(store.path)
+    assert outcome.code == 0, outcome.err
+    assert "Recordings are not compared: chroma frames do not show which tracks are copies." in outcome.out
+    assert outcome.out.count("' has ") == 3
+    assert audit(store.path, "--json").json["notes"]

@@ -188,7 +188,9 @@ def test_a_system_needs_a_store_for_each_input() -> None:
 
 
 def test_an_ensemble_is_not_trained() -> None:
-    with pytest.raises(ModelError, match=r"mean of padova2023/late-fusion, padova2023/cnn2d-mel,.*`mgc evaluate RUN"):
+    with pytest.raises(
+        ModelError, match=r"mean of padova2023/late-fusion, padova2023/cnn2d-mel,.*`mgc evaluate --ensemble RUN"
+    ):
         systems.get("padova2023/ensemble-2").require_trainable()
 
 

@@ -204,7 +204,7 @@ def test_a_run_keeps_its_slicing_and_its_splits(run: Run, store: Store) -> None:
     before = predict(run)
     labels = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = pa.Table.from_pylist([row | {"split": "training"} for row in labels], DATASET_SCHEMA)
-    rewrite_fragments(store, plan_relabelling(store, moved).fragments)
+    rewrite_fragments(store, plan_relabelling(store, moved, {}).fragments)
     publish(store, Slicing(seconds=1.0, overlap=0.0))
     assert Store.open(store.path).slices.num_rows != before.num_rows
     assert predict(run).equals(before)

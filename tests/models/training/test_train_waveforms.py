@@ -27,7 +27,7 @@ from mgc.models.training.assembly import build_learner, open_run
 from mgc.models.training.predict import predict
 from mgc.models.training.preparation import prepare
 from mgc.models.training.train import Options, resume, train
-from mgc.pipeline.errors import ModelError, RunError
+from mgc.pipeline.errors import MgcError, ModelError, RunError
 from mgc.pipeline.features import Mel, Stft, Waveform
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -199,14 +199,18 @@ class TestStores:
     @pytest.mark.parametrize(
         ("id", "spec", "message"),
         [
-            ("test/tiny", Mel(), "test/tiny needs samples, which none of .* holds; extract them: `mgc extract --fe"),
+            (
+                "test/tiny",
+                Mel(),
+                r"needs samples, which none of .* holds: nearest is store \(mel for waveform\); extract",
+            ),
             ("xu2022/svm", Waveform(), "xu2022/svm reads stats, which only `mgc extract` makes; leave the option out"),
             ("padova2023/cnn1d", Waveform(hop_length=256), "cnn1d needs samples, which none of"),
         ],
     )
     def test_errors(self, id: str, spec: Mel | Waveform, message: str, tmp_path: Path) -> None:
         store = Store.create(tmp_path / "store", spec, {"name": "a", "root": "a", "genres": []})
-        with pytest.raises(ModelError, match=f"--frontend device: .*{message}"):
+        with pytest.raises(MgcError, match=f"--frontend device: .*{message}"):
             with_front_end(store, systems.get(id))
 
     def test_bands_beyond_its_rate(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def resplit(store: Store, splits: dict[str, str]) -> Store:
     """Change the splits of the store, as `mgc split` does."""
     tracks = store.tracks.select(DATASET_SCHEMA.names).to_pylist()
     moved = [row | {"split": splits.get(row["track_id"], row["split"])} for row in tracks]
-    plan = plan_relabelling(store, pa.Table.from_pylist(moved, DATASET_SCHEMA))
+    plan = plan_relabelling(store, pa.Table.from_pylist(moved, DATASET_SCHEMA), {})
     rewrite_fragments(store, plan.fragments)
     publish(store, store.slicing)
     return Store.open(store.path)
