@@ -153,6 +153,7 @@ def profile(features: str, clips: Path) -> None:
     """
     from mgc.pipeline.datasets import Dataset, open_dataset
     from mgc.pipeline.extraction import extract as extraction
+    from mgc.pipeline.extraction.sharing import make_tasks
     from mgc.pipeline.extraction.worker import run_task
     from mgc.pipeline.features import parse_feature
 
@@ -162,7 +163,7 @@ def profile(features: str, clips: Path) -> None:
 
         def dispatch(batches: list, dataset: Dataset, options: extraction.Options, *_: object) -> None:
             nonlocal seconds
-            for task in extraction.make_tasks(batches, dataset, options):
+            for task in make_tasks(batches, dataset, options):
                 start = time.process_time()
                 profiler.runcall(run_task, task) if profiler else run_task(task)
                 seconds += time.process_time() - start

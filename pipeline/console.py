@@ -224,12 +224,19 @@ def echo(*lines: object, err: bool = False) -> None:
         lines: the lines, without newlines of their own.
         err: print on stderr.
     """
-    click.echo("\n".join(visible(str(line)) for line in lines), err=err)
+    _print("\n".join(visible(str(line)) for line in lines), err)
 
 
 def echo_text(text: str, *, err: bool = False) -> None:
     """Print a text of several lines like `echo`; names in it are escaped already, or their newlines break its lines."""
-    click.echo(visible_lines(text), err=err)
+    _print(visible_lines(text), err)
+
+
+def _print(text: str, err: bool) -> None:
+    """Print a text above the progress bar, if there is one."""
+    tqdm = sys.modules.get("tqdm")
+    with tqdm.tqdm.external_write_mode() if tqdm is not None else contextlib.nullcontext():
+        click.echo(text, err=err)
 
 
 def note_printer(to_stderr: bool) -> Callable[[str], None]:

@@ -65,7 +65,7 @@ def make_batches(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]
     """
     split = _split_order(tracks)
     order = np.lexsort((*hash_keys(tracks["track_id"], seed), split))
-    seconds = _estimated_seconds(tracks, sizes)[order]
+    seconds = estimated_seconds(tracks, sizes)[order]
     tracks = tracks.take(order).combine_chunks()
     edges = [0]
     for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
@@ -122,7 +122,7 @@ def iterate_blocks(column: pa.ChunkedArray) -> Iterator[tuple[slice, list[Any]]]
         yield rows, column[rows].to_pylist()
 
 
-def _estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
+def estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
     """Estimate the length of each track in seconds, float64 `(tracks,)`, from file size and bit rate or suffix."""
     size = pc.fill_null(sizes, 0).to_numpy()
     bit_rate = pc.fill_null(tracks["bit_rate"], 0).to_numpy()

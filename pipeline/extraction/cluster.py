@@ -19,13 +19,20 @@ WORKER_WAIT_S = 60
 
 
 @contextlib.contextmanager
-def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = lambda line: None) -> Iterator[Client]:
+def connect(
+    workers: int | None,
+    scheduler: str | None,
+    echo: Callable[[str], None] = lambda line: None,
+    *,
+    show_dashboard: bool = False,
+) -> Iterator[Client]:
     """Connect to a running Dask scheduler, or start worker processes that end with the context.
 
     Args:
         workers: number of worker processes to start; not used if `scheduler` is given.
         scheduler: address of a running scheduler; None starts a local cluster.
         echo: function that prints a line for the user.
+        show_dashboard: print the address of Dask's dashboard, if bokeh is installed.
 
     Yields:
         The Dask client.
@@ -77,7 +84,7 @@ def connect(workers: int, scheduler: str | None, echo: Callable[[str], None] = l
                 raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
             _require_workers(client, scheduler, echo)
         # Without bokeh, the address answers with an error page.
-        if client.dashboard_link and importlib.util.find_spec("bokeh"):
+        if show_dashboard and client.dashboard_link and importlib.util.find_spec("bokeh"):
             echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
         yield client
 

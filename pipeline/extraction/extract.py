@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import duplicates, journal, left_out, moving, planning, rebuild
+from mgc.pipeline.extraction import duplicates, estimate, journal, left_out, moving, planning, rebuild, sharing
 from mgc.pipeline.extraction.opening import follow_labels, open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
-from mgc.pipeline.storage.urls import any_in_memory, require_writable
+from mgc.pipeline.storage.urls import require_writable
 from mgc.pipeline.store import head, manifest, recut, verify
 from mgc.pipeline.store.cuts import requested_cuts
 from mgc.pipeline.store.siblings import (
@@ -34,10 +31,6 @@ from mgc.pipeline.store.siblings import (
     split_differences,
 )
 from mgc.pipeline.store.store import Store
-
-if TYPE_CHECKING:  # imported late, so that a call with nothing to decode does not wait for the decoding libraries
-    from mgc.pipeline.extraction.task import Target, Task
-
 
 _OTHER_ROOT = "if its files have moved, add --moved; else give this dataset a name of its own with --name"
 
@@ -53,18 +46,6 @@ class Extraction:
 
     store: Store
     n_decoded: int
-
-
-class SharedBatch(NamedTuple):
-    """Tracks that one worker decodes, and the shards of all stores that get their frames.
-
-    Attributes:
-        tracks: rows of `DATASET_SCHEMA`.
-        targets: the stores with their shards.
-    """
-
-    tracks: pa.Table
-    targets: list[Target]
 
 
 def extract(
@@ -106,14 +87,17 @@ def extract(
         plans = [_plan(store, dataset, tracks, hashes, options, echo) for store in stores]
         for note in left_out.describe(dataset, plans[0].left_out):
             echo(note)
-        if batches := _share_batches(stores, plans):
+        if batches := sharing.share_batches(stores, plans):
+            expected = estimate.estimate(batches, stores, tracks, sharing.count_workers(batches, dataset, options))
+            for note in expected.notes():
+                echo(note)
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
                 def require_locks() -> None:
                     for require_lock in locks:
                         require_lock()
 
-                _dispatch(batches, dataset, options, advance, echo, require_locks)
+                _dispatch(batches, dataset, options, advance, echo, require_locks, expected.is_long)
         results = []
         for store, plan, require_lock in zip(stores, plans, locks, strict=True):
             require_lock()
@@ -206,30 +190,14 @@ def _clean(store: Store) -> None:
         files.remove(store.shard_path(shard))
 
 
-def _share_batches(stores: list[Store], plans: list[planning.Plan]) -> list[SharedBatch]:
-    """Merge the batches of all stores: stores that need the same tracks share a batch, and its decoding."""
-    if not any(plan.batches for plan in plans):
-        return []
-    from mgc.pipeline.extraction.task import Target
-
-    batches: dict[bytes, SharedBatch] = {}
-    for store, plan in zip(stores, plans, strict=True):
-        # Workers may run in other folders: they get an absolute path. The copy also drops the tables that the store has
-        # cached, which would travel with each task.
-        store = dataclasses.replace(store, path=store.path.absolute())
-        for tracks, shards in plan.batches:
-            key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
-            batches.setdefault(key, SharedBatch(tracks, [])).targets.append(Target(store, shards))
-    return list(batches.values())
-
-
 def _dispatch(
-    batches: list[SharedBatch],
+    batches: list[sharing.SharedBatch],
     dataset: Dataset,
     options: Options,
     advance: Callable[[int], Any],
     echo: Callable[[str], None],
     require_locks: Callable[[], None],
+    is_long: bool,
 ) -> None:
     """Decode the batches on Dask workers, or in this process if a store or the dataset is at a `memory://` URL.
 
@@ -240,14 +208,15 @@ def _dispatch(
         advance: function that is called with numbers of tracks as they are finished.
         echo: function that prints a line for the user.
         require_locks: function that is called after each task; it raises if the lock of a store has been lost.
+        is_long: True if the work takes so long that the user may want to watch it.
     """
     from mgc.pipeline.extraction.cluster import connect
     from mgc.pipeline.extraction.dispatcher import Dispatcher
     from mgc.pipeline.extraction.worker import run_task
 
-    workers = min(options.workers or count_processors(), len(batches))
-    tasks = make_tasks(batches, dataset, options)
-    if any_in_memory([dataset.root, *(target.store.path for _, targets in batches for target in targets)]):
+    workers = sharing.count_workers(batches, dataset, options)
+    tasks = sharing.make_tasks(batches, dataset, options)
+    if sharing.is_in_memory(batches, dataset):
         # Other processes do not see this memory. So a file that kills its worker ends this process.
         if options.scheduler is not None:
             raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
@@ -258,25 +227,14 @@ def _dispatch(
         return
     # Arrow's memory pool keeps the memory that planning has freed: a lot, after 250 MB of tracks.csv.
     pa.default_memory_pool().release_unused()
-    with connect(workers, options.scheduler, echo) as client, tempfile.TemporaryDirectory(prefix="mgc-") as folder:
+    with (
+        connect(workers, options.scheduler, echo, show_dashboard=is_long) as client,
+        tempfile.TemporaryDirectory(prefix="mgc-") as folder,
+    ):
         if options.scheduler is None:
             tasks = (dataclasses.replace(task, heartbeat_folder=folder) for task in tasks)
         for _ in Dispatcher(client, run_task, options.file_timeout).run(tasks, len(batches), advance):
             require_locks()
-
-
-def make_tasks(batches: list[SharedBatch], dataset: Dataset, options: Options) -> Iterator[Task]:
-    """Yield the task of each batch. Tracks are copied, since pickling a slice of a table pickles the whole table."""
-    from mgc.pipeline.extraction.task import Task
-
-    for tracks, targets in batches:
-        copy = tracks.take(np.arange(len(tracks)))
-        yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
-
-
-def count_processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable[[str], None]) -> Store:

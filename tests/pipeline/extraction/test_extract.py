@@ -15,7 +15,7 @@ from commands import Outcome, mgc, stamps, tree
 from music import write_clip, write_genres, write_list, write_silence
 
 from mgc.pipeline.audio import inspection
-from mgc.pipeline.extraction import batches, extract, reading, worker
+from mgc.pipeline.extraction import batches, extract, reading, sharing, worker
 from mgc.pipeline.store.store import Store
 
 FEATURE = "stft:n_fft=512"
@@ -365,7 +365,7 @@ class TestMeanwhile:
             return audio_file
 
         def run_here(shared_batches: list, dataset: Any, options: Any, advance: Callable, *_: object) -> None:
-            for task in extract.make_tasks(shared_batches, dataset, options):
+            for task in sharing.make_tasks(shared_batches, dataset, options):
                 worker.run_task(task)
                 advance(len(task.tracks))
 

@@ -1,0 +1,200 @@
+"""Estimate of an extraction before it starts: files to decode, time, size, and the free space of the disk."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.extraction.batches import estimated_seconds
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features.variants import frame_multiplier
+from mgc.pipeline.store import manifest
+from mgc.pipeline.store.siblings import siblings
+from mgc.pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from mgc.pipeline.extraction.task import Target
+
+
+class Cost(NamedTuple):
+    """Cost of a feature.
+
+    Attributes:
+        cpu_s: CPU seconds per minute of audio, without decoding.
+        compressed: size of the stored frames, relative to their size in memory.
+    """
+
+    cpu_s: float
+    compressed: float
+
+
+#: CPU seconds to decode a minute of audio, check and hash the file. This and the tables below are from
+#: docs/performance.md, "Estimate".
+DECODING_CPU_S = 0.055
+#: Costs of the features at their default parameters.
+COSTS = {
+    "stft": Cost(0.026, 0.79),
+    "mel": Cost(0.025, 0.92),
+    "mfcc": Cost(0.029, 0.95),
+    "power": Cost(0.078, 0.91),
+    "chroma": Cost(0.024, 0.91),
+    "harmonic": Cost(0.65, 0.94),
+    "percussive": Cost(0.63, 0.91),
+    "waveform": Cost(0.028, 0.92),
+    "stats": Cost(0.79, 1.0),
+}
+#: Cost of a feature of another package, which is not known.
+OTHER_COST = Cost(0.1, 1.0)
+#: CPU seconds to make a variant of a minute of audio, by name.
+VARIANT_CPU_S = {"pitch": 0.46, "stretch": 0.38, "noise": 0.02}
+#: Length in seconds of a track that only the store knows, and whose length it does not: that of a usual clip.
+UNKNOWN_S = 30
+#: Seconds until the workers decode their first file.
+START_S = 4
+#: Estimated time in seconds beyond which the work counts as long.
+LONG_S = 60
+
+_DURATION_COLUMNS = ["track_id", "duration_s"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an extraction will take.
+
+    Attributes:
+        n_files: number of files to decode.
+        seconds: time in seconds; CPU time of one worker if the number of workers is not known.
+        n_bytes: size of the new frames in bytes, after compression.
+        free_bytes: free space of the disk; None for stores at a URL.
+        workers: number of workers; None if a scheduler knows it.
+    """
+
+    n_files: int
+    seconds: float
+    n_bytes: float
+    free_bytes: int | None
+    workers: int | None
+
+    @property
+    def is_long(self) -> bool:
+        """True if the work takes more than `LONG_S`."""
+        return self.seconds > LONG_S
+
+    @property
+    def exceeds_disk(self) -> bool:
+        """True if the frames are larger than the free space."""
+        return self.free_bytes is not None and self.n_bytes > self.free_bytes
+
+    def notes(self) -> Iterator[str]:
+        """Yield lines for the user: the estimate, and a warning if the disk is too small."""
+        yield f"extract: {self}"
+        if self.exceeds_disk:
+            yield "extract: the disk is too small for that: make space, or name a folder elsewhere with --out"
+
+    def __str__(self) -> str:
+        """Describe the estimate in one line, such as `1,000 files to decode, about 2 min and 130 MB (12 GB free)`."""
+        files = f"{self.n_files:,} {'file' if self.n_files == 1 else 'files'} to decode"
+        time = format_seconds(self.seconds) + ("" if self.workers else " of processor time")
+        size = format_size(self.n_bytes)
+        if self.free_bytes is None:
+            return f"{files}, about {time} and {size}"
+        return f"{files}, about {time} and {size} ({format_size(self.free_bytes)} free)"
+
+
+def estimate(
+    batches: Sequence[tuple[pa.Table, list[Target]]], stores: Sequence[Store], tracks: pa.Table, workers: int | None
+) -> Estimate:
+    """Estimate what it takes to decode some batches.
+
+    Args:
+        batches: the batches, and the stores with the shards that get their frames.
+        stores: the stores, in one folder. They and their siblings know the lengths of tracks they hold; other lengths
+            are estimated from file sizes.
+        tracks: the dataset's tracks, with `size` of their files.
+        workers: number of workers; None if a scheduler knows it.
+    """
+    seconds = np.append(_lengths(tracks, stores), UNKNOWN_S)
+    cpu_s = n_bytes = 0.0
+    for batch, targets in batches:
+        rows = pc.index_in(batch["track_id"], tracks["track_id"].combine_chunks())
+        lengths = seconds[pc.fill_null(rows, len(tracks)).to_numpy()]
+        training = pc.fill_null(pc.equal(batch["split"], "training"), False).to_numpy()
+        variants = targets[0].store.variants
+        with_variants = np.where(training, frame_multiplier(variants), 1)
+        specs = [target.store.spec for target in targets]
+        cpu_s += lengths.sum() / 60 * DECODING_CPU_S
+        cpu_s += lengths[training].sum() / 60 * sum(VARIANT_CPU_S[variant.name] for variant in variants)
+        cpu_s += (lengths * with_variants).sum() / 60 * sum(cost(spec).cpu_s for spec in specs)
+        n_bytes += sum((frame_bytes(spec, lengths) * with_variants).sum() for spec in specs)
+    return Estimate(
+        n_files=sum(len(batch) for batch, _ in batches),
+        seconds=START_S + cpu_s / (workers or 1),
+        n_bytes=n_bytes,
+        free_bytes=_free_bytes(target.store for _, targets in batches for target in targets),
+        workers=workers,
+    )
+
+
+def cost(spec: FeatureSpec) -> Cost:
+    """Return the cost of a feature."""
+    return COSTS.get(spec.name, OTHER_COST)
+
+
+def frame_bytes(spec: FeatureSpec, seconds: np.ndarray) -> np.ndarray:
+    """Estimate the size of tracks' frames in bytes after compression, float64 `(tracks,)`.
+
+    Args:
+        spec: the feature. One that describes a track as a whole has one frame a track.
+        seconds: length of each track in seconds, float64 `(tracks,)`.
+    """
+    n_frames = np.maximum(seconds * spec.frame_rate, 1)
+    return n_frames * spec.bins * np.dtype(spec.dtype).itemsize * cost(spec).compressed
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a time with one or two digits: `8 s`, `40 s`, `2 min`, `1.5 h`, `30 h`."""
+    if seconds < 55:
+        return f"{max(1, _rounded(seconds))} s"
+    if seconds < 55 * 60:
+        return f"{_rounded(seconds / 60)} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 9.95 else f"{_rounded(hours):,} h"
+
+
+def format_size(n_bytes: float) -> str:
+    """Format a size with two digits: `85 kB`, `130 MB`, `2.4 GB`."""
+    size = max(n_bytes, 1000.0)
+    for unit in ("kB", "MB", "GB", "TB"):
+        size /= 1000
+        if size < 995 or unit == "TB":
+            break
+    return f"{size:.1f} {unit}" if size < 9.95 else f"{_rounded(size):,} {unit}"
+
+
+def _rounded(value: float) -> int:
+    """Round to two digits."""
+    step = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
+    return round(value / step) * step
+
+
+def _lengths(tracks: pa.Table, stores: Sequence[Store]) -> np.ndarray:
+    """Return the length of each track in seconds, float64 `(tracks,)`, as a store has recorded it or as estimated."""
+    past = pa.concat_tables([manifest.history(store, _DURATION_COLUMNS) for store in (*stores, *siblings(stores[0]))])
+    past = past.filter(past["duration_s"].is_valid())
+    rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
+    known = past["duration_s"].combine_chunks().take(rows).to_numpy(zero_copy_only=False)
+    return np.where(np.isnan(known), estimated_seconds(tracks, tracks["size"].combine_chunks()), known)
+
+
+def _free_bytes(stores: Iterable[Store]) -> int | None:
+    """Return the free space of the disk with the least of it that holds a store; None if all are at a URL."""
+    folders = {store.path.parent for store in stores if isinstance(store.path, Path)}
+    return min((shutil.disk_usage(folder).free for folder in folders), default=None)
