@@ -22,7 +22,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training import checkpoint, memory
 from mgc.models.training.learner import Learner
 from mgc.models.training.optim import LOSSES
-from mgc.models.training.progress import Progress, format_epoch, remaining_time
+from mgc.models.training.progress import Progress, epoch_heads, format_epoch, remaining_time
 from mgc.pipeline.errors import RunError, StoreError
 
 #: The state is saved after every epoch, and within an epoch once the last checkpoint is this many seconds old.
@@ -60,6 +60,8 @@ class Trainer:
     _batch_size: int = field(default=0, init=False)
     _saved_at: float = field(default=0.0, init=False)
     _step_started_at: float = field(default=0.0, init=False)
+    # Whether the heads of the columns of the epochs have been printed.
+    _is_headed: bool = field(default=False, init=False)
     # Durations of the first updates; None after the remaining time has been estimated.
     _step_seconds: list[float] | None = field(default_factory=list, init=False)
 
@@ -166,7 +168,11 @@ class Trainer:
             self._save()
         entry = progress.history[-1]
         self.on_epoch_end(entry)
-        self.echo(format_epoch(entry, learner.recipe) + ("  best so far" if is_best else ""))
+        if not self._is_headed:
+            for head in epoch_heads(learner.recipe):
+                self.echo(head)
+            self._is_headed = True
+        self.echo(format_epoch(entry, learner.recipe, is_best=is_best))
 
     def _save(self) -> None:
         checkpoint.save(self.run, self.learner, self.progress)

@@ -116,11 +116,30 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def format_epoch(entry: dict[str, Any], recipe: Training) -> str:
-    """Format a history entry as one line."""
-    return (
-        f"epoch {entry['epoch']:>{len(str(recipe.epochs))}}/{recipe.epochs}"
-        f"  loss {entry['train_loss']:.3f}  accuracy {entry['train_accuracy']:6.1%}"
-        f"  validation: loss {entry['validation_loss']:.3f}  accuracy {entry['validation_accuracy']:6.1%}"
-        f"  by track {entry['validation_track_accuracy']:6.1%}  {entry['seconds']:.1f} s"
-    )
+def epoch_heads(recipe: Training) -> tuple[str, str]:
+    """Format the two head lines of the columns of `format_epoch`."""
+    margin = " " * len(_position(recipe.epochs, recipe))
+    groups = f"{margin}     training           validation"
+    return groups, f"{margin}{'loss':>9}{'accuracy':>10}{'loss':>9}{'accuracy':>10}{'by track':>10}{'time':>9}"
+
+
+def format_epoch(entry: dict[str, Any], recipe: Training, *, is_best: bool = False) -> str:
+    """Format a history entry as a line of at most 80 columns; `epoch_heads` names its columns.
+
+    Args:
+        entry: entry that `Progress.end_epoch` appended.
+        recipe: training settings; the number of epochs.
+        is_best: mark the epoch as the best so far.
+    """
+    cells = [_position(entry["epoch"], recipe)]
+    for split, names in (("train", ("accuracy",)), ("validation", ("accuracy", "track_accuracy"))):
+        loss = entry[f"{split}_loss"]
+        cells.append(f"{loss:9.3f}" if loss < 10_000 else f"{loss:9.1e}")
+        cells += [f"{100 * entry[f'{split}_{name}']:8.1f} %" for name in names]
+    seconds = entry["seconds"]
+    cells.append(f"{seconds:7.1f} s" if seconds < 1000 else f"{seconds:7.0f} s")
+    return "".join(cells) + ("  best" if is_best else "")
+
+
+def _position(epoch: int, recipe: Training) -> str:
+    return f"epoch {epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}"

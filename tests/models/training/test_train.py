@@ -208,13 +208,38 @@ def test_accuracy_by_track_is_that_of_the_mean_probabilities() -> None:
     assert scores == {"accuracy": 0.25, "track_accuracy": 0.5}
 
 
+def test_lines_of_epochs_fit_80_columns() -> None:
+    recipe = dataclasses.replace(systems.get("kth2020/cnn").recipe.training, epochs=12_000)
+    largest = {
+        "epoch": 12_000,
+        "train_loss": 9999.999,
+        "train_accuracy": 1.0,
+        "validation_loss": 123456.0,
+        "seconds": 1e5,
+    }
+    line = progress.format_epoch(
+        largest | {"validation_accuracy": 1.0, "validation_track_accuracy": 1.0}, recipe, is_best=True
+    )
+    assert line == "epoch 12000/12000 9999.999   100.0 %  1.2e+05   100.0 %   100.0 % 100000 s  best"
+    widths = [len(text) for text in (*progress.epoch_heads(recipe), line)]
+    assert max(widths) <= 80
+    assert widths[1] + len("  best") == widths[2]
+
+
 def test_printed_lines(store: Store, tmp_path: Path) -> None:
     text = printed_by(store, tmp_path, epochs=2, lr=0.02)
     assert "not as published: 2 differences, see `mgc info " in text
     assert "epochs 2 for 6" not in text
     assert "144 slices of 18 tracks to train on, 48 slices of 6 tracks to validate with" in text
     assert "for at most 2 epochs; early stopping usually ends it sooner" in text
-    assert "epoch 2/2  loss" in text
+    lines = text.splitlines()
+    (start,) = (number for number, line in enumerate(lines) if "validation" in line.split() and len(line.split()) == 2)
+    groups, names, *rows = lines[start : start + 4]
+    assert names.split() == ["loss", "accuracy", "loss", "accuracy", "by", "track", "time"]
+    assert groups.index("training") == names.index("loss")
+    assert groups.index("validation") == names.rindex("loss")
+    assert [row[: len("epoch 1/2")] for row in rows] == ["epoch 1/2", "epoch 2/2"]
+    assert [row.count("%") for row in rows] == [3, 3]
     assert "best epoch 2 of 2: validation accuracy " in text
 
 
