@@ -25,6 +25,7 @@ from mgc.pipeline.workspace import Workspace
 if TYPE_CHECKING:
     from mgc.pipeline.datasets import Dataset
     from mgc.pipeline.datasets.labels import Recorded
+    from mgc.pipeline.extraction.options import Options
     from mgc.pipeline.features import FeatureSpec
     from mgc.pipeline.features.variants import Variant
     from mgc.pipeline.store.slicing import Slicing
@@ -89,6 +90,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
 @click.option("--moved", is_flag=True, help="The files have moved: compare them with the stores, and go on.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, with an estimate, and write nothing.")
 @click.option("--rebuild", is_flag=True, help="Extract everything again, into shards laid out in one pass.")
 @console.json_option
 @console.common_options
@@ -133,6 +135,8 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
         duplicates=options["duplicates"],
         moved=options["moved"],
     )
+    if options["dry_run"]:
+        return _print_dry_run(dataset, passes, out, settings, as_json)
     results = []
     for variants, specs in passes.items():
         if variants and options["augment"] is None:
@@ -152,6 +156,30 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     # Whatever the order of the features: `mgc train` chooses its model by the latest store.
     latest = min((result.store for result in results), key=lambda store: systems.preference(store.spec.name))
     workspace.remember("store", latest.path)
+    return 0
+
+
+def _print_dry_run(
+    dataset: Dataset,
+    passes: dict[tuple[Variant, ...], list[FeatureSpec]],
+    out: Place,
+    settings: Options,
+    as_json: bool,
+) -> int:
+    """Print what `mgc extract` would do; return the exit code."""
+    from mgc.pipeline.extraction import dry_run
+
+    plans, total = [], None
+    for variants, specs in passes.items():
+        options = dataclasses.replace(settings, variants=variants)
+        of_pass, expected = dry_run.dry_run(dataset, specs, out, options, console.note_printer(as_json))
+        plans += of_pass
+        total = total + expected if total and expected else total or expected
+    if as_json:
+        console.print_json(dry_run.report(plans, total))
+    else:
+        nothing = ["extract: nothing to decode"]
+        console.echo(*plans, *(total.notes() if total else nothing), "dry run: nothing was written")
     return 0
 
 

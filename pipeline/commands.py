@@ -133,7 +133,7 @@ def choose_dataset(
         subset=options["subset"],
         genre_column=options["genre_column"],
         audio_root=options["audio_root"],
-        cache_folder=out if isinstance(out, Path) else workspace.root / "features",
+        cache_folder=None if options.get("dry_run") else out if isinstance(out, Path) else workspace.root / "features",
         genres=labels.Request(
             options.get("genre_from"),
             labels.read_map(options["genre_map"]) if options.get("genre_map") else None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +93,20 @@ class Estimate:
     def exceeds_disk(self) -> bool:
         """True if the frames are larger than the free space."""
         return self.free_bytes is not None and self.n_bytes > self.free_bytes
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """Return the estimate of two extractions, one after the other, into one folder."""
+        return dataclasses.replace(
+            self,
+            n_files=self.n_files + other.n_files,
+            seconds=self.seconds + other.seconds,
+            n_bytes=self.n_bytes + other.n_bytes,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain values."""
+        values = {"files": self.n_files, "seconds": round(self.seconds, 1), "bytes": round(self.n_bytes)}
+        return values | {"free_bytes": self.free_bytes, "workers": self.workers}
 
     def notes(self) -> Iterator[str]:
         """Yield lines for the user: the estimate, and a warning if the disk is too small."""
@@ -196,5 +211,6 @@ def _lengths(tracks: pa.Table, stores: Sequence[Store]) -> np.ndarray:
 
 def _free_bytes(stores: Iterable[Store]) -> int | None:
     """Return the free space of the disk with the least of it that holds a store; None if all are at a URL."""
-    folders = {store.path.parent for store in stores if isinstance(store.path, Path)}
+    paths = [store.path.absolute() for store in stores if isinstance(store.path, Path)]
+    folders = {next(folder for folder in path.parents if folder.exists()) for path in paths}
     return min((shutil.disk_usage(folder).free for folder in folders), default=None)

@@ -157,7 +157,38 @@ def _plan(
     _clean(store)
     if not journal.finish_rewrites(store):
         echo(f"{store.path.name}: plan.parquet is damaged: what the interrupted extraction left is planned anew")
-    past = manifest.history(store)
+    plan, notes = plan_store(store, dataset, tracks, manifest.history(store), hashes, options)
+    for note in notes:
+        echo(f"{store.path.name}: {note}")
+    if plan:
+        journal.write_journal(store, plan)
+        journal.rewrite_fragments(store, plan.fragments)
+        for rows in plan.rows_only:
+            left_out.write(store, rows)
+    return plan
+
+
+def plan_store(
+    store: Store,
+    dataset: Dataset,
+    tracks: pa.Table,
+    past: pa.Table,
+    hashes: Mapping[str, str],
+    options: Options,
+) -> tuple[planning.Plan, list[str]]:
+    """Compare a store with the dataset, and write nothing.
+
+    Args:
+        store: the store.
+        dataset: the dataset.
+        tracks: its tracks, see `duplicates.find`.
+        past: the store's `manifest.history`.
+        hashes: content hashes of files that were read by this call already, by track id.
+        options: settings of the extraction.
+
+    Returns:
+        The plan; lines for the user.
+    """
     known = existing_splits(store, past)
     why = left_out.find(store, tracks, past, options, dataset.unlabelled)
     is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
@@ -171,14 +202,7 @@ def _plan(
     plan = planning.make_plan(
         store, dataset, used, past, thorough=options.verify, omitted=omitted, why=why, hashes=hashes
     )
-    for note in (*notes, *plan.notes):
-        echo(f"{store.path.name}: {note}")
-    if plan:
-        journal.write_journal(store, plan)
-        journal.rewrite_fragments(store, plan.fragments)
-        for rows in plan.rows_only:
-            left_out.write(store, rows)
-    return plan
+    return plan, [*notes, *plan.notes]
 
 
 def _clean(store: Store) -> None:

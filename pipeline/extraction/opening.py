@@ -58,14 +58,25 @@ def open_or_create(
     """
     path = store_path(out, spec, variants)
     new_head = head.Head(spec, describe(dataset, seed), {}, variants)
-    if not (path / "store.json").exists() and not _has_shards(path):
-        if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".") and p.name != "shards"):
-            raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
+    if is_new(path):
         return Store.create(path, spec, new_head.dataset, variants)
     try:
         return Store.open(path)
     except head.HeadLost:
         return _restore(path, new_head, dataset, echo)
+
+
+def is_new(path: Place) -> bool:
+    """Return True if there is no store at a path.
+
+    Raises:
+        StoreError: the folder holds other files.
+    """
+    if (path / "store.json").exists() or _has_shards(path):
+        return False
+    if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".") and p.name != "shards"):
+        raise StoreError(f"{path}: holds something that is not a feature store", "choose another folder with --out")
+    return True
 
 
 def describe(dataset: Dataset, seed: int) -> dict[str, Any]:

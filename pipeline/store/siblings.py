@@ -25,7 +25,8 @@ def siblings(store: Store) -> list[Store]:
     The list may include `<name>.old`, the copy of a store that is being rebuilt, and stores whose head is lost, but not
     its copy.
     """
-    paths: list[Place] = [*store.path.parent.iterdir()]
+    folder = store.path.parent
+    paths: list[Place] = [*folder.iterdir()] if folder.is_dir() else []
     stores = []
     for path in sorted(paths, key=str):
         with contextlib.suppress(MgcError):
