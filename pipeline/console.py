@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +15,13 @@ from typing import Any
 import click
 from click.exceptions import NoSuchCommand
 
-from mgc.pipeline import help_groups
+from mgc.pipeline import help_groups, wrapping
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.escaping import visible, visible_json, visible_lines
 from mgc.pipeline.storage import urls
+
+#: Narrowest and widest layout of text, in columns. Narrower tables would lose their names.
+MIN_WIDTH, MAX_WIDTH = 80, 100
 
 
 class PathOrUrl(click.Path):
@@ -237,6 +241,11 @@ def _print(text: str, err: bool) -> None:
     tqdm = sys.modules.get("tqdm")
     with tqdm.tqdm.external_write_mode() if tqdm is not None else contextlib.nullcontext():
         click.echo(text, err=err)
+
+
+def width() -> int:
+    """Columns that text is laid out in: those of the terminal, from 80, as without one, to 100: longer lines tire."""
+    return max(MIN_WIDTH, min(MAX_WIDTH, shutil.get_terminal_size((wrapping.WIDTH, 24)).columns))
 
 
 def note_printer(to_stderr: bool) -> Callable[[str], None]:

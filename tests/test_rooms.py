@@ -44,6 +44,7 @@ ORDER = (
     "mgc.pipeline.plugins",
     "mgc.pipeline.suggestions",
     "mgc.pipeline.versions",
+    "mgc.pipeline.wrapping",
     "mgc.pipeline.escaping",
     "mgc.pipeline.errors",
     "mgc.pipeline",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
@@ -40,7 +39,7 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path
     if as_json:
         console.print_json(result.as_dict(clean))
     else:
-        console.echo(*result.render(shutil.get_terminal_size().columns))
+        console.echo(*result.render(console.width()))
     if write_splits:
         changed = clean_splits.write(write_splits, result.labelled, result.findings)
         console.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)

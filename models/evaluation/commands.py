@@ -60,8 +60,8 @@ def evaluate(
         ]
         console.print_json(objects[0] if len(objects) == 1 else objects)
     elif len(evaluations) > 1:
-        console.echo_text(comparison.text(members, evaluations, files, by_genre=by_genre))
+        console.echo_text(comparison.text(members, evaluations, files, by_genre=by_genre, width=console.width()))
     else:
-        console.echo_text(report.text(evaluations[0], by_genre=by_genre))
-        console.echo("", *report.written_lines(files[0]))
+        console.echo_text(report.text(evaluations[0], by_genre=by_genre, width=console.width()))
+        console.echo("", *report.written_lines(files[0], console.width()))
     return 0

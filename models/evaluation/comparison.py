@@ -1,4 +1,4 @@
-"""The table of several runs that are evaluated one by one, as text for a terminal of 80 columns."""
+"""The table of several runs that are evaluated one by one, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.report import bracketed, counted, percentage, wrapped
 from mgc.models.runs.run import Run
 from mgc.pipeline.escaping import visible, visible_fields
+from mgc.pipeline.wrapping import WIDTH, ellipsise
 
 #: Columns of a genre's name, and of its F1 in one run.
 _GENRE, _F1 = 20, 8
-#: Runs whose F1 fit beside each other.
-_RUNS_PER_BLOCK = 7
+#: Columns of the table of runs beside the models' names, and of the mark of a leaky run.
+_CELLS, _MARK = 61, 7
 
 
 def text(
-    runs: Sequence[Run], evaluations: Sequence[Evaluation], files: Sequence[Sequence[Path]], *, by_genre: bool = False
+    runs: Sequence[Run],
+    evaluations: Sequence[Evaluation],
+    files: Sequence[Sequence[Path]],
+    *,
+    by_genre: bool = False,
+    width: int = WIDTH,
 ) -> str:
     """Render the scores of runs as a table, one row per run, and where the files of each are.
 
@@ -28,28 +34,30 @@ def text(
         evaluations: evaluation of each run, all of one split.
         files: files that the evaluation of each run has written.
         by_genre: add a table of the F1 of each genre by track.
+        width: columns of the terminal, at least 80. Only a path may be longer; tables shorten names.
     """
     evaluations = [visible_fields(evaluation) for evaluation in evaluations]
     first = evaluations[0]
     blocks = [
         f"{counted(len(runs), 'run')}, each on its own {first.split} split; in brackets: 95 % intervals",
-        "\n".join(_rows(evaluations)),
+        "\n".join(_rows(evaluations, width)),
     ]
     if notes := [*_notes(evaluations), *_other_tracks(runs, evaluations)]:
-        blocks.append(wrapped(notes))
+        blocks.append(wrapped(notes, width))
     if by_genre:
-        blocks += _genre_blocks(evaluations)
+        blocks += _genre_blocks(evaluations, width)
     names = ", ".join(path.name for path in files[0])
     folders = [f"{number:>3}  {visible(str(run.path))}" for number, run in enumerate(runs, 1)]
-    blocks.append("\n".join([wrapped([f"written to the folder of each run: {names}"]), *folders]))
+    blocks.append("\n".join([wrapped([f"written to the folder of each run: {names}"], width), *folders]))
     return "\n\n".join(blocks)
 
 
-def _rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+def _rows(evaluations: Sequence[Evaluation], width: int) -> Iterator[str]:
     """Head and rows of the table of runs."""
-    models = [evaluation.runs[0]["model"] for evaluation in evaluations]
-    width = max(map(len, models))
-    yield f"run  {'model':{width}} {'seed':>5} {'tracks':>7} {'accuracy by track':>21} {'macro F1':>9} {'by slice':>9}"
+    room = width - _CELLS - (_MARK if any(evaluation.leaky for evaluation in evaluations) else 0)
+    models = ellipsise([evaluation.runs[0]["model"] for evaluation in evaluations], room)
+    margin = max(map(len, models))
+    yield f"run  {'model':{margin}} {'seed':>5} {'tracks':>7} {'accuracy by track':>21} {'macro F1':>9} {'by slice':>9}"
     for number, (model, evaluation) in enumerate(zip(models, evaluations, strict=True), 1):
         by_track, slices = evaluation.by_track, evaluation.by_slice
         accuracy = f"{percentage(by_track.accuracy)} {bracketed(by_track.accuracy_interval)}"
@@ -58,7 +66,7 @@ def _rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         )
         mark = "  LEAKY" if evaluation.leaky else ""
         seed, tracks = evaluation.runs[0]["seed"], evaluation.n_tracks
-        yield f"{number:>3}  {model:{width}} {seed:>5} {tracks:>7,} {cells}{mark}"
+        yield f"{number:>3}  {model:{margin}} {seed:>5} {tracks:>7,} {cells}{mark}"
 
 
 def _notes(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -94,16 +102,17 @@ def _tracks(run: Run, evaluation: Evaluation) -> set[tuple[str, str]]:
     return {(evaluation.dataset, id) for id in ids}
 
 
-def _genre_blocks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+def _genre_blocks(evaluations: Sequence[Evaluation], width: int) -> Iterator[str]:
     """Tables of the F1 of each genre by track, with a column for each run, as many as fit."""
     genres = dict.fromkeys(genre for evaluation in evaluations for genre in evaluation.by_track.by_genre)
-    for start in range(0, len(evaluations), _RUNS_PER_BLOCK):
-        block = evaluations[start : start + _RUNS_PER_BLOCK]
+    labels = ellipsise(list(genres), _GENRE - 1)
+    n_beside = (width - _GENRE) // _F1
+    for start in range(0, len(evaluations), n_beside):
+        block = evaluations[start : start + n_beside]
         heads = "".join(f"{f'run {start + number}':>{_F1}}" for number in range(1, len(block) + 1))
         lines = [f"{'F1 by track, in %':{_GENRE}}{heads}"]
-        for genre in genres:
+        for label, genre in zip(labels, genres, strict=True):
             rows = [evaluation.by_track.by_genre.get(genre) for evaluation in block]
             cells = "".join(f"{percentage(row.f1 if row else None, unit=''):>{_F1}}" for row in rows)
-            name = genre if len(genre) < _GENRE else genre[: _GENRE - 2] + "…"
-            lines.append(f"{name:{_GENRE}}{cells}")
+            lines.append(f"{label:{_GENRE}}{cells}")
         yield "\n".join(lines)

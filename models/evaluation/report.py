@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,39 +11,44 @@ from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
 from mgc.models.runs import overview
+from mgc.pipeline import wrapping
 from mgc.pipeline.escaping import visible_fields
+from mgc.pipeline.wrapping import WIDTH, ellipsise
 
-#: Columns of the terminal.
-WIDTH = 100
-#: Columns of a genre's name.
+#: Columns of the names of scores, and of a genre's name in the confusion matrix.
 _LABEL = 20
+#: Columns of a genre's precision, recall, F1 and support.
+_GENRE_CELLS = (11, 7, 6, 7)
+#: Fewest columns that a genre's name is shortened to.
+_MIN_LABEL = 6
 
 
-def text(evaluation: Evaluation, *, by_genre: bool = False) -> str:
-    """Render an evaluation as text. Lines are at most `WIDTH` long, unless a single name is longer.
+def text(evaluation: Evaluation, *, by_genre: bool = False, width: int = WIDTH) -> str:
+    """Render an evaluation as text.
 
     Args:
         evaluation: evaluation to report.
         by_genre: add a table of the scores of each genre.
+        width: columns of the terminal, at least 80. Only a path may be longer; tables shorten names of genres.
     """
     evaluation = visible_fields(evaluation)
     blocks = [
-        wrapped([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)]),
+        wrapped([_subject(evaluation), *_warnings(evaluation), *_study(evaluation)], width),
         _score_table(evaluation),
-        wrapped(_interpretation(evaluation)),
+        wrapped(_interpretation(evaluation), width),
     ]
     if by_genre:
-        blocks.append(_genre_table(evaluation))
-    blocks.append(_confusion_table(evaluation.by_track))
+        blocks.append(_genre_table(evaluation, width))
+    blocks.append(_confusion_table(evaluation.by_track, width))
     return "\n\n".join(blocks)
 
 
-def written_lines(paths: Sequence[Path]) -> list[str]:
+def written_lines(paths: Sequence[Path], width: int = WIDTH) -> list[str]:
     """Lines that name the files that an evaluation has written into the folder of its run, if any."""
     if not paths:
         return ["nothing is written: the mean belongs to no run"]
-    names = wrapped([", ".join(path.name for path in paths)])
-    return [f"written to {paths[0].parent}:", *(f"  {line}" for line in names.splitlines())]
+    names = ", ".join(path.name for path in paths)
+    return [f"written to {paths[0].parent}:", *wrapping.wrap(f"  {names}", width, indent=2)]
 
 
 def _subject(evaluation: Evaluation) -> str:
@@ -130,37 +134,51 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
     yield f"Here {round(scores.accuracy * n):,} of {n:,} are right: {verdict} that (p {_p_value(chance.p_value)})."
 
 
-def _genre_table(evaluation: Evaluation) -> str:
+def _genre_table(evaluation: Evaluation, width: int) -> str:
     """The table of precision, recall, F1 and support of each genre, by track and by slice."""
     levels = score_levels(evaluation)
-    head = "".join(f"{'precision':>12}{'recall':>9}{'F1':>8}{item + 's':>8}" for item, _ in levels)
-    over = "".join(f"{'by ' + item:>12}{'':25}" for item, _ in levels)
-    lines = [f"{'':{_LABEL}}{over}".rstrip(), f"{'genre':{_LABEL}}{head}"]
-    for genre in evaluation.by_track.by_genre:
-        cells = ""
-        for _, scores in levels:
-            row = scores.by_genre[genre]
-            values = (percentage(value, unit="") for value in (row.precision, row.recall, row.f1))
-            cells += "{:>12}{:>9}{:>8}".format(*values) + f"{row.support:>8}"
-        lines.append(f"{_shorten(genre):{_LABEL}}{cells}")
+    genres = list(evaluation.by_track.by_genre)
+    block = sum(_GENRE_CELLS)
+    labels = ellipsise(["genre", *genres], width - block * len(levels))
+    margin = max(map(len, labels))
+
+    def cells(*texts: str) -> str:
+        return "".join(f"{text:>{size}}" for text, size in zip(texts, _GENRE_CELLS, strict=True))
+
+    over = "".join(f"{'by ' + item:>{_GENRE_CELLS[0]}}".ljust(block) for item, _ in levels)
+    heads = "".join(cells("precision", "recall", "F1", f"{item}s") for item, _ in levels)
+    lines = [f"{'':{margin}}{over}".rstrip(), f"{labels[0]:{margin}}{heads}"]
+    for label, genre in zip(labels[1:], genres, strict=True):
+        rows = [scores.by_genre[genre] for _, scores in levels]
+        values = [[percentage(value, unit="") for value in (row.precision, row.recall, row.f1)] for row in rows]
+        texts = (cells(*shares, str(row.support)) for shares, row in zip(values, rows, strict=True))
+        lines.append(f"{label:{margin}}" + "".join(texts))
     return "\n".join(lines)
 
 
-def _confusion_table(scores: Scores) -> str:
+def _confusion_table(scores: Scores, width: int) -> str:
     """The confusion matrix, true genres as rows; columns are numbered if their names would make it too wide."""
-    labels = [_shorten(genre) for genre in scores.by_genre]
-    numbers = [str(number) for number in range(1, len(labels) + 1)]
-    numbered = [f"{number:>{len(numbers[-1])}} {label}" for number, label in zip(numbers, labels, strict=True)]
-    for heads, rows in ((abbreviate(list(scores.by_genre)), labels), (numbers, numbered)):
-        width = 1 + max(len(str(entry)) for entry in (*heads, *np.ravel(scores.confusion)))
+    genres = list(scores.by_genre)
+    numbers = [str(number) for number in range(1, len(genres) + 1)]
+    digits = len(numbers[-1])
+    for heads, prefixes in (
+        (abbreviate(genres), [""] * len(genres)),
+        (numbers, [f"{number:>{digits}} " for number in numbers]),
+    ):
+        cell = 1 + max(len(str(entry)) for entry in (*heads, *np.ravel(scores.confusion)))
+        room = width - cell * len(heads)
+        is_numbered = heads is numbers
+        labels = ellipsise(genres, min(_LABEL - 1, max(_MIN_LABEL, room - digits - 1) if is_numbered else _LABEL))
+        rows = [prefix + label for prefix, label in zip(prefixes, labels, strict=True)]
         margin = max(map(len, ("true genre", *rows)))
-        if margin + width * len(heads) <= WIDTH:
+        if margin <= room:
             break
     else:
-        return f"(the confusion matrix of {len(labels)} genres is too wide for a terminal; --json has it)"
-    lines = [f"{'':{margin}} tracks taken for", f"{'true genre':{margin}}" + "".join(f"{h:>{width}}" for h in heads)]
+        text = f"(the confusion matrix of {len(genres)} genres is too wide for a terminal; --json has it)"
+        return wrapped([text], width)
+    lines = [f"{'':{margin}} tracks taken for", f"{'true genre':{margin}}" + "".join(f"{h:>{cell}}" for h in heads)]
     for label, row in zip(rows, scores.confusion, strict=True):
-        lines.append(f"{label:{margin}}" + "".join(f"{count or '.':>{width}}" for count in row))
+        lines.append(f"{label:{margin}}" + "".join(f"{count or '.':>{cell}}" for count in row))
     return "\n".join(lines)
 
 
@@ -173,15 +191,9 @@ def abbreviate(names: Sequence[str], min_length: int = 4) -> list[str]:
     return list(names)
 
 
-def wrapped(paragraphs: Iterator[str] | Sequence[str]) -> str:
-    """Wrap paragraphs to `WIDTH`, but not between a number and its percent sign."""
-    glued = (line.replace(" %", "\N{NO-BREAK SPACE}%") for line in paragraphs)
-    lines = "\n".join(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in glued)
-    return lines.replace("\N{NO-BREAK SPACE}", " ")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) < _LABEL else name[: _LABEL - 2] + "…"
+def wrapped(paragraphs: Iterator[str] | Sequence[str], width: int = WIDTH) -> str:
+    """Wrap paragraphs to a width, but not between a number and its percent sign."""
+    return "\n".join(line for paragraph in paragraphs for line in wrapping.wrap(paragraph, width))
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from commands import mgc as mgc_command
+from genres import FMA, LONG_GENRES
 from matplotlib.image import imread
 
 import mgc.models.evaluation.evaluate
-from mgc.models.evaluation import pictures, report, tables
+from mgc.models.evaluation import comparison, pictures, report, tables
 from mgc.models.evaluation.evaluate import evaluate, mean_predictions, results_path
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
@@ -282,29 +283,46 @@ def test_report_of_few_tracks(small: Evaluation) -> None:
 
 def test_report_by_genre(small: Evaluation) -> None:
     assert "precision   recall" not in report.text(small)
-    rows = {line.split()[0]: line.split() for line in report.text(small, by_genre=True).splitlines() if line}
+    *_, table, confusion = report.text(small, by_genre=True).split("\n\n")
+    rows, counted = ({line.split()[0]: line.split()[1:] for line in part.splitlines()} for part in (table, confusion))
     for genre, scores in small.by_track.by_genre.items():
-        # The last line of a genre is its row of the confusion matrix.
-        counts = small.by_track.confusion[GENRES.index(genre)]
-        assert rows[genre] == [genre, *(str(count or ".") for count in counts)]
-        (line,) = (line for line in report.text(small, by_genre=True).splitlines() if line.startswith(f"{genre:20}"))
-        assert line.split()[1:5] == [
-            *(f"{100 * value:.1f}" for value in (scores.precision, scores.recall, scores.f1)),
-            str(scores.support),
-        ]
+        assert counted[genre] == [str(n or ".") for n in small.by_track.confusion[GENRES.index(genre)]]
+        shares = (f"{100 * value:.1f}" for value in (scores.precision, scores.recall, scores.f1))
+        assert rows[genre][:4] == [*shares, str(scores.support)]
 
 
 @pytest.mark.parametrize("awkward", [False, True])
-def test_ten_genres_fit_a_hundred_columns(make_run: Callable[..., Run], awkward: bool) -> None:
-    """Columns are numbered if abbreviations would be too long: two of the awkward genres differ in character 16."""
+def test_columns_are_numbered_if_abbreviations_are_too_long(make_run: Callable[..., Run], awkward: bool) -> None:
+    """Two of the awkward genres differ in character 16."""
     genres = ("$blues$", *GTZAN[1:8], "International (traditional)", "International (modern)") if awkward else GTZAN
     text = report.text(evaluate([make_run(genres, per_genre=150, slices=2)]), by_genre=True)
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
     assert "\N{NO-BREAK SPACE}" not in text
     (heads,) = (line for line in text.splitlines() if line.startswith("true genre"))
     numbers = [str(k) for k in range(1, 11)]
     assert heads.split()[2:] == (numbers if awkward else [genre[:4] for genre in GTZAN])
     assert ("10 International (mod…" in text) is awkward
+
+
+@pytest.mark.parametrize("genres", [FMA, LONG_GENRES], ids=["fma", "long"])
+@pytest.mark.parametrize("width", [80, 100])
+def test_reports_fit_the_terminal(make_run: Callable[..., Run], genres: tuple[str, ...], width: int) -> None:
+    differences = ["a hop of 512 samples instead of 604, " * 4 + "and so on"]
+    model = {"differences": differences, "leaky": True, "model": "some-long-package/network-of-many-layers"}
+    runs = [make_run(genres, per_genre=20, slices=2, config=model) for _ in range(9)]
+    evaluations = [dataclasses.replace(evaluate([run]), leaky=True) for run in runs[:1]] * len(runs)
+    paths = [runs[0].path / f"predictions-of-the-test-split-{k}.parquet" for k in range(5)]
+    report_text = report.text(evaluations[0], by_genre=True, width=width)
+    table = comparison.text(runs, evaluations, [paths] * len(runs), by_genre=True, width=width)
+    written = report.written_lines(paths, width)
+    folder = str(runs[0].path.parent)
+    lines = [line for line in [*report_text.splitlines(), *table.splitlines(), *written] if folder not in line]
+    assert max(map(len, lines)) <= width
+    assert "tracks taken for" in report_text
+    labels = {line[:-62] for line in report_text.split("\n\n")[-2].splitlines()[2:]}
+    assert len(labels) == 16
+    assert len({line.split("  ")[0] for line in table.split("F1 by track")[1].splitlines()[1:17]}) == 16
+    assert table.count("F1 by track") == (2 if width == 80 else 1)
 
 
 def test_unknown_artists_are_counted(make_run: Callable[..., Run], predictions: Tables) -> None:
