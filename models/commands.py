@@ -269,7 +269,7 @@ def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -
         if as_json:
             console.print_json(detail.describe(found))
         else:
-            console.echo_text(detail.render(found))
+            console.echo_text(detail.render(found, console.width()))
         return 0
     systems = overview.describe_systems(found)
     if as_json:

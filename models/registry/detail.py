@@ -10,6 +10,7 @@ from mgc.models.registry import catalogue, overview, systems
 from mgc.models.registry.systems import System
 from mgc.pipeline import suggestions
 from mgc.pipeline.errors import UnknownModelError
+from mgc.pipeline.wrapping import WIDTH, wrap
 
 
 def find(word: str) -> System | list[str]:
@@ -67,8 +68,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def render(system: System) -> str:
-    """Format a system in full: input, size, layers, recipe and published results, a line each."""
+def render(system: System, width: int = WIDTH) -> str:
+    """Format a system in full: input, size, layers, recipe and published results, each wrapped to a width."""
     lines = dict(catalogue.rows(system))
     title = catalogue.studies().get(system.study) or f"added by {system.package}"
     text = [system.id, f"  {'study':<12} {title.replace('*', '')}"]
@@ -77,7 +78,8 @@ def render(system: System) -> str:
         text.append(
             f"  {'' if index else 'layers':<12} {layer['name']}: {layer['type']}, {layer['params']:,} parameters"
         )
-    return "\n".join([*text, f"  {'':<12} {catalogue.LEGEND}"])
+    text.append(f"  {'':<12} {catalogue.LEGEND}")
+    return "\n".join(part for line in text for part in wrap(line, width, indent=15))
 
 
 def _layers(system: System) -> list[dict[str, Any]]:

@@ -95,7 +95,10 @@ def test_models_filters_by_a_part_of_id_alias_or_study_and_shows_one_in_full() -
 @pytest.mark.parametrize("id", systems.ids())
 def test_every_system_can_be_shown_in_full(id: str) -> None:
     system = systems.get(id)
-    assert detail.render(system).startswith(f"{id}\n")
+    for width in (80, 100):
+        text = detail.render(system, width)
+        assert text.startswith(f"{id}\n")
+        assert max(map(len, text.splitlines())) <= width
     assert json.loads(json.dumps(detail.describe(system)))["id"] == id
 
 
