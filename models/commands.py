@@ -149,7 +149,8 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     if as_json:
         console.print_json({"stores": reports})
     else:
-        texts = (summary.render(report, result.store) for report, result in zip(reports, results, strict=True))
+        width = console.width()
+        texts = (summary.render(report, result.store, width) for report, result in zip(reports, results, strict=True))
         console.echo_text("\n\n".join(texts))
     for report in reports:
         summary.require_usable_tracks(report, limit)
@@ -275,7 +276,7 @@ def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -
     if as_json:
         console.print_json(systems)
     else:
-        console.echo_text(overview.render_systems(systems))
+        console.echo_text(overview.render_systems(systems, console.width()))
     return 0
 
 

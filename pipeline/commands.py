@@ -168,7 +168,7 @@ def print_store_summary(store: Store, as_json: bool) -> None:
     if as_json:
         console.print_json(report)
     else:
-        console.echo_text(summary.render(report, store))
+        console.echo_text(summary.render(report, store, console.width()))
 
 
 @help_groups.command("slice")
@@ -256,7 +256,7 @@ def split(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
     if as_json:
         console.print_json(report)
     else:
-        console.echo_text(summary.render_splits(report))
+        console.echo_text(summary.render_splits(report, console.width()))
     return 0
 
 

@@ -12,6 +12,7 @@ from mgc.pipeline.errors import UnknownModelError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import Variant
 from mgc.pipeline.store.slicing import Slicing
+from mgc.pipeline.wrapping import WIDTH, ellipsise
 
 
 def describe_system(system: System) -> dict[str, Any]:
@@ -46,25 +47,27 @@ def describe_systems(ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
     return [describe_system(systems.get(id)) for id in (systems.ids() if ids is None else ids)]
 
 
-def render_systems(systems: list[dict[str, Any]]) -> str:
-    """Format systems as a table of text.
+def render_systems(systems: list[dict[str, Any]], width: int = WIDTH) -> str:
+    """Format systems as a table of text: id, features, parameters, and as much of the published score as fits.
+
+    Of several features that a system can read, the table shows the first one.
 
     Args:
         systems: descriptions by `describe_systems`.
+        width: columns of the terminal.
     """
-    rows = [("system", "reads", "input", "parameters", "published")]
+    rows = [("system", "reads", "parameters", "published")]
     for system in systems:
-        inputs = (system, *system["further"])
-        features = " + ".join("/".join(spec["features"]) for spec in inputs)
-        shape = " + ".join(shape_text(spec["input"]) for spec in inputs)
+        features = [spec["features"][0] for spec in (system, *system["further"])]
         params = f"{system['params']:,}" if system["params"] is not None else "-"
-        names = " = ".join([system["id"], *system["aliases"]])
-        rows.append((names, features, shape, params, system["published"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
+        rows.append((system["id"], "+".join(features), params, system["published"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rest = max(12, width - sum(widths) - 6)
+    lines = [
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {ellipsise([row[3]], rest)[0]}".rstrip()
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, "", "All of a system: `mgc models ID`; of all systems: `mgc models --json`"])
 
 
 def shape_text(sizes: Iterable[int | None]) -> str:

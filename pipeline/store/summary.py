@@ -17,6 +17,7 @@ from mgc.pipeline.store import ranges
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
+from mgc.pipeline.wrapping import WIDTH, wrap
 
 #: Number of dropped tracks that the text lists; `--json` and the manifest list all of them.
 MAX_LISTED = 8
@@ -136,12 +137,13 @@ def _count(column: pa.ChunkedArray) -> Counter[str]:
     return Counter({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
 
 
-def render(report: dict[str, Any], store: Store) -> str:
+def render(report: dict[str, Any], store: Store, width: int = WIDTH) -> str:
     """Format a summary as text.
 
     Args:
         report: result of `summarise`.
         store: the same store.
+        width: columns of the terminal; only a path may be longer.
     """
     tracks, ok = report["tracks"], report["ok"]
     values = (pc.sum(store.read_tracks(["n_frames"])["n_frames"]).as_py() or 0) * store.spec.bins
@@ -178,7 +180,14 @@ def render(report: dict[str, Any], store: Store) -> str:
         ]
         if len(report["dropped_tracks"]) > MAX_LISTED:
             lines.append(f"            ... and {len(report['dropped_tracks']) - MAX_LISTED:,} more (`mgc info --json`)")
-    return "\n".join(map(visible, lines))
+    return _layout(lines, width)
+
+
+def _layout(lines: list[str], width: int) -> str:
+    """Join lines; those that are too long are wrapped below their second column, or that of a dropped track's reason."""
+    head, *rows = map(visible, lines)
+    wrapped = (wrap(row, width, indent=24 if row.startswith(" " * 12) else 12) for row in rows)
+    return "\n".join([head, *(part for parts in wrapped for part in parts)])
 
 
 def _cut_lines(cuts: list[dict[str, Any]]) -> list[str]:
@@ -212,9 +221,9 @@ def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def render_splits(report: dict[str, Any]) -> str:
-    """Format the store's path and the `splits` entry of a summary as text."""
-    return f"{report['store']}\n  splits    {_splits(report)}"
+def render_splits(report: dict[str, Any], width: int = WIDTH) -> str:
+    """Format the store's path and the `splits` entry of a summary as text of a width."""
+    return _layout([report["store"], f"  splits    {_splits(report)}"], width)
 
 
 def _splits(report: dict[str, Any]) -> str:
