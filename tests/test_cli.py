@@ -297,7 +297,8 @@ class TestText:
             "  tracks    8 of 10 in use, 0.00 h, ",
             "  slices    8 (slices of 0.62 s, 50% overlap)",
             "  genres    blues 4, disco 4",
-            "  artists   none is known: an artist may be in training and test, which flatters\n            accuracies\n",
+            "  artists   none is known: an artist may be in training and test, which flatters\n"
+            "            accuracies\n",
             "  dropped   2: too-short 2",
             "            too-short   blues/blues00.wav: no slice fits (slices of 0.62 s, 50%\n"
             "                        overlap)\n",

@@ -184,7 +184,7 @@ def render(report: dict[str, Any], store: Store, width: int = WIDTH) -> str:
 
 
 def _layout(lines: list[str], width: int) -> str:
-    """Join lines; those that are too long are wrapped below their second column, or that of a dropped track's reason."""
+    """Join lines; long ones are wrapped below their second column, those of dropped tracks below the path."""
     head, *rows = map(visible, lines)
     wrapped = (wrap(row, width, indent=24 if row.startswith(" " * 12) else 12) for row in rows)
     return "\n".join([head, *(part for parts in wrapped for part in parts)])

@@ -85,7 +85,7 @@ def test_the_table_fits_the_terminal(width: int) -> None:
 
 
 def test_models_filters_by_a_part_of_id_alias_or_study_and_shows_one_in_full() -> None:
-    listed = mgc("models", "resnet").out.splitlines()[1:]
+    listed = mgc("models", "resnet").out.splitlines()[1:-2]
     assert listed
     assert all("resnet" in line.split("  ")[0] for line in listed)
     assert {row["study"] for row in mgc("models", "KTH2020", "--json").json} == {"kth2020"}

@@ -218,14 +218,14 @@ def in_namespace(script: str, **variables: object) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(finished, dataset, tmp_path):
-    """A disk of 12 kB is too small for the journal, one of 60 kB holds one or two shards, one of 16 MB is enough."""
+    """A disk of 12 kB is too small for the journal, one of 80 kB holds one or two shards, one of 16 MB is enough."""
     (tmp_path / "disk").mkdir()
     run = in_namespace(
         """
         mount -t tmpfs -o size=12k none $DISK
         $EXTRACT > /dev/null; echo $?
         find $DISK/out -name '*.parquet' | wc -l
-        mount -o remount,size=60k $DISK
+        mount -o remount,size=80k $DISK
         $EXTRACT > /dev/null; echo $?
         find $DISK/out -name '0*.parquet' | wc -l
         find $DISK/out -name '.tmp*' | wc -l
