@@ -14,6 +14,8 @@ from mgc.pipeline.errors import MgcError
 if TYPE_CHECKING:
     from distributed import Client
 
+#: Seconds without an answer from the scheduler after which the run gives up.
+CONNECT_WAIT_S = 10
 #: Seconds without any worker after which the run gives up.
 WORKER_WAIT_S = 60
 
@@ -60,8 +62,7 @@ def connect(
         "distributed.admin.tick.interval": "1s",
     }
     with dask.config.set(settings), contextlib.ExitStack() as stack:
-        for name in ("distributed", "distributed.client", "distributed.utils", "distributed.comm"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors that matter are raised, and printed in one line
+        _silence_logs()
         if scheduler is None:
             cluster = distributed.LocalCluster(
                 n_workers=workers,
@@ -76,17 +77,56 @@ def connect(
             client = stack.enter_context(distributed.Client(cluster))
             client.run(_silence_stderr)
         else:
-            try:
-                asyncio.run(_require_answer(scheduler))
-                client = stack.enter_context(distributed.Client(scheduler))
-            except (OSError, ValueError) as error:
-                problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
-                raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
+            client = stack.enter_context(_connect_running(scheduler))
             _require_workers(client, scheduler, echo)
+            _note_missing_nannies(client, echo)
         # Without bokeh, the address answers with an error page.
         if show_dashboard and client.dashboard_link and importlib.util.find_spec("bokeh"):
             echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
         yield client
+
+
+def require_scheduler(scheduler: str | None, echo: Callable[[str], None]) -> None:
+    """Require that a running scheduler answers and has workers, before there is anything to lose.
+
+    Args:
+        scheduler: address of the scheduler; None, and nothing is required.
+        echo: function that prints a line for the user; it is told of each wait before it begins.
+
+    Raises:
+        MgcError: no scheduler answers within `CONNECT_WAIT_S`, or it has no workers for `WORKER_WAIT_S`.
+    """
+    if scheduler is None:
+        return
+    echo(f"extract: connecting to {scheduler} (gives up after {CONNECT_WAIT_S:g} s)")
+    _silence_logs()
+    with _connect_running(scheduler) as client:
+        _require_workers(client, scheduler, echo)
+
+
+@contextlib.contextmanager
+def _connect_running(scheduler: str) -> Iterator[Client]:
+    """Connect to a running scheduler; the connection ends with the context.
+
+    Raises:
+        MgcError: no scheduler answers within `CONNECT_WAIT_S`.
+    """
+    import distributed
+
+    try:
+        asyncio.run(_require_answer(scheduler))
+        client = distributed.Client(scheduler, timeout=CONNECT_WAIT_S)
+    except Exception as error:  # Dask takes the answer of a web server for lengths of arrays: MemoryError, for one
+        problem = f"--scheduler {scheduler}: no Dask scheduler answers ({type(error).__name__})"
+        raise MgcError(problem, "start one with `dask scheduler` or leave the option out") from None
+    with client:
+        yield client
+
+
+def _silence_logs() -> None:
+    """Silence Dask's logs: errors that matter are raised, and printed in one line."""
+    for name in ("distributed", "distributed.client", "distributed.utils", "distributed.comm"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 async def _require_answer(scheduler: str) -> None:
@@ -95,25 +135,33 @@ async def _require_answer(scheduler: str) -> None:
     `distributed.Client` does not clean up after itself if no scheduler answers: ending the process can deadlock then.
 
     Raises:
-        OSError: no scheduler answers.
+        OSError: no scheduler answers, or not in time.
         ValueError: the address is malformed.
     """
     from distributed.comm import connect
 
-    comm = await connect(scheduler)
+    # The timeout of `connect` does not include the wait for an answer once the port has accepted the connection.
+    async with asyncio.timeout(CONNECT_WAIT_S):
+        comm = await connect(scheduler, timeout=CONNECT_WAIT_S)
     await comm.close()
 
 
 def _require_workers(client: Client, scheduler: str, echo: Callable[[str], None]) -> None:
-    """Require that a running cluster has workers, and print a note if some of them have no nanny.
+    """Require that a running cluster has workers; wait `WORKER_WAIT_S` for the first one.
 
     Raises:
         MgcError: the cluster has no workers.
     """
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        echo(f"extract: {scheduler} has no workers yet: waiting {WORKER_WAIT_S:g} s for one")
     try:
         client.wait_for_workers(1, timeout=WORKER_WAIT_S)
     except TimeoutError:
         raise MgcError(f"--scheduler {scheduler}: it has no workers", "start some with `dask worker`") from None
+
+
+def _note_missing_nannies(client: Client, echo: Callable[[str], None]) -> None:
+    """Print a note if some workers of a running cluster have no nanny."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if without_nanny := sum(not worker["nanny"] for worker in workers):
         effect = "a file that kills or hangs one of them ends it for good"

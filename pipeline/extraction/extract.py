@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import duplicates, estimate, journal, left_out, moving, planning, rebuild, sharing
-from mgc.pipeline.extraction.opening import follow_labels, open_or_create, store_path
+from mgc.pipeline.extraction import cluster, duplicates, estimate, journal, left_out, moving, planning, rebuild, sharing
+from mgc.pipeline.extraction.opening import follow_labels, is_new, open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
-from mgc.pipeline.storage.urls import require_writable
+from mgc.pipeline.storage.urls import any_in_memory, require_writable
 from mgc.pipeline.store import head, manifest, recut, verify
 from mgc.pipeline.store.cuts import requested_cuts
 from mgc.pipeline.store.siblings import (
@@ -76,6 +77,11 @@ def extract(
         MgcError: a store belongs to another dataset, another process writes to it, it cannot be written, ...
     """
     require_writable(out)
+    if options.scheduler is not None and any_in_memory([dataset.root, out]):
+        raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
+    require_scheduler = functools.cache(functools.partial(cluster.require_scheduler, options.scheduler, echo))
+    if options.rebuild or any(is_new(store_path(out, spec, options.variants)) for spec in specs):
+        require_scheduler()  # before a store is created or emptied
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.translate_write_errors(out))
         stores, locks, hashes = _open_stores(dataset, specs, out, options, stack, echo)
@@ -84,7 +90,7 @@ def extract(
         tracks = duplicates.find(dataset, stores)
         for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
             echo(note)
-        plans = [_plan(store, dataset, tracks, hashes, options, echo) for store in stores]
+        plans = [_plan(store, dataset, tracks, hashes, options, echo, require_scheduler) for store in stores]
         for note in left_out.describe(dataset, plans[0].left_out):
             echo(note)
         if batches := sharing.share_batches(stores, plans):
@@ -143,6 +149,7 @@ def _plan(
     hashes: Mapping[str, str],
     options: Options,
     echo: Callable[[str], None],
+    require_scheduler: Callable[[], None],
 ) -> planning.Plan:
     """Compare a store with the dataset, write the plan to the store's journal, and carry out its label changes.
 
@@ -153,6 +160,8 @@ def _plan(
         hashes: content hashes of files that were read by this call already, by track id.
         options: settings of the extraction.
         echo: function that prints a line for the user.
+        require_scheduler: function that raises if the scheduler does not answer; called before a plan to decode is
+            written. A call with nothing to decode needs no scheduler.
     """
     _clean(store)
     if not journal.finish_rewrites(store):
@@ -160,6 +169,8 @@ def _plan(
     plan, notes = plan_store(store, dataset, tracks, manifest.history(store), hashes, options)
     for note in notes:
         echo(f"{store.path.name}: {note}")
+    if plan.batches:
+        require_scheduler()
     if plan:
         journal.write_journal(store, plan)
         journal.rewrite_fragments(store, plan.fragments)
@@ -234,7 +245,6 @@ def _dispatch(
         require_locks: function that is called after each task; it raises if the lock of a store has been lost.
         is_long: True if the work takes so long that the user may want to watch it.
     """
-    from mgc.pipeline.extraction.cluster import connect
     from mgc.pipeline.extraction.dispatcher import Dispatcher
     from mgc.pipeline.extraction.worker import run_task
 
@@ -242,8 +252,6 @@ def _dispatch(
     tasks = sharing.make_tasks(batches, dataset, options)
     if sharing.is_in_memory(batches, dataset):
         # Other processes do not see this memory. So a file that kills its worker ends this process.
-        if options.scheduler is not None:
-            raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
         for task in tasks:
             run_task(task)
             require_locks()
@@ -252,7 +260,7 @@ def _dispatch(
     # Arrow's memory pool keeps the memory that planning has freed: a lot, after 250 MB of tracks.csv.
     pa.default_memory_pool().release_unused()
     with (
-        connect(workers, options.scheduler, echo, show_dashboard=is_long) as client,
+        cluster.connect(workers, options.scheduler, echo, show_dashboard=is_long) as client,
         tempfile.TemporaryDirectory(prefix="mgc-") as folder,
     ):
         if options.scheduler is None:

@@ -6,15 +6,16 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import distributed
 import hazards
 import pytest
@@ -253,19 +254,62 @@ class TestForeignCluster:
         assert tree(Path(json.loads(out)["stores"][0]["store"])) == tree(harmless)
 
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://nobody.invalid:8786", "smoke://signals", "8786"])
-    def test_nobody_there(self, address, songs, tmp_path):
-        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
-            outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
+    def test_nobody_there(self, address, songs, tmp_path, monkeypatch):
+        monkeypatch.setattr(cluster, "CONNECT_WAIT_S", 1)
+        outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
         assert outcome.code == 1
+        assert outcome.err.startswith(f"extract: connecting to {address} (gives up after 1 s)\n")
         assert outcome.error.startswith(f"--scheduler {address}: no Dask scheduler answers (")
         assert outcome.error.endswith("; start one with `dask scheduler` or leave the option out")
+        assert tree(tmp_path) == {}
+
+    @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+    def test_a_port_of_another_service_is_given_up_in_time(self, answer, songs, tmp_path, monkeypatch):
+        """One that accepts and says nothing, and a web server."""
+        monkeypatch.setattr(cluster, "CONNECT_WAIT_S", 1)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    connection, _ = server.accept()
+                    connection.sendall(answer)
+                    time.sleep(3)
+
+            threading.Thread(target=serve, daemon=True).start()
+            address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+            started = time.monotonic()
+            outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
+        assert outcome.error.startswith(f"--scheduler {address}: no Dask scheduler answers (")
+        assert time.monotonic() - started < 3
+        assert tree(tmp_path) == {}
+
+    @pytest.mark.parametrize("option", ["--rebuild", "--verify"])
+    def test_a_store_stays_as_it_is_if_nobody_is_there(self, option, songs, harmless, tmp_path, monkeypatch):
+        """With work to do: a store that would be emptied, and one that has lost a shard."""
+        monkeypatch.setattr(cluster, "CONNECT_WAIT_S", 1)
+        store = shutil.copytree(harmless, tmp_path / "data" / "features" / "songs" / harmless.name)
+        if option == "--verify":
+            (store / "shards" / "00000.zarr" / "stft" / "c" / "0" / "0").unlink()
+        before = tree(store)
+        outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", "tcp://127.0.0.1:1", option))
+        assert outcome.code == 1
+        assert tree(store) == before
+
+    def test_nothing_to_decode_needs_no_scheduler(self, songs, harmless, tmp_path):
+        shutil.copytree(harmless, tmp_path / "data" / "features" / "songs" / harmless.name)
+        outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", "tcp://127.0.0.1:1"))
+        assert outcome.json["stores"][0]["decoded"] == 0
+        assert "connecting" not in outcome.err
 
     def test_without_workers(self, songs, tmp_path, monkeypatch):
         monkeypatch.setattr(cluster, "WORKER_WAIT_S", 0.5)
-        with foreign_cluster(tmp_path, workers=0) as address:
+        (tmp_path / "dask").mkdir()
+        with foreign_cluster(tmp_path / "dask", workers=0) as address:
             outcome = mgc(*arguments(songs, tmp_path / "data", "--scheduler", address))
         assert outcome.code == 1
+        assert f"extract: {address} has no workers yet: waiting 0.5 s for one\n" in outcome.err
         assert outcome.error == f"--scheduler {address}: it has no workers; start some with `dask worker`"
+        assert tree(tmp_path / "data") == {}
 
     @pytest.mark.slow
     def test_without_nannies_a_hanging_file_ends_the_run_with_its_name(self, songs, tmp_path):
