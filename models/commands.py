@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.commands import (
     choose_dataset,
     dataset_options,
@@ -50,13 +50,13 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 )
 @slicing_options
 @help_groups.group("Features")
-@click.option("--sr", type=int, help="Sample rate in Hz.")
-@click.option("--n-fft", type=int, help="Length of the Fourier transform in samples.")
-@click.option("--hop-length", type=int, help="Hop between frames in samples.")
-@click.option("--n-mels", type=int, help="Number of mel bands.")
-@click.option("--n-mfcc", type=int, help="Number of cepstral coefficients.")
-@click.option("--fmin", type=float, help="Lowest mel frequency in Hz.")
-@click.option("--fmax", type=float, help="Highest mel frequency in Hz.")
+@click.option("--sr", type=option_types.COUNT, help="Sample rate in Hz.")
+@click.option("--n-fft", type=option_types.COUNT, help="Length of the Fourier transform in samples.")
+@click.option("--hop-length", type=option_types.COUNT, help="Hop between frames in samples.")
+@click.option("--n-mels", type=option_types.COUNT, help="Number of mel bands.")
+@click.option("--n-mfcc", type=option_types.COUNT, help="Number of cepstral coefficients.")
+@click.option("--fmin", type=option_types.NOT_NEGATIVE, help="Lowest mel frequency in Hz.")
+@click.option("--fmax", type=option_types.POSITIVE, help="Highest mel frequency in Hz.")
 @click.option(
     "--dtype",
     type=console.choice("uint8", "float16", "float32", "int16"),
@@ -74,9 +74,15 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 @help_groups.group("Processes")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
-@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds after which a file is given up.")
+@click.option(
+    "--timeout",
+    type=option_types.SECONDS,
+    default=300,
+    show_default=True,
+    help="Seconds after which a file is given up.",
+)
 @help_groups.group("Dataset")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of splits and shard layout.")
+@click.option("--seed", type=option_types.SEED, default=0, show_default=True, help="Seed of splits and shard layout.")
 @splits_option
 @click.option(
     "--duplicates",
@@ -85,7 +91,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
     show_default=True,
     help="Equal files: keep them in one split, use the first of each only, or take no notice of them.",
 )
-@click.option("--max-duration", type=float, help="Drop tracks longer than this many seconds.")
+@click.option("--max-duration", type=option_types.SECONDS, help="Drop tracks longer than this many seconds.")
 @help_groups.group("Store")
 @click.option("--max-dropped", help="Exit with 1 if more tracks are dropped: a number, or a share like 5%.")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first, and extract damaged shards again.")
@@ -281,8 +287,8 @@ def models(word: str | None, data_dir: Path, as_json: bool, as_markdown: bool) -
 
 
 @help_groups.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of music and training.")
-@click.option("--epochs", type=int, default=8, show_default=True, help="Maximum number of epochs.")
+@click.option("--seed", type=option_types.SEED, default=0, show_default=True, help="Seed of music and training.")
+@click.option("--epochs", type=option_types.COUNT, default=8, show_default=True, help="Maximum number of epochs.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @console.common_options
 @click.pass_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.storage.remote import Place
@@ -60,14 +60,22 @@ def slicing_options(command: Callable) -> Callable:
     return console.with_options(
         command,
         help_groups.group("Slices"),
-        click.option("--slice", "seconds", type=float, help="Length of a slice in seconds.  [default: 4]"),
         click.option(
-            "--overlap", type=float, help="Overlap of consecutive slices, a fraction in [0, 1).  [default: 0.5]"
+            "--slice", "seconds", type=option_types.SECONDS, help="Length of a slice in seconds.  [default: 4]"
         ),
-        click.option("--frames", type=int, help="Length of a slice in frames, instead of --slice."),
+        click.option(
+            "--overlap",
+            type=option_types.Real("in [0, 1): 0.5 repeats half of each slice", below=1),
+            help="Overlap of consecutive slices, a fraction in [0, 1).  [default: 0.5]",
+        ),
+        click.option("--frames", type=option_types.COUNT, help="Length of a slice in frames, instead of --slice."),
         click.option("--whole", is_flag=True, help="One slice per track, the whole track."),
-        click.option("--offset", type=float, help="Seconds to skip at the start of each track."),
-        click.option("--max-slices", type=int, help="Largest number of slices per track."),
+        click.option(
+            "--offset",
+            type=option_types.Real("a number of seconds, 0 or more"),
+            help="Seconds to skip at the start of each track.",
+        ),
+        click.option("--max-slices", type=option_types.COUNT, help="Largest number of slices per track."),
         click.option(
             "--place",
             type=console.choice("all", "start", "centre", "random"),
@@ -175,7 +183,7 @@ def print_store_summary(store: Store, as_json: bool) -> None:
 @click.argument("store", type=PATH_OR_URL, required=False)
 @slicing_options
 @help_groups.group("Slices")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random slice positions.")
+@click.option("--seed", type=option_types.SEED, default=0, show_default=True, help="Seed of random slice positions.")
 @help_groups.group("Cuts")
 @click.option("--name", help="Add the cut under this name, and leave the default as it is.")
 @click.option("--default", help="Make the cut of this name the default.")
@@ -238,7 +246,7 @@ def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[
 @help_groups.group("Splits")
 @splits_option
 @click.option("--redo", is_flag=True, help="Draw new splits for all tracks.")
-@click.option("--seed", type=int, help="Seed of the new splits.  [default: the store's]")
+@click.option("--seed", type=option_types.SEED, help="Seed of the new splits.  [default: the store's]")
 @dataset_options
 @console.json_option
 @console.common_options

@@ -40,6 +40,7 @@ ORDER = (
     "mgc.pipeline.workspace",
     "mgc.pipeline.console",
     "mgc.pipeline.help_groups",
+    "mgc.pipeline.option_types",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
     "mgc.pipeline.suggestions",

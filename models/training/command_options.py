@@ -1,4 +1,4 @@
-"""Decorators that add options to `mgc train`: the settings of the training loop, and `--nproc`."""
+"""Decorators that add options to `mgc train`: the settings of the training loop, and `--nproc`; checks of others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, get_args
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.workspace import Workspace
 
+#: Largest value of `--nproc`. All of them are started at once: a typing error must not bring the machine down.
+MAX_PROCESSES = 256
 #: Headings in `mgc train --help` of settings that do not stand under `Training`.
 _SETTING_GROUPS = {"Hardware": ("amp", "channels_last", "compile"), "Augmentation": ("crop",)}
 
@@ -23,22 +25,24 @@ def loop_options(command: Callable) -> Callable:
 
     The command receives the chosen settings of `mgc.models.registry.settings.Loop` as one argument, the dict `loop`.
     """
-    from mgc.models.registry.settings import Metric, OptimizerName, loop_settings
+    from mgc.models.registry.settings import DEFAULT_LOOP, Metric, OptimizerName, loop_settings
 
     @functools.wraps(command)
     def with_loop(**options: Any) -> Any:
         values = {setting.name: options.pop(setting.name) for setting in loop_settings()}
-        return command(**options, loop={name: value for name, value in values.items() if value is not None})
+        chosen = {name: value for name, value in values.items() if value is not None}
+        DEFAULT_LOOP.override(chosen)  # a value out of range is an error before a store is opened or a process started
+        return command(**options, loop=chosen)
 
     decorators = [
         help_groups.group("Training"),
-        click.option("--epochs", type=int, help="Maximum number of epochs."),
-        click.option("--batch-size", type=int, help="Slices per update, over all processes."),
-        click.option("--lr", type=float, help="Learning rate of the first update."),
+        click.option("--epochs", type=option_types.COUNT, help="Maximum number of epochs."),
+        click.option("--batch-size", type=option_types.Whole(2), help="Slices per update, over all processes."),
+        click.option("--lr", type=option_types.POSITIVE, help="Learning rate of the first update."),
         click.option("--optimizer", type=console.choice(*get_args(OptimizerName)), help="Optimiser."),
-        click.option("--weight-decay", type=float, help="Weight decay of the optimiser."),
+        click.option("--weight-decay", type=option_types.NOT_NEGATIVE, help="Weight decay of the optimiser."),
         click.option("--monitor", type=console.choice(*get_args(Metric)), help="Validation score of the best epoch."),
-        click.option("--patience", type=int, help="Stop after this many epochs without a better one."),
+        click.option("--patience", type=option_types.COUNT, help="Stop after this many epochs without a better one."),
     ]
     sections = {name: group for group, names in _SETTING_GROUPS.items() for name in names}
     for setting in loop_settings():
@@ -48,6 +52,24 @@ def loop_options(command: Callable) -> Callable:
         flags = f"--{name}/--no-{name}" if setting.type is bool else f"--{name}"
         decorators.append(click.option(flags, setting.name, type=kind, default=None, help=setting.help))
     return console.with_options(with_loop, *decorators)
+
+
+def check_seeds(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Check the value of `--seeds` before the command begins."""
+    if text is not None:
+        from mgc.models.training import repeats
+
+        repeats.parse(text)
+    return text
+
+
+def check_folds(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Check the value of `--folds` before the command begins."""
+    if text is not None:
+        from mgc.models.training import folds
+
+        folds.parse(text)
+    return text
 
 
 def nproc_option(command: Callable) -> Callable:
@@ -88,7 +110,7 @@ def nproc_option(command: Callable) -> Callable:
 
     option = click.option(
         "--nproc",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_PROCESSES),
         help="Processes that train together, on the CPU or with one GPU each.  [default: 1]",
     )
     return help_groups.group("Hardware")(option(in_processes))

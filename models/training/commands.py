@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.models.training.command_options import loop_options, nproc_option
-from mgc.pipeline import console, help_groups
+from mgc.models.training.command_options import check_folds, check_seeds, loop_options, nproc_option
+from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.storage.remote import Place
@@ -51,9 +51,17 @@ if TYPE_CHECKING:
 )
 @loop_options
 @help_groups.group("Runs")
-@click.option("--seed", type=int, help="Seed of initial weights, order, windows and dropout.")
-@click.option("--seeds", help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.")
-@click.option("--folds", help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.")
+@click.option("--seed", type=option_types.SEED, help="Seed of initial weights, order, windows and dropout.")
+@click.option(
+    "--seeds",
+    callback=check_seeds,
+    help="Train a run for each seed, such as 0,1,2, and print the spread of their accuracies.",
+)
+@click.option(
+    "--folds",
+    callback=check_folds,
+    help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.",
+)
 @click.option("--evaluate", is_flag=True, help="Also evaluate the runs on the test split when they are finished.")
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
@@ -65,7 +73,7 @@ if TYPE_CHECKING:
     help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
 )
 @help_groups.group("Model and data")
-@click.option("--limit-tracks", type=int, help="Maximum number of tracks per genre, for quick trials.")
+@click.option("--limit-tracks", type=option_types.COUNT, help="Maximum number of tracks per genre, for quick trials.")
 @help_groups.group("Augmentation")
 @click.option("--variants/--no-variants", default=True, help="Also train on the store's variants.  [default: yes]")
 @help_groups.group("Model and data")

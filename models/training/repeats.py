@@ -10,6 +10,7 @@ import numpy as np
 from mgc.models.runs.run import Run
 from mgc.models.training.loop import Echo
 from mgc.pipeline.errors import SpecError
+from mgc.pipeline.option_types import MAX_SEED
 
 #: Scores of each run's best epoch that are summarised, and their labels.
 METRICS = {"validation_accuracy": "by slice", "validation_track_accuracy": "by track"}
@@ -19,11 +20,13 @@ def parse(text: str) -> tuple[int, ...]:
     """Parse the value of `--seeds`, such as `0,1,2`.
 
     Raises:
-        SpecError: a seed is not a whole number, negative, or repeated.
+        SpecError: a seed is not a whole number, negative, repeated, or too large.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
         raise SpecError(f"--seeds {text}", "write different whole numbers, such as 0,1,2")
+    if max(map(int, words)) > MAX_SEED:
+        raise SpecError(f"--seeds {text}", f"a seed must be at most {MAX_SEED}")
     return tuple(int(word) for word in words)
 
 

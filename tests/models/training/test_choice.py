@@ -116,8 +116,8 @@ def test_where_no_store_fits_the_nearest_is_named(model, names, options, need, n
 def test_the_command_says_it_once(folder):
     data = folder.parents[1]
     Workspace(data).remember("store", folder / "mel")
-    outcome = mgc("train", "--data-dir", data, "--epochs", 0)
-    assert outcome.error == "--epochs 0; it must be at least 1"
+    outcome = mgc("train", "--data-dir", data, "--search")
+    assert outcome.error.startswith("--search: kth2020/cnn is a network; ")
     assert [line.partition(";")[0] for line in outcome.err.splitlines()[:-1]] == [
         "model: kth2020/cnn, the default for mel"
     ]
