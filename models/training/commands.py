@@ -277,7 +277,8 @@ def _train_ensemble(job: _Job, request: Request) -> Trained:
 
 def _train_system(job: _Job, request: Request) -> Trained | None:
     """Train one run, or one for each seed or fold; or find the learning rate and return None."""
-    from mgc.models.training import folds, rate_finder, repeats
+    from mgc.models.parallel.ranks import SINGLE_PROCESS
+    from mgc.models.training import folds, preparation, rate_finder, repeats
     from mgc.models.training.closing import Trained
 
     stores = job.candidates.choose(job.system)
@@ -303,6 +304,8 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
         return Trained(repeats.repeat(lambda seed: train_one(seed=seed), seeds, console.echo), "seed")
     if request.folds is not None:
         count, numbers = folds.parse(request.folds)
+        first = dataclasses.replace(job.options, fold=(numbers[0], count))
+        preparation.require_trainable(stores, first, job.ranks or SINGLE_PROCESS)  # before fold 1 begins
         runs = repeats.repeat(
             lambda number: train_one(fold=(number, count)),
             numbers,

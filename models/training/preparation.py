@@ -126,6 +126,11 @@ def prepare(
     return Run.create(folder, system.id, config, selection)
 
 
+def require_trainable(stores: Sequence[Store], options: Options, ranks: Ranks = SINGLE_PROCESS) -> None:
+    """Raise the error that `prepare` would raise for its options and stores, such as too many folds; write nothing."""
+    _make_plan(stores, options, ranks)
+
+
 def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan:
     """Check that the options can be followed, and decide what is trained on what."""
     first, *further = stores

@@ -185,4 +185,5 @@ def test_errors(store: Store, tmp_path: Path, options: list[object], code: int, 
     outcome = mgc("train", "--model", TINY.id, "--store", store.path, "--data-dir", tmp_path, *options)
     assert outcome.code == code
     assert outcome.error.startswith(message)
+    assert "fold 1" not in outcome.out  # no fold was begun
     assert not (tmp_path / "runs").exists()
