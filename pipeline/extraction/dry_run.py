@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import SpecError
-from mgc.pipeline.extraction import duplicates, estimate, left_out, planning, sharing
+from mgc.pipeline.extraction import duplicates, estimate, left_out, planning, probe, sharing
 from mgc.pipeline.extraction.extract import plan_store
 from mgc.pipeline.extraction.opening import describe, is_new, store_path
 from mgc.pipeline.extraction.options import Options
@@ -87,6 +87,8 @@ def dry_run(
     """
     if options.moved:
         raise SpecError("--dry-run does not go with --moved, which compares and records", "leave one of them out")
+    if all(is_new(store_path(out, spec, options.variants)) for spec in specs):
+        probe.require_room(dataset, specs, options)
     stores = [_open(out, spec, dataset, options) for spec in specs]
     tracks = duplicates.find(dataset, stores)
     for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):

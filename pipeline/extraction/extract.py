@@ -16,7 +16,18 @@ import pyarrow.compute as pc
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.extraction import cluster, duplicates, estimate, journal, left_out, moving, planning, rebuild, sharing
+from mgc.pipeline.extraction import (
+    cluster,
+    duplicates,
+    estimate,
+    journal,
+    left_out,
+    moving,
+    planning,
+    probe,
+    rebuild,
+    sharing,
+)
 from mgc.pipeline.extraction.opening import follow_labels, is_new, open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
@@ -80,7 +91,10 @@ def extract(
     if options.scheduler is not None and any_in_memory([dataset.root, out]):
         raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
     require_scheduler = functools.cache(functools.partial(cluster.require_scheduler, options.scheduler, echo))
-    if options.rebuild or any(is_new(store_path(out, spec, options.variants)) for spec in specs):
+    new = [spec for spec in specs if is_new(store_path(out, spec, options.variants))]
+    if len(new) == len(specs):
+        probe.require_room(dataset, specs, options)
+    if new or options.rebuild:
         require_scheduler()  # before a store is created or emptied
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.translate_write_errors(out))

@@ -15,7 +15,7 @@ from commands import Outcome, mgc, stamps, tree
 from music import write_clip, write_genres, write_list, write_silence
 
 from mgc.pipeline.audio import inspection
-from mgc.pipeline.extraction import batches, extract, reading, sharing, worker
+from mgc.pipeline.extraction import batches, extract, probe, reading, sharing, worker
 from mgc.pipeline.store.store import Store
 
 FEATURE = "stft:n_fft=512"
@@ -575,7 +575,9 @@ class TestSlices:
         assert "no track holds one slice (slices of 5 s, 50% overlap); the longest has 0.8 s; choose" in outcome.error
         assert stamps(library.path) == before
 
-    def test_a_slice_longer_than_every_track_fails_extraction_and_can_be_mended(self, library):
+    def test_a_slice_longer_than_every_track_fails_extraction_and_can_be_mended(self, library, monkeypatch):
+        """Where it was not noticed beforehand."""
+        monkeypatch.setattr(probe, "MAX_BYTES", 0)
         outcome = library.try_extract("--slice", 5)
         assert outcome.code == 1
         assert "no usable track is left (too-short 12); choose a shorter slice: `mgc slice " in outcome.error

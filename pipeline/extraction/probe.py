@@ -1,0 +1,116 @@
+"""Durations of a few of a dataset's files, from their headers: is there a track that a slice fits into?"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mgc.pipeline.audio import inspection
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.tracks import unescape
+from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.extraction.batches import estimated_seconds
+from mgc.pipeline.extraction.options import Options
+from mgc.pipeline.extraction.signatures import file_signatures
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.store.cuts import requested_cuts
+
+#: Number of files whose durations are read.
+N_FILES = 20
+#: Number of files whose sizes are compared to choose the longest of them.
+N_SIZES = 1000
+#: Size in bytes beyond which a file is not read: its duration counts as unknown.
+MAX_BYTES = 50_000_000
+#: Seconds by which a header may understate a duration.
+TOLERANCE_S = 0.1
+
+
+def longest_candidates(dataset: Dataset) -> pa.Table:
+    """Choose up to `N_FILES` tracks that are likely to be the longest, by the sizes of `N_SIZES` all over the table.
+
+    Args:
+        dataset: a dataset on this machine.
+
+    Returns:
+        Rows of the dataset's track table.
+    """
+    rows = np.unique(np.linspace(0, len(dataset.tracks) - 1, min(N_SIZES, len(dataset.tracks))).astype(np.int64))
+    sample = dataset.tracks.take(pa.array(rows))
+    sizes, _ = file_signatures(dataset, sample)
+    order = np.argsort(-estimated_seconds(sample, sizes), kind="stable")
+    return sample.take(pa.array(order[:N_FILES]))
+
+
+def durations(dataset: Dataset, tracks: pa.Table) -> list[float | None]:
+    """Read the durations of some tracks from their headers or frames, without decoding them.
+
+    Args:
+        dataset: a dataset on this machine.
+        tracks: rows of its track table.
+
+    Returns:
+        Seconds of each file that is there and not empty; None for one whose duration is not known without decoding.
+    """
+    root = os.fsencode(str(dataset.root)) + b"/"
+    seconds: list[float | None] = []
+    for path in tracks["path"].to_pylist():
+        try:
+            seconds.append(_duration(root + unescape(path)))
+        except inspection.UnusableAudio:  # missing or empty: the extraction will say so
+            continue
+    return seconds
+
+
+def _duration(path: bytes) -> float | None:
+    """Return the duration of a file in seconds; None if it is not known without decoding.
+
+    Raises:
+        UnusableAudio: the file is missing, unreadable or empty.
+    """
+    import soundfile
+
+    if inspection.stat_file(path).st_size > MAX_BYTES:
+        return None
+    file = inspection.inspect(path)
+    for seconds in (file.mpeg_seconds, file.held_s):
+        if seconds is not None:
+            return seconds
+    try:
+        header = soundfile.info(os.fsdecode(path))
+    except (soundfile.LibsndfileError, ValueError, TypeError):
+        return None
+    return header.frames / header.samplerate if header.frames > 0 and header.samplerate > 0 else None
+
+
+def require_room(dataset: Dataset, specs: Sequence[FeatureSpec], options: Options) -> None:
+    """Require that some track of a dataset holds a slice of a new store, as far as a look at the headers tells.
+
+    Nothing is required of a dataset at a URL, nor if the duration of one of the files is not known.
+
+    Args:
+        dataset: the dataset.
+        specs: features of the new stores.
+        options: settings of the extraction.
+
+    Raises:
+        DatasetError: all files that were looked at are too short for one slice.
+    """
+    slicings = [requested_cuts((), spec, options.slicing, options.study)[0].slicing for spec in specs]
+    needs = [slicing.length_s(spec) + slicing.offset for slicing, spec in zip(slicings, specs, strict=True)]
+    if not isinstance(dataset.root, Path) or not needs or min(needs) <= TOLERANCE_S:
+        return
+    seconds = durations(dataset, longest_candidates(dataset))
+    known = [value for value in seconds if value is not None]
+    if not known or len(known) < len(seconds) or max(known) + TOLERANCE_S >= min(needs):
+        return
+    longest, slicing = max(known), slicings[needs.index(min(needs))]
+    n_tracks = len(dataset.tracks)
+    looked = f"the longest of {len(known)} files looked at" if len(known) < n_tracks else "the longest file"
+    room = math.floor(longest) if longest >= 1 else math.floor(longest * 100) / 100
+    advice = "shorten --offset" if slicing.offset else f"take --slice {room:g} or --whole" if room else "take --whole"
+    raise DatasetError(f"no track holds one slice ({slicing}): {looked} has {longest:.3g} s", advice)
