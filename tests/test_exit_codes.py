@@ -59,6 +59,7 @@ CASES = [
     ("train --seeds 0,4294967296", 2),
     ("train --folds 99 --store {store}", 1),
     ("train --folds 1", 2),
+    ("train --augment time-masks=x", 2),
     ("train --nproc 257 --store {nowhere}", 2),
     ("train --store {nowhere}", 1),
     ("train --device gpu --store {store}", 2),

@@ -72,6 +72,15 @@ def check_folds(context: click.Context, option: click.Parameter, text: str | Non
     return text
 
 
+def check_augmentation(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Check the value of `--augment` before the command begins."""
+    if text is not None:
+        from mgc.models.registry.augmentation import Augmentation
+
+        Augmentation.parse(text)
+    return text
+
+
 def nproc_option(command: Callable) -> Callable:
     """Add `--nproc` to a command, and run it in that many processes unless torchrun has started them already.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.models.training.command_options import check_folds, check_seeds, loop_options, nproc_option
+from mgc.models.training.command_options import check_augmentation, check_folds, check_seeds, loop_options, nproc_option
 from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
 @click.option(
     "--augment",
     "augmentation",
+    callback=check_augmentation,
     help="Augmentation of training slices, such as time-masks=2,mixup=0.2; or none.  [default: the recipe's]",
 )
 @help_groups.group("Hardware")
