@@ -12,7 +12,7 @@ from mgc.pipeline import console
 COMMANDS = {
     "audit": "mgc.models.audit.commands:audit",
     "demo": "mgc.models.commands:demo",
-    "evaluate": "mgc.models.evaluation.commands:evaluate",
+    "evaluate": "mgc.models.report.commands:evaluate",
     "extract": "mgc.models.commands:extract",
     "info": "mgc.models.runs.commands:info",
     "models": "mgc.models.commands:models",

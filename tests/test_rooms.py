@@ -16,6 +16,7 @@ ORDER = (
     "mgc.__main__",
     "mgc.cli",
     "mgc.models.commands",
+    "mgc.models.report",
     "mgc.models.audit",
     "mgc.models.evaluation",
     "mgc.models.training",
