@@ -110,7 +110,8 @@ def dry_run(
     batches = sharing.share_batches(stores, plans)
     if not batches:
         return results, None
-    return results, estimate.estimate(batches, stores, tracks, sharing.count_workers(batches, dataset, options))
+    workers = sharing.count_workers(batches, dataset, options)
+    return results, estimate.estimate(dataset, batches, stores, tracks, workers)
 
 
 def _open(out: Place, spec: FeatureSpec, dataset: Dataset, options: Options) -> Store:

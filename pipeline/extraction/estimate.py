@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.extraction import probe
 from mgc.pipeline.extraction.batches import estimated_seconds
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import frame_multiplier
@@ -125,18 +127,23 @@ class Estimate:
 
 
 def estimate(
-    batches: Sequence[tuple[pa.Table, list[Target]]], stores: Sequence[Store], tracks: pa.Table, workers: int | None
+    dataset: Dataset,
+    batches: Sequence[tuple[pa.Table, list[Target]]],
+    stores: Sequence[Store],
+    tracks: pa.Table,
+    workers: int | None,
 ) -> Estimate:
     """Estimate what it takes to decode some batches.
 
     Args:
+        dataset: the dataset.
         batches: the batches, and the stores with the shards that get their frames.
         stores: the stores, in one folder. They and their siblings know the lengths of tracks they hold; other lengths
-            are estimated from file sizes.
+            follow from file sizes, and from the headers of a few files.
         tracks: the dataset's tracks, with `size` of their files.
         workers: number of workers; None if a scheduler knows it.
     """
-    seconds = np.append(_lengths(tracks, stores), UNKNOWN_S)
+    seconds = np.append(_lengths(dataset, tracks, stores), UNKNOWN_S)
     cpu_s = n_bytes = 0.0
     for batch, targets in batches:
         rows = pc.index_in(batch["track_id"], tracks["track_id"].combine_chunks())
@@ -200,13 +207,15 @@ def _rounded(value: float) -> int:
     return round(value / step) * step
 
 
-def _lengths(tracks: pa.Table, stores: Sequence[Store]) -> np.ndarray:
+def _lengths(dataset: Dataset, tracks: pa.Table, stores: Sequence[Store]) -> np.ndarray:
     """Return the length of each track in seconds, float64 `(tracks,)`, as a store has recorded it or as estimated."""
     past = pa.concat_tables([manifest.history(store, _DURATION_COLUMNS) for store in (*stores, *siblings(stores[0]))])
     past = past.filter(past["duration_s"].is_valid())
     rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
     known = past["duration_s"].combine_chunks().take(rows).to_numpy(zero_copy_only=False)
-    return np.where(np.isnan(known), estimated_seconds(tracks, tracks["size"].combine_chunks()), known)
+    unknown = np.isnan(known)
+    correction = probe.length_correction(dataset, tracks.filter(pa.array(unknown)))
+    return np.where(unknown, estimated_seconds(tracks, tracks["size"].combine_chunks()) * correction, known)
 
 
 def _free_bytes(stores: Iterable[Store]) -> int | None:

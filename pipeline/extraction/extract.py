@@ -108,7 +108,8 @@ def extract(
         for note in left_out.describe(dataset, plans[0].left_out):
             echo(note)
         if batches := sharing.share_batches(stores, plans):
-            expected = estimate.estimate(batches, stores, tracks, sharing.count_workers(batches, dataset, options))
+            workers = sharing.count_workers(batches, dataset, options)
+            expected = estimate.estimate(dataset, batches, stores, tracks, workers)
             for note in expected.notes():
                 echo(note)
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:

@@ -1,4 +1,4 @@
-"""Durations of a few of a dataset's files, from their headers: is there a track that a slice fits into?"""
+"""Durations of a few of a dataset's files, from their headers: do slices fit into them, and how long are the others?"""
 
 from __future__ import annotations
 
@@ -54,16 +54,37 @@ def durations(dataset: Dataset, tracks: pa.Table) -> list[float | None]:
         tracks: rows of its track table.
 
     Returns:
-        Seconds of each file that is there and not empty; None for one whose duration is not known without decoding.
+        Seconds of each file; None if they are not known without decoding; 0 for a file that is missing or empty.
     """
     root = os.fsencode(str(dataset.root)) + b"/"
     seconds: list[float | None] = []
     for path in tracks["path"].to_pylist():
         try:
             seconds.append(_duration(root + unescape(path)))
-        except inspection.UnusableAudio:  # missing or empty: the extraction will say so
-            continue
+        except inspection.UnusableAudio:  # the extraction will say so
+            seconds.append(0)
     return seconds
+
+
+def length_correction(dataset: Dataset, tracks: pa.Table) -> float:
+    """Compare the durations of some files with those that their sizes suggest.
+
+    Args:
+        dataset: the dataset.
+        tracks: rows of its track table, with `size` of their files.
+
+    Returns:
+        Sum of the durations of up to `N_FILES` tracks, evenly spaced over the table, over that of `estimated_seconds`;
+        1 if no duration is known, and for a dataset at a URL.
+    """
+    if not isinstance(dataset.root, Path) or not len(tracks):
+        return 1
+    rows = np.unique(np.linspace(0, len(tracks) - 1, min(N_FILES, len(tracks))).astype(np.int64))
+    sample = tracks.take(pa.array(rows))
+    measured = np.array([value or 0 for value in durations(dataset, sample)])
+    expected = estimated_seconds(sample, sample["size"].combine_chunks())
+    usable = (measured > 0) & (expected > 0)
+    return measured[usable].sum() / expected[usable].sum() if usable.any() else 1
 
 
 def _duration(path: bytes) -> float | None:
@@ -105,8 +126,8 @@ def require_room(dataset: Dataset, specs: Sequence[FeatureSpec], options: Option
     if not isinstance(dataset.root, Path) or not needs or min(needs) <= TOLERANCE_S:
         return
     seconds = durations(dataset, longest_candidates(dataset))
-    known = [value for value in seconds if value is not None]
-    if not known or len(known) < len(seconds) or max(known) + TOLERANCE_S >= min(needs):
+    known = [value for value in seconds if value]
+    if not known or None in seconds or max(known) + TOLERANCE_S >= min(needs):
         return
     longest, slicing = max(known), slicings[needs.index(min(needs))]
     n_tracks = len(dataset.tracks)

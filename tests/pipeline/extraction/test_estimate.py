@@ -80,7 +80,7 @@ def test_every_feature_of_ours_has_its_costs():
 
 
 def test_the_size_is_right_for_lengths_from_files_and_from_stores(songs, tmp_path, scheduler, monkeypatch):
-    """Files without a bit rate are estimated from their sizes; later, a store knows their lengths."""
+    """The headers of some files correct the lengths that follow from sizes; later, a store knows the lengths."""
     estimates: list[Estimate] = []
     original = estimate.estimate
     monkeypatch.setattr(estimate, "estimate", lambda *args: estimates.append(original(*args)) or estimates[-1])
@@ -89,8 +89,8 @@ def test_the_size_is_right_for_lengths_from_files_and_from_stores(songs, tmp_pat
     assert lines[0].startswith("extract: 12 files to decode, about ")
     assert not any("dashboard" in line for line in lines)  # it is short work
     size = stored_bytes(tmp_path)
-    # The clips are WAV files of 22,050 Hz, but a WAV file without metadata counts as one of 44,100 Hz.
-    assert 0.4 * size < estimates[0].n_bytes < 1.3 * size
+    # Their rate of 22,050 Hz is in the headers: by its size alone, a WAV file counts as one of 44,100 Hz.
+    assert estimates[0].n_bytes == pytest.approx(size, rel=0.3)
     assert extract(songs, tmp_path, "--scheduler", scheduler) == []
     assert len(estimates) == 1  # there was nothing to decode
     extract(songs, tmp_path, "--scheduler", scheduler, "--rebuild")
