@@ -25,10 +25,10 @@ import scipy
 import sklearn
 import torch
 
-from mgc.models.evaluation import metrics, pictures, tables
+from mgc.models.evaluation import joining, metrics, pictures, tables
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
-from mgc.models.runs import seal
+from mgc.models.runs import seal, seeds
 from mgc.models.runs.run import Run
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import predict
@@ -46,7 +46,13 @@ RESULTS = (
 
 
 def evaluate(
-    runs: Sequence[Run], *, split: str = "test", device: str = "auto", n_resamples: int = 2000, seed: int = 0
+    runs: Sequence[Run],
+    *,
+    split: str = "test",
+    join: str = joining.JOINS[0],
+    device: str = "auto",
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Evaluation:
     """Predict and score a split; write the results of a single run to its folder.
 
@@ -54,6 +60,7 @@ def evaluate(
         runs: one run, or several whose probabilities are averaged: by slice if all have the same slices, else by track.
             The run of an ensemble stands for its members.
         split: training, validation or test.
+        join: how the probabilities of a track are joined from those of its slices, one of `joining.JOINS`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         n_resamples: number of bootstrap samples for the intervals.
         seed: seed of the bootstrap.
@@ -65,7 +72,11 @@ def evaluate(
     _require_same_classes(members)
     outputs = [predict(member, split=split, device=device) for member in members]
     predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in outputs]
-    slices, tracks = mean_predictions(predictions, [member.path.name for member in members])
+    names = [member.path.name for member in members]
+    slices, by_join = None, {}
+    for name in joining.JOINS:
+        slices, by_join[name] = mean_predictions(predictions, names, name)
+    tracks = by_join[join]
     unattributed = outputs[0].filter(pc.is_null(outputs[0]["artist_id"]))
     is_single = len(runs) == 1
     # From the tracks, not from the configuration: runs of earlier versions did not look for copies.
@@ -79,10 +90,13 @@ def evaluate(
         n_unattributed=pc.count_distinct(unattributed["track_id"]).as_py(),
         by_track=metrics.score(tracks, n_resamples=n_resamples, seed=seed),
         by_slice=metrics.score(slices, n_resamples=n_resamples, seed=seed) if slices else None,
+        join=join,
+        joins={name: metrics.headline(joined) for name, joined in by_join.items()},
         chance=metrics.chance(tracks, _training_tracks(members[0])),
         differences=tuple(dict.fromkeys(line for run in runs for line in run.config["differences"])),
         leaky=bool(heard) or any(run.config["leaky"] for run in runs),
         n_heard=len(heard),
+        other_seeds=seeds.other_seeds(runs[0]) if is_single else None,
         evaluations=_count_evaluations(runs[0], split) + 1 if is_single else None,
         bootstrap={"resamples": n_resamples, "seed": seed},
         versions={
@@ -100,12 +114,15 @@ def evaluate(
     return evaluation
 
 
-def mean_predictions(members: Sequence[Predictions], names: Sequence[str]) -> tuple[Predictions | None, Predictions]:
+def mean_predictions(
+    members: Sequence[Predictions], names: Sequence[str], join: str = joining.JOINS[0]
+) -> tuple[Predictions | None, Predictions]:
     """Average the probabilities of several models.
 
     Args:
         members: predictions of each model, by slice.
         names: name of each model, for error messages.
+        join: how slices are joined to tracks.
 
     Returns:
         Mean predictions by slice, None if the members have different slices; and by track.
@@ -113,7 +130,7 @@ def mean_predictions(members: Sequence[Predictions], names: Sequence[str]) -> tu
     Raises:
         RunError: the members have different tracks, or different genres of a track.
     """
-    by_track = [member.by_track() for member in members]
+    by_track = [member.by_track(join) for member in members]
     for name, other in zip(names[1:], by_track[1:], strict=True):
         _require_same_tracks(names[0], by_track[0], name, other)
     first = members[0]
@@ -124,7 +141,7 @@ def mean_predictions(members: Sequence[Predictions], names: Sequence[str]) -> tu
     if not same_slices:
         return None, _mean(by_track)
     slices = _mean(members)
-    return slices, slices.by_track()
+    return slices, slices.by_track(join)
 
 
 def results_path(run: Run, name: str, split: str) -> Path:

@@ -21,13 +21,17 @@ class Evaluation:
         n_tracks: number of tracks.
         n_artists: number of known artists.
         n_unattributed: number of tracks with an unknown artist.
-        by_track: scores of tracks, by the mean probabilities of their slices.
+        by_track: scores of tracks, by the joined probabilities of their slices.
         by_slice: scores of slices; None for an ensemble of runs that cut their tracks differently.
+        join: how the probabilities of a track are joined from those of its slices, one of `joining.JOINS`.
+        joins: accuracy and macro F1 by track for each of these.
         chance: accuracy of guessing, by track.
         differences: settings of any run that differ from its study's.
         leaky: whether a run had slices of one track, or copies of one file, on both sides of its split.
         n_heard: number of tracks whose file, byte for byte, is also a training track of a run (for the test split: or a
             validation track).
+        other_seeds: whether the network was also trained with other seeds, see `mgc.models.runs.seeds`; None for
+            several runs, classical systems and ensembles.
         evaluations: number of evaluations of this split of the run, this one included; None for several runs.
         bootstrap: number of resamples and seed of the intervals.
         versions: versions of the libraries that computed the scores.
@@ -41,10 +45,13 @@ class Evaluation:
     n_unattributed: int
     by_track: Scores
     by_slice: Scores | None
+    join: str
+    joins: dict[str, dict[str, float]]
     chance: Chance
     differences: tuple[str, ...]
     leaky: bool
     n_heard: int
+    other_seeds: bool | None
     evaluations: int | None
     bootstrap: dict[str, int]
     versions: dict[str, str]

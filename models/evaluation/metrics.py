@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn import metrics
 
-from mgc.models.evaluation import intervals
+from mgc.models.evaluation import calibration, intervals, joining, ranking
 from mgc.models.evaluation.intervals import Chance, Interval
 from mgc.pipeline.errors import RunError
 
@@ -80,11 +80,11 @@ class Predictions:
             groups=np.unique(artists.to_numpy(), return_inverse=True)[1],
         )
 
-    def by_track(self) -> Predictions:
-        """Average the probabilities of the slices of each track; the result has one item per track."""
-        tracks, first, n_slices = np.unique(self.tracks, return_index=True, return_counts=True)
-        means = np.add.reduceat(self.probabilities, first) / n_slices[:, None]
-        return Predictions(self.genres, self.truth[first], means, tracks, np.zeros(len(tracks)), self.groups[first])
+    def by_track(self, join: str = joining.JOINS[0]) -> Predictions:
+        """Join the probabilities of the slices of each track, see `joining.join`; the result has one item per track."""
+        tracks, first = np.unique(self.tracks, return_index=True)
+        joined = joining.join(self.probabilities, first, join)
+        return Predictions(self.genres, self.truth[first], joined, tracks, np.zeros(len(tracks)), self.groups[first])
 
     @property
     def predicted(self) -> np.ndarray:
@@ -107,6 +107,8 @@ class GenreScores:
     recall_interval: Interval | None
     f1: float | None
     specificity: float | None
+    roc_auc: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,22 @@ class Scores:
     Attributes:
         n: number of items.
         accuracy: share of the items whose most probable genre is the true one.
+        balanced_accuracy: the same if each genre counted as much as any other: the macro recall (Brodersen et al., ICPR
+            2010; scikit-learn's `balanced_accuracy_score`).
+        mcc: Matthews correlation coefficient of true and predicted genre, from -1 to 1, 0 by chance (for K genres:
+            Gorodkin, Comput. Biol. Chem. 28, 2004; scikit-learn's `matthews_corrcoef`); 0 if there is one true or one
+            predicted genre only.
         macro_precision, macro_recall, macro_f1: unweighted means over the genres that have items.
         f1_of_means: harmonic mean of macro precision and macro recall, which padova2023 reports as F1.
         one_vs_rest_accuracy: mean over the genres of the accuracy of "this genre or not", `1 - 2 (1 - accuracy) / K`:
             78.1 % by chance for 8 genres (padova2023).
         rmse: root of the mean squared difference between probabilities and one-hot truth, over items and genres.
         cross_entropy: mean of -ln p(true genre), in nats; a probability of 0 counts as 2.2e-16.
+        roc_auc, average_precision: unweighted means over the genres for which they are defined, see
+            `ranking.OneVsRest`; None if there is none.
+        top_k: share of the items whose true genre is among the 2, 3 and 5 most probable, see `ranking.top_k`.
+        ece: expected calibration error, see `calibration.expected_calibration_error`.
+        reliability: bins of a reliability diagram.
         confusion: number of items by true genre (row) and predicted genre (column).
         by_genre: scores of each genre.
     """
@@ -129,6 +141,8 @@ class Scores:
     n: int
     accuracy: float
     accuracy_interval: Interval
+    balanced_accuracy: float
+    mcc: float
     macro_precision: float
     macro_recall: float
     macro_f1: float
@@ -137,6 +151,11 @@ class Scores:
     one_vs_rest_accuracy: float
     rmse: float
     cross_entropy: float
+    roc_auc: float | None
+    average_precision: float | None
+    top_k: dict[str, float | None]
+    ece: float
+    reliability: tuple[calibration.Bin, ...]
     confusion: tuple[tuple[int, ...], ...]
     by_genre: dict[str, GenreScores]
 
@@ -144,6 +163,7 @@ class Scores:
 def score(predictions: Predictions, *, n_resamples: int = 2000, seed: int = 0) -> Scores:
     """Compute all scores, with confidence intervals from `n_resamples` bootstrap samples of the groups."""
     truth, predicted, n_genres = predictions.truth, predictions.predicted, len(predictions.genres)
+    probabilities = predictions.probabilities
     labels = np.arange(n_genres)
     confusion = metrics.confusion_matrix(truth, predicted, labels=labels)
     present = np.flatnonzero(confusion.sum(axis=1))
@@ -153,21 +173,44 @@ def score(predictions: Predictions, *, n_resamples: int = 2000, seed: int = 0) -
     counts = tally(predictions)
     resampled = rates(intervals.resample(counts, n_resamples, seed))
     sizes = predictions.group_sizes
+    one_vs_rest = ranking.one_vs_rest(truth, probabilities)
+    bins = calibration.reliability(truth, probabilities)
     return Scores(
         n=len(truth),
         accuracy=accuracy,
         accuracy_interval=intervals.interval(accuracy, resampled.accuracy, sizes),
+        balanced_accuracy=recall,
+        mcc=_matthews(confusion),
         macro_precision=precision,
         macro_recall=recall,
         macro_f1=f1,
         macro_f1_interval=intervals.interval(f1, resampled.macro_f1, sizes),
         f1_of_means=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         one_vs_rest_accuracy=1 - 2 * (1 - accuracy) / n_genres,
-        rmse=float(np.sqrt(np.mean((predictions.probabilities - np.eye(n_genres)[truth]) ** 2))),
-        cross_entropy=float(metrics.log_loss(truth, predictions.probabilities, labels=labels)),
+        rmse=float(np.sqrt(np.mean((probabilities - np.eye(n_genres)[truth]) ** 2))),
+        cross_entropy=float(metrics.log_loss(truth, probabilities, labels=labels)),
+        roc_auc=ranking.mean([genre.roc_auc for genre in one_vs_rest]),
+        average_precision=ranking.mean([genre.average_precision for genre in one_vs_rest]),
+        top_k=ranking.top_k(truth, probabilities),
+        ece=calibration.expected_calibration_error(bins),
+        reliability=bins,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        by_genre=_by_genre(predictions, confusion, resampled.recall, counts[:, 1]),
+        by_genre=_by_genre(predictions, confusion, resampled.recall, counts[:, 1], one_vs_rest),
     )
+
+
+def _matthews(confusion: np.ndarray) -> float:
+    """Matthews correlation coefficient of a confusion matrix, `(K, K)`; 0 if it is undefined."""
+    n, right = float(confusion.sum()), float(confusion.trace())
+    true, predicted = confusion.sum(axis=1).astype(float), confusion.sum(axis=0).astype(float)
+    spread = (n**2 - true @ true) * (n**2 - predicted @ predicted)
+    return float((n * right - true @ predicted) / np.sqrt(spread)) if spread else 0.0
+
+
+def headline(predictions: Predictions) -> dict[str, float]:
+    """Compute accuracy and macro F1 only, without intervals."""
+    point = rates(tally(predictions).sum(axis=0))
+    return {"accuracy": float(point.accuracy), "macro_f1": float(point.macro_f1)}
 
 
 def chance(predictions: Predictions, training_tracks: dict[str, int] | None) -> Chance:
@@ -218,7 +261,11 @@ def tally(predictions: Predictions) -> np.ndarray:
 
 
 def _by_genre(
-    predictions: Predictions, confusion: np.ndarray, resampled_recall: np.ndarray, group_supports: np.ndarray
+    predictions: Predictions,
+    confusion: np.ndarray,
+    resampled_recall: np.ndarray,
+    group_supports: np.ndarray,
+    one_vs_rest: Sequence[ranking.OneVsRest],
 ) -> dict[str, GenreScores]:
     """Compute the scores of each genre.
 
@@ -227,6 +274,7 @@ def _by_genre(
         confusion: confusion matrix of the items, `(K, K)`.
         resampled_recall: recall of each bootstrap sample, `(resamples, K)`.
         group_supports: number of items of each group and genre, `(groups, K)`.
+        one_vs_rest: ROC-AUC and average precision of each genre.
     """
     table = metrics.precision_recall_fscore_support(
         predictions.truth, predictions.predicted, labels=np.arange(len(predictions.genres)), zero_division=0
@@ -236,10 +284,13 @@ def _by_genre(
     for k, (genre, precision, recall, f1, support) in enumerate(zip(predictions.genres, *table, strict=True)):
         others = n - support
         specificity = float(1 - (predicted[k] - confusion[k, k]) / others) if others else None
+        ranks = one_vs_rest[k].roc_auc, one_vs_rest[k].average_precision
         if support:
             sizes = group_supports[:, k]
             spread = intervals.interval(float(recall), resampled_recall[:, k], sizes[sizes > 0])
-            scores[genre] = GenreScores(int(support), float(precision), float(recall), spread, float(f1), specificity)
+            scores[genre] = GenreScores(
+                int(support), float(precision), float(recall), spread, float(f1), specificity, *ranks
+            )
         else:
-            scores[genre] = GenreScores(0, None, None, None, None, specificity)
+            scores[genre] = GenreScores(0, None, None, None, None, specificity, *ranks)
     return scores

@@ -110,8 +110,27 @@ def _score_table(evaluation: Evaluation) -> str:
         rows.append((label, cells))
     for label, name in (("macro precision", "macro_precision"), ("macro recall", "macro_recall")):
         rows.append((label, [percentage(getattr(scores, name)) for _, scores in levels]))
+    rows.append(("top 2 / 3 / 5", [_shares([scores.top_k[k] for k in ("2", "3", "5")]) for _, scores in levels]))
+    rows.append(("ROC-AUC / AP", [_shares([scores.roc_auc, scores.average_precision]) for _, scores in levels]))
+    rows.append(("MCC / ECE", [f"{scores.mcc:5.2f} / {scores.ece:.2f}" for _, scores in levels]))
     rows.append(("cross-entropy", [f"{scores.cross_entropy:5.2f} nats" for _, scores in levels]))
     return "\n".join(f"{label:<{_LABEL}}" + "".join(f"{cell:<28}" for cell in cells).rstrip() for label, cells in rows)
+
+
+def _shares(values: Sequence[float | None]) -> str:
+    """Format shares beside each other: ` 50.0 / 75.0 / 100.0 %`; a dash for one that is undefined."""
+    return " / ".join([percentage(values[0], ""), *(percentage(value, "").strip() for value in values[1:])]) + " %"
+
+
+def _joins(evaluation: Evaluation) -> Iterator[str]:
+    """How slices were joined to tracks, and what other joins would give, if tracks have several slices."""
+    if evaluation.by_slice is None or evaluation.by_slice.n > evaluation.n_tracks:
+        others = ", ".join(
+            f"{percentage(scores['accuracy']).strip()} by {name}"
+            for name, scores in evaluation.joins.items()
+            if name != evaluation.join
+        )
+        yield f"Slices are joined to tracks by {evaluation.join} (--join); the accuracy by track would be {others}."
 
 
 def _interpretation(evaluation: Evaluation) -> Iterator[str]:
@@ -119,6 +138,9 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
     n, chance, scores = evaluation.n_tracks, evaluation.chance, evaluation.by_track
     units = "tracks, as artists are unknown" if evaluation.n_unattributed == n else "artists"
     yield f"In brackets: 95 % intervals, from {evaluation.bootstrap['resamples']:,} bootstrap samples of the {units}."
+    yield from _joins(evaluation)
+    if evaluation.other_seeds is False:
+        yield "Other seeds were not tried: the spread between seeds (`mgc train --seeds`) is not in the intervals."
     if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:
         yield f"No track is {' or '.join(absent)}: the macro scores are those of the other genres."
     guessing = "guessing" if chance.level == chance.uniform else "always answering the commonest genre"

@@ -24,6 +24,13 @@ from mgc.pipeline.workspace import Workspace
     show_default=True,
     help="Split to score.",
 )
+@click.option(
+    "--join",
+    type=console.choice("mean", "log-mean", "vote", "median"),
+    default="mean",
+    show_default=True,
+    help="How the probabilities of a track come from its slices.",
+)
 @help_groups.group("Hardware")
 @click.option(
     "--device",
@@ -34,7 +41,14 @@ from mgc.pipeline.workspace import Workspace
 @console.json_option
 @console.common_options
 def evaluate(
-    runs: tuple[Path, ...], ensemble: bool, by_genre: bool, split: str, device: str, data_dir: Path, as_json: bool
+    runs: tuple[Path, ...],
+    ensemble: bool,
+    by_genre: bool,
+    split: str,
+    join: str,
+    device: str,
+    data_dir: Path,
+    as_json: bool,
 ) -> int:
     """Score each run on its own test tracks, and write scores and predictions to its folder.
 
@@ -51,7 +65,7 @@ def evaluate(
     for run in members:  # before the first is scored, which may take long and is counted
         require_scorable(run, split)
     groups = [members] if ensemble else [[run] for run in members]
-    evaluations = [evaluate_runs(group, split=split, device=device) for group in groups]
+    evaluations = [evaluate_runs(group, split=split, join=join, device=device) for group in groups]
     files = [result_paths(group[0], split) if len(group) == 1 else [] for group in groups]
     if as_json:
         objects = [

@@ -17,12 +17,14 @@ from genres import FMA, LONG_GENRES
 from matplotlib.image import imread
 
 import mgc.models.evaluation.evaluate
-from mgc.models.evaluation import comparison, pictures, report, tables
+from mgc.models.evaluation import comparison, metrics, pictures, report, tables
 from mgc.models.evaluation.evaluate import evaluate, mean_predictions, results_path
 from mgc.models.evaluation.evaluation import Evaluation
+from mgc.models.evaluation.joining import JOINS
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs import seal
 from mgc.models.runs.run import Run
+from mgc.models.runs.seeds import other_seeds
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.pipeline.errors import MgcError, RunError
 from mgc.pipeline.features import Mel
@@ -179,6 +181,36 @@ def test_a_second_evaluation_is_counted_and_changes_no_score(make_run: Callable[
         evaluate([run])
     (run.path / "metrics.json").unlink()
     assert evaluate([run]).evaluations == 1
+
+
+@pytest.mark.parametrize("join", ["mean", "vote"])
+def test_tracks_are_scored_by_the_join(join: str, make_run: Callable[..., Run], predictions: Tables) -> None:
+    run = make_run(per_genre=10)
+    evaluation = evaluate([run], join=join)
+    by_track = Predictions.from_table(predictions[run.path.name], GENRES).by_track(join)
+    assert evaluation.by_track == metrics.score(by_track)
+    assert (evaluation.join, list(evaluation.joins)) == (join, list(JOINS))
+    own = {"accuracy": evaluation.by_track.accuracy, "macro_f1": evaluation.by_track.macro_f1}
+    assert evaluation.joins[join] == pytest.approx(own)
+    written = parquet.read_table(run.path / "track-predictions.parquet")
+    assert written["p_Rock"].to_pylist() == by_track.probabilities[:, -1].tolist()
+    text = " ".join(report.text(evaluation).split())
+    assert f"Slices are joined to tracks by {join} (--join); the accuracy by track would be" in text
+
+
+def test_a_run_of_a_network_alone_says_that_other_seeds_were_not_tried(make_run: Callable[..., Run]) -> None:
+    network = {"kind": "neural", "training": {"lr": 0.1}}
+    run = make_run(config=network)
+    make_run(config=network | {"seed": 1})  # unfinished
+    for difference in ({"seed": 0}, {"seed": 1, "training": {"lr": 0.2}}, {"seed": 1, "fold": [1, 5]}):
+        make_run(config=network | difference).finish({})
+    alone = evaluate([run])
+    assert alone.other_seeds is False
+    assert "Other seeds were not tried" in report.text(alone)
+    make_run(config=network | {"seed": 2}).finish({})
+    assert other_seeds(run) is True
+    assert "Other seeds" not in report.text(dataclasses.replace(alone, other_seeds=True))
+    assert other_seeds(make_run(config={"kind": "classical"})) is None
 
 
 def test_other_splits_stand_beside_the_test_split(make_run: Callable[..., Run]) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import gmean
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 
+from mgc.models.evaluation.joining import JOINS
 from mgc.models.evaluation.metrics import Predictions, chance, rates, score, tally
 from mgc.pipeline.errors import RunError
 
@@ -190,3 +193,92 @@ def test_tables_that_cannot_be_scored_are_refused() -> None:
     for bad in (np.array([[np.nan, 1.0]]), np.array([[0.2, 0.3, 0.5]])):
         with pytest.raises(RunError, match="not probabilities"):
             Predictions.from_table(table(["1"], ["x"], bad), ("x", "y"))
+
+
+@pytest.mark.parametrize("level", ["slice", "track"])
+def test_rankings_and_agreement_are_scikit_learns(predictions: Predictions, level: str) -> None:
+    items = predictions if level == "slice" else predictions.by_track("vote")  # votes have many ties
+    scores = score(items, n_resamples=10)
+    truth, p = items.truth, items.probabilities
+    one_hot = np.eye(4)[truth]
+    assert scores.roc_auc == pytest.approx(reference.roc_auc_score(truth, p, multi_class="ovr", average="macro"))
+    assert scores.average_precision == pytest.approx(reference.average_precision_score(one_hot, p, average="macro"))
+    for k, row in enumerate(scores.by_genre.values()):
+        assert row.roc_auc == pytest.approx(reference.roc_auc_score(truth == k, p[:, k]))
+        assert row.average_precision == pytest.approx(reference.average_precision_score(truth == k, p[:, k]))
+    assert scores.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, items.predicted))
+    assert scores.mcc == pytest.approx(reference.matthews_corrcoef(truth, items.predicted))
+    if level == "slice":
+        for k in (2, 3):
+            assert scores.top_k[str(k)] == pytest.approx(reference.top_k_accuracy_score(truth, p, k=k))
+    assert scores.top_k["5"] is None  # of four genres
+
+
+def test_calibration_is_scikit_learns(predictions: Predictions) -> None:
+    scores = score(predictions, n_resamples=10)
+    confidence, right = predictions.probabilities.max(axis=1), predictions.predicted == predictions.truth
+    accuracy, means = calibration_curve(right, confidence, n_bins=15)
+    assert [bin.accuracy for bin in scores.reliability] == pytest.approx(accuracy.tolist())
+    assert [bin.confidence for bin in scores.reliability] == pytest.approx(means.tolist())
+    assert sum(bin.n for bin in scores.reliability) == 300
+    closed, bins = 0.0, np.ceil(confidence * 15)
+    for number in range(1, 16):
+        in_bin = bins == number
+        closed += abs(right[in_bin].sum() - confidence[in_bin].sum())
+    assert scores.ece == pytest.approx(closed / 300)
+
+
+def test_a_confident_model_that_is_always_wrong_has_the_largest_calibration_error() -> None:
+    wrong = Predictions.from_table(table(list("1234"), ["blues"] * 4, np.eye(4)[[1, 1, 1, 1]]), GENRES)
+    assert score(wrong, n_resamples=10).ece == 1
+    right = Predictions.from_table(table(list("1234"), ["blues"] * 4, np.eye(4)[[0, 0, 0, 0]]), GENRES)
+    assert score(right, n_resamples=10).ece == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_of_equal_probabilities_are_those_of_chance() -> None:
+    truth = ["blues", "jazz", "pop", "rock"] * 2
+    scores = score(Predictions.from_table(table(list("12345678"), truth, np.full((8, 4), 0.25)), GENRES))
+    assert (scores.accuracy, scores.roc_auc, scores.average_precision, scores.mcc) == (0.25, 0.5, 0.25, 0)
+    assert scores.top_k == {"2": 0.5, "3": 0.75, "5": None}
+    assert scores.ece == pytest.approx(0)
+    assert [(bin.n, bin.low < 0.25 <= bin.high) for bin in scores.reliability] == [(8, True)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_without_positives_or_negatives_are_undefined() -> None:
+    p = np.array([[0.7, 0.2, 0.1, 0], [0.1, 0.8, 0.1, 0], [0.6, 0.3, 0.1, 0]])
+    scores = score(Predictions.from_table(table(list("123"), ["blues", "jazz", "blues"], p), GENRES), n_resamples=10)
+    assert scores.by_genre["pop"].roc_auc is scores.by_genre["rock"].average_precision is None
+    assert (scores.roc_auc, scores.average_precision, scores.mcc) == (1, 1, 1)
+    alone = score(Predictions.from_table(table(list("123"), ["blues"] * 3, p), GENRES), n_resamples=10)
+    assert (alone.roc_auc, alone.average_precision, alone.mcc) == (None, None, 0)
+    assert alone.balanced_accuracy == pytest.approx(2 / 3)
+
+
+def test_joins_of_slices() -> None:
+    """Two slices for x by a narrow margin and one for y by a wide one; one for x and one for y; one for y alone."""
+    p = [[0.5, 0.4, 0.1], [0.5, 0.4, 0.1], [0.0, 0.9, 0.1], [0.8, 0.1, 0.1], [0.1, 0.9, 0.0], [0.2, 0.5, 0.3]]
+    rows = table(["1", "1", "1", "2", "2", "3"], ["x", "x", "x", "x", "x", "z"], np.array(p))
+    slices = Predictions.from_table(rows, ("x", "y", "z"))
+    joined = {name: slices.by_track(name).probabilities for name in JOINS}
+    np.testing.assert_allclose(joined["mean"], [[1 / 3, 1.7 / 3, 0.1], [0.45, 0.5, 0.05], [0.2, 0.5, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(joined["median"], [[0.5, 0.4, 0.1], [0.45, 0.5, 0.05], [0.2, 0.5, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(joined["vote"], [[2 / 3, 1 / 3, 0], [0.5, 0.5, 0], [0, 1, 0]], atol=1e-5)
+    assert slices.by_track("vote").predicted.tolist() == [0, 1, 1]  # the mean decides between one vote each
+    geometric = gmean(np.maximum(slices.probabilities[:3], np.finfo(float).eps))
+    np.testing.assert_allclose(joined["log-mean"][0], geometric / geometric.sum(), rtol=1e-9)
+    np.testing.assert_allclose(joined["log-mean"][2], [0.2, 0.5, 0.3], atol=1e-6)
+
+
+def test_medians_that_are_all_0_leave_the_mean() -> None:
+    slices = Predictions.from_table(table(["1"] * 3, ["x"] * 3, np.eye(3)), ("x", "y", "z"))
+    np.testing.assert_allclose(slices.by_track("median").probabilities, [[1 / 3] * 3])
+
+
+def test_joins_agree_with_numpy_by_track(predictions: Predictions) -> None:
+    medians = np.array([np.median(predictions.probabilities[i : i + 5], axis=0) for i in range(0, 300, 5)])
+    joined = predictions.by_track("median").probabilities
+    np.testing.assert_allclose(joined, medians / medians.sum(axis=1, keepdims=True))
+    for name in JOINS:
+        np.testing.assert_allclose(predictions.by_track(name).probabilities.sum(axis=1), 1)
