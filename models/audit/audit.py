@@ -15,6 +15,7 @@ from mgc.models.audit.metadata import find_shared_metadata
 from mgc.models.audit.recordings import find_recordings
 from mgc.pipeline.fingerprints.codes import can_fingerprint
 from mgc.pipeline.fingerprints.scan import scan
+from mgc.pipeline.store import last_audit
 from mgc.pipeline.store.store import Store
 
 _COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "status"]
@@ -47,6 +48,19 @@ class Audit:
         test = {row["track_id"] for row in self.rows if row["split"] == "test"}
         serious = (finding.tracks for finding in self.findings if finding.severity == "error")
         return test.intersection(*[set().union(*serious)])
+
+    def record(self) -> None:
+        """Write the result into the store, where `mgc split` and `mgc evaluate` look for it; see `last_audit`.
+
+        Raises:
+            MgcError: the store cannot be written.
+        """
+        counts: dict[str, Counter[str]] = {}
+        for finding in self.findings:
+            counts.setdefault(finding.kind, Counter())[finding.severity] += 1
+        limits = ["recordings were not compared"] * (not can_fingerprint(self.store.spec))
+        limits += ["no artist is known"] * all(row["artist_id"] is None for row in self.rows)
+        last_audit.write(self.store, self.leaked, counts, limits)
 
     def as_dict(self, clean: bool) -> dict[str, Any]:
         """Return the audit as an object for JSON; `clean` is the verdict of `findings.is_clean`."""

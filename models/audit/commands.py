@@ -9,6 +9,7 @@ import click
 from mgc.pipeline import console
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
@@ -29,13 +30,18 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path
     """Find what is wrong with a dataset and its splits.
 
     Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits, and
-    genres with too few test tracks. Nothing is decoded. The exit code is 1 if there are findings.
+    genres with too few test tracks. Nothing is decoded. The exit code is 1 if there are findings. The store keeps a
+    record, audit.json: mgc split and mgc evaluate say if its test split is not clean.
     """
     from mgc.models.audit import clean_splits, findings
     from mgc.models.audit.audit import audit as examine
 
     result = examine(choose_store(Workspace(data_dir), store), console.progress_bar("audit", "track"))
     clean = findings.is_clean(result.findings, fail_on)
+    try:
+        result.record()
+    except MgcError as error:
+        console.echo(f"the audit is not recorded: {error.problem}", err=True)
     if as_json:
         console.print_json(result.as_dict(clean))
     else:

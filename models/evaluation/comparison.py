@@ -77,6 +77,8 @@ def _notes(evaluations: Sequence[Evaluation]) -> Iterator[str]:
             yield f"run {number} is LEAKY: the files of {evaluation.n_heard:,} of {of} are also tracks it was made of."
         elif evaluation.leaky:
             yield f"run {number} is LEAKY: slices of one track were on both sides of its split."
+        if evaluation.audit and not evaluation.audit["clean"]:
+            yield f"run {number} is NOT CLEAN: {evaluation.audit['line']}"
         if (evaluation.evaluations or 0) > 1 and evaluation.split == "test":
             yield f"run {number}: its test split has been evaluated {evaluation.evaluations} times."
     if evaluations[0].split != "test":

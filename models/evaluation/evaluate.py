@@ -25,7 +25,7 @@ import scipy
 import sklearn
 import torch
 
-from mgc.models.evaluation import joining, metrics, pictures, tables
+from mgc.models.evaluation import audited, joining, metrics, pictures, tables
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.runs import seal, seeds
@@ -98,6 +98,7 @@ def evaluate(
         n_heard=len(heard),
         other_seeds=seeds.other_seeds(runs[0]) if is_single else None,
         evaluations=_count_evaluations(runs[0], split) + 1 if is_single else None,
+        audit=audited.verdict(members[0], split),
         bootstrap={"resamples": n_resamples, "seed": seed},
         versions={
             "numpy": np.__version__,

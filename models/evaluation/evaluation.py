@@ -33,6 +33,7 @@ class Evaluation:
         other_seeds: whether the network was also trained with other seeds, see `mgc.models.runs.seeds`; None for
             several runs, classical systems and ensembles.
         evaluations: number of evaluations of this split of the run, this one included; None for several runs.
+        audit: verdict of the store's last audit on the test tracks, see `audited.verdict`; None if there is none.
         bootstrap: number of resamples and seed of the intervals.
         versions: versions of the libraries that computed the scores.
     """
@@ -53,6 +54,7 @@ class Evaluation:
     n_heard: int
     other_seeds: bool | None
     evaluations: int | None
+    audit: dict[str, Any] | None
     bootstrap: dict[str, int]
     versions: dict[str, str]
 

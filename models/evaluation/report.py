@@ -80,6 +80,8 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
             "LEAKY: slices of one track were on both sides of the split; the scores are those of tracks "
             "heard before, and too good."
         )
+    if evaluation.audit and not evaluation.audit["clean"]:
+        yield f"NOT CLEAN: {evaluation.audit['line']}"
     if evaluation.split == "training":
         yield "NOT A TEST: the model was fitted to these very tracks; the scores say nothing about new ones."
     if evaluation.split == "validation":

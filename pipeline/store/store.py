@@ -8,6 +8,7 @@ published.json         how tracks were cut into slices, the digests of the table
                        written after them
 shards/00000.zarr      frames of a few dozen tracks
 shards/00000.parquet   the fragment of that shard: the manifest rows of its tracks
+audit.json             what the last `mgc audit` found out about the test split; see `last_audit`
 plan.parquet           the journal of an unfinished extraction; exists only until the extraction is finished
 """
 

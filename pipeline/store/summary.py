@@ -13,7 +13,7 @@ from mgc.pipeline.audio import notes
 from mgc.pipeline.datasets.tracks import LEFT_OUT_REASONS, SPLITS
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.escaping import visible
-from mgc.pipeline.store import ranges
+from mgc.pipeline.store import last_audit, ranges
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
@@ -39,7 +39,8 @@ def summarise(store: Store) -> dict[str, Any]:
         files with a lower sample rate than the feature's (see `ranges.low_rate`), `rescued` is the number of tracks in
         use of which damage cost some audio, and `by_ffmpeg` of those that libsndfile could not open, or not decode to
         their end, `cancelled` of those whose channels cancel in their mix, so that one channel stands for them, and
-        `partly_cancelled` of those whose mix is 6 dB below the channels.
+        `partly_cancelled` of those whose mix is 6 dB below the channels. `audit` is the verdict of the last audit, see
+        `last_audit.Record.verdict`; None if there is none of these splits.
 
     Raises:
         StoreError: the store is unfinished or damaged.
@@ -79,6 +80,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "saturated_above": ranges.count_above(ok),
         "low_rate": ranges.low_rate(store.spec, ok),
         "bytes": sum(size for shard in store.shard_files().values() for size, _ in shard.values()),
+        "audit": audit.verdict() if (audit := last_audit.read(store)) is not None else None,
         "versions": store.versions,
     }
 
@@ -158,6 +160,8 @@ def render(report: dict[str, Any], store: Store, width: int = WIDTH) -> str:
     if unknown := report["artists"]["unknown_tracks"]:
         whose = "none is known" if unknown == ok else f"unknown of {unknown:,} of {ok:,} tracks"
         lines.append(f"  artists   {whose}: an artist may be in training and test, which flatters accuracies")
+    if report["audit"]:
+        lines.append(f"  audit     {report['audit']['line']}")
     lines += _cut_lines(report["cuts"])
     lines += _variant_lines(report["variants"])
     if report["rescued"]:
@@ -222,8 +226,11 @@ def _variant_lines(variants: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def render_splits(report: dict[str, Any], width: int = WIDTH) -> str:
-    """Format the store's path and the `splits` entry of a summary as text of a width."""
-    return _layout([report["store"], f"  splits    {_splits(report)}"], width)
+    """Format the store's path, the `splits` entry of a summary, and an audit that found these unclean."""
+    lines = [report["store"], f"  splits    {_splits(report)}"]
+    if report["audit"] and not report["audit"]["clean"]:
+        lines.append(f"  audit     {report['audit']['line']}")
+    return _layout(lines, width)
 
 
 def _splits(report: dict[str, Any]) -> str:

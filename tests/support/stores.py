@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +35,13 @@ class Content:
         genres: genres, assigned to the tracks of a split in turn.
         seconds: lengths in seconds, assigned in turn.
         first_ids: first track id of each split in FMA's layout; None for ids such as `training-000`.
+        relabel: see `make_store`.
     """
 
     genres: Sequence[str]
     seconds: Sequence[float]
     first_ids: Mapping[str, int] | None
+    relabel: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_store(
@@ -53,6 +56,7 @@ def make_store(
     root: Path | None = None,
     variants: tuple[Variant, ...] = (),
     fma: Path | None = None,
+    relabel: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: {},
 ) -> Store:
     """Create a store; artists have two tracks each.
 
@@ -70,17 +74,18 @@ def make_store(
         variants: augmentation variants of all tracks, test tracks included, as if each had been a training track.
         fma: folder to write a dataset to that has the layout and genres of FMA-small but no audio; its tracks are those
             of the store. None for ids such as `training-000`.
+        relabel: values of a track's manifest row that differ from the usual ones, such as another genre or artist.
     """
     dataset: dict[str, object] = {"name": "synthetic", "root": str(root or path), "genres": list(genres)}
     if fma is not None:
         genres = published_dataset("fma_small").genres
         dataset = _fma_small(fma, tracks, genres)
     store = Store.create(path, spec, dataset, variants)
-    shard = 0
+    content, shard = Content(genres, seconds, _FIRST_IDS if fma else None, relabel), 0
     for split, count in tracks.items():
         for first in range(0, count, tracks_per_shard):
             numbers = range(first, min(first + tracks_per_shard, count))
-            _write_shard(store, shard, split, numbers, Content(genres, seconds, _FIRST_IDS if fma else None))
+            _write_shard(store, shard, split, numbers, content)
             shard += 1
     publish(store, slicing or Slicing(seconds=2.0))
     return Store.open(path)
@@ -134,6 +139,7 @@ def _write_shard(store: Store, shard: int, split: str, numbers: range, content: 
                 "n_frames": len(levels),
             }
         )
+        rows[-1] |= content.relabel(rows[-1])
         writer.append(_values(store.spec, levels))
         variant_rows = []
         for variant in store.variants:
