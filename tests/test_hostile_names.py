@@ -13,8 +13,7 @@ from commands import Outcome, mgc
 from matplotlib.figure import Figure
 from music import write_clip
 
-from mgc.models.runs import pictures
-from mgc.pipeline import escaping
+from mgc.pipeline import escaping, pictures
 
 #: Characters that must not reach a terminal; newlines only between lines.
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -62,8 +61,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_names_of_a_dataset(library: Path, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    encode = pictures.png
-    monkeypatch.setattr(pictures, "png", lambda figure: (drawn.append(figure), encode(figure))[1])
+    encode = pictures.encode
+    monkeypatch.setattr(pictures, "encode", lambda figure, *form: (drawn.append(figure), encode(figure, *form))[1])
     data = tmp_path / f"data{EVIL}"
 
     def done(*words: object) -> Outcome:

@@ -44,6 +44,7 @@ ORDER = (
     "mgc.pipeline.option_types",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
+    "mgc.pipeline.pictures",
     "mgc.pipeline.suggestions",
     "mgc.pipeline.versions",
     "mgc.pipeline.wrapping",

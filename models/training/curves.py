@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgc.models.runs import pictures
 from mgc.models.runs.run import Run
+from mgc.pipeline import pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Curves of each plot: labels by key of a history entry. A label has the same colour in all plots.
+#: Curves of each plot: labels by key of a history entry. A label looks the same in all plots.
 _PLOTS = {
     "loss": {"train_loss": "training", "validation_loss": "validation"},
     "accuracy": {
@@ -22,9 +22,11 @@ _PLOTS = {
         "validation_track_accuracy": "validation, by track",
     },
 }
-_COLOURS = {"training": "C0", "validation": "C1", "validation, by track": "C2"}
+_LOOKS = {"training": ("C0", "-"), "validation": ("C1", "-"), "validation, by track": ("C2", "--")}
 #: Ratio of the highest to the lowest learning rate above which its axis is logarithmic.
 _LOG_RATIO = 20
+#: Most epochs that are marked by a dot each.
+_DOTTED = 30
 
 
 def draw(run: Run) -> Path:
@@ -40,43 +42,68 @@ def draw(run: Run) -> Path:
         MgcError: the picture cannot be written.
     """
     title = f"{run.model}, seed {run.config['seed']}"
-    figure = draw_history(run.history, title, run.summary.get("best_epoch"))
-    run.write_files({"curves.png": pictures.png(figure)})
+    alarm = "LEAKY" if run.config.get("leaky") else ""
+    figure = draw_history(run.history, title, run.summary.get("best_epoch"), alarm)
+    run.write_files({"curves.png": pictures.encode(figure)})
     return run.path / "curves.png"
 
 
-def draw_history(history: Sequence[dict[str, Any]], title: str, best_epoch: int | None = None) -> Figure:
-    """Plot a history of at least one epoch, with one legend below all plots."""
-    from matplotlib.ticker import MaxNLocator
+@pictures.style()
+def draw_history(
+    history: Sequence[dict[str, Any]], title: str, best_epoch: int | None = None, alarm: str = ""
+) -> Figure:
+    """Plot a history of at least one epoch, with one legend below all plots. A value that is not finite is a gap.
+
+    Args:
+        history: entries of the epochs.
+        title: title of the picture.
+        best_epoch: epoch that is marked; None for none.
+        alarm: see `pictures.new_figure`.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     epochs = [entry["epoch"] for entry in history]
-    figure = pictures.new_figure(12, 3.8, title)
+    marker = "o" if len(epochs) <= _DOTTED else None
+    figure = pictures.new_figure(12, 3.8, title, alarm=alarm)
     *plots, rates = figure.subplots(1, len(_PLOTS) + 1)
     for axes, (name, curves) in zip(plots, _PLOTS.items(), strict=True):
         axes.set_title(name)
         for key, label in curves.items():
-            axes.plot(epochs, [entry[key] for entry in history], marker=".", label=label, color=_COLOURS[label])
+            colour, dashes = _LOOKS[label]
+            values = [entry[key] for entry in history]
+            axes.plot(epochs, values, marker=marker, label=label, color=colour, linestyle=dashes)
+    plots[-1].set_ylim(-0.02, 1.02)
+    plots[-1].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     rates.set_title("learning rate at the end of the epoch")
-    rates.plot(epochs, [entry["lr"] for entry in history], marker=".", color="C3")
+    rates.plot(epochs, [entry["lr"] for entry in history], marker=marker, color="C3")
     _scale_rates(rates, [entry["lr"] for entry in history])
     for axes in (*plots, rates):
         if best_epoch:
-            axes.axvline(best_epoch, color="0.7", linestyle=":", label="best epoch")
+            axes.axvline(best_epoch, color="0.5", linestyle=":", label="best epoch")
         axes.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        axes.grid(axis="y")
     handles, labels = plots[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
 def _scale_rates(axes: Axes, rates: Sequence[float]) -> None:
     """Scale the axis of the learning rate: logarithmic if it falls far, else from 0; ticks are plain numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if min(rates) > 0 and max(rates) > _LOG_RATIO * min(rates):
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        # Less than two decades may hold a single power of ten.
+        steps = (1, 2, 5) if max(rates) < 100 * min(rates) else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(0, 1.08 * max(rates) or 1)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+
+
+def _plain(value: float) -> str:
+    """Write a learning rate without an exponent, from a millionth on."""
+    return f"{value:.10f}".rstrip("0").rstrip(".") if value >= 1e-6 or value == 0 else f"{value:g}"

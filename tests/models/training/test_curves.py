@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
-import itertools
+import math
+from typing import Any
 
 import pytest
+from geometry import assert_legible, tick_labels
 
 from mgc.models.training.curves import draw_history
 
+RATES = {
+    "constant": lambda n, epochs: 6e-4,
+    "cosine": lambda n, epochs: 5e-4 * (1 + math.cos(math.pi * n / epochs)),
+    "steps": lambda n, epochs: 10.0 ** (-n // 9),
+    "narrow": lambda n, epochs: 6e-4 * 0.03 ** (n / epochs),
+}
+TITLE = "a_plug_in_with_a_long_name/and_a_model_with_a_long_name seed $1$ "
 
-@pytest.mark.parametrize("epochs", [1, 5, 60])
-@pytest.mark.parametrize("rates", ["constant", "cosine", "steps"])
-def test_texts_have_space_of_their_own(epochs: int, rates: str) -> None:
-    lr = {"constant": lambda n: 6e-4, "cosine": lambda n: 3e-4 * (1 - n / epochs), "steps": lambda n: 10.0 ** (-n // 9)}
-    history = [
+
+def history(epochs: int, rates: str, loss: float = 2.0) -> list[dict[str, Any]]:
+    return [
         {
-            "epoch": n, "lr": lr[rates](n), "train_loss": 2 / n, "validation_loss": 2.0, "train_accuracy": 1 - 1 / n,
-            "validation_accuracy": 0.5, "validation_track_accuracy": 0.5,
+            "epoch": n, "lr": RATES[rates](n, epochs), "train_loss": 2 / n, "validation_loss": loss,
+            "train_accuracy": 1 - 1 / n, "validation_accuracy": 0.5, "validation_track_accuracy": 0.5,
         }
         for n in range(1, epochs + 1)
     ]  # fmt: skip
-    figure = draw_history(history, "kth2020/cnn, seed 0", best_epoch=epochs)
-    figure.draw_without_rendering()
-    panels = figure.axes
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rates", "title"),
+    [
+        (1, "constant", "kth2020/cnn, seed 0"),
+        (5, "narrow", TITLE),
+        (40, "steps", "kth2020/cnn, seed 0"),
+        (100, "cosine", TITLE * 4),
+    ],
+)
+def test_texts_have_space_of_their_own(epochs: int, rates: str, title: str) -> None:
+    figure = draw_history(history(epochs, rates), title, best_epoch=epochs)
+    assert_legible(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "training", "validation", "validation, by track", "best epoch",
     ]  # fmt: skip
-    boxes = [legend.get_window_extent(), *(axes.get_tightbbox() for axes in panels)]
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    assert all(axes.get_legend() is None for axes in panels)
-    for axes in panels:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-            assert 1 <= len(ticks) <= 12
-            labels = [tick.label1.get_window_extent() for tick in ticks]
-            assert not any(one.overlaps(other) for one, other in itertools.pairwise(labels))
-            assert all("$" not in tick.label1.get_text() for tick in ticks if axes is panels[-1])
+    for axes in figure.axes:
+        labels = [label.get_text() for label in tick_labels(axes) if label.get_text()]
+        assert 2 <= len(labels) <= 20
+        assert not any("$" in label or "e-" in label for label in labels), "a learning rate is a plain number"
+        epoch_labels = [label.get_text() for label in axes.get_xticklabels() if label.get_text()]
+        assert all(label.isdigit() for label in epoch_labels)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 1e30])
+def test_a_loss_that_is_not_finite_is_a_gap(loss: float, recwarn: pytest.WarningsRecorder) -> None:
+    figure = draw_history(history(3, "constant", loss), "kth2020/cnn, seed 0")
+    assert_legible(figure)
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_curves_say_leaky() -> None:
+    figure = draw_history(history(2, "constant"), "kth2020/cnn, seed 0", alarm="LEAKY")
+    assert figure.get_suptitle() == "LEAKY: kth2020/cnn, seed 0"
