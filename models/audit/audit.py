@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from mgc.pipeline.fingerprints.codes import can_fingerprint
 from mgc.pipeline.fingerprints.scan import scan
 from mgc.pipeline.store import last_audit
 from mgc.pipeline.store.store import Store
+from mgc.pipeline.wrapping import wrap
 
 _COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "status"]
 
@@ -83,7 +83,7 @@ class Audit:
         summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
         lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
         for note in self.notes:
-            lines += [*textwrap.wrap(note, width), ""]
+            lines += [*wrap(note, width), ""]
         if self.findings:
             lines += render(self.findings, width)
         lines.append(f"findings: {summary or 'none'}")
@@ -104,7 +104,8 @@ def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Au
         StoreError: the store is unfinished or damaged.
     """
     store.require_finished()
-    rows = [row for row in store.read_tracks(_COLUMNS).to_pylist() if row["status"] == "ok"]
+    manifest = store.tracks  # read once: `scan` and `last_audit` select their columns from it
+    rows = [row for row in manifest.select(_COLUMNS).to_pylist() if row["status"] == "ok"]
     labelled = [row for row in rows if row["genre"] is not None]
     findings, notes = [], []
     if can_fingerprint(store.spec):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgc.models.audit.findings import Finding
-from mgc.models.audit.metadata import fold_name, link
+from mgc.models.audit.metadata import fold_name, linked
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.storage import files
 
@@ -40,11 +40,8 @@ def clean_splits(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> dic
             for track in finding.tracks:
                 if track in keys:
                     keys[track].append(("recording", number))
-    groups: dict[int, list[dict[str, Any]]] = {}
-    for row, number in zip(rows, link(list(keys.values())), strict=True):
-        groups.setdefault(number, []).append(row)
     splits: dict[str, str] = {}
-    for group in groups.values():
+    for group in linked(rows, list(keys.values())):
         present = [row["split"] for row in group if row["split"] is not None]
         if present:
             split = max(SPLITS, key=present.count)  # the first of equals: training

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mgc.pipeline import console
+from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError
@@ -14,8 +14,9 @@ from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
 
-@click.command()
+@help_groups.command()
 @click.argument("store", type=PATH_OR_URL, required=False)
+@help_groups.group("Result")
 @click.option("--write-splits", type=LOCAL_PATH, metavar="FILE", help="Write splits without these leaks, as CSV.")
 @click.option(
     "--fail-on",

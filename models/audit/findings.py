@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from mgc.pipeline.wrapping import wrap
 
 #: From harmless to serious. An `error` makes scores of the test split too high; a `warning` may, or weakens training;
 #: an `info` limits what the scores can show.
@@ -58,11 +59,11 @@ def render(findings: list[Finding], width: int) -> list[str]:
     for (rank, kind, effect, remedy), block in sorted(blocks.items(), key=lambda item: item[0][0]):
         lines.append(f"{SEVERITIES[-rank]}: {kind} ({len(block)})")
         for finding in block[:LISTED]:
-            lines += textwrap.wrap(finding.detail, width, initial_indent="  - ", subsequent_indent="    ")
+            lines += wrap(f"  - {finding.detail}", width, indent=4)
         if len(block) > LISTED:
             lines.append(f"  - and {len(block) - LISTED} more (--json lists all)")
-        lines += textwrap.wrap(effect, width, initial_indent="  ", subsequent_indent="  ")
+        lines += wrap(f"  {effect}", width, indent=2)
         if remedy:
-            lines += textwrap.wrap(f"Remedy: {remedy}", width, initial_indent="  ", subsequent_indent="    ")
+            lines += wrap(f"  Remedy: {remedy}", width, indent=4)
         lines.append("")
     return lines

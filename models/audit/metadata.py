@@ -108,10 +108,7 @@ def _components(rows: list[dict[str, Any]]) -> list[Finding]:
     keys: list[list[Hashable]] = [
         [(name, row[name]) for name in ("artist_id", "album_id") if row[name] is not None] for row in rows
     ]
-    components: dict[int, list[dict[str, Any]]] = {}
-    for row, number in zip(rows, link(keys), strict=True):
-        components.setdefault(number, []).append(row)
-    crossing = [group for group in components.values() if len({row["split"] for row in group}) > 1]
+    crossing = [group for group in linked(rows, keys) if len({row["split"] for row in group}) > 1]
     if not crossing:
         return []
     tracks = [row for group in crossing for row in group]
@@ -124,14 +121,15 @@ def _components(rows: list[dict[str, Any]]) -> list[Finding]:
     return [Finding("component", "info", tuple(row["track_id"] for row in tracks), detail, _HEARD, REMEDY)]
 
 
-def link(keys: list[list[Hashable]]) -> list[int]:
-    """Number the connected components of tracks that share a key, directly or through others.
+def linked(rows: list[dict[str, Any]], keys: list[list[Hashable]]) -> list[list[dict[str, Any]]]:
+    """Group tracks that share a key, directly or through others: the connected components.
 
     Args:
+        rows: the tracks.
         keys: keys of each track, such as its artist and its album.
 
     Returns:
-        Number of each track's component.
+        The tracks of each component, in their order.
     """
     numbers: dict[Hashable, int] = {}
     edges = [(track, numbers.setdefault(key, len(numbers))) for track, own in enumerate(keys) for key in own]
@@ -139,4 +137,7 @@ def link(keys: list[list[Hashable]]) -> list[int]:
     first = [track for track, _ in edges]
     second = [len(keys) + number for _, number in edges]
     graph = coo_array(([1] * len(edges), (first, second)), shape=(size, size))
-    return connected_components(graph, directed=False)[1][: len(keys)].tolist()
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for row, number in zip(rows, connected_components(graph, directed=False)[1].tolist(), strict=False):
+        groups.setdefault(number, []).append(row)  # the numbers of the tracks come first, then those of the keys
+    return list(groups.values())
