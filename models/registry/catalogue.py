@@ -117,6 +117,8 @@ def _recipe_row(system: System) -> tuple[str, ...]:
         f"{recipe.dataset.name}{marks['dataset.name']}, {recipe.dataset.n_classes} genres, "
         f"{recipe.dataset.split} split{marks['dataset.split']}"
     )
+    if recipe.dataset.published_split:
+        dataset += f" for {recipe.dataset.published_split}{marks['dataset.published_split']}"
     row = (
         f"`{system.id}`",
         " + ".join(dict.fromkeys(features)),

@@ -42,11 +42,15 @@ class Dataset:
         name: name of the dataset.
         n_classes: number of genres.
         split: `official`: the dataset's own. `grouped`: 80/10/10 with all slices of a track in one split.
+        published_split: the study's own split in words, where `split` replaces it; else empty.
+        published_unit: what the study dealt to its splits: `track`, or `slice`, which is a leak.
     """
 
     name: Literal["fma_small", "gtzan"]
     n_classes: int
     split: Literal["official", "grouped"]
+    published_split: str = ""
+    published_unit: Literal["track", "slice"] = "track"
 
 
 #: Additional settings of each optimiser, with the values to use when no recipe gives any.
