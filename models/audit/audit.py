@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mgc.models.audit import balance
 from mgc.models.audit.findings import SEVERITIES, Finding, render
@@ -18,7 +18,11 @@ from mgc.pipeline.store import last_audit
 from mgc.pipeline.store.store import Store
 from mgc.pipeline.wrapping import wrap
 
-_COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "status"]
+if TYPE_CHECKING:
+    from mgc.models.audit.labels import Labels
+    from mgc.models.runs.run import Run
+
+_COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "content_hash", "status"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Audit:
         rows: its usable tracks: dicts of manifest columns.
         findings: all findings.
         notes: what could not be examined, and why.
+        labels: what runs say about the labels; None if no runs were given.
     """
 
     store: Store
     rows: list[dict[str, Any]]
     findings: list[Finding]
     notes: list[str]
+    labels: Labels | None = None
 
     @property
     def labelled(self) -> list[dict[str, Any]]:
@@ -72,6 +78,7 @@ class Audit:
             "leaked_test_tracks": sorted(self.leaked),
             "findings": [finding.as_dict() for finding in self.findings],
             "balance": balance.table(self.labelled),
+            "labels": self.labels.as_dict() if self.labels else None,
             "notes": self.notes,
             "clean": clean,
         }
@@ -82,7 +89,7 @@ class Audit:
         counts = Counter(finding.severity for finding in self.findings)
         summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
         lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
-        for note in self.notes:
+        for note in [*self.notes, *(self.labels.sentences() if self.labels else [])]:
             lines += [*wrap(note, width), ""]
         if self.findings:
             lines += render(self.findings, width)
@@ -93,21 +100,27 @@ class Audit:
         return lines
 
 
-def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Audit:
+def audit(store: Store, progress: Callable[[int], AbstractContextManager], runs: Sequence[Run] = ()) -> Audit:
     """Examine a store, without decoding any file.
 
     Args:
         store: a finished store; recordings are compared if it holds mel, MFCC, STFT or power frames.
         progress: called with the number of tracks; its context's value is called with each increment.
+        runs: runs that judge the labels, see `labels.examine`.
 
     Raises:
         StoreError: the store is unfinished or damaged.
+        RunError: a run cannot judge the labels.
     """
     store.require_finished()
     manifest = store.tracks  # read once: `scan` and `last_audit` select their columns from it
     rows = [row for row in manifest.select(_COLUMNS).to_pylist() if row["status"] == "ok"]
     labelled = [row for row in rows if row["genre"] is not None]
-    findings, notes = [], []
+    findings, notes, judged = [], [], None
+    if runs:
+        from mgc.models.audit import labels
+
+        judged = labels.examine(runs, labelled)
     if can_fingerprint(store.spec):
         with progress(len(rows)) as advance:
             recordings = scan(store, advance)
@@ -119,4 +132,5 @@ def audit(store: Store, progress: Callable[[int], AbstractContextManager]) -> Au
         )
     findings += find_shared_metadata(labelled)
     findings += balance.find_imbalance(labelled)
-    return Audit(store, rows, findings, notes)
+    findings += judged.findings if judged else []
+    return Audit(store, rows, findings, notes, judged)

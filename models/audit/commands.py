@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
@@ -16,6 +18,10 @@ from mgc.pipeline.workspace import Workspace
 
 @help_groups.command()
 @click.argument("store", type=PATH_OR_URL, required=False)
+@help_groups.group("Examination")
+@click.option(
+    "--runs", type=LOCAL_PATH, multiple=True, metavar="RUN", help="A run that judges labels; may be repeated."
+)
 @help_groups.group("Result")
 @click.option("--write-splits", type=LOCAL_PATH, metavar="FILE", help="Write splits without these leaks, as CSV.")
 @click.option(
@@ -27,18 +33,21 @@ from mgc.pipeline.workspace import Workspace
 )
 @console.json_option
 @console.common_options
-def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path | None, fail_on: str) -> int:
+def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) -> int:
     """Find what is wrong with a dataset and its splits.
 
     Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits, and
-    genres with too few test tracks. Nothing is decoded. The exit code is 1 if there are findings. The store keeps a
+    genres with too few test tracks; with --runs, labels that models which did not hear a track contradict, such as the
+    runs of mgc train --folds 5. Nothing is decoded. The exit code is 1 if there are findings. The store keeps a
     record, audit.json: mgc split and mgc evaluate say if its test split is not clean.
     """
     from mgc.models.audit import clean_splits, findings
     from mgc.models.audit.audit import audit as examine
 
-    result = examine(choose_store(Workspace(data_dir), store), console.progress_bar("audit", "track"))
-    clean = findings.is_clean(result.findings, fail_on)
+    workspace = Workspace(data_dir)
+    runs = [choose_run(workspace, path) for path in options["runs"]]
+    result = examine(choose_store(workspace, store), console.progress_bar("audit", "track"), runs)
+    clean = findings.is_clean(result.findings, options["fail_on"])
     try:
         result.record()
     except MgcError as error:
@@ -47,7 +56,7 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, write_splits: Path
         console.print_json(result.as_dict(clean))
     else:
         console.echo(*result.render(console.width()))
-    if write_splits:
+    if (write_splits := options["write_splits"]) is not None:
         changed = clean_splits.write(write_splits, result.labelled, result.findings)
         console.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
     return 0 if clean else 1

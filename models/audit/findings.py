@@ -20,13 +20,13 @@ class Finding:
     """One thing that is wrong with a dataset or its splits.
 
     Attributes:
-        kind: `duplicate`, `near-duplicate`, `version`, `artist`, `album`, `component` or `balance`.
+        kind: `duplicate`, `near-duplicate`, `version`, `artist`, `album`, `component`, `label` or `balance`.
         severity: one of `SEVERITIES`.
         tracks: ids of the tracks concerned.
         detail: a sentence that says what was found.
         effect: a sentence that says what it does to the scores.
         remedy: the command that mends it; empty if there is none.
-        pair: for two tracks: `a`, `b`, their `splits`, and how they were compared; else empty.
+        values: further values for JSON. Those of two tracks: `a`, `b`, their `splits`, and how they were compared.
     """
 
     kind: str
@@ -35,12 +35,12 @@ class Finding:
     detail: str
     effect: str
     remedy: str = ""
-    pair: dict[str, Any] | None = None
+    values: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as an object for JSON."""
         common = {"kind": self.kind, "severity": self.severity, "tracks": list(self.tracks), "detail": self.detail}
-        return common | {"effect": self.effect, "remedy": self.remedy} | (self.pair or {})
+        return common | {"effect": self.effect, "remedy": self.remedy} | (self.values or {})
 
 
 def is_clean(findings: Iterable[Finding], fail_on: str) -> bool:
