@@ -1,0 +1,1 @@
+"""Leaderboards: several runs on the same tracks, and which of them differ."""
