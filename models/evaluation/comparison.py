@@ -72,7 +72,8 @@ def _rows(evaluations: Sequence[Evaluation], width: int) -> Iterator[str]:
 def _notes(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """What a reader must know of single runs before comparing them."""
     for number, evaluation in enumerate(evaluations, 1):
-        if evaluation.n_heard:
+        by_slice = evaluation.runs[0].get("split_unit") == "slice"
+        if evaluation.n_heard and not by_slice:
             of = counted(evaluation.n_tracks, "track")
             yield f"run {number} is LEAKY: the files of {evaluation.n_heard:,} of {of} are also tracks it was made of."
         elif evaluation.leaky:

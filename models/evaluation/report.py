@@ -69,7 +69,13 @@ def _sample_size(evaluation: Evaluation) -> str:
 
 
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
-    if evaluation.n_heard:
+    by_slice = any(run.get("split_unit") == "slice" for run in evaluation.runs)
+    if evaluation.leaky and by_slice:
+        yield (
+            f"LEAKY: slices of {evaluation.n_heard:,} of {counted(evaluation.n_tracks, 'track')} are also in another "
+            "split (--split-unit slice); the scores are those of tracks heard before, and too good."
+        )
+    elif evaluation.n_heard:
         others = "training or validation" if evaluation.split == "test" else "training"
         yield (
             f"LEAKY: the files of {evaluation.n_heard:,} of {counted(evaluation.n_tracks, 'track')} are also {others} "

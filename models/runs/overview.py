@@ -21,6 +21,14 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
+def leak_reason(config: dict[str, Any]) -> str:
+    """Say why a leaky run is leaky, from its configuration."""
+    if heard := config.get("heard_test_tracks"):
+        return f"the files of {heard:,} test tracks are also training or validation tracks, byte for byte"
+    asked = " (--split-unit slice)" if config.get("split_unit") == "slice" else ""
+    return f"slices of one track are in several splits{asked}"
+
+
 def study_lines(differences: Sequence[str], run: str, *, listed: bool) -> list[str]:
     """Lines on how a run differs from the study of its system; none if it does not.
 
@@ -63,6 +71,8 @@ def render_run(run: Run) -> str:
     if differences := run.config["differences"]:
         lines.append(f"  study     not as published: {_count(differences)}")
         lines += [f"            {difference}" for difference in differences]
+    if run.config["leaky"]:
+        lines.append(f"  leaky     {leak_reason(run.config)}: all scores are too good")
     if fold := run.config.get("fold"):
         lines.append("  fold      validated on fold {} of {}".format(*fold))
     if parameters := run.summary.get("search", {}).get("chosen"):

@@ -205,7 +205,8 @@ class Run:
         """
         file = self.path / "tracks.parquet"
         try:
-            return Selection(self.classes, parquet.read_table_bytes(seal.read_file(self.path, file.name), file))
+            tracks = parquet.read_table_bytes(seal.read_file(self.path, file.name), file)
+            return Selection(self.classes, tracks, self.config.get("split_seed"))
         except FileNotFoundError:
             raise RunError(f"{file}: missing", seal.NEEDED) from None
         except OSError as error:

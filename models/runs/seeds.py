@@ -8,7 +8,18 @@ from mgc.models.runs.run import Run
 from mgc.pipeline.errors import MgcError
 
 #: Settings of a run's configuration that another seed leaves as they are.
-_SETTINGS = ("model", "classes", "frames", "training", "limit_tracks", "variants", "weights", "fold", "search")
+_SETTINGS = (
+    "model",
+    "classes",
+    "frames",
+    "training",
+    "limit_tracks",
+    "variants",
+    "weights",
+    "fold",
+    "search",
+    "split_unit",
+)
 #: Settings of its stores: path and moment of extraction may differ, tracks, labels and slices may not.
 _STORE_SETTINGS = ("manifest", "spec", "slicing", "waveform")
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.models.runs.slice_splits import slice_splits
+from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import RunError, StoreError
 from mgc.pipeline.store.cutting import cut, cut_alike
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
@@ -35,25 +37,31 @@ class Selection:
 
     Attributes:
         classes: genres in the order of the model's outputs.
-        tracks: track table (`TRACK_SCHEMA`), sorted by track id.
+        tracks: track table (`TRACK_SCHEMA`), sorted by track id. A row per track; if slices are split instead of
+            tracks, a row for each split that a track has slices in.
+        split_seed: seed of the splits of slices, see `slice_splits`; None if all slices have the split of their track.
     """
 
     classes: tuple[str, ...]
     tracks: pa.Table
+    split_seed: int | None = None
 
     def heard_tracks(self, split: str) -> list[str]:
-        """List the tracks of a split whose file, byte for byte, is also a track that the model is chosen by.
+        """List the tracks of a split that the model is chosen by, too, or whose file is one of these, byte for byte.
 
         Args:
             split: `test`: copies among the training and validation tracks; `validation`: among the training tracks;
                 `training`: none.
 
         Returns:
-            Track ids, sorted. Tracks without a content hash count as unique.
+            Track ids, sorted. Files without a content hash count as unique.
         """
         earlier = {"test": ["training", "validation"], "validation": ["training"]}.get(split, [])
         known = self.tracks.filter(pc.is_in(self.tracks["split"], value_set=pa.array(earlier, pa.string())))
-        heard = pc.is_in(self.tracks["content_hash"], value_set=known["content_hash"].drop_null().combine_chunks())
+        heard = pc.or_(
+            pc.is_in(self.tracks["content_hash"], value_set=known["content_hash"].drop_null().combine_chunks()),
+            pc.is_in(self.tracks["track_id"], value_set=known["track_id"].combine_chunks()),
+        )
         return self.tracks["track_id"].filter(pc.and_(pc.equal(self.tracks["split"], split), heard)).to_pylist()
 
     def slices(
@@ -92,11 +100,15 @@ class Selection:
             if not (variants and split == "training"):
                 table = table.filter(pc.is_null(table["variant"]))
             track = pc.index_in(table["track_id"], value_set=ids)
-            table = table.filter(pc.is_valid(track))
+            table, track = table.filter(pc.is_valid(track)), track.drop_null()
+            if self.split_seed is not None:
+                drawn = slice_splits(table["track_id"], table["start_s"].to_numpy(), self.split_seed)
+                in_split_too = pa.array(drawn == SPLITS.index(split))
+                table, track = table.filter(in_split_too), track.filter(in_split_too)
             # The split that the run recorded: the store's may have changed since.
             split_values = pa.repeat(split, len(table))
             slices.append(table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values))
-            labels.append(track_labels[track.drop_null().to_numpy()].astype(np.int64))
+            labels.append(track_labels[track.to_numpy()].astype(np.int64))
         return pa.concat_tables(slices), np.concatenate(labels)
 
     def join_slices(
@@ -150,6 +162,7 @@ def select_tracks(
     slicing: Slicing | None = None,
     limit: int | None = None,
     seed: int = 0,
+    unsplit: bool = False,
 ) -> Selection:
     """Select the tracks of a new run: the usable tracks of its stores that have a genre and a split.
 
@@ -159,6 +172,7 @@ def select_tracks(
         slicing: slicing of the run; None for the store's.
         limit: maximum number of tracks of each genre for training, and for validation; None for all.
         seed: seed of the draw of that many tracks.
+        unsplit: put all tracks into the training split, whatever their splits in the store.
 
     Raises:
         StoreError: there are no training or validation tracks, a genre has no training tracks, or the stores do not
@@ -170,6 +184,9 @@ def select_tracks(
         _require_same_labels(store, tracks, other, other_tracks)
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks()))
     tracks = tracks.sort_by("track_id")
+    if unsplit:
+        column = TRACK_SCHEMA.get_field_index("split")
+        tracks = tracks.set_column(column, TRACK_SCHEMA.field(column), pa.repeat("training", len(tracks)))
     if limit is not None:
         tracks = _limit_tracks(tracks, limit, seed)
     present = set(tracks["genre"].to_pylist())
@@ -178,7 +195,7 @@ def select_tracks(
     if not len(tracks) and len(_tracks_with_frames(store)):
         slices = (slicing or store.slicing).fitted(store.spec)
         raise StoreError(f"{store.path}: no track holds {slices}", "cut shorter ones: `mgc slice`")
-    _require_classes(store, tracks, classes)
+    _require_classes(store, tracks, classes, unsplit=unsplit)
     return Selection(classes, tracks.combine_chunks())
 
 
@@ -235,11 +252,13 @@ def _require_same_labels(store: Store, tracks: pa.Table, other: Store, other_tra
             raise StoreError(f"{pair}: track {shared['track_id'][row]} {difference}", remedy)
 
 
-def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...]) -> None:
+def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...], *, unsplit: bool) -> None:
     """Raise `StoreError` if there are fewer than two genres, one has no training track, or no track validates."""
     if len(classes) < 2:
         available = f"only tracks of {classes[0]}" if classes else "no labelled tracks"
         raise StoreError(f"{store.path}: {available} to train on", "a classifier needs tracks of two genres or more")
+    if unsplit:
+        return
     training = set(tracks["genre"].filter(pc.equal(tracks["split"], "training")).to_pylist())
     missing = [genre for genre in classes if genre not in training]
     remedy = f"add tracks, or assign the splits anew: `mgc split {store.path} --redo`"

@@ -62,6 +62,13 @@ if TYPE_CHECKING:
     callback=check_folds,
     help="Cross-validation grouped by artist: 5, or 5:4,5 for the last two of five folds.",
 )
+@click.option(
+    "--split-unit",
+    type=console.choice("track", "slice"),
+    default="track",
+    show_default=True,
+    help="slice: split slices at random, as some studies do; the run is marked leaky.",
+)
 @click.option("--evaluate", is_flag=True, help="Also evaluate the runs on the test split when they are finished.")
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")

@@ -98,6 +98,8 @@ def join(system: System, members: Sequence[Run], folder: Path) -> Run:
         "seed": first.config["seed"],
         "differences": list(dict.fromkeys(line for run in members for line in run.config["differences"])),
         "by_recipe": all(run.config.get("by_recipe", False) for run in members),
+        "split_unit": first.config.get("split_unit", "track"),
+        "split_seed": first.config.get("split_seed"),
         "leaky": any(run.config["leaky"] for run in members),
     }
     # Paths relative to the run's folder, whose name in `folder` is not known yet and does not matter.

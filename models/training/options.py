@@ -46,6 +46,7 @@ class Options:
         keep_last: keep `last.pt`, the state after the last update, when the training is finished.
         fold: number of the cross-validation fold that validates, from 1, and number of folds, see
             `mgc.models.training.folds`; None for the store's validation split.
+        split_unit: `track`, or `slice` to draw the split of each slice, see `mgc.models.training.slice_split`.
         search: choose hyper-parameters of a classical system by cross-validation of the training split.
     """
 
@@ -72,6 +73,7 @@ class Options:
     tensorboard: bool = False
     keep_last: bool = False
     fold: tuple[int, int] | None = None
+    split_unit: str = "track"
     search: bool = False
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from mgc.models.training.board import require_tensorboard
 from mgc.models.training.folds import hold_out
 from mgc.models.training.loop import Echo
 from mgc.models.training.options import Options, resolve
+from mgc.models.training.slice_split import require_divisible, split_slices
 from mgc.pipeline.errors import ModelError, SpecError, StoreError
 from mgc.pipeline.store.cuts import find_cut
 from mgc.pipeline.store.slicing import Slicing
@@ -120,8 +121,10 @@ def prepare(
         "threads": torch.get_num_threads(),
         "differences": differences,
         "by_recipe": options.as_sliced,
-        "leaky": bool(heard),
-        "heard_test_tracks": len(heard),
+        "split_unit": options.split_unit,
+        "split_seed": selection.split_seed,
+        "leaky": bool(heard) or selection.split_seed is not None,
+        "heard_test_tracks": 0 if selection.split_seed is not None else len(heard),
     }
     return Run.create(folder, system.id, config, selection)
 
@@ -147,7 +150,12 @@ def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan
     if options.skip_damaged and further:
         raise SpecError(f"--skip-damaged: {system.id} reads several stores", "leave the option out")
     slicing, cut = _choose_slicing(first, system, options)
-    selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed)
+    by_slice = options.split_unit == "slice"
+    selection = select_tracks(first, further, slicing=slicing, limit=options.limit_tracks, seed=seed, unsplit=by_slice)
+    if by_slice:
+        require_divisible(recipe, options)
+        # The store's seed, not the run's: runs with other seeds or systems are compared on the same slices.
+        selection = split_slices(selection, stores, slicing, first.dataset.get("seed", 0))
     if options.fold is not None:
         # The user's seed or 0, not the recipe's: systems are compared on the same folds.
         selection = hold_out(selection, *options.fold, seed=options.seed or 0)
@@ -235,7 +243,12 @@ def _training_variants(store: Store, system: System, options: Options) -> list[s
     """Return the augmentation variants of the store that the run trains on, beside the tracks themselves."""
     # A system of several inputs would need the same variant in every store, so it trains on the tracks alone. With
     # --recipe, a study that used no variants gets none, as it gets its own slicing whatever the slicing of the store.
-    unwanted = not options.variants or system.further or (options.as_sliced and not system.recipe.variants)
+    unwanted = (
+        not options.variants
+        or system.further
+        or options.split_unit == "slice"
+        or (options.as_sliced and not system.recipe.variants)
+    )
     return [] if unwanted else list(map(str, store.variants))
 
 
@@ -243,6 +256,8 @@ def _data_differences(stores: Sequence[Store], plan: _Plan, options: Options) ->
     """Yield the differences from the study in tracks, initial weights and variants."""
     if options.fold is not None:
         yield "fold {} of {} for the validation split".format(*options.fold)
+    if options.split_unit == "slice" and plan.system.recipe.dataset.published_unit == "track":
+        yield "slices of one track in several splits (leaky)"
     if options.weights is not None:
         yield f"initial weights of {options.weights.name}"
     if options.limit_tracks is not None:

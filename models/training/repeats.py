@@ -65,7 +65,7 @@ def spread(runs: Sequence[Run], label: str = "seed") -> list[str]:
         Lines with mean, sample standard deviation (n - 1), minimum, maximum and all values, in per cent.
     """
     return [
-        _spread(f"validation accuracy {unit}", [run.summary["best"][metric] for run in runs], f"{label}s")
+        _spread(f"validation accuracy {unit}", [run.summary["best"][metric] for run in runs], f"{label}s{_mark(runs)}")
         for metric, unit in METRICS.items()
     ]
 
@@ -73,11 +73,15 @@ def spread(runs: Sequence[Run], label: str = "seed") -> list[str]:
 def spread_of_tests(runs: Sequence[Run], label: str = "seed") -> list[str]:
     """Summarise the test accuracies of repeated runs that have been evaluated, like `spread`."""
     measured = [json.loads(run.read("metrics.json")) for run in runs]
-    each = f"{label}s" + (", each fold's run on the same test split" if label == "fold" else "")
+    each = f"{label}s{_mark(runs)}" + (", each fold's run on the same test split" if label == "fold" else "")
     return [
         _spread(f"test accuracy by {item}", [scores[f"by_{item}"]["accuracy"] for scores in measured], each)
         for item in ("track", "slice")
     ]
+
+
+def _mark(runs: Sequence[Run]) -> str:
+    return " (leaky)" if any(run.config["leaky"] for run in runs) else ""
 
 
 def _spread(what: str, accuracies: Sequence[float], each: str) -> str:

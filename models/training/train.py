@@ -58,7 +58,9 @@ def train(
     on_start(run)
     for line in overview.study_lines(run.config["differences"], str(run.path), listed=options.as_sliced):
         echo(line)
-    if n_heard := run.config.get("heard_test_tracks"):
+    if run.config["split_unit"] == "slice":
+        echo(f"leaky: {overview.leak_reason(run.config)}; every score of the run is marked")
+    elif n_heard := run.config.get("heard_test_tracks"):
         n_test = run.selection.tracks["split"].to_pylist().count("test")
         echo(
             f"leaky: the files of {n_heard:,} of {n_test:,} test tracks are also training or validation tracks, byte"
@@ -153,7 +155,8 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
     best = summary["best"]
     epoch = f"best epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
     by_slice, by_track = best["validation_accuracy"], best["validation_track_accuracy"]
-    echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track")
+    leaky = " (leaky)" if run.config["leaky"] else ""
+    echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track{leaky}")
     residency = " + ".join(residency for _, residency in data.residency)
     run.finish(summary | {"residency": residency, "seconds": time.monotonic() - started_at})
     _drop_last(run)
