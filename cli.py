@@ -11,6 +11,7 @@ from mgc.pipeline import console
 #: Module and object of each command.
 COMMANDS = {
     "audit": "mgc.models.audit.commands:audit",
+    "compare": "mgc.models.compare.commands:compare",
     "demo": "mgc.models.commands:demo",
     "evaluate": "mgc.models.report.commands:evaluate",
     "extract": "mgc.models.commands:extract",

@@ -22,6 +22,10 @@ from mgc.pipeline.workspace import Workspace
 CASES = [
     ("audit {nowhere}", 1),
     ("audit --fail-on often", 2),
+    ("compare", 1),
+    ("compare {nowhere}", 1),
+    ("compare {store}", 1),
+    ("compare --latex --csv", 2),
     ("demo --epochs many", 2),
     ("evaluate {nowhere}", 1),
     ("evaluate {store}", 1),

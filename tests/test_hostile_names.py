@@ -87,6 +87,8 @@ def test_names_of_a_dataset(library: Path, scheduler: str, tmp_path: Path, monke
     for run in runs:
         assert rf"F{SHOWN}olk" in done("info", run).out
     assert SHOWN in done("evaluate", *runs, "--by-genre").out
+    for form in ((), ("--markdown",), ("--latex",), ("--csv",), ("--json",)):
+        done("compare", *runs, *form)
     (path,) = (Path(file) for file in done("evaluate", runs[0], "--json").json["files"] if file.endswith("csv"))
     assert not UNSAFE.search(path.read_text(encoding="utf-8"))
     tracks = pq.read_table(path.with_suffix(".parquet"))
@@ -110,6 +112,7 @@ def test_names_of_a_dataset(library: Path, scheduler: str, tmp_path: Path, monke
         ("train", "--epochs", "{evil}"),
         ("train", "--residency", "{evil}"),
         ("train", "--store", "{evil}"),
+        ("compare", "{evil}"),
         ("evaluate", "{evil}"),
         ("evaluate", "--split", "{evil}"),
         ("info", "{evil}"),

@@ -39,7 +39,9 @@ def made(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for words in (
             ("extract", *MEL, "--scheduler", scheduler),
             TRAIN,
+            ("evaluate",),
             TRAIN,
+            ("evaluate",),
             ("extract", "--feature", "stft:n_fft=512", "--slice", "1.6", "--scheduler", scheduler),
         ):
             outcome = mgc(*words, "--data-dir", data)
@@ -77,6 +79,7 @@ def others(data: Path) -> dict[str, Path]:
 READING = {
     "info": ("info {store}", "info {run}", "info"),
     "audit": ("audit {store} --fail-on error", "audit --fail-on error"),
+    "compare": ("compare {run} {last-run}", "compare"),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
     "split": ("split {store}", "split"),

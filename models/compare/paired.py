@@ -41,6 +41,11 @@ class Span:
     high: float
     percentiles: tuple[float, float]
 
+    def reversed(self) -> Span:
+        """The difference of the second score less the first."""
+        first, last = self.percentiles
+        return Span(0.0 - self.difference, 0.0 - self.high, 0.0 - self.low, (0.0 - last, 0.0 - first))
+
 
 @dataclass(frozen=True)
 class Error:

@@ -68,7 +68,7 @@ def results(row: int, group: RunGroup, split: str) -> list[Published]:
 
 
 def _share(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100
+    return None if percent is None else round(percent / 100, 6)
 
 
 def _measured_on(result: PublishedResult, split: str) -> list[str]:

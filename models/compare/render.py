@@ -35,9 +35,9 @@ def text(comparison: Comparison, width: int = WIDTH) -> str:
     return "\n\n".join(blocks)
 
 
-def points(span: Span) -> str:
-    """Format a difference and its interval in percentage points: `-3.2 [-9.1, +2.7]`."""
-    return f"{100 * span.difference:+.1f} [{100 * span.low:+.1f}, {100 * span.high:+.1f}]"
+def points(span: Span) -> tuple[str, str]:
+    """Format a difference and its interval in percentage points: `-3.2` and `[-9.1, +2.7]`."""
+    return f"{100 * span.difference:+.1f}", f"[{100 * span.low:+.1f}, {100 * span.high:+.1f}]"
 
 
 def p_text(value: float) -> str:
@@ -83,25 +83,24 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: Sequence[
 
 
 def _scores(comparison: Comparison, width: int) -> str:
+    any_leaky = any(row.leaky for row in comparison.rows)
+    deviations = [deviation_text(row.accuracy_deviation) for row in comparison.rows]
+    margin = max(map(len, deviations))
+    spans = [(bracketed(row.accuracy_interval), bracketed(row.macro_f1_interval)) for row in comparison.rows]
+    wide = max(len(text) for span in spans for text in span)
+    letters = sorted({letter for row in comparison.rows for letter in row.letters})
+    aligned = len(letters) < 9
     rows = [
         (
-            _score(row.accuracy, row.accuracy_deviation, comparison, "accuracy_deviation"),
-            bracketed(row.accuracy_interval),
-            _score(row.macro_f1, row.macro_f1_deviation, comparison, "macro_f1_deviation"),
-            bracketed(row.macro_f1_interval),
-            row.letters,
-            *(("LEAKY" if row.leaky else "",) if any(row.leaky for row in comparison.rows) else ()),
+            f"{100 * row.accuracy:.1f}{deviation:{margin}} {span[0]:>{wide}}",
+            f"{100 * row.macro_f1:.1f} {span[1]:>{wide}}",
+            "".join(letter if letter in row.letters else " " for letter in letters) if aligned else row.letters,
+            *(("LEAKY" if row.leaky else "",) if any_leaky else ()),
         )
-        for row in comparison.rows
+        for row, deviation, span in zip(comparison.rows, deviations, spans, strict=True)
     ]
-    heads = ("accuracy", "", "macro F1", "", "same") + (("",) if any(row.leaky for row in comparison.rows) else ())
+    heads = ("accuracy by track, %", "macro F1, %", "same", *(("",) if any_leaky else ()))
     return _table(heads, rows, [row.name for row in comparison.rows], width)
-
-
-def _score(value: float, deviation: float | None, comparison: Comparison, name: str) -> str:
-    """A score and its deviation, padded so that the scores of all rows stand below each other."""
-    texts = [deviation_text(getattr(row, name)) for row in comparison.rows]
-    return percentage(value).strip() + deviation_text(deviation).ljust(max(map(len, texts)))
 
 
 def _differences(comparison: Comparison, width: int) -> str:
@@ -110,18 +109,20 @@ def _differences(comparison: Comparison, width: int) -> str:
         if (pair := row.to_best) is None:
             rows.append(("the best",) + ("",) * 4)
             continue
-        span = pair.accuracy
         rows.append(
             (
-                f"{-100 * span.difference:+.1f}",
-                f"[{-100 * span.high:+.1f}, {-100 * span.low:+.1f}]",
-                f"{-100 * pair.macro_f1.difference:+.1f}",
+                *points(pair.accuracy.reversed()),
+                points(pair.macro_f1.reversed())[0],
                 f"{pair.only_first:.0f} : {pair.only_second:.0f}",
                 p_text(pair.p_holm),
             )
         )
     heads = ("points", "", "in F1", "alone right", "p (Holm)")
-    return _table(heads, rows, [row.name for row in comparison.rows], width)
+    legend = (
+        "points: accuracy less that of row 1, and its interval; in F1: the same of macro F1; alone right: tracks that "
+        "row 1 alone has right : that this row alone has right"
+    )
+    return _table(heads, rows, [row.name for row in comparison.rows], width) + "\n" + wrapped([legend], width)
 
 
 def _costs(comparison: Comparison, width: int) -> str:
