@@ -18,6 +18,7 @@ COMMANDS = {
     "info": "mgc.models.runs.commands:info",
     "models": "mgc.models.commands:models",
     "new": "mgc.pipeline.scaffold:new",
+    "plot": "mgc.pipeline.plot.commands:plot",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",

@@ -49,6 +49,9 @@ CASES = [
     ("new model Bad-Name", 2),
     ("new zoo good_name", 2),
     ("new model json --out {nowhere}", 1),
+    ("plot {nowhere}", 1),
+    ("plot {store} --start 1", 2),
+    ("plot --out picture.gif", 2),
     ("slice {store}", 2),
     ("slice {store} --slice 999", 1),
     ("slice {store} --default nothing", 1),
@@ -85,7 +88,7 @@ BAD = {int: ("-1", "1.5", "x", "nan"), float: ("-1", "nan", "inf", "-inf", "x")}
 #: Options of which 0 is a valid value.
 ZERO = {
     "--clip", "--ema", "--fmin", "--label-smoothing", "--offset", "--overlap", "--plateau-patience", "--seed",
-    "--warmup", "--weight-decay",
+    "--start", "--warmup", "--weight-decay",
 }  # fmt: skip
 #: Options of which 1 is no valid value either.
 BELOW_ONE = {"--batch-size", "--ema", "--label-smoothing", "--overlap", "--plateau-factor"}

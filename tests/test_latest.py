@@ -85,6 +85,7 @@ READING = {
     "split": ("split {store}", "split"),
     "models": ("models",),
     "new": ("new model acme",),
+    "plot": ("plot {store} --out {store}/../picture.png", "plot --out picture.png"),
     "train": ("train --resume --run {run}", "train --resume"),
 }
 #: Commands that make something: the latest of which kind moves, and whether to the one that was named.
@@ -143,6 +144,7 @@ def test_of_several_stores_the_order_of_the_features_does_not_decide(features: s
         ("info", "store: {last-store}"),
         ("verify", "store: {last-store}"),
         ("split", "store: {last-store}"),
+        ("plot --out picture.png", "store: {last-store}"),
         ("slice --slice 1.5", "store: {last-store}"),
         ("evaluate", "run: {last-run}"),
         ("evaluate --json", "run: {last-run}"),

@@ -29,6 +29,7 @@ ORDER = (
     "mgc.models.parallel",
     "mgc.models.classical",
     "mgc.models",
+    "mgc.pipeline.plot",
     "mgc.pipeline.commands",
     "mgc.pipeline.extraction",
     "mgc.pipeline.demo",
