@@ -17,18 +17,14 @@ from mgc.pipeline.storage import files
 _ONE_RECORDING = ("duplicate", "near-duplicate", "version")
 
 
-def clean_splits(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> dict[str, str]:
-    """Move whole groups of linked tracks to the split that holds most of each group.
+def groups(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> list[list[dict[str, Any]]]:
+    """Group the tracks that must be in one split.
 
-    Tracks are linked by an artist (in any spelling), an album, or a recording, directly or through other tracks. Ties
-    go to training, so that a doubtful track is never tested.
+    Tracks are linked by an artist (in any spelling), an album, or a recording, directly or through other tracks.
 
     Args:
-        rows: usable, labelled tracks: dicts with `track_id`, `split`, `artist_id` and `album_id`.
+        rows: usable, labelled tracks: dicts with `track_id`, `artist_id` and `album_id`.
         findings: findings of the audit; those of pairs link their tracks.
-
-    Returns:
-        Split of each track that has one, by track id.
     """
     keys: dict[str, list[Hashable]] = {}
     for row in rows:
@@ -40,8 +36,22 @@ def clean_splits(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> dic
             for track in finding.tracks:
                 if track in keys:
                     keys[track].append(("recording", number))
+    return linked(rows, list(keys.values()))
+
+
+def clean_splits(rows: list[dict[str, Any]], findings: Iterable[Finding]) -> dict[str, str]:
+    """Move whole groups of linked tracks to the split that holds most of each group.
+
+    Ties go to training, so that a doubtful track is never tested.
+
+    Args:
+        rows, findings: see `groups`; rows have a `split`, too.
+
+    Returns:
+        Split of each track that has one, by track id.
+    """
     splits: dict[str, str] = {}
-    for group in linked(rows, list(keys.values())):
+    for group in groups(rows, findings):
         present = [row["split"] for row in group if row["split"] is not None]
         if present:
             split = max(SPLITS, key=present.count)  # the first of equals: training

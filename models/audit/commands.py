@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,9 +11,13 @@ from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
-from mgc.pipeline.errors import MgcError
+from mgc.pipeline.errors import MgcError, ModelError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.models.audit.audit import Audit
+    from mgc.models.audit.price import Price
 
 
 @help_groups.command()
@@ -22,6 +26,7 @@ from mgc.pipeline.workspace import Workspace
 @click.option(
     "--runs", type=LOCAL_PATH, multiple=True, metavar="RUN", help="A run that judges labels; may be repeated."
 )
+@click.option("--price", is_flag=True, help="Measure the accuracy that leaks buy, by a baseline.")
 @help_groups.group("Result")
 @click.option("--write-splits", type=LOCAL_PATH, metavar="FILE", help="Write splits without these leaks, as CSV.")
 @click.option(
@@ -38,8 +43,9 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
 
     Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits, and
     genres with too few test tracks; with --runs, labels that models which did not hear a track contradict, such as the
-    runs of mgc train --folds 5. Nothing is decoded. The exit code is 1 if there are findings. The store keeps a
-    record, audit.json: mgc split and mgc evaluate say if its test split is not clean.
+    runs of mgc train --folds 5; with --price, the accuracy that leaks buy. Nothing is decoded. The exit code is 1 if
+    there are findings. The store keeps a record, audit.json: mgc split and mgc evaluate say if its test split is not
+    clean.
     """
     from mgc.models.audit import clean_splits, findings
     from mgc.models.audit.audit import audit as examine
@@ -52,11 +58,25 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
         result.record()
     except MgcError as error:
         console.echo(f"the audit is not recorded: {error.problem}", err=True)
+    price = _measure_price(result) if options["price"] else None
     if as_json:
-        console.print_json(result.as_dict(clean))
+        console.print_json(result.as_dict(clean) | {"price": price.as_dict() if price else None})
     else:
         console.echo(*result.render(console.width()))
+        if price:
+            console.echo("", *price.render(console.width()))
     if (write_splits := options["write_splits"]) is not None:
         changed = clean_splits.write(write_splits, result.labelled, result.findings)
         console.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
     return 0 if clean else 1
+
+
+def _measure_price(result: Audit) -> Price | None:
+    """Measure what leaks buy; None, and a line on stderr that says why, if the store does not allow it."""
+    from mgc.models.audit import price
+
+    try:
+        return price.measure(result.store, result.labelled, result.findings, console.progress_bar("price", "fit"))
+    except ModelError as error:
+        console.echo(f"the price of a leak cannot be measured: {error.problem}; {error.remedy}", err=True)
+        return None

@@ -56,9 +56,9 @@ class Labels:
         """Say what the labels were judged by."""
         words = [
             f"Labels: {self.covered:,} of {self.tracks:,} tracks have out-of-fold probabilities, from "
-            f"{self.runs} run{'' if self.runs == 1 else 's'} that agree with {self.accuracy:.1%} of their labels. "
-            f"Confident learning takes {self.noise:.1%} of the labels to be wrong; of a model that is often wrong "
-            "itself, many of those are the model's errors."
+            f"{self.runs} run{'' if self.runs == 1 else 's'}, which agree with {100 * self.accuracy:.1f} % of their "
+            f"labels. By confident learning, {100 * self.noise:.1f} % of the labels are wrong at most: it takes errors "
+            "of a weak model for wrong labels, too."
         ]
         if self.covered < self.tracks:
             words.append("`mgc train --folds 5` and --runs for each of its runs cover all tracks that have a split.")
@@ -91,6 +91,10 @@ def examine(runs: Sequence[Run], rows: list[dict[str, Any]]) -> Labels:
         used.append(run)
         for track, probabilities in _held_out(run, known).items():
             sums.setdefault(track, []).append(probabilities)
+    if not used:
+        raise RunError(
+            f"{members[0].path}: it was trained on slices of the tracks that it holds out", "name other runs"
+        )
     genres = members[0].classes
     covered = [row for row in rows if row["track_id"] in sums and row["genre"] in genres]
     if not covered:

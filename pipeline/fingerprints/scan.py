@@ -61,7 +61,7 @@ def scan(store: Store, progress: Callable[[int], None] = lambda n: None) -> Scan
         frames = store.read(int(shard))
         for row in rows:
             track = frames[firsts[row] : firsts[row] + lengths[row]]
-            digest = digests[ids[row]] = blake3.blake3(np.ascontiguousarray(track).data).digest()
+            digest = digests[ids[row]] = blake3.blake3(np.ascontiguousarray(track).view(np.uint8).data).digest()
             if digest in seen:
                 continue
             seen.add(digest)

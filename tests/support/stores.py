@@ -35,13 +35,14 @@ class Content:
         genres: genres, assigned to the tracks of a split in turn.
         seconds: lengths in seconds, assigned in turn.
         first_ids: first track id of each split in FMA's layout; None for ids such as `training-000`.
-        relabel: see `make_store`.
+        relabel, colour: see `make_store`.
     """
 
     genres: Sequence[str]
     seconds: Sequence[float]
     first_ids: Mapping[str, int] | None
     relabel: Callable[[dict[str, Any]], dict[str, Any]]
+    colour: Callable[[dict[str, Any]], np.ndarray | float]
 
 
 def make_store(
@@ -57,6 +58,7 @@ def make_store(
     variants: tuple[Variant, ...] = (),
     fma: Path | None = None,
     relabel: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: {},
+    colour: Callable[[dict[str, Any]], np.ndarray | float] = lambda row: 0.0,
 ) -> Store:
     """Create a store; artists have two tracks each.
 
@@ -75,13 +77,14 @@ def make_store(
         fma: folder to write a dataset to that has the layout and genres of FMA-small but no audio; its tracks are those
             of the store. None for ids such as `training-000`.
         relabel: values of a track's manifest row that differ from the usual ones, such as another genre or artist.
+        colour: dB that are added to the levels of a track, of each band, by its manifest row.
     """
     dataset: dict[str, object] = {"name": "synthetic", "root": str(root or path), "genres": list(genres)}
     if fma is not None:
         genres = published_dataset("fma_small").genres
         dataset = _fma_small(fma, tracks, genres)
     store = Store.create(path, spec, dataset, variants)
-    content, shard = Content(genres, seconds, _FIRST_IDS if fma else None, relabel), 0
+    content, shard = Content(genres, seconds, _FIRST_IDS if fma else None, relabel, colour), 0
     for split, count in tracks.items():
         for first in range(0, count, tracks_per_shard):
             numbers = range(first, min(first + tracks_per_shard, count))
@@ -140,6 +143,7 @@ def _write_shard(store: Store, shard: int, split: str, numbers: range, content: 
             }
         )
         rows[-1] |= content.relabel(rows[-1])
+        levels = levels + np.asarray(content.colour(rows[-1]), np.float32)
         writer.append(_values(store.spec, levels))
         variant_rows = []
         for variant in store.variants:
