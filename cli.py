@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "mgc.models.commands:models",
     "new": "mgc.pipeline.scaffold:new",
     "plot": "mgc.pipeline.plot.commands:plot",
+    "reproduce": "mgc.models.reproduction.commands:reproduce",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",

@@ -32,7 +32,7 @@ def made(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The second store and the second run are the latest.
     """
     data = tmp_path_factory.mktemp("here") / "data"
-    songs = write_genres(data / "songs", tracks=5, seconds=1.7)
+    songs = write_genres(data / "songs", tracks=5, seconds=2.1)
     next(songs.rglob("*.wav")).write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
@@ -94,6 +94,7 @@ MAKING = {
     "slice": ("slice {store} --slice 1.5", "store", True),
     "split": ("split {store} --redo", "store", True),
     "train": (f"train --model {TINY.id} --epochs 1 --store {{store}}", "run", False),
+    "reproduce": (f"reproduce {TINY.id} --dataset data/songs --epochs 1 --scheduler {{scheduler}}", "run", False),
 }
 
 

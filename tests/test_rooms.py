@@ -17,6 +17,7 @@ ORDER = (
     "mgc.cli",
     "mgc.models.commands",
     "mgc.models.report",
+    "mgc.models.reproduction",
     "mgc.models.compare",
     "mgc.models.audit",
     "mgc.models.evaluation",

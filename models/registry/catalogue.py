@@ -106,7 +106,7 @@ def _recipe_row(system: System) -> tuple[str, ...]:
     def marked(prefix: str, values: Mapping[str, Any], *hidden: str) -> str:
         """Format the settings that the recipe gives, each as name, value and mark; without those of `hidden`."""
         settings = ((key, value, marks.get(f"{prefix}.{key}")) for key, value in values.items() if key not in hidden)
-        return ", ".join(f"{key} {_value_text(value)}{mark}" for key, value, mark in settings if mark)
+        return ", ".join(f"{key} {value_text(value)}{mark}" for key, value, mark in settings if mark)
 
     specs = {"features": recipe.features} | {f"further[{i}]": spec for i, spec in enumerate(recipe.further)}
     features = (
@@ -145,10 +145,10 @@ def _recipe_row(system: System) -> tuple[str, ...]:
     )
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Format a setting's value: `yes` or `no`, a number, or several values joined by `and`."""
     if isinstance(value, tuple):
-        return " and ".join(map(_value_text, value))
+        return " and ".join(map(value_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -76,20 +76,28 @@ def shape_text(sizes: Iterable[int | None]) -> str:
 
 
 def extraction_for(name: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
-    """Collect the extraction settings of the recipes that `mgc extract --for` names.
+    """Collect the extraction settings of the recipes that `mgc extract --for` names; see `extraction_of`.
 
     Args:
         name: id of a system, key of a study, or `all`.
+
+    Raises:
+        UnknownModelError: there is no such system or study.
+    """
+    return extraction_of(systems_named(name, "--for "))
+
+
+def extraction_of(
+    chosen: Iterable[System],
+) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ...]]], Slicing | None]:
+    """Collect the extraction settings of the recipes of systems.
 
     Returns:
         The features, each with the variants of training tracks to extract with it, and the slicing. No pair comes
         twice, and a feature comes without variants only if no recipe needs variants of it: systems without variants
         read stores that have them. The slicing is None if the recipes differ in it.
-
-    Raises:
-        ModelError: there is no such system or study.
     """
-    recipes = [system.recipe for system in _systems_named(name)]
+    recipes = [system.recipe for system in chosen]
     pairs = dict.fromkeys((spec, recipe.variants) for recipe in recipes for spec in (recipe.features, *recipe.further))
     with_variants = {spec for spec, variants in pairs if variants}
     slicings = {recipe.slicing for recipe in recipes}
@@ -97,8 +105,16 @@ def extraction_for(name: str) -> tuple[list[tuple[FeatureSpec, tuple[Variant, ..
     return features, slicings.pop() if len(slicings) == 1 else None
 
 
-def _systems_named(name: str) -> list[System]:
-    """Return the systems that `mgc extract --for` names: one, those of a study, or all."""
+def systems_named(name: str, option: str = "") -> list[System]:
+    """Return the system with an id, the systems of a study, or with `all` every system.
+
+    Args:
+        name: id of a system, key of a study, or `all`.
+        option: option whose value the name is, with a blank, for error messages.
+
+    Raises:
+        UnknownModelError: there is no such system or study.
+    """
     if "/" in name:
         return [systems.get(name)]
     matches = [system for system in systems.systems() if name in ("all", system.study)]
@@ -106,5 +122,5 @@ def _systems_named(name: str) -> list[System]:
         studies = list(dict.fromkeys(system.study for system in systems.systems()))
         hint = suggestions.question(suggestions.nearest(name, studies))
         remedy = f"{hint}name a system (see `mgc models`), all, or one of {', '.join(studies)}"
-        raise UnknownModelError(f"--for {name}: no such study", remedy)
+        raise UnknownModelError(f"{option}{name}: no such study", remedy)
     return matches

@@ -188,7 +188,7 @@ def select_tracks(
         column = TRACK_SCHEMA.get_field_index("split")
         tracks = tracks.set_column(column, TRACK_SCHEMA.field(column), pa.repeat("training", len(tracks)))
     if limit is not None:
-        tracks = _limit_tracks(tracks, limit, seed)
+        tracks = limit_tracks(tracks, limit, seed)
     present = set(tracks["genre"].to_pylist())
     known = [genre for genre in store.dataset["genres"] if genre in present]
     classes = (*known, *sorted(present.difference(known)))
@@ -268,8 +268,17 @@ def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...], *
         raise StoreError(f"{store.path}: no validation tracks to choose the best epoch by", remedy)
 
 
-def _limit_tracks(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
-    """Draw `limit` tracks of each genre for training, as many for validation, and all test tracks."""
+def limit_tracks(tracks: pa.Table, limit: int, seed: int) -> pa.Table:
+    """Draw `limit` tracks of each genre for training, as many for validation, and all test tracks.
+
+    Args:
+        tracks: table with the columns of `TRACK_SCHEMA`; `content_hash` may be absent.
+        limit: maximum number of tracks of each genre and split but test.
+        seed: seed of the draw. Of more tracks it draws the same ones, unless others come before them.
+
+    Returns:
+        The drawn tracks (`TRACK_SCHEMA`), sorted by track id.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     drawn = []
     for track in sorted(tracks.to_pylist(), key=lambda track: _hash(seed, track["track_id"])):

@@ -40,19 +40,24 @@ def differences(study: Dataset, store: Store, selection: Selection, *, limited: 
     """
     name, known = store.dataset["name"], published_dataset(study.name)
     if set(store.dataset["genres"]) != set(known.genres):
-        return [f"dataset {name} for {study.name}"]
+        return [other_dataset(study, name)]
     try:
         dataset = reopen(store.dataset)
     except DatasetError as error:
         raise DatasetError(f"the tracks of {name} cannot be compared: {error.problem}", error.remedy) from error
     if dataset.published != study.name:
-        return [f"dataset {name} for {study.name}"]
+        return [other_dataset(study, name)]
     missing = [] if limited else _missing_tracks(dataset.tracks, known.faulty.keys(), selection.tracks)
     if selection.split_seed is not None:  # a split of slices, which `train` compares with the study's
         return missing
     if study.split == "official":
         return [*missing, *_moved_tracks(dataset.tracks, selection.tracks)]
     return [*missing, *([] if limited else _uneven_splits(selection.tracks))]
+
+
+def other_dataset(study: Dataset, name: str) -> str:
+    """The difference of a run on a dataset that is not the study's."""
+    return f"dataset {name} for {study.name}"
 
 
 def _missing_tracks(dataset: pa.Table, faulty: Iterable[str], tracks: pa.Table) -> list[str]:

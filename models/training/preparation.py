@@ -129,6 +129,21 @@ def prepare(
     return Run.create(folder, system.id, config, selection)
 
 
+def preview(stores: Sequence[Store], options: Options) -> tuple[Selection, list[str]]:
+    """Return the tracks of a run and its differences from the study; write nothing.
+
+    Args:
+        stores: store of each input of the system.
+        options: settings that the user chose.
+
+    Raises:
+        MgcError: the run could not be trained, see `prepare`.
+    """
+    plan = _make_plan(stores, options, SINGLE_PROCESS)
+    _, feature_differences = _fit_inputs(stores, plan)
+    return plan.selection, [*feature_differences, *plan.differences, *_data_differences(stores, plan, options)]
+
+
 def require_trainable(stores: Sequence[Store], options: Options, ranks: Ranks = SINGLE_PROCESS) -> None:
     """Raise the error that `prepare` would raise for its options and stores, such as too many folds; write nothing."""
     _make_plan(stores, options, ranks)
