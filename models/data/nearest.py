@@ -72,6 +72,16 @@ def nearest_store(stores: Sequence[Store], name: str, unmet: Callable[[Store], l
     return f"nearest is {store.path.name} ({', '.join(lines[:_MOST] + rest)})"
 
 
+def feature_differences(spec: FeatureSpec, wanted: FeatureSpec) -> list[str]:
+    """List the parameters of a feature that differ from those wanted, such as `hop_length 512 for 604`."""
+    if spec.name != wanted.name:
+        return [f"{spec.name} for {wanted.name}"]
+    values = dataclasses.asdict(spec)
+    return [
+        f"{key} {values[key]} for {value}" for key, value in dataclasses.asdict(wanted).items() if values[key] != value
+    ]
+
+
 def lost_store(path: Place, spec: FeatureSpec, dataset: dict[str, object], run: Place) -> StoreError:
     """The error that a run's store is gone. It names the nearest store beside it, and the command that makes it again.
 
@@ -90,14 +100,9 @@ def lost_store(path: Place, spec: FeatureSpec, dataset: dict[str, object], run: 
         except StoreError:
             continue
     settings = dataclasses.asdict(spec)
-
-    def unmet(store: Store) -> list[str]:
-        if store.spec.name != spec.name:
-            return [f"{store.spec.name} for {spec.name}"]
-        other = dataclasses.asdict(store.spec)
-        return [f"{key} {other.get(key)} for {value}" for key, value in settings.items() if other.get(key) != value]
-
-    nearby = f"; {nearest_store(stores, spec.name, unmet)}" if stores else ""
+    nearby = ""
+    if stores:
+        nearby = f"; {nearest_store(stores, spec.name, lambda store: feature_differences(store.spec, spec))}"
     source = f"--dataset {shlex.quote(str(dataset['source']))} " if dataset.get("source") else ""
     feature = shlex.quote(f"{spec.name}:" + ",".join(f"{k}={v}" for k, v in settings.items() if v is not None))
     return StoreError(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from mgc.models.evaluation.evaluation import Evaluation
-from mgc.models.evaluation.report import bracketed, counted, percentage, wrapped
+from mgc.models.evaluation.report import bracketed, counted, left_out, percentage, place, wrapped
 from mgc.models.runs.run import Run
 from mgc.pipeline.escaping import visible, visible_fields
 from mgc.pipeline.wrapping import WIDTH, ellipsise
@@ -38,11 +36,12 @@ def text(
     """
     evaluations = [visible_fields(evaluation) for evaluation in evaluations]
     first = evaluations[0]
+    where = f"its own {first.split} split" if first.other is None else place(first)
     blocks = [
-        f"{counted(len(runs), 'run')}, each on its own {first.split} split; in brackets: 95 % intervals",
+        f"{counted(len(runs), 'run')}, each on {where}; in brackets: 95 % intervals",
         "\n".join(_rows(evaluations, width)),
     ]
-    if notes := [*_notes(evaluations), *_other_tracks(runs, evaluations)]:
+    if notes := [*_notes(evaluations), *_other_tracks(evaluations)]:
         blocks.append(wrapped(notes, width))
     if by_genre:
         blocks += _genre_blocks(evaluations, width)
@@ -82,13 +81,15 @@ def _notes(evaluations: Sequence[Evaluation]) -> Iterator[str]:
             yield f"run {number} is NOT CLEAN: {evaluation.audit['line']}"
         if (evaluation.evaluations or 0) > 1 and evaluation.split == "test":
             yield f"run {number}: its test split has been evaluated {evaluation.evaluations} times."
-    if evaluations[0].split != "test":
+    if (other := evaluations[0].other) is not None:
+        yield from left_out(other)
+    elif evaluations[0].split != "test":
         yield f"NOT A TEST: the {evaluations[0].split} split helped to make these models; the scores may flatter them."
 
 
-def _other_tracks(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Iterator[str]:
+def _other_tracks(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """Which runs were scored on other tracks than the first: their scores are not comparable."""
-    tracks = [_tracks(run, evaluation) for run, evaluation in zip(runs, evaluations, strict=True)]
+    tracks = [{(evaluation.dataset, id) for id in evaluation.track_ids} for evaluation in evaluations]
     for number, other in enumerate(tracks[1:], 2):
         if other != tracks[0]:
             shared = len(other & tracks[0])
@@ -96,13 +97,6 @@ def _other_tracks(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Ite
                 f"run {number} was scored on OTHER TRACKS than run 1: {shared:,} of its {counted(len(other), 'track')} "
                 "are the same; such scores do not compare."
             )
-
-
-def _tracks(run: Run, evaluation: Evaluation) -> set[tuple[str, str]]:
-    """Dataset and id of each track that a run was scored on."""
-    tracks = run.selection.tracks
-    ids = tracks["track_id"].filter(pc.equal(tracks["split"], evaluation.split)).to_pylist()
-    return {(evaluation.dataset, id) for id in ids}
 
 
 def _genre_blocks(evaluations: Sequence[Evaluation], width: int) -> Iterator[str]:

@@ -6,16 +6,20 @@ track-predictions.parquet   one row per track: path, title, artist, true and pre
 track-predictions.csv       the same as CSV
 confusion.png               confusion matrices by track and by slice
 
-The results of another split than test have its name: metrics-validation.json and so on. The results of several runs
-evaluated together are not written, since they belong to none of the runs; an ensemble that is a run has a folder.
+The results of another split than test have its name: metrics-validation.json and so on. Those of another dataset have
+the dataset's: metrics-gtzan.json, or metrics-gtzan-test.json if only this split of it was scored. The results of
+several runs evaluated together are not written, as they belong to none of the runs; an ensemble that is a run has a
+folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +32,15 @@ import torch
 from mgc.models.evaluation import audited, joining, metrics, pictures, tables
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
+from mgc.models.evaluation.other_dataset import OtherDataset
 from mgc.models.runs import seal, seeds
 from mgc.models.runs.run import Run
 from mgc.models.training.ensemble import members_of
-from mgc.models.training.predict import predict
+from mgc.models.training.predict import predict, predict_slices
+from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.storage import files, parquet
+from mgc.pipeline.store.store import Store
 
 #: Result files of a run, in the order in which they are written: metrics.json is never older than the others.
 RESULTS = (
@@ -50,6 +57,7 @@ def evaluate(
     *,
     split: str = "test",
     join: str = joining.JOINS[0],
+    other: OtherDataset | None = None,
     device: str = "auto",
     n_resamples: int = 2000,
     seed: int = 0,
@@ -59,8 +67,9 @@ def evaluate(
     Args:
         runs: one run, or several whose probabilities are averaged: by slice if all have the same slices, else by track.
             The run of an ensemble stands for its members.
-        split: training, validation or test.
+        split: training, validation or test; ignored with another dataset.
         join: how the probabilities of a track are joined from those of its slices, one of `joining.JOINS`.
+        other: another dataset to predict and score, opened for the members of the runs (`members_of`).
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         n_resamples: number of bootstrap samples for the intervals.
         seed: seed of the bootstrap.
@@ -70,7 +79,8 @@ def evaluate(
     """
     members = [member for run in runs for member in members_of(run)]
     _require_same_classes(members)
-    outputs = [predict(member, split=split, device=device) for member in members]
+    target = _Target(split, other)
+    outputs = target.predict(members, device)
     predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in outputs]
     names = [member.path.name for member in members]
     slices, by_join = None, {}
@@ -79,12 +89,13 @@ def evaluate(
     tracks = by_join[join]
     unattributed = outputs[0].filter(pc.is_null(outputs[0]["artist_id"]))
     is_single = len(runs) == 1
-    # From the tracks, not from the configuration: runs of earlier versions did not look for copies.
-    heard = {track for member in members for track in member.selection.heard_tracks(split)}
+    heard = target.heard(members)
+    trained_on = runs[0].config["store"]["dataset"]["name"]
     evaluation = Evaluation(
         runs=tuple({"run": str(run.path), **run.config} for run in runs),
-        dataset=runs[0].config["store"]["dataset"]["name"],
-        split=split,
+        dataset=trained_on if other is None else other.name,
+        trained_on=trained_on,
+        split=target.split,
         n_tracks=len(tracks.truth),
         n_artists=pc.count_distinct(outputs[0]["artist_id"]).as_py(),
         n_unattributed=pc.count_distinct(unattributed["track_id"]).as_py(),
@@ -94,11 +105,12 @@ def evaluate(
         joins={name: metrics.headline(joined) for name, joined in by_join.items()},
         chance=metrics.chance(tracks, _training_tracks(members[0])),
         differences=tuple(dict.fromkeys(line for run in runs for line in run.config["differences"])),
-        leaky=bool(heard) or any(run.config["leaky"] for run in runs),
+        leaky=bool(heard) or (other is None and any(run.config["leaky"] for run in runs)),
         n_heard=len(heard),
+        other=None if other is None else other.as_dict(),
         other_seeds=seeds.other_seeds(runs[0]) if is_single else None,
-        evaluations=_count_evaluations(runs[0], split) + 1 if is_single else None,
-        audit=audited.verdict(members[0], split),
+        evaluations=_count_evaluations(target.paths(runs[0])[-1]) + 1 if is_single else None,
+        audit=audited.verdict(members[0], split) if other is None else None,
         bootstrap={"resamples": n_resamples, "seed": seed},
         versions={
             "numpy": np.__version__,
@@ -106,13 +118,52 @@ def evaluate(
             "scikit-learn": sklearn.__version__,
             "torch": torch.__version__,
         },
+        track_ids=tuple(tracks.tracks.tolist()),
     )
     if is_single:
         table = outputs[0] if len(members) == 1 else _ensemble_table(slices or tracks, outputs[0])
-        details = tables.track_details(members[0])
-        by_track = tables.track_table(tracks, outputs[0], details)
-        _write(runs[0], evaluation, tables.slice_table(table, tracks.genres), by_track)
+        by_track = tables.track_table(tracks, outputs[0], tables.track_details(members[0], target.store))
+        slice_table = tables.slice_table(table, tracks.genres)
+        runs[0].write_files(_results(target.paths(runs[0]), evaluation, slice_table, by_track))
     return evaluation
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is scored: a split of the run's own tracks, or another dataset."""
+
+    own_split: str
+    other: OtherDataset | None
+
+    @property
+    def split(self) -> str:
+        """The split that is scored; `all` for all tracks of another dataset."""
+        return self.own_split if self.other is None else self.other.split or "all"
+
+    def predict(self, members: Sequence[Run], device: str) -> list[pa.Table]:
+        """Predict the tracks with each member."""
+        if self.other is None:
+            return [predict(member, split=self.own_split, device=device) for member in members]
+        return [
+            predict_slices(member, self.other.selection, stores, "test", device=device)
+            for member, stores in zip(members, self.other.stores, strict=True)
+        ]
+
+    def heard(self, members: Sequence[Run]) -> set[str]:
+        """Tracks that a member has heard; those of another dataset are left out before."""
+        if self.other is not None:
+            return set()
+        # From the tracks, not from the configuration: runs of earlier versions did not look for copies.
+        return {track for member in members for track in member.selection.heard_tracks(self.own_split)}
+
+    @property
+    def store(self) -> Store | None:
+        """A store of the other dataset."""
+        return None if self.other is None else self.other.stores[0][0]
+
+    def paths(self, run: Run) -> list[Path]:
+        """Paths of all result files."""
+        return result_paths(run, self.own_split, self.other)
 
 
 def mean_predictions(
@@ -145,15 +196,20 @@ def mean_predictions(
     return slices, slices.by_track(join)
 
 
-def results_path(run: Run, name: str, split: str) -> Path:
-    """Path of a result file for a split, such as `metrics.json` for test or `metrics-validation.json`."""
+def results_path(run: Run, name: str, split: str, other: OtherDataset | None = None) -> Path:
+    """Path of a result file, such as `metrics.json` for test, `metrics-validation.json` or `metrics-gtzan.json`."""
+    if other is None:
+        words = [] if split == "test" else [split]
+    else:
+        safe = re.sub(r"[^\w.-]", "_", other.name)
+        words = [f"dataset-{safe}" if safe in SPLITS else safe, *([other.split] if other.split else [])]
     path = run.path / name
-    return path if split == "test" else path.with_stem(f"{path.stem}-{split}")
+    return path.with_stem("-".join([path.stem, *words]))
 
 
-def result_paths(run: Run, split: str) -> list[Path]:
+def result_paths(run: Run, split: str, other: OtherDataset | None = None) -> list[Path]:
     """Paths of all files that the evaluation of a single run writes."""
-    return [results_path(run, name, split) for name in RESULTS]
+    return [results_path(run, name, split, other) for name in RESULTS]
 
 
 def _mean(members: Sequence[Predictions]) -> Predictions:
@@ -208,23 +264,22 @@ def _training_tracks(run: Run) -> dict[str, int]:
     return Counter(tracks["genre"].filter(pc.equal(tracks["split"], "training")).to_pylist())
 
 
-def _count_evaluations(run: Run, split: str) -> int:
-    """Number of evaluations of a split so far, as the last one recorded it.
+def _count_evaluations(path: Path) -> int:
+    """Number of evaluations so far, as the last one recorded it in its metrics.json.
 
     Raises:
-        RunError: the file of the last one is damaged.
+        RunError: the file is damaged.
     """
-    path = results_path(run, "metrics.json", split)
     try:
-        return int(json.loads(seal.read_file(run.path, path.name))["evaluations"])
+        return int(json.loads(seal.read_file(path.parent, path.name))["evaluations"])
     except FileNotFoundError:
         return 0
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise seal.damage_error(path, "no scores") from None
 
 
-def _write(run: Run, evaluation: Evaluation, slices: pa.Table, tracks: pa.Table) -> None:
-    """Replace the results of a split; metrics.json comes last, so that the other files are never older than it."""
+def _results(paths: Sequence[Path], evaluation: Evaluation, slices: pa.Table, tracks: pa.Table) -> dict[str, bytes]:
+    """Encode the result files; metrics.json is written last, so that the other files are never older than it."""
     contents = (
         parquet.table_bytes(slices),
         parquet.table_bytes(tracks),
@@ -232,4 +287,4 @@ def _write(run: Run, evaluation: Evaluation, slices: pa.Table, tracks: pa.Table)
         pictures.confusion_png(evaluation),
         files.encode_json(evaluation.as_dict()),
     )
-    run.write_files({path.name: data for path, data in zip(result_paths(run, evaluation.split), contents, strict=True)})
+    return {path.name: data for path, data in zip(paths, contents, strict=True)}

@@ -57,7 +57,7 @@ def _title(evaluation: Evaluation) -> str:
     names = (
         f"{models.count(model)} × {model}" if models.count(model) > 1 else model for model in dict.fromkeys(models)
     )
-    return f"{', '.join(names)} on the {evaluation.split} split of {evaluation.dataset}"
+    return f"{', '.join(names)} on {report.place(evaluation)}"
 
 
 def _draw_matrix(axes: Axes, counts: np.ndarray, genres: list[str], cell: float) -> AxesImage:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from mgc.models.evaluation.intervals import Interval
 from mgc.models.evaluation.metrics import Scores
 from mgc.models.runs import overview
 from mgc.pipeline import wrapping
+from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.escaping import visible_fields
 from mgc.pipeline.wrapping import WIDTH, ellipsise
 
@@ -56,7 +59,14 @@ def _subject(evaluation: Evaluation) -> str:
     names = [run["model"] for run in evaluation.runs]
     model = names[0] if len(names) == 1 else f"Mean of {len(names)} runs ({', '.join(names)})"
     slices = f", {counted(evaluation.by_slice.n, 'slice')}" if evaluation.by_slice else ""
-    return f"{model} on the {evaluation.split} split of {evaluation.dataset}: {_sample_size(evaluation)}{slices}"
+    return f"{model} on {place(evaluation)}: {_sample_size(evaluation)}{slices}"
+
+
+def place(evaluation: Evaluation) -> str:
+    """Say which tracks were scored: `the test split of gtzan`."""
+    whole = evaluation.split == "all"
+    tracks = f"all tracks of {evaluation.dataset}" if whole else f"the {evaluation.split} split of {evaluation.dataset}"
+    return tracks if evaluation.other is None else f"{tracks} (trained on {evaluation.trained_on})"
 
 
 def _sample_size(evaluation: Evaluation) -> str:
@@ -88,12 +98,35 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
         )
     if evaluation.audit and not evaluation.audit["clean"]:
         yield f"NOT CLEAN: {evaluation.audit['line']}"
+    if evaluation.other is not None:
+        yield from left_out(evaluation.other)
+        return
     if evaluation.split == "training":
         yield "NOT A TEST: the model was fitted to these very tracks; the scores say nothing about new ones."
     if evaluation.split == "validation":
         yield "NOT A TEST: a network keeps the epoch that suits these tracks best; the scores may flatter it."
     if evaluation.split == "test" and (evaluation.evaluations or 0) > 1:
         yield f"The test split of this run has been evaluated {evaluation.evaluations} times."
+
+
+def left_out(other: dict[str, Any]) -> Iterator[str]:
+    """What was left out of another dataset, and what could not be examined."""
+    if genres := other["unknown_genres"]:
+        names = format_names((f"{genre} ({n:,})" for genre, n in genres.items()), 10)
+        tracks = counted(sum(genres.values()), "track")
+        yield f"Left out: {tracks} of genres that the run does not know, or the map leaves out: {names}."
+    if heard := other["heard"]:
+        kinds = Counter(copy["kind"] for copy in heard)
+        words = {
+            "file": "the same file",
+            "frames": "the same frames",
+            "near-duplicate": "the recording in another form",
+        }
+        how = ", ".join(f"{kinds[kind]:,} {text}" for kind, text in words.items() if kinds[kind])
+        names = format_names([f"{copy['track']} (it heard {copy['of']})" for copy in heard], 3)
+        yield f"Left out: {counted(len(heard), 'track')} that the run has heard in training ({how}): {names}."
+    if why := other["recordings_not_compared"]:
+        yield f"Copies in another form of what the run has heard were not looked for, or not of all: {why}."
 
 
 def _study(evaluation: Evaluation) -> list[str]:

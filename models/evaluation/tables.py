@@ -20,6 +20,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training.predict import open_stores
 from mgc.pipeline.escaping import visible
 from mgc.pipeline.storage import parquet
+from mgc.pipeline.store.store import Store
 
 PREFIX = "p_"
 #: Columns of a store's manifest that the table of tracks repeats; those that a store lacks are null.
@@ -78,12 +79,12 @@ def track_table(tracks: Predictions, slices: pa.Table, details: pa.Table) -> pa.
     return table.add_column(position, "margin", pa.array(best[:, 0] - second))
 
 
-def track_details(run: Run) -> pa.Table:
-    """Read id, path, title and artist of all tracks from the manifest of the run's first store.
+def track_details(run: Run, store: Store | None = None) -> pa.Table:
+    """Read id, path, title and artist of all tracks from the manifest of a store; None for the run's first one.
 
     An unknown title is null, and so is an artist whose name the store does not know (it may still know an id).
     """
-    manifest = open_stores(run)[0].tracks
+    manifest = (store or open_stores(run)[0]).tracks
     table = manifest.select(["track_id"])
     for name in _DETAILS:
         known = name in manifest.column_names

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups
-from mgc.pipeline.console import LOCAL_PATH
+from mgc.pipeline.commands import choose_store
+from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
+from mgc.pipeline.errors import SpecError
+from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.models.evaluation.other_dataset import OtherDataset
+    from mgc.models.runs.run import Run
 
 
 @help_groups.command()
@@ -20,9 +29,7 @@ from mgc.pipeline.workspace import Workspace
 @click.option(
     "--split",
     type=console.choice("training", "validation", "test"),
-    default="test",
-    show_default=True,
-    help="Split to score.",
+    help="Split to score.  [default: test; with --store all of it]",
 )
 @click.option(
     "--join",
@@ -30,6 +37,21 @@ from mgc.pipeline.workspace import Workspace
     default="mean",
     show_default=True,
     help="How the probabilities of a track come from its slices.",
+)
+@help_groups.group("Other dataset")
+@click.option(
+    "--store",
+    "stores",
+    type=PATH_OR_URL,
+    multiple=True,
+    help="Score tracks of another dataset: its store of the run's feature; repeat for a system with several inputs.",
+)
+@click.option(
+    "--map",
+    "genre_map",
+    type=LOCAL_PATH,
+    metavar="FILE",
+    help="Its genres: CSV/Parquet with `genre` and `as`, a genre of the run; no `as` leaves it out.",
 )
 @help_groups.group("Hardware")
 @click.option(
@@ -44,8 +66,10 @@ def evaluate(
     runs: tuple[Path, ...],
     ensemble: bool,
     by_genre: bool,
-    split: str,
+    split: str | None,
     join: str,
+    stores: tuple[Place, ...],
+    genre_map: Path | None,
     device: str,
     data_dir: Path,
     as_json: bool,
@@ -53,8 +77,11 @@ def evaluate(
     """Score each run on its own test tracks, and write scores and predictions to its folder.
 
     Several runs are shown as a table; --ensemble scores their mean instead. The run of an ensemble is scored by the
-    mean of its members. With --json, one run or --ensemble prints an object, several runs a list of such objects.
+    mean of its members. --store scores the tracks of another dataset instead, but for those that a run has heard. With
+    --json, one run or --ensemble prints an object, several runs a list of such objects.
     """
+    if genre_map is not None and not stores:
+        raise SpecError("--map names the genres of another dataset", "add its --store, or leave it out")
     workspace = Workspace(data_dir)
     members = [choose_run(workspace, path) for path in runs or [None]]
     from mgc.models.evaluation import comparison, report
@@ -62,11 +89,19 @@ def evaluate(
     from mgc.models.evaluation.evaluate import result_paths
     from mgc.models.training.predict import require_scorable
 
+    own_split = split or "test"
     for run in members:  # before the first is scored, which may take long and is counted
-        require_scorable(run, split)
+        require_scorable(run, "test" if stores else own_split)
     groups = [members] if ensemble else [[run] for run in members]
-    evaluations = [evaluate_runs(group, split=split, join=join, device=device) for group in groups]
-    files = [result_paths(group[0], split) if len(group) == 1 else [] for group in groups]
+    others = _open_others(workspace, groups, stores, genre_map, split)
+    evaluations = [
+        evaluate_runs(group, split=own_split, join=join, other=other, device=device)
+        for group, other in zip(groups, others, strict=True)
+    ]
+    files = [
+        result_paths(group[0], own_split, other) if len(group) == 1 else []
+        for group, other in zip(groups, others, strict=True)
+    ]
     if as_json:
         objects = [
             evaluation.as_dict() | {"files": [str(path) for path in paths]}
@@ -79,3 +114,21 @@ def evaluate(
         console.echo_text(report.text(evaluations[0], by_genre=by_genre, width=console.width()))
         console.echo("", *report.written_lines(files[0], console.width()))
     return 0
+
+
+def _open_others(
+    workspace: Workspace,
+    groups: Sequence[Sequence[Run]],
+    stores: Sequence[Place],
+    genre_map: Path | None,
+    split: str | None,
+) -> list[OtherDataset | None]:
+    """Open another dataset for each group of runs that are scored together; None if no stores are named."""
+    if not stores:
+        return [None for _ in groups]
+    from mgc.models.evaluation.other_dataset import open_other
+    from mgc.pipeline.datasets.labels import read_map
+
+    opened = [choose_store(workspace, path) for path in stores]
+    names = read_map(genre_map) if genre_map is not None else {}
+    return [open_other(group, opened, names, split, console.progress_bar("compare", "track")) for group in groups]

@@ -178,9 +178,9 @@ def select_tracks(
         StoreError: there are no training or validation tracks, a genre has no training tracks, or the stores do not
             hold the same dataset with the same labels.
     """
-    tracks = _usable_tracks(store, slicing)
+    tracks = usable_tracks(store, slicing)
     for other in further:
-        other_tracks = _usable_tracks(other, other.slicing if slicing == store.slicing else slicing)
+        other_tracks = usable_tracks(other, other.slicing if slicing == store.slicing else slicing)
         _require_same_labels(store, tracks, other, other_tracks)
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks()))
     tracks = tracks.sort_by("track_id")
@@ -201,10 +201,10 @@ def select_tracks(
 
 def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
     """Count the tracks that a run could use if this were its only store; see `select_tracks`."""
-    return len(_usable_tracks(store, slicing))
+    return len(usable_tracks(store, slicing))
 
 
-def _usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
+def usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
     """Tracks of a store that have a genre, a split and, cut by `slicing` (None for the store's), a slice."""
     if slicing is None or slicing == store.slicing:
         tracks = store.tracks.filter(pc.equal(store.tracks["status"], "ok"))

@@ -56,10 +56,38 @@ def predict(
         StoreError: the store is missing, unfinished or damaged.
     """
     require_scorable(run, split)
-    stores = open_stores(run, store)
+    return predict_slices(run, run.selection, open_stores(run, store), split, device=device, batch_size=batch_size)
+
+
+def predict_slices(
+    run: Run,
+    selection: Selection,
+    stores: Sequence[Store],
+    split: str,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> pa.Table:
+    """Predict the slices of any tracks, cut by the run's slicing, with what it learnt from its own.
+
+    Args:
+        run: trained run.
+        selection: tracks; its classes are those of the run.
+        stores: store of the tracks for each input of the system, of the features that the run was trained on.
+        split: split of the selection.
+        device: see `predict`.
+        batch_size: see `predict`.
+
+    Returns:
+        See `predict`.
+
+    Raises:
+        RunError: the run has no weights, or there are no tracks of this split.
+        StoreError: a store is damaged.
+    """
     torch_device = choose_device(device)
     training = run.config["training"] or {}
-    inputs = RunInputs(run.selection, stores, run.slicing, [source.frames for source in run.sources])
+    inputs = RunInputs(selection, stores, run.slicing, [source.frames for source in run.sources])
     squeeze = systems.of_run(run.config).squeezes(run.slicing)
     batch_size = batch_size or training.get("batch_size", BATCH_SIZE)
     data = inputs.split(split, Batching(batch_size, torch_device, squeeze=squeeze))
@@ -67,7 +95,7 @@ def predict(
         raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
     set_residency([data], torch_device)
     probabilities = _probabilities(run, [opened.spec for opened in stores], data.stream)
-    return _predictions(run.selection, data, probabilities)
+    return _predictions(selection, data, probabilities)
 
 
 def _predictions(selection: Selection, data: SplitData, probabilities: np.ndarray) -> pa.Table:
@@ -110,6 +138,33 @@ def open_stores(run: Run, first: Path | None = None) -> list[Store]:
             raise RunError(f"{store.path} holds {store.spec}, the run was trained on {spec}", "name another store")
         stores.append(store if source.waveform is None else WaveformView.of(store, source.spec))
     return stores
+
+
+def match_stores(run: Run, stores: Sequence[Store]) -> list[Store]:
+    """Choose the store for each input of a run's system among stores of another dataset.
+
+    Returns:
+        As `open_stores`.
+
+    Raises:
+        RunError: no store holds the feature of an input; the message names the parameters that differ.
+    """
+    matched = []
+    for source in run.sources:
+        wanted = source.waveform or source.spec
+        store = next((store for store in stores if _identity(store.spec) == _identity(wanted)), None)
+        if store is None:
+            differences = {store.path: _parameters(store.spec, wanted) for store in stores}
+            path = min(differences, key=lambda path: len(differences[path]))
+            problem = f"{path} holds another feature than the run was trained on: {', '.join(differences[path])}"
+            raise RunError(problem, f"name a store of {wanted}: `mgc extract --feature` makes it")
+        matched.append(store if source.waveform is None else WaveformView.of(store, source.spec))
+    return matched
+
+
+def _parameters(spec: FeatureSpec, wanted: FeatureSpec) -> list[str]:
+    """List the parameters of a feature, but the dtype of its frames, that differ from those wanted."""
+    return [line for line in nearest.feature_differences(spec, wanted) if not line.startswith("dtype ")]
 
 
 def _open_source(run: Run, source: Source) -> Store:

@@ -73,7 +73,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> Tables:
     return by_run
 
 
-def details(run: Run) -> pa.Table:
+def details(run: Run, store: None) -> pa.Table:
     """Path, title and artist of tracks, as a store of theirs would have them; one track has none."""
     ids = run.selection.tracks["track_id"].to_pylist()[::-1][1:]
     titles = ["=HYPERLINK(1)", "two\nlines", "Ünder the \x1b[31mred"]
