@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "mgc.models.commands:models",
     "new": "mgc.pipeline.scaffold:new",
     "plot": "mgc.pipeline.plot.commands:plot",
+    "predict": "mgc.models.prediction.commands:predict",
     "reproduce": "mgc.models.reproduction.commands:reproduce",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",

@@ -82,6 +82,7 @@ READING = {
     "compare": ("compare {run} {last-run}", "compare"),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
+    "predict": ("predict {run} {song} --scheduler {scheduler}", "predict {song} --scheduler {scheduler}"),
     "split": ("split {store}", "split"),
     "models": ("models",),
     "new": ("new model acme",),
@@ -103,12 +104,14 @@ def test_every_command_is_reading_or_making() -> None:
 
 
 @pytest.mark.parametrize("words", [words for each in READING.values() for words in each])
-def test_reading_moves_nothing_and_writes_nothing_where_one_stands(words: str, data: Path, tmp_path: Path, monkeypatch):
-    before, names = latest(data), others(data)
+def test_reading_moves_nothing_and_writes_nothing_where_one_stands(
+    words: str, data: Path, scheduler: str, tmp_path: Path, monkeypatch
+):
+    before, names = latest(data), {**others(data), "song": max((data / "songs").rglob("*.wav")), "scheduler": scheduler}
     first = mgc(*words.format(**names).split())
     assert first.code == 0, first.err
     assert latest(data) == before
-    if "{" in words:  # and elsewhere, where there is no workspace
+    if "{run}" in words or "{store}" in words:  # and elsewhere, where there is no workspace
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         again = mgc(*words.format(**names).split())

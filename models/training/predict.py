@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import nn
 
 from mgc.models import classical
@@ -26,6 +27,8 @@ from mgc.pipeline.errors import RunError, StoreError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store.store import Store
 
+#: Slices to predict: the frames of one store, or of several joined.
+Slices: TypeAlias = Stream | JointStream
 #: Slices per batch for systems whose recipe has no batch size.
 BATCH_SIZE = 32
 
@@ -94,7 +97,7 @@ def predict_slices(
     if not len(data.slices):
         raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
     set_residency([data], torch_device)
-    probabilities = _probabilities(run, [opened.spec for opened in stores], data.stream)
+    probabilities = load_model(run, [opened.spec for opened in stores], torch_device)(data.stream)
     return _predictions(selection, data, probabilities)
 
 
@@ -202,7 +205,7 @@ def require_unseen(run: Run, split: str) -> None:
         raise RunError(problem, "train a new run")
 
 
-def vectors(system: systems.System, spec: FeatureSpec, stream: Stream | JointStream, what: str) -> classical.Vectors:
+def vectors(system: systems.System, spec: FeatureSpec, stream: Slices, what: str) -> classical.Vectors:
     """Return a function that yields the input vectors of a classical system: the adapter's tensors, flattened.
 
     Args:
@@ -215,13 +218,27 @@ def vectors(system: systems.System, spec: FeatureSpec, stream: Stream | JointStr
     return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
 
 
-def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | JointStream) -> np.ndarray:
-    """Apply the run's model to every slice; float32 `(slices, classes)`."""
+def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Callable[[Slices], np.ndarray]:
+    """Load a run's model: the weights of its best epoch, or its fitted estimator.
+
+    Args:
+        run: trained run.
+        specs: feature of the frames of each input.
+        device: device of the network; estimators stay on the CPU.
+
+    Returns:
+        Function that applies the model to every slice of a stream: float32 `(slices, classes)`.
+
+    Raises:
+        RunError: the model is missing or damaged, or holds the weights of another system.
+    """
     system = systems.of_run(run.config)
     if system.kind == "classical":
         estimator = classical.load(run.path / "model.skops", run.read("model.skops"))
-        return classical.predict_proba(estimator, vectors(system, specs[0], stream, "features"), len(stream.labels))
-    network = Network(system, specs, len(run.classes), channels_last=stream.device.type != "mps").to(stream.device)
+        return lambda stream: classical.predict_proba(
+            estimator, vectors(system, specs[0], stream, "features"), len(stream.labels)
+        )
+    network = Network(system, specs, len(run.classes), channels_last=device.type != "mps").to(device)
     weights = run.load("best.pt")
     try:
         network.load(weights)
@@ -230,7 +247,7 @@ def _probabilities(run: Run, specs: Sequence[FeatureSpec], stream: Stream | Join
         raise RunError(
             f"{run.path / 'best.pt'}: not the weights of {run.model} ({first_line})", "train a new run"
         ) from error
-    return outputs(network, stream, "prediction").softmax(dim=1).numpy()
+    return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
 
 
 def _identity(spec: FeatureSpec) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def join_fragments(
     for tracks, shard_files in _row_groups(store):
         usable = tracks.filter(pc.equal(tracks["status"], "ok"))
         slices = [cut(slicing, store.spec, usable) for slicing in slicings]
-        yield _drop_uncut(tracks, slices[0], slicings[0], store), slices, shard_files
+        yield drop_uncut(tracks, slices[0], slicings[0], store), slices, shard_files
 
 
 def _row_groups(store: Store) -> Iterator[tuple[pa.Table, dict[str, dict[str, list]]]]:
@@ -256,8 +256,15 @@ def expected_shards(store: Store) -> list[int]:
     return sorted({*store.fragments(), *on_disk, *in_manifest})
 
 
-def _drop_uncut(tracks: pa.Table, slices: pa.Table, slicing: Slicing, store: Store) -> pa.Table:
-    """Mark the tracks without any slice as dropped; see `join_fragments`."""
+def drop_uncut(tracks: pa.Table, slices: pa.Table, slicing: Slicing, store: Store) -> pa.Table:
+    """Mark the tracks without any slice as dropped, `too-short` or `non-finite`; see `join_fragments`.
+
+    Args:
+        tracks: rows of `MANIFEST_SCHEMA`.
+        slices: all slices of the tracks in use.
+        slicing: how they were cut.
+        store: the store that holds the tracks.
+    """
     ok = pc.equal(tracks["status"], "ok")
     uncut = pc.and_(ok, pc.invert(pc.is_in(tracks["track_id"], value_set=slices["track_id"].combine_chunks())))
     if not pc.any(uncut).as_py():

@@ -1,0 +1,141 @@
+"""The command `mgc predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mgc.models.runs.commands import choose_run
+from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline.console import LOCAL_PATH
+from mgc.pipeline.errors import MgcError, UsageError
+from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.models.prediction.frames import Decoding
+    from mgc.models.prediction.predict import FilePrediction
+    from mgc.models.prediction.results import ResultFile
+    from mgc.models.runs.run import Run
+
+
+@help_groups.command()
+@click.argument("names", nargs=-1, metavar="[RUN] FILE|FOLDER|PLAYLIST|-...")
+@help_groups.group("Files")
+@click.option("--recursive", is_flag=True, help="Also predict the files in folders below a folder.")
+@help_groups.group("Answers")
+@click.option("--top-k", type=option_types.COUNT, default=3, show_default=True, help="Genres to show of each file.")
+@click.option("--timeline", is_flag=True, help="Also show the probabilities in each second.")
+@click.option(
+    "--unknown",
+    type=option_types.Real("a probability from 0 to below 1", below=1),
+    default=0,
+    help="Answer `none of these` if the most probable genre is less probable than this.",
+)
+@click.option("--csv", "csv_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as CSV.")
+@click.option("--parquet", "parquet_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as Parquet.")
+@click.option("--out", type=LOCAL_PATH, metavar="FILE", help="Keep results here (JSON lines); a later call continues.")
+@help_groups.group("Processes and hardware")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that decode.  [default: one per processor]")
+@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+@click.option(
+    "--timeout",
+    type=option_types.SECONDS,
+    default=300,
+    show_default=True,
+    help="Seconds after which a file is given up.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
+)
+@console.json_option
+@console.common_options
+def predict(
+    names: tuple[str, ...],
+    recursive: bool,
+    top_k: int,
+    timeline: bool,
+    unknown: float,
+    csv_file: Path | None,
+    parquet_file: Path | None,
+    out: Path | None,
+    workers: int | None,
+    scheduler: str | None,
+    timeout: float,
+    device: str,
+    data_dir: Path,
+    as_json: bool,
+) -> int:
+    """Name the genres of audio files, by the model of a run.
+
+    Files are decoded, cut and scored as in training. Without RUN, the latest run is used. `-` reads a list of files
+    from standard input, one a line. The exit code is 1 if no file can be predicted.
+    """
+    from mgc.models.evaluation.tables import csv_bytes
+    from mgc.models.prediction import frames, inputs, results
+    from mgc.pipeline.storage import files, parquet
+
+    path, arguments = _split_names(names)
+    listed = inputs.collect(arguments, recursive=recursive, stdin=sys.stdin.buffer)
+    for note in listed.notes:
+        console.echo(f"predict: {note}", err=True)
+    run = choose_run(Workspace(data_dir), path)
+    store = None
+    if out is not None:
+        store = results.ResultFile(out, {"run": run.config["created"], "model": run.model, "genres": list(run.classes)})
+    decoding = frames.Decoding(workers, scheduler, timeout)
+    predictions = _predict(run, listed.paths, store, decoding, device)
+    if as_json:
+        console.print_json([results.as_dict(one, unknown=unknown, timeline=timeline) for one in predictions])
+    else:
+        lines = results.text(predictions, top_k=top_k, unknown=unknown, timeline=timeline, width=console.width())
+        console.echo(*lines)
+    table = results.table(predictions, run.classes, unknown=unknown)
+    for file, data in ((csv_file, csv_bytes(table)), (parquet_file, parquet.table_bytes(table))):
+        if file is not None:
+            with files.translate_write_errors(file):
+                files.write_bytes(file, data)
+    refused = sum(one.status != "ok" for one in predictions)
+    if refused == len(predictions):
+        raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
+    if refused:
+        console.echo(f"predict: {refused} of {len(predictions)} files were refused", err=True)
+    return 0
+
+
+def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """Divide the arguments into the run, if the first one is a run's folder, and the files.
+
+    Raises:
+        UsageError: no file is named.
+    """
+    first = Path(names[0]) if names else None
+    is_run = first is not None and any((first / name).is_file() for name in ("config.json", "sealed.json"))
+    files = names[1:] if is_run else names
+    if not files:
+        raise UsageError("no file to predict", "name files, folders, playlists, or - for a list on standard input")
+    return first if is_run else None, files
+
+
+def _predict(
+    run: Run, paths: list[str], store: ResultFile | None, decoding: Decoding, device: str
+) -> list[FilePrediction]:
+    """Predict files, those without a result in `store`; return a prediction for each path, in their order."""
+    from mgc.models.prediction.predict import FilePredictor
+
+    predictions = [store.known(path) if store is not None else None for path in paths]
+    missing = [number for number, one in enumerate(predictions) if one is None]
+    if missing:
+        predictor = FilePredictor(run, device)
+        with console.progress_bar("predict", "file")(len(missing)) as advance:
+            rest = [paths[number] for number in missing]
+            for number, one in predictor.predict(rest, decoding, advance):
+                predictions[missing[number]] = one
+                if store is not None:
+                    store.append([one])
+    return [one for one in predictions if one is not None]

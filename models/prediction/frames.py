@@ -1,0 +1,126 @@
+"""Frames of files that belong to no dataset, made by the tasks of `mgc extract` in a temporary folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from mgc.pipeline.datasets.catalogue import track_table
+from mgc.pipeline.datasets.tracks import escape
+from mgc.pipeline.extraction import cluster
+from mgc.pipeline.extraction.dispatcher import Dispatcher
+from mgc.pipeline.extraction.options import FILE_TIMEOUT_S
+from mgc.pipeline.extraction.sharing import count_processors
+from mgc.pipeline.extraction.task import Target, Task
+from mgc.pipeline.extraction.worker import run_task
+from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.store import manifest
+from mgc.pipeline.store.cuts import Cut
+from mgc.pipeline.store.store import Store
+
+#: Most files of a task: their frames are on disk until they are predicted.
+FILES_PER_TASK = 16
+
+
+@dataclass(frozen=True)
+class Batch(Store):
+    """One shard of an unpublished store, presented as a store.
+
+    Attributes:
+        fragment: manifest rows of the shard's tracks, as `manifest.read_fragment` returns them.
+        shard: number of the shard.
+    """
+
+    fragment: pa.Table = dataclasses.field(kw_only=True)
+    shard: int = dataclasses.field(kw_only=True)
+
+    @cached_property
+    def tracks(self) -> pa.Table:
+        """The manifest: rows of `MANIFEST_SCHEMA`."""
+        return self.fragment.replace_schema_metadata()
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """No cut: nothing is published."""
+        return ()
+
+    def shard_files(self) -> dict[str, dict[str, list]]:
+        """Return `{shard: {file: [size, digest]}}`."""
+        return {f"{self.shard:05d}": manifest.fragment_files(self.fragment)}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How files are decoded.
+
+    Attributes:
+        workers: number of worker processes to start; None for one per processor.
+        scheduler: address of a running Dask scheduler, whose workers share this machine's temporary folder; None starts
+            workers.
+        timeout_s: time limit for one file in seconds.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    timeout_s: float = FILE_TIMEOUT_S
+
+
+def extract(
+    paths: Sequence[str],
+    specs: Sequence[FeatureSpec],
+    decoding: Decoding,
+    advance: Callable[[int], object] = lambda n_files: None,
+) -> Iterator[list[Batch]]:
+    """Decode files in worker processes; a file that cannot be decoded, or kills or hangs its worker, stops no other.
+
+    Args:
+        paths: paths of the files.
+        specs: the features.
+        decoding: how they are decoded.
+        advance: function that is called with numbers of files that were finished since the last call.
+
+    Yields:
+        For each few files, in the order in which they are finished: their frames and manifest rows, one `Batch` for
+        each feature. The track id of a file is its index in `paths`, as text. The frames are removed when the next
+        batches are asked for.
+    """
+    workers = decoding.workers or count_processors()
+    per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
+    starts = range(0, len(paths), per_task)
+    with tempfile.TemporaryDirectory(prefix="mgc-predict-") as folder:
+        stores = []
+        for spec in specs:
+            path = Path(folder) / spec.digest
+            stores.append(Store.create(path, spec, {"name": "files", "root": "/", "genres": []}))
+            (path / "shards").mkdir()
+        tasks = (_task(paths[start : start + per_task], start, shard, stores) for shard, start in enumerate(starts))
+        with cluster.connect(min(workers, len(starts)), decoding.scheduler) as client:
+            for task, _ in Dispatcher(client, run_task, decoding.timeout_s).run(tasks, len(starts), advance):
+                batches = [_batch(target) for target in task.targets]
+                yield batches
+                for batch in batches:
+                    shutil.rmtree(Path(str(batch.shard_path(batch.shard))), ignore_errors=True)
+
+
+def _task(paths: Sequence[str], start: int, shard: int, stores: Sequence[Store]) -> Task:
+    """Create the task that decodes some files into one shard of each store."""
+    # An absolute path without its first slash: the root of the task is the file system's.
+    names = [escape(os.path.abspath(path)).lstrip("/") for path in paths]  # noqa: PTH100
+    ids = [f"{number:08d}" for number in range(start, start + len(paths))]
+    tracks = track_table({"track_id": ids, "path": names, "split": ["test"] * len(paths)})
+    return Task("/", tracks, [Target(store, [(shard, 0, len(paths))]) for store in stores])
+
+
+def _batch(target: Target) -> Batch:
+    """Read the manifest rows of a finished shard."""
+    store, (shard, _, _) = target.store, target.shards[0]
+    [(fragment, _)] = manifest.require_fragments(store, [shard])
+    return Batch(store.path, store.spec, store.dataset, store.versions, fragment=fragment, shard=shard)

@@ -1,0 +1,206 @@
+"""Genre probabilities of audio files, by the model of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from mgc.models.data.split_data import RunInputs, SplitData, set_residency
+from mgc.models.data.stream import Batching
+from mgc.models.data.waveform_view import WaveformView
+from mgc.models.parallel.device import choose_device
+from mgc.models.prediction import frames
+from mgc.models.registry import systems
+from mgc.models.runs.run import Run
+from mgc.models.runs.selection import TRACK_SCHEMA, Selection
+from mgc.models.training.ensemble import members_of
+from mgc.models.training.predict import BATCH_SIZE, load_model
+from mgc.pipeline.errors import RunError
+from mgc.pipeline.store.manifest import drop_uncut
+from mgc.pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """What a run says of an audio file.
+
+    Attributes:
+        path: the path as the user named it.
+        status: `ok`, or `dropped` if the file cannot be used.
+        reason: why it cannot, such as `not-audio`, `silence` or `too-short`; empty otherwise.
+        detail: the reason, or what is odd about the file, in words; may be empty.
+        duration_s: length in seconds; None if unknown.
+        probabilities: probability of each genre, the mean over the slices; empty if the file was dropped.
+        timeline: probabilities in each second of the file, float64 `(seconds, genres)`; see `timeline`.
+    """
+
+    path: str
+    status: str
+    reason: str = ""
+    detail: str = ""
+    duration_s: float | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    timeline: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def genre(self) -> str | None:
+        """The most probable genre, the first one of equals; None if the file was dropped."""
+        return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+
+class FilePredictor:
+    """Predicts genres of audio files with the features, the slicing and the weights of a run; no store is needed.
+
+    Args:
+        run: trained run, or that of an ensemble, whose members' probabilities are averaged.
+        device: device name, see `mgc.models.parallel.device.choose_device`.
+
+    Raises:
+        RunError: the run is unfinished, or a model is missing or damaged.
+    """
+
+    def __init__(self, run: Run, device: str = "auto") -> None:
+        chosen = choose_device(device)
+        self._members = [_Member(member, chosen) for member in members_of(run)]
+        self.classes = run.classes
+
+    def predict(
+        self,
+        paths: Sequence[str],
+        decoding: frames.Decoding = frames.Decoding(),  # noqa: B008  # it is frozen
+        advance: Callable[[int], object] = lambda n_files: None,
+    ) -> Iterator[tuple[int, FilePrediction]]:
+        """Predict the genres of files. Memory holds a few files at a time.
+
+        Args:
+            paths: paths of the files.
+            decoding: how they are decoded.
+            advance: function that is called with numbers of files that were decoded since the last call.
+
+        Yields:
+            Index of each file and its prediction, in the order in which files are decoded.
+        """
+        specs = list(dict.fromkeys(spec for member in self._members for spec in member.specs))
+        for batches in frames.extract(paths, specs, decoding, advance):
+            stores = dict(zip(specs, batches, strict=True))
+            answers = [member.predict([stores[spec] for spec in member.specs]) for member in self._members]
+            for row in range(len(batches[0].tracks)):
+                number = int(batches[0].tracks["track_id"][row].as_py())
+                yield number, self._join(paths[number], [answer[row] for answer in answers])
+
+    def _join(self, path: str, answers: Sequence[_Answer]) -> FilePrediction:
+        """Average what the members say of a file."""
+        row = next((answer.row for answer in answers if answer.row["status"] != "ok"), answers[0].row)
+        common = {"status": row["status"], "detail": row["detail"] or "", "duration_s": row["duration_s"]}
+        if row["status"] != "ok":
+            return FilePrediction(path, reason=row["reason"], **common)
+        means = np.mean([answer.mean for answer in answers], axis=0)
+        seconds = np.mean([answer.timeline for answer in answers], axis=0)
+        return FilePrediction(
+            path, probabilities=dict(zip(self.classes, means.tolist(), strict=True)), timeline=seconds, **common
+        )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What one model says of one file: its manifest row, mean probabilities `(genres,)`, and `timeline`."""
+
+    row: dict[str, Any]
+    mean: np.ndarray
+    timeline: np.ndarray
+
+
+class _Member:
+    """The model of one run, and how it wants its input."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        if not run.finished:
+            remedy = f"continue it: `mgc train --resume --run {run.path}`"
+            raise RunError(f"{run.path}: its training is unfinished", remedy)
+        self._run = run
+        self._model = load_model(run, [source.spec for source in run.sources], device)
+        training = run.config["training"] or {}
+        squeeze = systems.of_run(run.config).squeezes(run.slicing)
+        self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
+        #: Features to extract, one for each input.
+        self.specs = [source.waveform or source.spec for source in run.sources]
+
+    def predict(self, stores: Sequence[Store]) -> list[_Answer]:
+        """Predict the tracks of stores, one store for each input; one answer a track, in their order."""
+        views = [
+            store if source.waveform is None else WaveformView.of(store, source.spec)
+            for store, source in zip(stores, self._run.sources, strict=True)
+        ]
+        data = self._data(views)
+        probabilities = np.zeros((0, len(self._run.classes)))
+        if len(data.slices):
+            set_residency([data], self._batching.device)
+            probabilities = self._model(data.stream).astype(np.float64)
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
+        rows = drop_uncut(_refused_by_any(views), data.slices, self._run.slicing, views[0]).to_pylist()
+        owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
+        slicing = self._run.slicing
+        length_s = np.inf if slicing.whole else slicing.length_s(views[0].spec)
+        answers = []
+        for row in rows:
+            own = owners == row["track_id"]
+            mean = probabilities[own].mean(axis=0) if own.any() else np.zeros(0)
+            seconds = timeline(starts[own], length_s, probabilities[own], row["duration_s"] or 0)
+            answers.append(_Answer(row, mean, seconds))
+        return answers
+
+    def _data(self, stores: Sequence[Store]) -> SplitData:
+        """Cut the usable tracks of some stores."""
+        rows = _refused_by_any(stores)
+        rows = rows.filter(pc.equal(rows["status"], "ok"))
+        genre = pa.array([self._run.classes[0]] * len(rows), pa.string())  # a class is needed, and never looked at
+        tracks = rows.set_column(rows.schema.get_field_index("genre"), "genre", genre)
+        selection = Selection(self._run.classes, tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA))
+        inputs = RunInputs(selection, stores, self._run.slicing, [source.frames for source in self._run.sources])
+        return inputs.split("test", self._batching)
+
+
+def _refused_by_any(stores: Sequence[Store]) -> pa.Table:
+    """Manifest rows of the first store; of a track that another one has dropped, with its reason."""
+    rows = stores[0].tracks
+    for other in stores[1:]:
+        dropped = pc.and_(pc.equal(rows["status"], "ok"), pc.not_equal(other.tracks["status"], "ok"))
+        for name in ("status", "reason", "detail"):
+            column = pc.if_else(dropped, other.tracks[name], rows[name])
+            rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
+
+
+def timeline(starts: np.ndarray, length_s: float, probabilities: np.ndarray, duration_s: float) -> np.ndarray:
+    """Average the probabilities of the slices around each second of a track.
+
+    Args:
+        starts: start of each slice in seconds, float64 `(slices,)`, ascending.
+        length_s: length of a slice in seconds; infinite for slices of whole tracks.
+        probabilities: `(slices, genres)`.
+        duration_s: length of the track in seconds.
+
+    Returns:
+        float64 `(seconds, genres)`: row t is the mean of the slices that contain the middle of second t; where there is
+        none, as at the end of a track, those that are nearest.
+    """
+    if not len(starts):
+        return np.zeros((0, probabilities.shape[1]))
+    middles = np.arange(max(1, math.ceil(duration_s))) + 0.5
+    first = np.searchsorted(starts, middles - length_s, side="left")
+    stop = np.searchsorted(starts, middles, side="right")
+    # Without a slice around it: the last one that has ended, or the first one that begins later.
+    outside = np.flatnonzero(first == stop)
+    before, after = np.maximum(first[outside] - 1, 0), np.minimum(first[outside], len(starts) - 1)
+    is_later = np.abs(starts[after] - middles[outside]) < np.abs(middles[outside] - starts[before] - length_s)
+    first[outside] = np.where(is_later, after, before)
+    stop[outside] = first[outside] + 1
+    sums = np.concatenate([np.zeros((1, probabilities.shape[1])), probabilities.cumsum(axis=0)])
+    return (sums[stop] - sums[first]) / (stop - first)[:, None]
