@@ -22,6 +22,7 @@ from mgc.pipeline.workspace import Workspace
 CASES = [
     ("audit {nowhere}", 1),
     ("audit --fail-on often", 2),
+    ("audit {store} --runs {nowhere}", 1),
     ("compare", 1),
     ("compare {nowhere}", 1),
     ("compare {store}", 1),

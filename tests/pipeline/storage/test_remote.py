@@ -107,10 +107,12 @@ class TestAStoreOfObjects:
         assert outcome.json["stores"][0]["decoded"] == 0
         assert store.list_objects() == before
 
-    def test_info_slice_split_and_verify(self, store: RemotePath, objects: RemotePath) -> None:
+    def test_info_slice_split_audit_and_verify(self, store: RemotePath, objects: RemotePath) -> None:
         assert mgc("info", store, "--json").json["ok"] == 10
         assert mgc("split", store, "--redo", "--seed", 3).code == 0
         assert mgc("slice", store, "--slice", 0.2, "--overlap", 0).code == 0
+        assert "not recorded" not in mgc("audit", store).err
+        assert mgc("info", store, "--json").json["audit"]["clean"]
         assert mgc("verify", store).out.strip() == f"{store}: every byte is as it was written"
         assert Store.open(store).slicing.seconds == 0.2
 
