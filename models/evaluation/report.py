@@ -160,7 +160,8 @@ def _score_table(evaluation: Evaluation) -> str:
 
 def _shares(values: Sequence[float | None]) -> str:
     """Format shares beside each other: ` 50.0 / 75.0 / 100.0 %`; a dash for one that is undefined."""
-    return " / ".join([percentage(values[0], ""), *(percentage(value, "").strip() for value in values[1:])]) + " %"
+    first, *others = (percentage(value, "").strip() for value in values)
+    return " / ".join([f"{first:>5}", *others]) + " %"
 
 
 def _joins(evaluation: Evaluation) -> Iterator[str]:
