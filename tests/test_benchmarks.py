@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
 import pytest
-from music import write_list
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -127,33 +124,6 @@ def test_table_is_markdown_with_empty_cells(common: ModuleType) -> None:
     text = common.table(("name", "ms"), [("a", 1.005), ("long name", None)])
     assert tables(text) == [{"a": {"ms": "1.00"}, "long name": {"ms": ""}}]
     assert len({len(line) for line in text.splitlines()}) == 1
-
-
-@pytest.fixture
-def few_tracks(corpus: Path, tmp_path: Path) -> Path:
-    """CSV list of real clips: per genre two for training, one for validation and one for test."""
-    from mgc.pipeline.datasets import open_dataset
-
-    rows = []
-    counts: Counter[tuple[str, str]] = Counter()
-    for track in open_dataset(corpus / "fma_debian").tracks.to_pylist():
-        counts[track["genre"], track["split"]] += 1
-        if counts[track["genre"], track["split"]] <= (2 if track["split"] == "training" else 1):
-            name = Path(track["path"]).name
-            shutil.copyfile(corpus / "fma_debian" / track["path"], tmp_path / name)
-            rows.append({"path": name, "genre": track["genre"], "split": track["split"]})
-    assert len(rows) == 24
-    return write_list(tmp_path / "list.csv", rows)
-
-
-@pytest.mark.corpus
-@pytest.mark.slow
-def test_recipes_run_from_files_to_metrics(few_tracks: Path) -> None:
-    """One system of every study but xu2022; test_end_to_end.py trains one of that."""
-    systems = ["kth2020/cnn", "ubc2020/prcnn", "vit2021/lstm", "padova2023/late-fusion"]
-    (rows,) = tables(run(BENCHMARKS / "recipes.py", *systems, "--folder", few_tracks))
-    assert list(rows) == systems
-    assert [row["tracks"] for row in rows.values()] == ["6"] * 4
 
 
 @pytest.mark.slow

@@ -109,7 +109,8 @@ class Reproducer:
             run = ensemble.join(job.system, runs, self.workspace.runs)
         elif (begun := self._begun(preparation)) is not None:
             self.echo(f"continued: {begun.path}")
-            train.resume(begun, None if self.device == "auto" else self.device, self.echo)
+            if not begun.finished:
+                train.resume(begun, None if self.device == "auto" else self.device, self.echo)
             run = Run.open(begun.path)
         else:
 

@@ -13,12 +13,23 @@ from mgc.pipeline.escaping import visible_fields
 from mgc.pipeline.wrapping import WIDTH, ellipsise, wrap
 
 #: Columns of the table for a terminal, beside the system's name.
-_HEAD = f"{'split':<9} {'epochs':>6} {'published':>9} {'here':>6} {'accuracy by track':>19} {'chance':>6}"
-_MARKDOWN = ("system", "split", "epochs", "published", "here", "accuracy by track", "chance", "seeds", "training, s")
+_HEAD = f"{'split':<9} {'epochs':>6} {'published':>9} {'here':>5} {'accuracy by track':>17} {'chance':>6}"
+_MARKDOWN = {
+    "system": "---",
+    "split": "---",
+    "epochs": "---:",
+    "published": "---:",
+    "here": "---:",
+    "accuracy by track": "---",
+    "chance": "---:",
+    "test tracks": "---:",
+    "seeds": "---",
+    "training, s": "---:",
+}
 _NOTES = (
     "published: the study's headline score in per cent, of test slices unless marked: v of validation slices, o mean"
     " one-vs-rest accuracy; here: the same score of the same split. Accuracy by track: of the test tracks, with the"
-    " 95 % interval by artists, or the range over seeds. An accuracy inside chance's reach shows nothing."
+    " 95 % interval by artists, or the range over seeds. LEAKY: the tested tracks were heard in training."
 )
 
 
@@ -95,8 +106,7 @@ def _setting(result: Result) -> tuple[Any, ...]:
 def _heading(result: Result) -> str:
     limit = result["limits"]["tracks"]
     few = f"; at most {limit} training tracks of each genre: these scores say nothing of the systems" if limit else ""
-    n_test, n_genres = result["scores"]["test"]["n_tracks"], result["dataset"]["genres"]
-    return f"{result['dataset']['name']}, {n_genres} genres, {n_test:,} test tracks{few}"
+    return f"{result['dataset']['name']}, {result['dataset']['genres']} genres{few}"
 
 
 def text(found: Sequence[Result], width: int = WIDTH) -> str:
@@ -106,15 +116,15 @@ def text(found: Sequence[Result], width: int = WIDTH) -> str:
 
 def _blocks(found: Sequence[Result], width: int) -> Iterator[str]:
     for heading, block in rows(found):
-        mark = 7 * any(row.is_leaky for row in block)
-        names = ellipsise([row.first["system"] for row in block], width - len(_HEAD) - 1 - mark)
+        names = ellipsise([row.first["system"] for row in block], width - len(_HEAD) - 1)
         margin = max(map(len, [*names, "system"]))
         lines = [*wrap(heading, width), f"{'system':{margin}} {_HEAD}"]
         for name, row in zip(names, block, strict=True):
             published, here = row.headline
+            split = "LEAKY" if row.is_leaky else row.first["protocol"]
             lines.append(
-                f"{name:{margin}} {row.first['protocol']:<9} {row.epochs:>6} {published:>9} {here:>6} "
-                f"{row.accuracy:>19} {row.chance:>6}" + "  LEAKY" * row.is_leaky
+                f"{name:{margin}} {split:<9} {row.epochs:>6} {published:>9} {here:>5} "
+                f"{row.accuracy:>17} {row.chance:>6}"
             )
         yield "\n".join(lines)
 
@@ -123,7 +133,7 @@ def markdown(found: Sequence[Result]) -> str:
     """Render results as Markdown tables, with more columns."""
     lines = []
     for heading, block in rows(visible_fields(list(found))):
-        lines += [heading + ":", "", f"| {' | '.join(_MARKDOWN)} |", "|---|---|---:|---:|---:|---|---:|---|---:|"]
+        lines += [heading + ":", "", f"| {' | '.join(_MARKDOWN)} |", f"|{'|'.join(_MARKDOWN.values())}|"]
         for row in block:
             seeds = ", ".join(str(result["seed"]) for result in row.results)
             seconds = [result["seconds"]["training"] for result in row.results]
@@ -135,6 +145,7 @@ def markdown(found: Sequence[Result]) -> str:
                 *row.headline,
                 row.accuracy,
                 row.chance,
+                f"{row.first['scores']['test']['n_tracks']:,}",
                 seeds,
                 f"{_mean(known):.1f}" if known else "",
             )

@@ -149,7 +149,7 @@ def test_both_protocols_of_a_study_that_dealt_slices(reproduce: Any, data: Path)
     assert any("instead of 80/10/10 at random over slices" in line for line in clean["differences"])
     assert not any("instead of" in line for line in leaky["differences"])
     text = mgc("reproduce", "--table", "--data-dir", data).out
-    assert text.count("  LEAKY") == 1
+    assert text.count(" LEAKY ") == 1
     markdown = mgc("reproduce", "--table", "--markdown", "--data-dir", data).out
     assert markdown.count("**leaky**") == 1
     assert reproduce(LEAKING.id, "--protocol", "published").out.count("--redo repeats it") == 1
