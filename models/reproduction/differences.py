@@ -21,8 +21,9 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.store.store import Store
 
-#: How mgc deals the tracks of a dataset, by the recipe's `dataset.split`; and the slices of the `published` protocol.
-_SPLITS = {"official": "the dataset's own split", "grouped": "80/10/10 at random, artists kept together"}
+#: How the `leak-free` protocol deals the data of a study, by the unit that the study dealt.
+_TRACKS = {"slice": "a split of whole tracks", "track": "the dataset's own split"}
+#: How the `published` protocol deals slices.
 _SLICES = "80/10/10 at random over slices"
 
 
@@ -72,13 +73,13 @@ def _without_augmentation(job: Job) -> str:
 def _split(job: Job) -> list[str]:
     """The difference between the split of a job and that of its study."""
     study = job.system.recipe.dataset
-    ours = _SLICES if job.protocol == "published" else _SPLITS[study.split]
+    ours = _SLICES if job.protocol == "published" else _TRACKS[study.published_unit]
     return [f"{ours} instead of {study.published_split}"] if study.published_split not in ("", ours) else []
 
 
 def chosen_settings(recipe: Recipe) -> dict[str, str]:
     """Settings that a study does not give and that were chosen here: values as text, by dotted key."""
-    keys = [key for key, source in recipe.sources.items() if source == "chosen"]
+    keys = [key for key, source in recipe.sources.items() if source == "chosen" and key != "training.seed"]
     if recipe.dataset.published_split:
         keys.remove("dataset.split")  # a difference: `_split`
     return {key: catalogue.value_text(_value(recipe, key)) for key in keys}
