@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import MGC
+from commands import done_in
 
 from mgc.pipeline.demo.tracks import BROKEN_TRACKS
 
 DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "kth2020/cnn", "mfcc": "vit2021/cnn"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-
-def mgc(*arguments: object, data: Path) -> str:
-    """Standard output of a command that must succeed."""
-    environment = os.environ | {"MGC_DATA": str(data)}
-    run = subprocess.run([MGC, *map(str, arguments)], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +28,12 @@ def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.corpus
 @pytest.mark.parametrize("feature", DEFAULTS)
 def test_the_three_commands_work_as_typed_one_after_the_other(feature: str, data: Path):
-    mgc("extract", "--feature", feature, "--slice", "4", "--overlap", "0.5", data=data)
-    said = mgc("train", "--epochs", "1", "--limit-tracks", "4", data=data)
+    done_in(data, "extract", "--feature", feature, "--slice", "4", "--overlap", "0.5")
+    said = done_in(data, "train", "--epochs", "1", "--limit-tracks", "4").out
     assert DEFAULTS[feature] in said
-    text = mgc("evaluate", "--by-genre", data=data)
+    text = done_in(data, "evaluate", "--by-genre").out
     assert "12 tracks by 10 artists" in text
-    measured = json.loads(mgc("evaluate", "--json", data=data))
+    measured = done_in(data, "evaluate", "--json").json
     assert measured["runs"][0]["model"] == DEFAULTS[feature]
     assert measured["n_tracks"] == 12
     low, high = (measured["by_track"]["accuracy_interval"][end] for end in ("low", "high"))
@@ -54,9 +43,9 @@ def test_the_three_commands_work_as_typed_one_after_the_other(feature: str, data
 @pytest.mark.corpus
 @pytest.mark.parametrize("model", ["kth2020/svm", "padova2023/cnn2d-mel"])
 def test_other_models_train_on_mel(model: str, data: Path):
-    mgc("extract", "--feature", "mel", "--slice", "6", data=data)
-    mgc("train", "--model", model, *(["--epochs", "1"] if "cnn" in model else []), data=data)
-    measured = json.loads(mgc("evaluate", "--json", data=data))
+    done_in(data, "extract", "--feature", "mel", "--slice", "6")
+    done_in(data, "train", "--model", model, *(["--epochs", "1"] if "cnn" in model else []))
+    measured = done_in(data, "evaluate", "--json").json
     assert measured["runs"][0]["model"] == model
     assert np.asarray(measured["by_track"]["confusion"]).sum() == 12
 
@@ -79,11 +68,11 @@ def test_quantisation_does_not_change_decisions(recipe: str, least: float, wides
     from mgc.models.training.predict import predict
 
     stores = [
-        json.loads(mgc("extract", "--feature", "mel", "--slice", "4", "--dtype", dtype, "--json", data=data))
+        done_in(data, "extract", "--feature", "mel", "--slice", "4", "--dtype", dtype, "--json").json
         for dtype in ("uint8", "float32")
     ]
     quantised, precise = (Path(found["stores"][0]["store"]) for found in stores)
-    mgc("train", "--store", quantised, *recipe.split(), data=data)
+    done_in(data, "train", "--store", quantised, *recipe.split())
     run = Run.open(sorted((data / "runs").iterdir())[-1])
     same = []
     for split in ("training", "validation", "test"):
@@ -99,7 +88,7 @@ def test_quantisation_does_not_change_decisions(recipe: str, least: float, wides
 
 
 def test_the_demo_ends_as_it_says(tmp_path: Path):
-    said = mgc("demo", "--epochs", "3", data=tmp_path)
+    said = done_in(tmp_path, "demo", "--epochs", "3").out
     assert "nothing beyond that" in said
     (manifest,) = tmp_path.glob("features/fma_demo/mel-*/tracks.parquet")
     rows = {int(row["track_id"]): row for row in pq.read_table(manifest).to_pylist()}

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import Outcome, mgc_process
+from commands import done_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.corpus, pytest.mark.timeout(600)]
 
@@ -23,30 +23,24 @@ def workspace(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def mgc(workspace: Path, *arguments: object) -> Outcome:
-    outcome = mgc_process(*arguments, MGC_DATA=str(workspace))
-    assert outcome.code == 0, outcome.err
-    return outcome
-
-
 def test_from_the_folder_to_a_table(workspace: Path) -> None:
-    outcome = mgc(workspace, "extract", "--slice", 4, "--overlap", 0.5)
+    outcome = done_in(workspace, "extract", "--slice", 4, "--overlap", 0.5)
     assert f"dataset: {workspace / 'fma_debian'}" in outcome.err
     assert "102 of 102 in use" in outcome.out
     assert "training 78 (1,014 slices), validation 12 (156 slices), test 12 (156" in outcome.out
     (store,) = workspace.glob("features/fma_debian/mel-*")
 
-    again = mgc(workspace, "extract", workspace / "fma_debian", "--slice", 4, "--overlap", 0.5)
+    again = done_in(workspace, "extract", workspace / "fma_debian", "--slice", 4, "--overlap", 0.5)
     assert "102 of 102 in use" in again.out
 
-    said = mgc(workspace, "train", "--model", "moments/svm").out
+    said = done_in(workspace, "train", "--model", "moments/svm").out
     assert "moments/svm: 6 genres" in said
-    said += mgc(workspace, "train", "--model", "moments/knn", "--seeds", "0,1").out
+    said += done_in(workspace, "train", "--model", "moments/knn", "--seeds", "0,1").out
     assert "moments/knn does not depend on the seed, it is trained once" in said
     runs = re.findall(r"^run: (\S+); `mgc evaluate --by-genre` tests it$", said, re.MULTILINE)
     assert sorted(runs) == sorted(map(str, (workspace / "runs").iterdir()))
 
-    table = mgc(workspace, "evaluate", *runs, "--by-genre").out
+    table = done_in(workspace, "evaluate", *runs, "--by-genre").out
     assert re.search(r"^ +1 +moments/svm +0 +12 +[\d.]+ % \[[\d.]+–[\d.]+\]", table, re.MULTILINE)
     assert re.search(r"^ +2 +moments/knn +0 +12 +[\d.]+ % \[[\d.]+–[\d.]+\]", table, re.MULTILINE)
     for genre in ("Ambient", "Chiptune", "Electronic", "Folk", "Orchestral", "Rock"):
@@ -54,5 +48,5 @@ def test_from_the_folder_to_a_table(workspace: Path) -> None:
     assert all(run in table for run in runs)
     assert max(map(len, table.replace(str(workspace), "data").splitlines())) <= 80
 
-    assert mgc(workspace, "verify", store).out == f"{store}: every byte is as it was written\n"
-    assert mgc(workspace, "verify", runs[0]).out == f"{runs[0]}: every byte is as it was written\n"
+    assert done_in(workspace, "verify", store).out == f"{store}: every byte is as it was written\n"
+    assert done_in(workspace, "verify", runs[0]).out == f"{runs[0]}: every byte is as it was written\n"

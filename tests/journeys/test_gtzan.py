@@ -5,13 +5,12 @@ The clips are real music, cut to six seconds and named like GTZAN's; what is pla
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from commands import Outcome, mgc_process
+from commands import done_in
 
 from mgc.pipeline.datasets.clips import split_list
 from mgc.pipeline.datasets.published import published_dataset
@@ -47,20 +46,14 @@ def workspace(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def mgc(workspace: Path, *arguments: object) -> Outcome:
-    outcome = mgc_process(*arguments, MGC_DATA=str(workspace))
-    assert outcome.code == 0, outcome.err
-    return outcome
-
-
 def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     n_clips = len(list(workspace.rglob("*.au")))
-    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 4, "--workers", 1).out
+    said = done_in(workspace, "extract", "--feature", "mel", "--slice", 4, "--workers", 1).out
     assert "GTZAN repeats 50 clips exactly" in said
     assert "`--splits gtzan-filtered` leaves faulty clips out and keeps artists apart" in said
     assert f"{n_clips} of {n_clips} in use" in said
 
-    said = mgc(workspace, "extract", "--feature", "mel", "--slice", 4, "--splits", "gtzan-filtered").out
+    said = done_in(workspace, "extract", "--feature", "mel", "--slice", 4, "--splits", "gtzan-filtered").out
     omitted = n_clips - 4 * len(GENRES)
     assert f"left out, not in the list gtzan-filtered: {omitted} (" in said
     assert f"{n_clips - omitted} of {n_clips} in use" in said
@@ -68,13 +61,13 @@ def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     assert f"dropped   {omitted}: unlisted {omitted}" in said
     (store,) = workspace.glob("features/gtzan/mel-*")
 
-    said = mgc(workspace, "train", "--model", "kth2020/cnn", "--epochs", 2, "--device", "cpu").out
+    said = done_in(workspace, "train", "--model", "kth2020/cnn", "--epochs", 2, "--device", "cpu").out
     assert "epoch 2/2" in said
     (run,) = workspace.glob("runs/*")
     assert str(run.name) in said
     assert (run / "curves.png").read_bytes().startswith(PNG)
 
-    said = mgc(workspace, "evaluate", "--by-genre", "--device", "cpu").out
+    said = done_in(workspace, "evaluate", "--by-genre", "--device", "cpu").out
     assert "10 tracks" in said
     assert all(genre in said for genre in GENRES)
     assert (run / "confusion.png").read_bytes().startswith(PNG)
@@ -82,8 +75,8 @@ def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     tracks = (run / "track-predictions.csv").read_text()
     assert "John Lee Hooker" not in tracks  # his clips are in validation
     assert all(artist in tracks for artist in ("Robert Johnson", "Ani DiFranco"))
-    measured = json.loads(mgc(workspace, "evaluate", "--device", "cpu", "--json").out)
+    measured = done_in(workspace, "evaluate", "--device", "cpu", "--json").json
     assert measured["n_tracks"] == 10
     assert np.asarray(measured["by_track"]["confusion"]).sum() == 10
     assert not measured["leaky"]
-    assert mgc(workspace, "verify", store).out == f"{store}: every byte is as it was written\n"
+    assert done_in(workspace, "verify", store).out == f"{store}: every byte is as it was written\n"

@@ -47,11 +47,18 @@ def mgc(*arguments: object) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def mgc_process(*arguments: object, **environment: str) -> Outcome:
-    """Run a command in its own process."""
+def mgc_process(*arguments: object, timeout: float | None = 120, **environment: str) -> Outcome:
+    """Run a command in its own process; None leaves the time limit to pytest."""
     command = [str(MGC), *map(str, arguments)]
-    run = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=timeout)
     return Outcome(run.returncode, run.stdout, run.stderr)
+
+
+def done_in(workspace: Path, *arguments: object) -> Outcome:
+    """Run a command that must succeed, in its own process, in a workspace."""
+    outcome = mgc_process(*arguments, timeout=None, MGC_DATA=str(workspace))
+    assert outcome.code == 0, outcome.err
+    return outcome
 
 
 def tree(folder: Path) -> dict[str, bytes]:
