@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import click
@@ -313,22 +310,6 @@ class TestText:
         lines = outcome.err.splitlines()
         assert lines[-1] == "extract: 10 of 10 tracks"
         assert all(line.startswith("extract: ") for line in lines)
-
-    def test_on_a_terminal_progress_is_a_bar(self, store):
-        parent, terminal = pty.openpty()
-        termios.tcsetwinsize(terminal, (24, 80))
-        with subprocess.Popen([MGC, "verify", store], stdout=subprocess.DEVNULL, stderr=terminal) as process:
-            os.close(terminal)
-            shown = b""
-            try:
-                while data := os.read(parent, 4096):
-                    shown += data
-            except OSError:  # Linux raises it at the end of a pseudo-terminal
-                pass
-            assert process.wait() == 0
-        os.close(parent)
-        assert b"verify: 100%|" in shown
-        assert b"3/3" in shown
 
 
 class TestWhenNothingIsNamed:
