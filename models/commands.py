@@ -186,7 +186,8 @@ def _print_dry_run(
         console.print_json(dry_run.report(plans, total))
     else:
         nothing = ["extract: nothing to decode"]
-        console.echo(*plans, *(total.notes() if total else nothing), "dry run: nothing was written")
+        for line in (*map(str, plans), *(total.notes() if total else nothing), "dry run: nothing was written"):
+            console.note(line)
     return 0
 
 
@@ -301,7 +302,7 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
     from mgc.pipeline.demo.dataset import make_demo
 
     workspace = Workspace(data_dir)
-    console.echo("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
+    console.note("mgc demo: synthetic music; its accuracy means that the pipeline works, and nothing beyond that")
     audio = make_demo(workspace.root / "demo", seed=seed, progress=console.progress_bar("compose", "file"))
     here = ["--data-dir", str(data_dir)]
     processes = ["--workers", str(workers)] if workers else []

@@ -248,13 +248,22 @@ def width() -> int:
     return max(MIN_WIDTH, min(MAX_WIDTH, shutil.get_terminal_size((wrapping.WIDTH, 24)).columns))
 
 
+def note(line: str, *, err: bool = False) -> None:
+    """Print a line like `echo`, wrapped on a terminal. Elsewhere, as in a log that is searched, it stays one line."""
+    echo(*wrapping.wrap(visible(line), width(), indent=2) if _is_terminal(err) else [line], err=err)
+
+
+def _is_terminal(err: bool) -> bool:
+    return (sys.stderr if err else sys.stdout).isatty()
+
+
 def note_printer(to_stderr: bool) -> Callable[[str], None]:
-    """Create a function that prints one line for the user.
+    """Create a function that prints a line for the user by `note`.
 
     Args:
         to_stderr: True to print on stderr, as when stdout is for JSON.
     """
-    return lambda line: echo(line, err=to_stderr)
+    return lambda line: note(line, err=to_stderr)
 
 
 def print_json(value: Any) -> None:

@@ -81,5 +81,5 @@ def new(kind: str, name: str, out: Path, data_dir: Path) -> int:
     root = write_package(kind, name, out)
     for path in package_files(kind, name):
         console.echo(root / path)
-    console.echo(f"install and test it: pip install -e {root} && pytest {root}; then: {KINDS[kind].format(name=name)}")
+    console.note(f"install and test it: pip install -e {root} && pytest {root}; then: {KINDS[kind].format(name=name)}")
     return 0

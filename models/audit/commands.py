@@ -57,7 +57,7 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
     try:
         result.record()
     except MgcError as error:
-        console.echo(f"the audit is not recorded: {error.problem}", err=True)
+        console.note(f"the audit is not recorded: {error.problem}", err=True)
     price = _measure_price(result) if options["price"] else None
     if as_json:
         console.print_json(result.as_dict(clean) | {"price": price.as_dict() if price else None})
@@ -67,7 +67,7 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
             console.echo("", *price.render(console.width()))
     if (write_splits := options["write_splits"]) is not None:
         changed = clean_splits.write(write_splits, result.labelled, result.findings)
-        console.echo(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
+        console.note(f"{write_splits}: {changed} tracks change their split; mgc split --splits takes it", err=True)
     return 0 if clean else 1
 
 

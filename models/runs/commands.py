@@ -49,7 +49,7 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
         if as_json:
             console.print_json(overview.describe_run(run))
         else:
-            console.echo_text(overview.render_run(run))
+            console.echo_text(overview.render_run(run, console.width()))
         return 0
     print_store_summary(choose_store(workspace, path, ("store", "run")), as_json)
     return 0

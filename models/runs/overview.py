@@ -8,6 +8,7 @@ from typing import Any
 
 from mgc.models.runs.run import Run
 from mgc.pipeline.escaping import visible
+from mgc.pipeline.wrapping import WIDTH, wrap
 
 
 def describe_run(run: Run) -> dict[str, Any]:
@@ -58,13 +59,11 @@ def _input_lines(run: Run) -> list[str]:
     ]
 
 
-def render_run(run: Run) -> str:
-    """Describe a run in a few lines of text."""
+def render_run(run: Run, width: int = WIDTH) -> str:
+    """Describe a run in a few lines of text; all but those with paths are wrapped to the terminal."""
     splits = run.selection.tracks["split"].to_pylist()
+    head = [f"{run.path}", f"  model     {run.model}, seed {run.config['seed']}", *_input_lines(run)]
     lines = [
-        f"{run.path}",
-        f"  model     {run.model}, seed {run.config['seed']}",
-        *_input_lines(run),
         f"  tracks    {', '.join(f'{split} {splits.count(split):,}' for split in dict.fromkeys(splits))}",
         f"  genres    {', '.join(run.config['classes'])}",
     ]
@@ -82,4 +81,5 @@ def render_run(run: Run) -> str:
         last = run.history[-1]
         scores = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if isinstance(value, float))
         lines.append(f"  epoch {last['epoch']:<3} {scores}")
-    return "\n".join(map(visible, lines))
+    wrapped = [part for line in lines for part in wrap(visible(line), width, indent=12)]
+    return "\n".join([*map(visible, head), *wrapped])

@@ -39,19 +39,19 @@ def announce(workspace: Workspace, trained: Trained, *, evaluated: bool = False)
     from mgc.models.training import repeats
 
     workspace.remember("run", trained.runs[-1].path)
-    is_repeated = trained.label is not None
     for run in trained.runs:
         if run.history:
             from mgc.models.training import curves
 
             console.echo(f"curves: {curves.draw(run)}")
-        hint = "" if is_repeated or evaluated else "; `mgc evaluate --by-genre` tests it"
-        console.echo(f"run: {run.path}{hint}")
+        hint = "" if trained.label is not None or evaluated else "; `mgc evaluate --by-genre` tests it"
+        console.note(f"run: {run.path}{hint}")
     if trained.label is not None:
-        console.echo(*repeats.spread(trained.runs, trained.label))
+        for line in repeats.spread(trained.runs, trained.label):
+            console.note(line)
         if not evaluated:
             paths = " ".join(shlex.quote(str(run.path)) for run in trained.runs)
-            console.echo(f"`mgc evaluate {paths}` tests {'them' if len(trained.runs) > 1 else 'it'}")
+            console.echo(f"to test {'them' if len(trained.runs) > 1 else 'it'}:", f"mgc evaluate {paths}")
 
 
 def evaluate(context: click.Context, trained: Trained, device: str) -> None:
@@ -68,4 +68,6 @@ def evaluate(context: click.Context, trained: Trained, device: str) -> None:
     console.echo("", f"$ mgc {shlex.join(words)}")
     console.run_command(context, [*words, "--device", device])
     if trained.label is not None:
-        console.echo("", *repeats.spread_of_tests(trained.runs, trained.label))
+        console.echo()
+        for line in repeats.spread_of_tests(trained.runs, trained.label):
+            console.note(line)

@@ -215,7 +215,7 @@ class _Job:
             self.workspace.remember("training", run.path)
 
         ranks = self.ranks or training.SINGLE_PROCESS
-        return training.train(stores, options, self.workspace.runs, console.echo, remember, ranks)
+        return training.train(stores, options, self.workspace.runs, console.note, remember, ranks)
 
 
 def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> Trained:
@@ -232,7 +232,7 @@ def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ra
     training.resume(
         run,
         None if options["device"] == "auto" else options["device"],
-        console.echo,
+        console.note,
         residency=options["residency"],
         skip_damaged=options["skip_damaged"],
         ranks=ranks or training.SINGLE_PROCESS,
@@ -256,7 +256,7 @@ def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Stor
         from mgc.models.training import choice
 
         system, line = choice.default_system(candidates)
-        console.echo(line, err=True)
+        console.note(line, err=True)
     if system.kind == "ensemble" and (request.seeds is not None or request.folds is not None or request.find_lr):
         raise SpecError(f"--seeds, --folds and --find-lr: {system.id} has members", "name one of them with --model")
     return system, candidates
@@ -279,7 +279,7 @@ def _train_ensemble(job: _Job, request: Request) -> Trained:
     from mgc.models.training.closing import Trained
 
     finished = [choose_run(job.workspace, path) for path in request.members]
-    members = ensemble.train_members(job.system, job.candidates, job.options, job.train, finished, console.echo)
+    members = ensemble.train_members(job.system, job.candidates, job.options, job.train, finished, console.note)
     return Trained([ensemble.join(job.system, members, job.workspace.runs)])
 
 
@@ -296,7 +296,7 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
     is_latest = any(store.path == latest.path for store in stores)
     why = "" if is_latest else f" (the latest, {latest.path.name}, does not fit {job.system.id})"
     for store in () if is_said else stores:
-        console.echo(f"store: {store.path}{why}", err=True)
+        console.note(f"store: {store.path}{why}", err=True)
 
     def train_one(**changes: Any) -> Run:
         return job.train(stores, dataclasses.replace(job.options, **changes))
@@ -307,9 +307,9 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
     if request.seeds is not None:
         seeds = repeats.parse(request.seeds)
         if not job.system.uses_seed and job.options.limit_tracks is None:
-            console.echo(f"--seeds {request.seeds}: {job.system.id} does not depend on the seed, it is trained once")
+            console.note(f"--seeds {request.seeds}: {job.system.id} does not depend on the seed, it is trained once")
             return Trained([train_one(seed=seeds[0])])
-        return Trained(repeats.repeat(lambda seed: train_one(seed=seed), seeds, console.echo), "seed")
+        return Trained(repeats.repeat(lambda seed: train_one(seed=seed), seeds, console.note), "seed")
     if request.folds is not None:
         count, numbers = folds.parse(request.folds)
         first = dataclasses.replace(job.options, fold=(numbers[0], count))
@@ -317,7 +317,7 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
         runs = repeats.repeat(
             lambda number: train_one(fold=(number, count)),
             numbers,
-            console.echo,
+            console.note,
             label="fold",
             option=f"--folds {count}:",
         )

@@ -109,7 +109,7 @@ def test_several_seeds_and_their_spread(store: Store, tmp_path: Path) -> None:
     assert printed is not None
     expected = [(first + second) / 2, abs(first - second) / 2**0.5, min(first, second), max(first, second)]
     assert [float(value) for value in printed.groups()] == pytest.approx(expected, abs=0.051)
-    assert outcome.out.endswith(f"\n`mgc evaluate {runs[0].path} {runs[1].path}` tests them\n")
+    assert outcome.out.endswith(f"\nto test them:\nmgc evaluate {runs[0].path} {runs[1].path}\n")
     assert not any((run.path / "metrics.json").exists() for run in runs)
 
 
