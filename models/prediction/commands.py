@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH
@@ -47,12 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds after which a file is given up.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
-)
+@device_option
 @console.json_option
 @console.common_options
 def predict(

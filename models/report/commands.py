@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups
 from mgc.pipeline.commands import choose_store
@@ -54,12 +55,7 @@ if TYPE_CHECKING:
     help="Its genres: CSV/Parquet with `genre` and `as`, a genre of the run; no `as` leaves it out.",
 )
 @help_groups.group("Hardware")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
-)
+@device_option
 @console.json_option
 @console.common_options
 def evaluate(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgc.models.parallel.options import device_option
 from mgc.models.training.command_options import check_seeds
 from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.commands import choose_dataset, dataset_options, genre_options
@@ -42,12 +43,7 @@ if TYPE_CHECKING:
 @click.option("--table", is_flag=True, help="Run nothing; show the newest results of this workspace.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @help_groups.group("Hardware")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
-)
+@device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
 @console.json_option

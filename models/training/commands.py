@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.models.training.command_options import check_augmentation, check_folds, check_seeds, loop_options, nproc_option
 from mgc.pipeline import console, help_groups, option_types
@@ -73,12 +74,7 @@ if TYPE_CHECKING:
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")
 @help_groups.group("Hardware")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:N, mps (Apple), or auto: CUDA if there is a GPU, else the CPU.",
-)
+@device_option
 @help_groups.group("Model and data")
 @click.option("--limit-tracks", type=option_types.COUNT, help="Maximum number of tracks per genre, for quick trials.")
 @help_groups.group("Augmentation")
