@@ -36,6 +36,14 @@ _GAP_JOIN_S = 0.1
 _CANCELLING = 0.02
 #: The same for channels that cancel partly: the mix is 6 dB below them. Such files are marked only.
 _PARTLY_CANCELLING = 0.5
+#: Channels count as equal if their difference is this far below their sum: -50 dB, above the rounding of the energies.
+_EQUAL = 1e-5
+#: Distance of that ratio from 1 within which one of two channels may be silent.
+_ONE_SIDED = 0.01
+#: Amplitude from which on a sample counts as clipped: the largest one of 16 bits.
+FULL_SCALE = 32767 / 32768
+#: Names of codecs in the manifest that are not those of libsndfile in small letters.
+_CODECS = {"mpeg_layer_i": "mp1", "mpeg_layer_ii": "mp2", "mpeg_layer_iii": "mp3"}
 
 
 class Decoding:
@@ -43,11 +51,13 @@ class Decoding:
 
     Attributes:
         decoder: name of the decoder, `libsndfile` or `ffmpeg`.
+        codec: name of the codec, such as `mp3`, `vorbis` or `pcm_16`.
         sample_rate: in Hz.
         channels: number of channels in the file; blocks are their mean, or one of them (`channel`).
         declared_s: duration in seconds according to the file's headers, pages or chunks; None if they state none.
         n_samples: samples per channel decoded so far.
-        peak: largest finite amplitude so far.
+        peak: largest finite amplitude of the mix so far.
+        clipped: number of samples of all channels at or above `FULL_SCALE` so far.
         gaps: [first, stop) sample ranges that were not finite and were replaced by zeros.
         damaged_packets: number of packets that could not be decoded.
         error: message of the error that ended decoding early; None without one.
@@ -60,11 +70,13 @@ class Decoding:
 
     def __init__(self, decoder: str) -> None:
         self.decoder = decoder
+        self.codec = ""
         self.sample_rate = 0
         self.channels = 0
         self.declared_s: float | None = None
         self.n_samples = 0
         self.peak = 0.0
+        self.clipped = 0
         self.gaps: list[list[int]] = []
         self.damaged_packets = 0
         self.error: str | None = None
@@ -74,6 +86,7 @@ class Decoding:
         self.channel_energies: np.ndarray | None = None
         self._sum_energy = 0.0  # of the sum of the channels
         self._energy = 0.0  # sum of the energies of the channels
+        self._silent = [True, True]  # of stereo: whether a channel was silent so far
         self._blocks: Iterator[np.ndarray] = iter(())
 
     @property
@@ -111,12 +124,13 @@ class Decoding:
             energies = np.einsum("ij,ij->j", block, block, dtype=np.float64)
             self.channel_energies[: len(energies)] += np.where(np.isfinite(energies), energies, 0)
         channels = block.shape[1]
+        flat = block.reshape(-1)
+        self._count_clipped(flat)
         if self.channel is not None:
             return block[:, min(self.channel, channels - 1)].copy()
         if channels == 1:
             return to_mono(block)
         # Products of vectors in the cache: together 0.3 ms of the 30 ms that decoding a 30 s clip takes.
-        flat = block.reshape(-1)
         with np.errstate(invalid="ignore", over="ignore"):
             energy = float(np.dot(flat, flat))
             mono = to_mono(block)
@@ -124,7 +138,41 @@ class Decoding:
         if math.isfinite(mix_energy) and math.isfinite(energy):
             self._sum_energy += mix_energy * channels**2
             self._energy += energy
+            if channels == 2 and any(self._silent):
+                self._hear_channels(block, 4 * mix_energy, energy)
         return mono
+
+    def _count_clipped(self, flat: np.ndarray) -> None:
+        from mgc.pipeline.dsp import kernels
+
+        # The peak takes half the time of the count, and most blocks end there; NaN counts as no sample.
+        if not kernels.peak(flat) < FULL_SCALE:
+            self.clipped += int(kernels.count_above(flat, np.float32(FULL_SCALE)))
+
+    def _hear_channels(self, block: np.ndarray, sum_energy: float, energy: float) -> None:
+        """Notice which channels of a stereo block are not silent."""
+        # With one silent channel, the sum has the energy of the other: other blocks need no second look.
+        if abs(sum_energy - energy) > _ONE_SIDED * energy:
+            self._silent = [False, False]
+        else:
+            self._silent = [
+                silent and float(np.abs(block[:, side]).max()) <= SILENCE_PEAK
+                for side, silent in enumerate(self._silent)
+            ]
+
+    @property
+    def stereo_image(self) -> str:
+        """What the channels hold, as in the manifest: see `MANIFEST_SCHEMA`."""
+        if self.channels == 1:
+            return "mono"
+        if self.channel is not None:
+            return "opposite"
+        if self.channels == 2 and any(self._silent):
+            return "right" if self._silent[0] else "left"
+        # Of equal channels, the sum has `channels` times the energy of all of them together.
+        if self.channels * self._energy - self._sum_energy < _EQUAL * self.channels * self._energy:
+            return "equal"
+        return "different"
 
     @property
     def is_cancelled(self) -> bool:
@@ -246,6 +294,8 @@ def open_libsndfile(file: AudioFile) -> Decoding:
     sound.seekable = lambda: False
     decoding = Decoding("libsndfile")
     decoding.sample_rate, decoding.channels = sound.samplerate, sound.channels
+    codec = sound.subtype.lower()
+    decoding.codec = _CODECS.get(codec, codec)
     if sound.samplerate not in SAMPLE_RATES:
         sound.close()
         raise unsupported_rate(sound.samplerate)

@@ -53,6 +53,7 @@ def open_ffmpeg(file: AudioFile) -> Decoding:
         raise UnusableAudio("unsupported", f"{container.format.long_name}: no decoder for its audio")
     decoding = Decoding("ffmpeg")
     decoding.sample_rate, decoding.channels = rate, channels
+    decoding.codec = stream.codec_context.name.removesuffix("float")
     if rate not in SAMPLE_RATES:
         container.close()
         raise unsupported_rate(rate)

@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from mgc.pipeline.audio import containers, mpeg
+from mgc.pipeline.audio import containers, encoders, mpeg
 from mgc.pipeline.storage import files
 
 #: Bytes per read: most files come in one piece.
@@ -40,6 +40,7 @@ class AudioFile:
         stat: the file's status when it was opened.
         frame_stats: result of the MPEG frame scan; None for files that begin like another container.
         held_s: seconds of audio that an Ogg or WAV file holds or should hold; None for others.
+        encoder: name that the encoder left in the file; None if it left none.
         data: the file's bytes; None for files of more than one read (4 MiB), which are decoded from disk.
     """
 
@@ -48,6 +49,7 @@ class AudioFile:
     stat: os.stat_result
     frame_stats: mpeg.FrameStats | None = None
     held_s: float | None = None
+    encoder: str | None = None
     data: bytes | None = field(default=None, repr=False)
 
     @property
@@ -95,7 +97,7 @@ def inspect(path: bytes) -> AudioFile:
         UnusableAudio: `missing`, `not-a-file`, `unreadable` or `empty`.
     """
     content_hash = files.Digest()
-    scanner, contents = None, None
+    scanner, contents, head = None, None, b""
     try:
         # A path that was a regular file a moment ago may be a pipe now: open without blocking, check before reading.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
@@ -104,6 +106,7 @@ def inspect(path: bytes) -> AudioFile:
             while data := file.read(_READ_SIZE):
                 first_read = file.tell() == len(data)
                 contents = data if first_read else None
+                head = head or data[: encoders.HEAD]
                 content_hash.update(data)
                 if first_read and data[:4] not in _MAGIC and data[4:8] != b"ftyp":  # the first box of an MP4 file
                     scanner = mpeg.FrameScanner()
@@ -121,7 +124,8 @@ def inspect(path: bytes) -> AudioFile:
     if not size:
         raise UnusableAudio("empty", "0 bytes")
     frame_stats = scanner.finish() if scanner is not None else None
-    return AudioFile(path, content_hash.hexdigest(), file_stat, frame_stats, held_s, contents)
+    encoder = frame_stats.encoder if frame_stats is not None else encoders.from_container(head)
+    return AudioFile(path, content_hash.hexdigest(), file_stat, frame_stats, held_s, encoder, contents)
 
 
 def _reader(descriptor: int, contents: bytes | None) -> containers.Reader:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mgc.pipeline.audio import encoders
+
 _BIT_RATES = {  # kbit/s by (MPEG-1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -32,12 +34,14 @@ class FrameStats:
         frame_share: bytes in frames, as a share of the bytes outside tags: near 1 for an MP3, near 0 for other files.
         has_id3: True if the file begins with an ID3 tag.
         has_length_header: True if the first frame is a Xing, Info or VBRI header, which states the exact length.
+        encoder: name of the encoder in that header; None if there is none.
     """
 
     seconds: float
     frame_share: float
     has_id3: bool
     has_length_header: bool
+    encoder: str | None = None
 
 
 #: Candidates for the next frame or tag. One pattern for all: a search per kind would run to the end of the data for
@@ -62,6 +66,7 @@ class FrameScanner:
         self._tag_bytes = 0
         self._has_id3 = False
         self._has_length_header: bool | None = None  # None until the first frame
+        self._encoder: str | None = None
 
     def feed(self, data: bytes) -> None:
         """Scan the next bytes of the file."""
@@ -75,7 +80,7 @@ class FrameScanner:
         self._scan(len(self._data))
         untagged_bytes = self._base + len(self._data) - self._tag_bytes
         frame_share = self._frame_bytes / max(1, untagged_bytes)
-        return FrameStats(self._seconds, frame_share, self._has_id3, bool(self._has_length_header))
+        return FrameStats(self._seconds, frame_share, self._has_id3, bool(self._has_length_header), self._encoder)
 
     def _scan(self, limit: int) -> None:
         """Scan while the position is below `limit`, an offset in `_data`."""
@@ -93,6 +98,7 @@ class FrameScanner:
                     if self._has_length_header is None:
                         frame = data[position:end]
                         self._has_length_header = any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+                        self._encoder = encoders.from_xing(frame)
                     # About a thousand frames per clip, hence compiled. The check above holds for the first of them.
                     position, self._seconds, n_bytes = kernels.scan_mpeg_frames(
                         numbers, position, limit, _LENGTHS, _SECONDS, self._seconds

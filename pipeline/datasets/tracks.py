@@ -51,10 +51,14 @@ VARIANT_TYPE = pa.struct(
 
 #: Columns of a store's manifest: those of DATASET_SCHEMA, and the results of extraction. `size` in bytes and `mtime_ns`
 #: identify the file cheaply, `content_hash` (BLAKE2b-128 of its bytes) for certain. `duration_s` is the decoded length,
-#: `declared_s` the length in the file's headers. `gaps` lists [first, stop) frame ranges touched by non-finite samples.
-#: `saturated` counts values outside the range of the stored dtype, `saturated_above` those of them above it (null where
-#: an earlier version extracted the track). The track's frames are rows [first_frame, first_frame + n_frames) of its
-#: shard. `variants` is nested, so that one row is one track; null if the store has none.
+#: `declared_s` the length in the file's headers. `encoder` is the codec and the name that the encoder left in the file.
+#: `stereo_image` says what the channels hold: `mono` (there is one), `equal` (all the same), `left` or `right` (the
+#: other one is silent), `opposite` (they cancel in their mix: the loudest one was used) or `different`; `clipped`
+#: counts samples of all channels at full scale or above. `gaps` lists [first, stop) frame ranges touched by non-finite
+#: samples. `saturated` counts values outside the range of the stored dtype, `saturated_above` those of them above it.
+#: The track's frames are rows [first_frame, first_frame + n_frames) of its shard. `variants` is nested, so that one
+#: row is one track; null if the store has none. Where an earlier version extracted the track, `encoder`,
+#: `stereo_image`, `clipped` and `saturated_above` are null.
 MANIFEST_SCHEMA = pa.schema(
     [
         *DATASET_SCHEMA,
@@ -66,6 +70,9 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("decoder", pa.string()),
         pa.field("sample_rate", pa.int32()),
         pa.field("channels", pa.int32()),
+        pa.field("encoder", pa.string()),
+        pa.field("stereo_image", pa.string()),
+        pa.field("clipped", pa.int64()),
         pa.field("status", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
@@ -82,7 +89,7 @@ MANIFEST_SCHEMA = pa.schema(
 #: Columns that only stores with variants write.
 _VARIANT_COLUMNS = ("variants", "variant")
 #: Columns that may be missing in a file, of a store without variants or of an earlier version; they read as null.
-_OPTIONAL = (*_VARIANT_COLUMNS, "saturated_above")
+_OPTIONAL = (*_VARIANT_COLUMNS, "saturated_above", "encoder", "stereo_image", "clipped")
 
 
 def stored_schema(schema: pa.Schema, *, variants: bool) -> pa.Schema:

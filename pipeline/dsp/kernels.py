@@ -82,6 +82,15 @@ def peak(block: np.ndarray) -> np.float32:
 
 
 @jit
+def count_above(values: np.ndarray, least: np.float32) -> int:
+    """Count the values of float32 `(n,)` whose magnitude is at least `least`; NaN does not count."""
+    count = 0
+    for i in range(len(values)):
+        count += abs(values[i]) >= least
+    return count
+
+
+@jit
 def window(signal: np.ndarray, hop: int, weights: np.ndarray, out: np.ndarray) -> None:
     """Cut a signal into overlapping frames and multiply each by a window.
 

@@ -77,6 +77,9 @@ class FileReader:
                     "decoder": decoding.decoder,
                     "sample_rate": decoding.sample_rate,
                     "channels": decoding.channels,
+                    "encoder": " ".join(filter(None, (decoding.codec, file.encoder))) or None,
+                    "stereo_image": decoding.stereo_image,
+                    "clipped": decoding.clipped,
                 }
                 self._require_sound(file, decoding)
             except UnusableAudio as unusable:

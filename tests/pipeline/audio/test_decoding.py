@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +366,7 @@ class TestInspection:
         scanner = mpeg.FrameScanner()
         scanner.feed(clip)
         bare = scanner.finish()
-        assert file.frame_stats == mpeg.FrameStats(bare.seconds, 1.0, True, True)
+        assert file.frame_stats == replace(bare, has_id3=True)
         assert row_of(tmp_path / "picture.mp3")["duration_s"] == pytest.approx(4, abs=0.03)
 
     def test_content_decides_and_not_the_name(self, tmp_path):
@@ -374,6 +375,53 @@ class TestInspection:
         (tmp_path / "really").write_bytes(encode(music(2, 22050), 22050, "FLAC"))
         rows = Extracted(tmp_path, "really.mp3", "really.wav", "really").rows
         assert [(row["status"], row["duration_s"]) for row in rows] == [("ok", 2)] * 3
+
+
+class TestChannels:
+    """What the manifest says of a file's channels and of samples at full scale."""
+
+    @pytest.mark.parametrize(
+        ("gains", "image"),
+        [
+            ((1, 1), "equal"),
+            ((1, 0), "left"),
+            ((0, 1), "right"),
+            ((1, -1), "opposite"),
+            ((1, 0.9), "different"),
+            ((1, 1e-3), "different"),
+            ((1, 1, 1), "equal"),
+            ((1, 1, 0), "different"),
+        ],
+    )
+    def test_the_stereo_image(self, tmp_path, gains, image):
+        sound = tone(440, 2.5, 44100)[:, None] * np.float32(gains)
+        for suffix in (".ogg", ".flac", ".mp3")[: 2 if len(gains) > 2 else 3]:
+            assert row_of(write_sound(tmp_path / f"tone{suffix}", sound, 44100))["stereo_image"] == image
+
+    def test_one_channel_and_music(self, tmp_path):
+        for channels, image in ((1, "mono"), (2, "different")):
+            path = write_sound(tmp_path / f"{channels}.wav", music(2, 44100, channels), 44100)
+            assert row_of(path)["stereo_image"] == image
+
+    def test_a_channel_that_begins_late_is_not_silent(self, tmp_path):
+        sound = np.stack([tone(440, 6, 44100), tone(330, 6, 44100)], axis=1)
+        sound[: 3 * 44100, 0] = 0
+        assert row_of(write_sound(tmp_path / "late.wav", sound, 44100))["stereo_image"] == "different"
+
+    @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+    def test_samples_at_full_scale_are_counted_in_all_channels(self, tmp_path, subtype):
+        sound = music(3, 44100, 2) * 0.5
+        sound[1000:1010, 0], sound[90_000:90_007, 1], sound[5, 1] = 1.0, -1.0, 0.999
+        row = row_of(write_sound(tmp_path / "clipped.wav", sound, 44100, subtype=subtype))
+        assert (row["clipped"], row["encoder"]) == (17, subtype.lower())
+
+    def test_ffmpeg_says_the_same(self, tmp_path):
+        path = write_sound(tmp_path / "left.flac", 1.5 * tone(440, 2, 44100)[:, None] * np.float32([1, 0]), 44100)
+        decodings = [decode(path, opener)[1] for opener in (open_libsndfile, open_ffmpeg)]
+        assert [decoding.stereo_image for decoding in decodings] == ["left", "left"]
+        assert decodings[0].clipped == decodings[1].clipped == 0
+        path = write_sound(tmp_path / "a.mp3", music(2, 44100, 2), 44100)
+        assert [decode(path, opener)[1].codec for opener in (open_libsndfile, open_ffmpeg)] == ["mp3", "mp3"]
 
 
 class TestRescue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -68,9 +69,8 @@ class TestRealFiles:
             data = encode(sound, rate, bitrate_mode=mode, compression_level=level)
             stats = scan(data)
             has_header = packets(data)[0][0] > 0  # LAME omits the header frame if frames are too small for it
-            assert stats == FrameStats(
-                pytest.approx(seconds(data) + has_header * frame_seconds(rate)), 1.0, False, has_header
-            )
+            length = pytest.approx(seconds(data) + has_header * frame_seconds(rate))
+            assert stats == FrameStats(length, 1.0, False, has_header, "LAME3.100" if has_header else None)
 
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("rate", [16000, 44100])
@@ -119,12 +119,12 @@ class TestTagsAndJunk:
     @pytest.mark.parametrize("size", [0, 1, 2000, 300_000])
     def test_an_id3v2_tag_is_passed_over(self, size):
         stats = scan(id3v2(size) + MP3)
-        assert stats == FrameStats(scan(MP3).seconds, 1.0, True, True)
+        assert stats == replace(scan(MP3), has_id3=True)
 
     def test_an_id3v2_footer_belongs_to_the_tag(self):
         tag = bytearray(id3v2(2000))
         tag[5] |= 0x10
-        assert scan(bytes(tag) + b"3DI" + bytes(tag[3:10]) + MP3) == FrameStats(scan(MP3).seconds, 1.0, True, True)
+        assert scan(bytes(tag) + b"3DI" + bytes(tag[3:10]) + MP3) == replace(scan(MP3), has_id3=True)
 
     def test_an_id3v1_tag_is_passed_over(self):
         assert scan(MP3 + b"TAG" + bytes(125)) == scan(MP3)
