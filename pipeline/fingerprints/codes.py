@@ -9,12 +9,14 @@ MFCCs hold all that is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from mgc.pipeline.dsp.filterbanks import dct_basis, mel_bank
 from mgc.pipeline.features import FeatureSpec, Mel, Mfcc
-from mgc.pipeline.features.spectral import LinearFrequency, PowerSpectrum
+from mgc.pipeline.features.spectral import LinearFrequency
+from mgc.pipeline.fingerprints.levels import LevelMeter
 
 #: Sub-fingerprints per second, at most: the frame rate of the default mel store.
 RATE = 22050 / 512
@@ -57,14 +59,14 @@ class Extractor:
     """Computes sub-fingerprints from the frames of one feature.
 
     Attributes:
-        spec: the feature.
+        meter: converts the frames to power.
         weights: from the values of a frame to mean levels of bands in dB, float32 `(bins, bands)`.
         stride: frames from one sub-fingerprint to the next.
         smoothed: frames that are averaged for a level.
         lag: strides over which the change is measured.
     """
 
-    spec: FeatureSpec
+    meter: LevelMeter
     weights: np.ndarray
     stride: int
     smoothed: int
@@ -78,7 +80,7 @@ class Extractor:
         stride = max(1, round(spec.frame_rate / RATE))
         window = getattr(spec, "n_fft", 0) / spec.sr
         smoothed = max(1, round((WINDOW_S - window) * spec.frame_rate))
-        return cls(spec, weights, stride, smoothed, max(1, round(CHANGE_S * spec.frame_rate / stride)))
+        return cls(LevelMeter(spec), weights, stride, smoothed, max(1, round(CHANGE_S * spec.frame_rate / stride)))
 
     @property
     def bits(self) -> int:
@@ -88,22 +90,26 @@ class Extractor:
     @property
     def rate(self) -> float:
         """Sub-fingerprints per second."""
-        return self.spec.frame_rate / self.stride
+        return self.meter.spec.frame_rate / self.stride
 
     def count(self, n_frames: int) -> int:
         """Return the number of sub-fingerprints of a track with so many frames."""
         levels = max(0, n_frames - self.smoothed + self.stride) // self.stride
         return max(0, levels - self.lag)
 
-    def compute(self, stored: np.ndarray) -> np.ndarray:
-        """Compute sub-fingerprints, uint32 `(count(n),)`, from the stored frames of a track, `(n, bins)`."""
+    def compute(self, stored: np.ndarray, power: np.ndarray | None = None) -> np.ndarray:
+        """Compute sub-fingerprints, uint32 `(count(n),)`.
+
+        Args:
+            stored: stored frames of a track, `(n, bins)`.
+            power: their power by `LevelMeter.power`, if it is known.
+        """
         if not self.count(len(stored)):
             return np.empty(0, np.uint32)
-        frames = self.spec.decode(stored)
-        if isinstance(self.spec, Mfcc):
-            levels = _moving_average(frames @ self.weights, self.smoothed)
+        if isinstance(self.meter.spec, Mfcc):
+            levels = _moving_average(self.meter.spec.decode(stored) @ self.weights, self.smoothed)
         else:
-            power = frames if isinstance(self.spec, PowerSpectrum) else np.float32(10) ** (frames / 10)
+            power = self.meter.power(stored) if power is None else power
             levels = np.log10(_moving_average(power @ self.weights, self.smoothed) + 1e-20)
         levels = levels[:: self.stride]
         slopes = levels[:, :-1] - levels[:, 1:]
@@ -124,6 +130,7 @@ def _moving_average(values: np.ndarray, length: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(values, length, axis=0).mean(axis=-1)
 
 
+@cache
 def _band_weights(spec: FeatureSpec) -> np.ndarray | None:
     """Return the weights from a frame to the mean levels of the bands, `(bins, bands)`; None where there are none."""
     if isinstance(spec, Mel):
