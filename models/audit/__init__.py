@@ -1,1 +1,1 @@
-"""The audit of a dataset: recordings, artists and albums on both sides of a split, and splits too small to tell."""
+"""The audit of a dataset: recordings, artists and albums on both sides of a split, and what else spoils scores."""

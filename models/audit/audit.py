@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mgc.models.audit import balance
+from mgc.models.audit import balance, shortcuts
 from mgc.models.audit.findings import SEVERITIES, Finding, render
 from mgc.models.audit.metadata import find_shared_metadata
 from mgc.models.audit.recordings import find_recordings
+from mgc.models.audit.sound import find_faults
 from mgc.pipeline.fingerprints.codes import can_fingerprint
+from mgc.pipeline.fingerprints.levels import Levels
 from mgc.pipeline.fingerprints.scan import scan
 from mgc.pipeline.store import last_audit
 from mgc.pipeline.store.store import Store
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from mgc.models.audit.labels import Labels
     from mgc.models.runs.run import Run
 
-_COLUMNS = ["track_id", "path", "genre", "split", "artist_id", "album_id", "content_hash", "status"]
+_COLUMNS = [
+    "track_id", "path", "genre", "split", "artist_id", "album_id", "content_hash", "status", "detail", "size",
+    "duration_s", "sample_rate", "channels", "encoder", "stereo_image", "clipped",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Audit:
         rows: its usable tracks: dicts of manifest columns.
         findings: all findings.
         notes: what could not be examined, and why.
+        shortcuts: how well marks of the encoding tell the genre.
         labels: what runs say about the labels; None if no runs were given.
     """
 
@@ -41,6 +47,7 @@ class Audit:
     rows: list[dict[str, Any]]
     findings: list[Finding]
     notes: list[str]
+    shortcuts: list[shortcuts.Shortcut]
     labels: Labels | None = None
 
     @property
@@ -78,6 +85,7 @@ class Audit:
             "leaked_test_tracks": sorted(self.leaked),
             "findings": [finding.as_dict() for finding in self.findings],
             "balance": balance.table(self.labelled),
+            "shortcuts": [shortcut.as_dict() for shortcut in self.shortcuts],
             "labels": self.labels.as_dict() if self.labels else None,
             "notes": self.notes,
             "clean": clean,
@@ -121,16 +129,26 @@ def audit(store: Store, progress: Callable[[int], AbstractContextManager], runs:
         from mgc.models.audit import labels
 
         judged = labels.examine(runs, labelled)
+    levels: dict[str, Levels] = {}
     if can_fingerprint(store.spec):
         with progress(len(rows)) as advance:
             recordings = scan(store, advance)
         findings += find_recordings(recordings, {row["track_id"]: row for row in rows})
+        levels = recordings.levels
     else:
         notes.append(
             f"Recordings are not compared: {store.spec.name} frames do not show which tracks are copies. "
-            "Audit a mel, stft or mfcc store of the dataset for that."
+            "Nor do they show levels. Audit a mel, stft or mfcc store of the dataset for that."
         )
     findings += find_shared_metadata(labelled)
     findings += balance.find_imbalance(labelled)
     findings += judged.findings if judged else []
-    return Audit(store, rows, findings, notes, judged)
+    measured = shortcuts.measure(labelled, levels)
+    findings += shortcuts.find_shortcuts(labelled, measured)
+    findings += find_faults(rows, levels)
+    if unknown := sum(row["encoder"] is None for row in rows):
+        notes.append(
+            f"Encoder, channels and clipping of {unknown} of {len(rows)} tracks are unknown: an earlier version "
+            "extracted them; `mgc extract --rebuild` records them."
+        )
+    return Audit(store, rows, findings, notes, measured, judged)

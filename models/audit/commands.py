@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) -> int:
     """Find what is wrong with a dataset and its splits.
 
-    Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits, and
-    genres with too few test tracks; with --runs, labels that models which did not hear a track contradict, such as the
-    runs of mgc train --folds 5; with --price, the accuracy that leaks buy. Nothing is decoded. The exit code is 1 if
-    there are findings. The store keeps a record, audit.json: mgc split and mgc evaluate say if its test split is not
-    clean.
+    Recordings that are there twice (also re-encoded, trimmed or amplified), artists and albums in several splits,
+    genres with too few test tracks, encodings that tell the genre, and faults of sound; with --runs, labels that
+    models which did not hear a track contradict, such as the runs of mgc train --folds 5; with --price, the accuracy
+    that leaks buy. Nothing is decoded. The exit code is 1 if there are findings. The store keeps a record, audit.json:
+    mgc split and mgc evaluate say if its test split is not clean.
     """
     from mgc.models.audit import clean_splits, findings
     from mgc.models.audit.audit import audit as examine

@@ -20,7 +20,8 @@ class Finding:
     """One thing that is wrong with a dataset or its splits.
 
     Attributes:
-        kind: `duplicate`, `near-duplicate`, `version`, `artist`, `album`, `component`, `label` or `balance`.
+        kind: `duplicate`, `near-duplicate`, `version`, `artist`, `album`, `component`, `shortcut`,
+            `label`, `sound` or `balance`.
         severity: one of `SEVERITIES`.
         tracks: ids of the tracks concerned.
         detail: a sentence that says what was found.

@@ -19,8 +19,8 @@ from mgc.pipeline.features import Chroma
 
 #: Copies of the first clips: the name of the planted file, and what is done to the samples (at 44,100 Hz) and the file.
 RELATIVES = {
-    "low.mp3": (lambda x: x, 0.8),
-    "high.mp3": (lambda x: x, 0.1),
+    "low.mp3": (lambda x: x, 0.885),  # 64 kbit/s
+    "high.mp3": (lambda x: x, 0.1),  # 320 kbit/s
     "other.ogg": (lambda x: x, None),
     "trimmed.mp3": (lambda x: x[int(0.3 * 44100) :], 0.8),
     "trimmed5.ogg": (lambda x: x[5 * 44100 :], None),
@@ -31,7 +31,7 @@ RELATIVES = {
 
 @pytest.fixture(scope="module")
 def stores(corpus: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A store of 16 clips by as many artists, and one with the planted files as well."""
+    """Stores of 16 clips by as many artists, of these and the planted files, and of one genre all at 64 kbit/s."""
     folder = tmp_path_factory.mktemp("audit")
     sources = sorted((corpus / "fma_debian").glob("*/*.mp3"))[:16]
     splits = ("training", "test", "training", "validation")
@@ -58,10 +58,16 @@ def stores(corpus: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactor
     for row, artist in zip(planted, ("The Béla & Co", "bela and co", "BELA & CO. (feat. Guest)"), strict=False):
         row["artist"] = artist
     planted[3]["album"] = planted[4]["album"] = "shared"
-    for row in rows + planted:
+    alike = [row | {"path": f"64-{row['track_id']}.mp3"} if row["genre"] == "B" else dict(row) for row in rows]
+    for row, source in zip(alike, rows, strict=True):
+        if row["genre"] == "B":
+            samples, rate = soundfile.read(source["path"], dtype="float32", always_2d=True)
+            encoding = {"bitrate_mode": "CONSTANT", "compression_level": 0.885}
+            soundfile.write(folder / row["path"], samples[: 12 * rate], rate, **encoding)
+    for row in rows + planted + alike:
         row["path"] = (folder / row["path"]).resolve().relative_to("/").as_posix()
     stores = {}
-    for kind, tracks in (("clean", rows), ("planted", rows + planted)):
+    for kind, tracks in (("clean", rows), ("planted", rows + planted), ("alike", alike)):
         write_list(folder / f"{kind}.csv", tracks)
         options = ("--dataset", folder / f"{kind}.csv", "--audio-root", "/", "--feature", "mel", "--duplicates", "keep")
         outcome = mgc("extract", *options, "--out", folder / kind, "--scheduler", scheduler, "--json")
@@ -80,10 +86,16 @@ def of_kind(findings: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]
 
 @pytest.mark.corpus
 class TestClean:
-    def test_it_finds_nothing_but_that_the_splits_are_small(self, stores: dict[str, Path]):
+    def test_it_finds_little_and_nothing_serious(self, stores: dict[str, Path]):
         outcome = audit(stores["clean"], "--json")
         assert (outcome.code, outcome.json["clean"]) == (0, True)
-        assert {(finding["kind"], finding["severity"]) for finding in outcome.json["findings"]} == {("balance", "info")}
+        findings = outcome.json["findings"]
+        assert {(finding["kind"], finding["severity"]) for finding in findings} == {
+            ("balance", "info"),
+            ("sound", "info"),
+        }
+        assert [finding["fault"] for finding in of_kind(findings, "sound")] == ["equal-channels"]
+        assert len(outcome.json["shortcuts"]) == 8
         assert audit(stores["clean"], "--fail-on", "info").code == 1
         assert sum(row["tracks"] for row in outcome.json["balance"]) == outcome.json["tracks"] == 16
 
@@ -130,6 +142,14 @@ class TestPlanted:
         (album,) = of_kind(findings, "album")
         assert sorted(album["tracks"]) == ["trimmed.mp3", "trimmed5.ogg"]
         assert len(of_kind(findings, "component")) == 1
+
+    def test_a_genre_at_one_bit_rate_is_named(self, stores: dict[str, Path]):
+        outcome = audit(stores["alike"], "--json")
+        assert outcome.code == 1
+        found = {finding["mark"]: finding for finding in of_kind(outcome.json["findings"], "shortcut")}
+        assert found["bit rate"]["severity"] == "warning"
+        assert "B" in found["bit rate"]["genres"]
+        assert {finding["kind"] for finding in outcome.json["findings"]} == {"shortcut", "balance", "sound"}
 
     def test_the_text_fits_a_terminal(self, stores: dict[str, Path]):
         outcome = audit(stores["planted"])
