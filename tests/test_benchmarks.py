@@ -149,3 +149,12 @@ def test_baselines_prints_the_memory_of_fitting_and_training() -> None:
     assert list(fitting) == ["moments/knn"]
     assert {"slices": "560", "frames, MB": "13"}.items() <= training["80"].items()
     assert float(training["80"]["peak, MB"]) > 100
+
+
+@pytest.mark.slow
+def test_compare_prints_coverage_and_error_rates() -> None:
+    coverage, errors, families = tables(run(BENCHMARKS / "compare.py", "--smoke"))
+    assert set(coverage) == set(errors)
+    assert set(families) == {"3", "6", "12"}
+    shares = [float(cell) for table in (errors, families) for row in table.values() for cell in row.values()]
+    assert all(0 <= share <= 100 for share in shares)

@@ -155,14 +155,16 @@ def _settings(run: EvaluatedRun) -> dict[str, Any]:
     for number, store in enumerate(stores):
         name = "store" if len(stores) == 1 else f"store{number + 1}"
         settings[name] = {part: store.get(part) for part in ("spec", "slicing", "waveform")}
+    settings["split unit"] = config.get("split_unit", "track")
     settings["members"] = [member["model"] for member in config.get("members", ())]
     settings["classes"] = ", ".join(config["classes"])
     if not config.get("limit_tracks"):  # else the seed draws the tracks
-        settings["learnt from"] = _digest(_learnt(run))
+        learnt = _learnt(run)
+        settings["learnt from"] = f"{len(learnt):,} tracks ({_digest(learnt)})"
     return {name: value for name, value in _flat(settings) if value not in (None, [], "")}
 
 
-def _learnt(run: EvaluatedRun) -> Iterable[str]:
+def _learnt(run: EvaluatedRun) -> list[str]:
     """Ids of the tracks outside the test split, and their split unless the run is of a fold."""
     tracks = run.run.selection.tracks
     others = tracks.filter(pc.not_equal(tracks["split"], "test")).select(["track_id", "split"])

@@ -61,13 +61,13 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
             )
     alone = [number for number, row in enumerate(comparison.rows, 1) if row.other_seeds is False]
     if alone:
-        yield f"{_rows(alone)}: other seeds were not tried, so how much of the score is luck is unknown."
+        yield f"{rows_text(alone)}: other seeds were not tried, so how much of the score is luck is unknown."
 
 
 def _faults(comparison: Comparison) -> Iterator[str]:
     leaky = [number for number, row in enumerate(comparison.rows, 1) if row.leaky]
     if leaky:
-        yield f"{_rows(leaky)}: LEAKY, the system has heard test tracks in training; its scores are too good."
+        yield f"{rows_text(leaky)}: LEAKY, the system has heard test tracks in training; its scores are too good."
     yield from dict.fromkeys(row.audit["line"] for row in comparison.rows if row.audit and row.audit.get("line"))
     if comparison.split == "training":
         yield "NOT A TEST: the systems were fitted to these very tracks; the scores say nothing about new ones."
@@ -75,5 +75,6 @@ def _faults(comparison: Comparison) -> Iterator[str]:
         yield "NOT A TEST: a network keeps the epoch that suits these tracks best; the scores may flatter it."
 
 
-def _rows(numbers: Sequence[int]) -> str:
+def rows_text(numbers: Sequence[int]) -> str:
+    """Name rows by their numbers: `Row 2`, `Rows 2, 3`."""
     return f"Row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -83,9 +83,10 @@ def _data(group: RunGroup, study: Dataset) -> list[str]:
         lines.append(f"dataset {run.dataset} for {study.name}")
     if (n := len(run.run.classes)) != study.n_classes:
         lines.append(f"{n} genres for {study.n_classes}")
-    if study.published_unit == "slice":
+    by_slice = run.run.config.get("split_unit") == "slice"
+    if study.published_unit == "slice" and not by_slice:
         lines.append("a split over tracks for the study's over slices, which lets a track be in both")
-    elif study.published_split:
+    elif study.published_split and not by_slice:
         lines.append(f"another split than the study's ({study.published_split})")
     return lines
 

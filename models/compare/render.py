@@ -147,8 +147,10 @@ def _published(comparison: Comparison, width: int) -> Iterator[str]:
     for label, result in zip(labels, comparison.published, strict=True):
         cells = (result.accuracy, result.macro_f1, result.measured)
         yield f"{result.row + 1:>3}  {label:{margin}}" + "".join(f"{percentage(cell).strip():>11}" for cell in cells)
-    by_row: dict[int, tuple[str, ...]] = {result.row: result.differs for result in comparison.published}
-    for row, differs in by_row.items():
+    by_row = {result.row: result.differs for result in comparison.published}
+    for differs in dict.fromkeys(by_row.values()):
+        numbers = [row + 1 for row in by_row if by_row[row] == differs]
         more = f"; and {len(differs) - _LISTED} more (--json)" if len(differs) > _LISTED else ""
         what = "; ".join(differs[:_LISTED]) + more if differs else "nothing that mgc knows of"
-        yield wrapped([f"Row {row + 1} differs from its study: {what}."], width)
+        verb = "differ from their studies" if len(numbers) > 1 else "differs from its study"
+        yield wrapped([f"{notes.rows_text(numbers)} {verb}: {what}."], width)

@@ -41,7 +41,11 @@ def text(
         f"{counted(len(runs), 'run')}, each on {where}; in brackets: 95 % intervals",
         "\n".join(_rows(evaluations, width)),
     ]
-    if notes := [*_notes(evaluations), *_other_tracks(evaluations)]:
+    others = list(_other_tracks(evaluations))
+    if not others and first.other is None:
+        option = "" if first.split == "test" else f" --split {first.split}"
+        others.append(f"`mgc compare{option}` on these runs says which of them differ.")
+    if notes := [*_notes(evaluations), *others]:
         blocks.append(wrapped(notes, width))
     if by_genre:
         blocks += _genre_blocks(evaluations, width)
