@@ -27,9 +27,9 @@ from common import table
 from scipy import stats
 
 from mgc.models.compare.multiple import holm
-from mgc.models.compare.paired import Span
 from mgc.models.compare.pairs import Pair, compare_all
 from mgc.models.compare.scores import Items, measure
+from mgc.models.evaluation.paired import Span
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from mgc.models.audit import probe
 from mgc.models.audit.clean_splits import groups
 from mgc.models.audit.findings import Finding
-from mgc.models.evaluation import intervals
+from mgc.models.evaluation import intervals, paired
 from mgc.pipeline.datasets.grouping import assign_folds
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.store.store import Store
@@ -38,7 +37,7 @@ class Row:
         accuracy: share of them whose genre was recognised.
         interval: its 95 % interval.
         bought: accuracy that this split has over the clean one, of the same tracks; None for the clean one.
-        bought_interval: 95 % interval of this difference.
+        bought_interval: 95 % interval of this difference, see `paired`.
     """
 
     split: str
@@ -233,17 +232,16 @@ def _right(slices: probe.Slices, tested: np.ndarray, decisions: np.ndarray) -> n
 
 def _row(name: str, right: np.ndarray, clean: np.ndarray, group: np.ndarray) -> Row:
     gain = right.astype(float) - clean
-    n_groups = len(np.unique(group))
-    spread = _resample(gain, group).std() * np.sqrt(n_groups / max(n_groups - 1, 1))
-    reach = float(stats.t.ppf(0.975, max(n_groups - 1, 1)) * spread)
-    bought = float(gain.mean())
+    resampled = _resample(gain, group)
+    error = paired.accuracy_error(gain, resampled, np.unique(group, return_counts=True)[1])
+    bought = paired.span(float(gain.mean()), error, resampled)
     return Row(
         name,
         len(right),
         float(right.mean()),
         _accuracy_interval(right, group),
-        bought,
-        (max(bought - reach, -1.0), min(bought + reach, 1.0)),
+        bought.difference,
+        (bought.low, bought.high),
     )
 
 

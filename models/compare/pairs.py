@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mgc.models.compare import multiple, paired
-from mgc.models.compare.paired import Span
+from mgc.models.compare import multiple
 from mgc.models.compare.scores import Items, SystemScores, training_variance
+from mgc.models.evaluation import paired
 from mgc.models.evaluation.intervals import LEVEL
+from mgc.models.evaluation.paired import Span
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mgc.models.compare import notes
 from mgc.models.compare.compare import Comparison
-from mgc.models.compare.paired import Span
+from mgc.models.evaluation.paired import Span
 from mgc.models.evaluation.report import bracketed, percentage, wrapped
 from mgc.pipeline.escaping import visible_fields
 from mgc.pipeline.wrapping import WIDTH, ellipsise

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Outcome, mgc
-from scipy import stats
 from stores import GENRES, make_store
 
 from mgc.models.audit import price, probe
@@ -55,7 +54,9 @@ def test_recognised_artists_are_priced(tmp_path: Path) -> None:
     assert rows["clean"]["accuracy"] < 0.6
     for name in ("random by slice", "random by track", "the store's own"):
         assert rows[name]["accuracy"] > 0.9
-        assert rows[name]["bought_interval"][0] > 0.2
+        assert rows[name]["bought"] > 0.3
+    assert rows["random by slice"]["bought_interval"][0] > 0.1
+    assert rows["the store's own"]["bought_interval"][0] < 0.1  # four artists
     assert rows["random by slice"]["bought"] == pytest.approx(
         rows["random by slice"]["accuracy"] - rows["clean"]["accuracy"]
     )
@@ -71,8 +72,7 @@ def test_genres_that_are_heard_need_no_leak(tmp_path: Path) -> None:
     assert rows["clean"]["accuracy"] > 0.95
     for name in SPLITS - {"clean"}:
         low, high = rows[name]["bought_interval"]
-        assert low <= 0.02
-        assert high >= -0.02
+        assert low < 0 < high
         assert abs(rows[name]["bought"]) < 0.05
 
 
@@ -111,16 +111,3 @@ def test_large_stores_are_priced_by_whole_groups(tmp_path: Path, monkeypatch: py
     assert note == "48 of 80 tracks are used, in whole groups of linked tracks."
     assert report["rows"][-1]["tracks"] == 48
     assert report["slices"] == 96
-
-
-def test_the_interval_of_a_difference_is_that_of_the_group_means() -> None:
-    """For groups of equal size: Student's t with the standard error of the mean of the groups' means."""
-    rng = np.random.default_rng(0)
-    group = np.repeat(np.arange(40), 3)
-    clean = rng.random(120) < 0.4
-    right = clean | (np.repeat(rng.random(40), 3) < 0.3)
-    row = price._row("random by track", right, clean, group)
-    means = (right.astype(float) - clean).reshape(40, 3).mean(axis=1)
-    reach = stats.t.ppf(0.975, 39) * means.std(ddof=1) / np.sqrt(40)
-    assert row.bought == pytest.approx(means.mean())
-    assert row.bought_interval == pytest.approx((means.mean() - reach, means.mean() + reach), abs=0.01)

@@ -8,10 +8,10 @@ from scipy import stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
 
-from mgc.models.compare import paired
 from mgc.models.compare.multiple import holm, letters
 from mgc.models.compare.pairs import compare_all
 from mgc.models.compare.scores import Items, SystemScores, measure
+from mgc.models.evaluation import paired
 from mgc.models.evaluation.intervals import Component, interval, resample, total
 
 
