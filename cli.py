@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": "mgc.pipeline.plot.commands:plot",
     "predict": "mgc.models.prediction.commands:predict",
     "reproduce": "mgc.models.reproduction.commands:reproduce",
+    "report": "mgc.models.report.commands:report",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",

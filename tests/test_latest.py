@@ -83,6 +83,7 @@ READING = {
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
     "predict": ("predict {run} {song} --scheduler {scheduler}", "predict {song} --scheduler {scheduler}"),
+    "report": ("report {run}", "report", "report {run} {last-run}"),
     "split": ("split {store}", "split"),
     "models": ("models",),
     "new": ("new model acme",),

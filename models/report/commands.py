@@ -1,4 +1,4 @@
-"""The command `mgc evaluate`."""
+"""The commands `mgc evaluate` and `mgc report`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Its genres: CSV/Parquet with `genre` and `as`, a genre of the run; no `as` leaves it out.",
 )
+@click.option("--no-report", is_flag=True, help="Write no report.html, which takes some seconds.")
 @help_groups.group("Hardware")
 @device_option
 @console.json_option
@@ -66,11 +67,12 @@ def evaluate(
     join: str,
     stores: tuple[Place, ...],
     genre_map: Path | None,
+    no_report: bool,
     device: str,
     data_dir: Path,
     as_json: bool,
 ) -> int:
-    """Score each run on its own test tracks, and write scores and predictions to its folder.
+    """Score each run on its own test tracks, and write scores, predictions and a report to its folder.
 
     Several runs are shown as a table; --ensemble scores their mean instead. The run of an ensemble is scored by the
     mean of its members. --store scores the tracks of another dataset instead, but for those that a run has heard. With
@@ -83,6 +85,7 @@ def evaluate(
     from mgc.models.evaluation import comparison, report
     from mgc.models.evaluation.evaluate import evaluate as evaluate_runs
     from mgc.models.evaluation.evaluate import result_paths
+    from mgc.models.report.page import write_report
     from mgc.models.training.predict import require_scorable
 
     own_split = split or "test"
@@ -98,6 +101,9 @@ def evaluate(
         result_paths(group[0], own_split, other) if len(group) == 1 else []
         for group, other in zip(groups, others, strict=True)
     ]
+    if not (no_report or stores or (ensemble and len(members) > 1)):
+        for run, paths in zip(members, files, strict=True):
+            paths.append(write_report(run, own_split, device=device))
     if as_json:
         objects = [
             evaluation.as_dict() | {"files": [str(path) for path in paths]}
@@ -128,3 +134,50 @@ def _open_others(
     opened = [choose_store(workspace, path) for path in stores]
     names = read_map(genre_map) if genre_map is not None else {}
     return [open_other(group, opened, names, split, console.progress_bar("compare", "track")) for group in groups]
+
+
+@help_groups.command()
+@click.argument("runs", type=LOCAL_PATH, nargs=-1)
+@help_groups.group("Report")
+@click.option(
+    "--split",
+    type=console.choice("training", "validation", "test"),
+    default="test",
+    show_default=True,
+    help="Split that was scored.",
+)
+@click.option("--out", type=LOCAL_PATH, help="File to write.  [default: report.html or comparison.html, see above]")
+@click.option("--no-audio", is_flag=True, help="Leave out the excerpts to listen to.")
+@click.option("--common", is_flag=True, help="Compare runs of different tracks on those that all of them have.")
+@help_groups.group("Hardware")
+@device_option
+@console.json_option
+@console.common_options
+def report(
+    runs: tuple[Path, ...],
+    split: str,
+    out: Path | None,
+    no_audio: bool,
+    common: bool,
+    device: str,
+    data_dir: Path,
+    as_json: bool,
+) -> int:
+    """Write one HTML file on an evaluated run, or on the comparison of several.
+
+    The file requests nothing from anywhere. The report of a run is written to its folder as report.html (report-SPLIT
+    for other splits than test), a comparison as comparison.html beside the folder that holds the first run.
+    """
+    workspace = Workspace(data_dir)
+    chosen = [choose_run(workspace, path) for path in runs or [None]]
+    from mgc.models.report.page import write_comparison, write_report
+
+    if len(chosen) == 1:
+        path = write_report(chosen[0], split, audio=not no_audio, device=device, out=out)
+    else:
+        path = write_comparison(chosen, split, common=common, out=out)
+    if as_json:
+        console.print_json({"report": str(path), "bytes": path.stat().st_size, "runs": [str(r.path) for r in chosen]})
+    else:
+        console.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -47,6 +47,8 @@ def damage_error(path: Path, description: str) -> RunError:
         remedy = "delete it and evaluate again: it holds scores and their number of evaluations, no part of the model"
     if path.name.startswith(("predictions", "track-predictions", "confusion")):
         remedy = "`mgc evaluate` writes it anew"
+    if path.name.startswith("report"):
+        remedy = "`mgc report` writes it anew"
     return RunError(f"{path}: damaged ({description})", remedy)
 
 
