@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from twofold import TWOFOLD
 
 from mgc.models.data import split_data
 from mgc.models.evaluation.evaluate import evaluate
+from mgc.models.evaluation.other_dataset import open_other
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.training.optim import LOSSES
@@ -122,10 +124,14 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     assert_same_weights(Run.open(path), reference)
 
 
-def test_a_run_is_evaluated_on_its_own_stores(reference: Run, tmp_path: Path) -> None:
+def test_a_run_is_evaluated_on_its_own_stores(stores: list[Store], reference: Run) -> None:
     test = evaluate([reference], n_resamples=50)
     assert test.n_tracks == 6
     assert test.by_track.accuracy > 1 / len(GENRES) + 0.3
+    # Stores of "another" dataset, in any order: what is left of its own are the test tracks, with the same scores.
+    other = open_other([reference, reference], stores[::-1], {}, "test", lambda n: nullcontext(lambda done: None))
+    again = evaluate([reference, reference], other=other, n_resamples=50)
+    assert (again.by_track, again.by_slice) == (test.by_track, test.by_slice)
     validation = evaluate([reference], split="validation", n_resamples=50)
     assert validation.by_slice is not None
     assert validation.by_slice.accuracy == pytest.approx(reference.summary["best"]["validation_accuracy"])
