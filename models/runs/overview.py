@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgc.models.runs.run import Run
+from mgc.pipeline import wrapping
 from mgc.pipeline.escaping import visible
 from mgc.pipeline.wrapping import WIDTH, wrap
 
@@ -71,7 +72,7 @@ def render_run(run: Run, width: int = WIDTH) -> str:
         lines.append(f"  study     not as published: {_count(differences)}")
         lines += [f"            {difference}" for difference in differences]
     if run.config["leaky"]:
-        lines.append(f"  leaky     {leak_reason(run.config)}: all scores are too good")
+        lines += wrapping.wrap(f"  leaky     {leak_reason(run.config)}", indent=12)
     if fold := run.config.get("fold"):
         lines.append("  fold      validated on fold {} of {}".format(*fold))
     if parameters := run.summary.get("search", {}).get("chosen"):

@@ -59,7 +59,7 @@ def train(
     for line in overview.study_lines(run.config["differences"], str(run.path), listed=options.as_sliced):
         echo(line)
     if run.config["split_unit"] == "slice":
-        echo(f"leaky: {overview.leak_reason(run.config)}; every score of the run is marked")
+        echo(f"leaky: {overview.leak_reason(run.config)}")
     elif n_heard := run.config.get("heard_test_tracks"):
         n_test = run.selection.tracks["split"].to_pylist().count("test")
         echo(
