@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,13 +13,14 @@ from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH
-from mgc.pipeline.errors import MgcError, UsageError
+from mgc.pipeline.errors import MgcError, SpecError, UsageError
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mgc.models.prediction.frames import Decoding
     from mgc.models.prediction.predict import FilePrediction
     from mgc.models.prediction.results import ResultFile
+    from mgc.models.prediction.sorting import Way
     from mgc.models.runs.run import Run
 
 
@@ -38,6 +40,19 @@ if TYPE_CHECKING:
 @click.option("--csv", "csv_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as CSV.")
 @click.option("--parquet", "parquet_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as Parquet.")
 @click.option("--out", type=LOCAL_PATH, metavar="FILE", help="Keep results here (JSON lines); a later call continues.")
+@help_groups.group("Files that are named")
+@click.option("--write-tags", is_flag=True, help="Write the most probable genre into each file's tags.")
+@click.option("--sort-into", type=LOCAL_PATH, metavar="FOLDER", help="Put each file into FOLDER/GENRE.")
+@click.option("--copy", "way", flag_value="copy", help="Sort copies.")
+@click.option("--link", "way", flag_value="link", help="Sort symbolic links.")
+@click.option("--move", "way", flag_value="move", help="Sort the files themselves.")
+@click.option(
+    "--min-confidence",
+    type=option_types.Real("a probability from 0 to below 1", below=1),
+    default=0,
+    help="Leave files alone whose most probable genre is less probable than this.",
+)
+@click.option("--dry-run", is_flag=True, help="Change no file; say what --write-tags and --sort-into would do.")
 @help_groups.group("Processes and hardware")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode.  [default: one per processor]")
 @click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
@@ -66,6 +81,7 @@ def predict(
     device: str,
     data_dir: Path,
     as_json: bool,
+    **actions: Any,
 ) -> int:
     """Name the genres of audio files, by the model of a run.
 
@@ -76,6 +92,7 @@ def predict(
     from mgc.models.prediction import frames, inputs, results
     from mgc.pipeline.storage import files, parquet
 
+    _check_actions(**actions)
     path, arguments = _split_names(names)
     listed = inputs.collect(arguments, recursive=recursive, stdin=sys.stdin.buffer)
     for note in listed.notes:
@@ -101,7 +118,49 @@ def predict(
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
     if refused:
         console.echo(f"predict: {refused} of {len(predictions)} files were refused", err=True)
+    _act(predictions, **actions)
     return 0
+
+
+def _check_actions(
+    write_tags: bool, sort_into: Path | None, way: str | None, min_confidence: float, dry_run: bool
+) -> None:
+    """Raise `SpecError` if options on named files contradict each other."""
+    if sort_into is not None and way is None:
+        raise SpecError("--sort-into: how is not said", "add --copy, --link or --move")
+    if sort_into is None and way is not None:
+        raise SpecError(f"--{way}: there is nothing to sort into", "add --sort-into FOLDER")
+    if not write_tags and sort_into is None and (dry_run or min_confidence):
+        option = "--dry-run" if dry_run else "--min-confidence"
+        raise SpecError(f"{option}: there is nothing to do with the files", "add --write-tags or --sort-into FOLDER")
+
+
+def _act(
+    predictions: list[FilePrediction],
+    write_tags: bool,
+    sort_into: Path | None,
+    way: Way | None,
+    min_confidence: float,
+    dry_run: bool,
+) -> None:
+    """Write tags and sort files, and say on stderr what became of each.
+
+    Raises:
+        MgcError: a file could not be treated; all others were.
+    """
+    from mgc.models.prediction import actions
+
+    outcomes: list[actions.Outcome] = []
+    steps = []
+    if write_tags:
+        steps.append(actions.write_tags(predictions, min_confidence, dry_run=dry_run))
+    if sort_into is not None and way is not None:
+        steps.append(actions.sort(predictions, sort_into, way, min_confidence, dry_run=dry_run))
+    for outcome in itertools.chain.from_iterable(steps):
+        console.echo(outcome.line, err=True)
+        outcomes.append(outcome)
+    if failed := sum(outcome.failed for outcome in outcomes):
+        raise MgcError(f"{failed} of {len(outcomes)} files could not be tagged or sorted", "see the lines above")
 
 
 def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:

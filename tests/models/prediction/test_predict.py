@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from commands import MGC, Outcome, mgc, mgc_process
+from commands import MGC, Outcome, mgc, mgc_process, tree
 from genres import LONG_GENRES
 from music import RATE, write_clip, write_genres, write_silence
 from tiny import TINY
@@ -25,6 +25,7 @@ from mgc.models.prediction import frames, results
 from mgc.models.prediction.predict import FilePrediction, timeline
 from mgc.models.registry import systems
 from mgc.pipeline import features
+from mgc.pipeline.datasets.tags import read_tags
 from mgc.pipeline.store.store import Store
 
 FEATURE = "mel:n_mels=8,n_fft=512"
@@ -294,6 +295,44 @@ class TestTimeline:
                 inside = distance == 0
                 chosen = inside if inside.any() else np.arange(len(starts)) == distance.argmin()
                 assert row == pytest.approx(shares[chosen].mean(axis=0))
+
+
+class TestActions:
+    def test_files_are_tagged_and_sorted(self, predict, data, tmp_path) -> None:
+        folder, sorted_to = shutil.copytree(data / "songs" / "blues", tmp_path / "files"), tmp_path / "sorted"
+        (folder / "broken.wav").write_text("no music")
+        rows = predict(folder, "--json", "--write-tags", "--sort-into", sorted_to, "--copy").json
+        for row in rows[:-1]:
+            assert read_tags(Path(row["path"])).genre == row["genre"]
+            assert (sorted_to / row["genre"] / Path(row["path"]).name).read_bytes() == Path(row["path"]).read_bytes()
+        assert not list(sorted_to.rglob("broken.wav"))
+        (sorted_to / rows[0]["genre"] / "blues00.wav").write_bytes(b"another")
+        outcome = predict(folder, "--sort-into", sorted_to, "--move")
+        assert outcome.code == 1
+        assert outcome.err.endswith("error: 1 of 6 files could not be tagged or sorted; see the lines above\n")
+        assert (folder / "blues00.wav").exists()
+
+    def test_a_dry_run_changes_nothing(self, predict, data, tmp_path) -> None:
+        folder = shutil.copytree(data / "songs" / "blues", tmp_path / "files")
+        before = tree(tmp_path)
+        outcome = predict(folder, "--write-tags", "--sort-into", tmp_path / "sorted", "--move", "--dry-run")
+        assert outcome.code == 0
+        assert outcome.err.count(": would be tagged ") == outcome.err.count(": would be moved to ") == 6
+        assert tree(tmp_path) == before
+
+    @pytest.mark.parametrize(
+        ("words", "error"),
+        [
+            (["--sort-into", "x"], "--sort-into: how is not said; add --copy, --link or --move"),
+            (["--move"], "--move: there is nothing to sort into; add --sort-into FOLDER"),
+            (["--dry-run"], "--dry-run: there is nothing to do with the files; add --write-tags or --sort-into FOLDER"),
+            (["--min-confidence", 0.5], "--min-confidence: there is nothing to do with the files; add --write-tags or"),
+        ],
+    )
+    def test_contradictions(self, words, error, predict) -> None:
+        outcome = predict("song.mp3", *words)
+        assert outcome.code == 2
+        assert outcome.error.startswith(error)
 
 
 @pytest.mark.slow
