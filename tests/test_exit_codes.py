@@ -100,11 +100,13 @@ CASES = [
 BAD = {int: ("-1", "1.5", "x", "nan"), float: ("-1", "nan", "inf", "-inf", "x")}
 #: Options of which 0 is a valid value.
 ZERO = {
-    "--clip", "--ema", "--fmin", "--label-smoothing", "--offset", "--overlap", "--plateau-patience", "--seed",
-    "--start", "--unknown", "--warmup", "--weight-decay",
+    "--clip", "--ema", "--fmin", "--label-smoothing", "--min-confidence", "--offset", "--overlap", "--plateau-patience",
+    "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
 }  # fmt: skip
 #: Options of which 1 is no valid value either.
-BELOW_ONE = {"--batch-size", "--ema", "--label-smoothing", "--overlap", "--plateau-factor", "--unknown"}
+BELOW_ONE = {
+    "--batch-size", "--ema", "--label-smoothing", "--min-confidence", "--overlap", "--plateau-factor", "--unknown",
+}  # fmt: skip
 
 
 def numeric_options() -> list[tuple[str, str, str]]:
