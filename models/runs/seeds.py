@@ -49,6 +49,8 @@ def _finished_beside(run: Run) -> list[dict[str, Any]]:
 
 def _settings(config: dict[str, Any]) -> list[Any]:
     stores = [config["store"], *config.get("further", [])]
+    if config.get("training"):  # which repeats the seed
+        config = config | {"training": config["training"] | {"seed": None}}
     return [
         *(config.get(name) for name in _SETTINGS),
         *([store.get(name) for name in _STORE_SETTINGS] for store in stores),

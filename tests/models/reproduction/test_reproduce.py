@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 from commands import Outcome, mgc, tree
 from music import write_genres
+from stores import make_store
 from tiny import TINY, build
 
 from mgc.models.registry import systems
 from mgc.models.registry.systems import System
-from mgc.models.reproduction import report, results, table
+from mgc.models.reproduction import differences, report, results, table
+from mgc.models.reproduction.jobs import Job, Limits
 from mgc.models.runs.run import Run
+from mgc.models.training.options import Options
+from mgc.pipeline.errors import ModelError
 from mgc.pipeline.workspace import Workspace
 
 #: The same system; its study dealt slices to splits.
@@ -116,6 +120,16 @@ def test_what_differs_and_what_was_chosen_is_listed(reproduce: Any, data: Path):
     assert max(map(len, report.text(result).split("\n"))) <= 80
 
 
+def test_what_nobody_asked_for_is_refused(tmp_path: Path):
+    store = make_store(tmp_path / "mel", fma=tmp_path / "fma")
+    job, options = Job(TINY, "leak-free", 0, Limits(epochs=1)), Options(model=TINY.id, epochs=1, as_sliced=True)
+    assert differences.compare(job, [store], options)[1] == ["epochs 1 for 6"]
+    metadata = tmp_path / "fma" / "fma_metadata" / "tracks.csv"
+    metadata.write_text(metadata.read_text().replace("1000,training", "1000,test"))
+    with pytest.raises(ModelError, match="not be as published: 1 tracks in other splits than the official ones"):
+        differences.compare(job, [store], options)
+
+
 def test_a_finished_result_is_not_repeated_unless_asked_for(reproduce: Any, data: Path):
     assert reproduce(TINY.id).code == 0
     before = tree(data)
@@ -136,6 +150,8 @@ def test_other_seeds_and_limits_are_other_results(reproduce: Any, data: Path):
     assert [(line["seed"], line["limits"]["epochs"]) for line in lines(data)] == [(0, 1), (1, 1), (0, 2)]
     ((_, rows),) = table.rows(lines(data))
     assert [[result["seed"] for result in row.results] for row in rows] == [[0, 1], [0]]
+    tried = [json.loads(Run.open(data / line["run"]).read("metrics.json"))["other_seeds"] for line in lines(data)]
+    assert tried == [False, True, False]
 
 
 def test_both_protocols_of_a_study_that_dealt_slices(reproduce: Any, data: Path):
