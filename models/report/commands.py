@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How the probabilities of a track come from its slices.",
 )
+@click.option("--no-report", is_flag=True, help="Write no report.html, which takes some seconds.")
 @help_groups.group("Other dataset")
 @click.option(
     "--store",
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Its genres: CSV/Parquet with `genre` and `as`, a genre of the run; no `as` leaves it out.",
 )
-@click.option("--no-report", is_flag=True, help="Write no report.html, which takes some seconds.")
 @help_groups.group("Hardware")
 @device_option
 @console.json_option
