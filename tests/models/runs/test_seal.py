@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from commands import mgc
+from damage import flip
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
@@ -53,12 +55,6 @@ def run(unfinished: Run) -> Run:
     copy = unfinished.path.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
     return Run.open(Path(shutil.copytree(unfinished.path, copy)))
-
-
-def flip(path: Path, where: int = -20) -> None:
-    content = bytearray(path.read_bytes())
-    content[where] ^= 4
-    path.write_bytes(content)
 
 
 def test_every_file_of_a_run_is_sealed(run: Run) -> None:
@@ -126,7 +122,7 @@ _EXPECTED: dict[Path, dict[str, str]] = {}
 
 def test_damage_leaves_what_does_not_need_the_file(run: Run) -> None:
     """Evaluation without history or last.pt, resumption without history and best weights."""
-    flip(run.path / "history.jsonl")
+    flip(run.path / "history.jsonl", -20)
     last = (run.path / "last.pt").read_bytes()
     flip(run.path / "last.pt", -3000)
     assert "`mgc evaluate` and `mgc train --resume` work without it" in mgc("info", run.path).error
@@ -147,7 +143,7 @@ def test_damage_leaves_what_does_not_need_the_file(run: Run) -> None:
 @pytest.mark.parametrize("name", ["config.json", "tracks.parquet"])
 def test_what_no_command_can_do_without_is_said(name: str, run: Run) -> None:
     commands = (("info",), ("verify",), ("evaluate", "--split", "validation", "--device", "cpu"))
-    for damage in (flip, Path.unlink):
+    for damage in (partial(flip, position=-20), Path.unlink):
         damage(run.path / name)
         for command, *options in commands:
             outcome = mgc(command, run.path, *options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import Outcome, mgc, tree
+from damage import flip
 from hypothesis import given
 from hypothesis import strategies as st
 from music import write_genres
@@ -23,12 +24,6 @@ from mgc.pipeline.store.store import Store
 
 NAME = "stft-e466e2"
 SMALL_FILES = ("store.json", "published.json", "tracks.parquet", "slices.parquet", "slices-0.4s-50.parquet")
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
 
 
 def cut_short(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from commands import Outcome, mgc, tree
+from damage import flip
 from stores import make_store
 
 from mgc.pipeline.errors import StoreError
@@ -154,12 +155,6 @@ def test_a_store_of_one_cut_is_described_as_by_earlier_versions(store: Path) -> 
     assert published["slicing"] == Slicing(seconds=1.0).as_dict()
     assert published["cuts"] == {"2s-50": {"slicing": DEFAULT.as_dict()}}
     assert {"tracks.parquet", "slices.parquet", "slices-2s-50.parquet"} == set(published["digests"])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])

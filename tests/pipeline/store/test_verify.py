@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from commands import mgc, stamps, tree
+from damage import flip
 from music import write_genres
 
 from mgc.pipeline.errors import StoreError
@@ -48,17 +49,6 @@ def repair(folder: Path, store: Path, scheduler: str, *options: str) -> int:
 def store(whole: Path, tmp_path: Path) -> Path:
     """A copy of the store, to be damaged."""
     return shutil.copytree(whole / "stft-e466e2", tmp_path / "stft-e466e2", ignore=shutil.ignore_patterns(".lock"))
-
-
-def flip(path: Path, position: int) -> None:
-    """Change one bit of a file."""
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1 << random.Random(position).randrange(8)
-    path.write_bytes(data)
-
-
-def flip_middle(path: Path) -> None:
-    flip(path, path.stat().st_size // 2)
 
 
 def cut_short(path: Path) -> None:
@@ -115,7 +105,7 @@ def test_any_changed_byte_of_any_file_is_noticed_and_its_file_is_named(store: Pa
 
 
 @pytest.mark.parametrize("name", [DATA, HEAD, FRAGMENT, *PUBLISHED])
-@pytest.mark.parametrize("damage", [cut_short, empty, remove, replace_by_noise, flip_middle, replace_by_foreign_table])
+@pytest.mark.parametrize("damage", [cut_short, empty, remove, replace_by_noise, flip, replace_by_foreign_table])
 def test_a_damaged_file_is_named_survived_and_repaired(
     name: str, damage: Callable[[Path], None], store: Path, whole: Path, scheduler: str
 ):
@@ -139,7 +129,7 @@ def test_a_damaged_file_is_named_survived_and_repaired(
     else:
         assert info.code == 1
         assert name in info.error or "unfinished" in info.error
-    if name == FRAGMENT and damage is not flip_middle:
+    if name == FRAGMENT and damage is not flip:
         assert f"{store / name}: " in mgc("slice", store, "--slice", "0.4").error
 
     decoded = repair(whole, store, scheduler, *(("--verify",) if in_shard and same_size else ()))
@@ -163,8 +153,8 @@ def test_a_folder_that_is_gone_is_extracted_again(name, decoded, store, whole, s
 def test_damage_in_several_places_is_repaired_at_once(store, whole, scheduler):
     healthy = tree(store)
     remove(store / "shards" / "00000.zarr")
-    flip_middle(store / DATA)
-    flip_middle(store / "slices.parquet")
+    flip(store / DATA)
+    flip(store / "slices.parquet")
     remove(store / "tracks.parquet")
     assert repair(whole, store, scheduler, "--verify") == 6
     assert tree(store) == healthy
@@ -203,7 +193,7 @@ def test_reading_frames_notices_what_is_missing_or_damaged(store: Path):
     opened = Store.open(store)
     mine = opened.tracks.filter(pc.equal(opened.tracks["shard"], 1))
     assert len(opened.read(1)) == pc.sum(mine["n_frames"]).as_py()
-    flip_middle(store / DATA)
+    flip(store / DATA)
     with pytest.raises(StoreError, match=r"00001\.zarr: damaged .*; run `mgc extract --verify`"):
         opened.read(1)
     cut_short(store / DATA)
