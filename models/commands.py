@@ -14,8 +14,10 @@ from mgc.pipeline.commands import (
     dataset_options,
     genre_options,
     parse_slicing,
+    scheduler_option,
     slicing_options,
     splits_option,
+    timeout_option,
 )
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import UsageError
@@ -73,14 +75,8 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
 )
 @help_groups.group("Processes")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
-@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
-@click.option(
-    "--timeout",
-    type=option_types.SECONDS,
-    default=300,
-    show_default=True,
-    help="Seconds after which a file is given up.",
-)
+@scheduler_option
+@timeout_option
 @help_groups.group("Dataset")
 @click.option("--seed", type=option_types.SEED, default=0, show_default=True, help="Seed of splits and shard layout.")
 @splits_option

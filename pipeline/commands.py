@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from mgc.pipeline.store.store import Store
 
 
+#: Decorators of the commands that decode files.
+scheduler_option = click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+timeout_option = click.option(
+    "--timeout",
+    type=option_types.SECONDS,
+    default=300,
+    show_default=True,
+    help="Seconds after which a file is given up.",
+)
+
+
 def dataset_options(command: Callable) -> Callable:
     """Add the options that name a dataset: its audio files and their labels."""
     return console.with_options(

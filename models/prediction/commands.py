@@ -12,6 +12,7 @@ import click
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline.commands import scheduler_option, timeout_option
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.errors import MgcError, SpecError, UsageError
 from mgc.pipeline.workspace import Workspace
@@ -55,14 +56,8 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Change no file; say what --write-tags and --sort-into would do.")
 @help_groups.group("Processes and hardware")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that decode.  [default: one per processor]")
-@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
-@click.option(
-    "--timeout",
-    type=option_types.SECONDS,
-    default=300,
-    show_default=True,
-    help="Seconds after which a file is given up.",
-)
+@scheduler_option
+@timeout_option
 @device_option
 @console.json_option
 @console.common_options

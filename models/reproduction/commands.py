@@ -11,7 +11,7 @@ import click
 from mgc.models.parallel.options import device_option
 from mgc.models.training.command_options import check_seeds
 from mgc.pipeline import console, help_groups, option_types
-from mgc.pipeline.commands import choose_dataset, dataset_options, genre_options
+from mgc.pipeline.commands import choose_dataset, dataset_options, genre_options, scheduler_option
 from mgc.pipeline.errors import MgcError, UsageError
 from mgc.pipeline.workspace import Workspace
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @help_groups.group("Hardware")
 @device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes.  [default: one per processor]")
-@click.option("--scheduler", help="Address of a running Dask scheduler, tcp://host:8786.")
+@scheduler_option
 @console.json_option
 @console.common_options
 def reproduce(name: str | None, data_dir: Path, as_json: bool, table: bool, as_markdown: bool, **options: Any) -> int:
