@@ -69,9 +69,13 @@ def write(path: Path, rows: list[dict[str, Any]], findings: Iterable[Finding]) -
 
     Returns:
         The number of tracks whose split differs from the present one.
+
+    Raises:
+        MgcError: the file cannot be written.
     """
     splits = clean_splits(rows, findings)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("track_id", "split"), *splits.items()])
-    files.write_bytes(path, text.getvalue().encode())
+    with files.translate_write_errors(path):
+        files.write_bytes(path, text.getvalue().encode())
     return sum(row["split"] != splits.get(row["track_id"]) for row in rows)

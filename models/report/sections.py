@@ -17,6 +17,7 @@ from mgc.models.report.examples import Example
 from mgc.models.report.material import Material
 from mgc.models.report.results import Results, Track
 from mgc.models.report.track_map import TrackMap
+from mgc.pipeline.errors import RunError
 
 #: Content of a section: `id`, `title` and `template`, and what the template shows.
 Section: TypeAlias = dict[str, Any]
@@ -69,8 +70,7 @@ def make(results: Results, *, audio: bool, device: str) -> Iterator[Section]:
     bit_rates = {id: row["bit_rate"] for id, row in material.rows.items()}
     if (section := _groups(results, bit_rates)) is not None:
         yield section
-    if results.run.history:
-        yield _curves(results)
+    yield from _curves(results)
     yield _method(results)
 
 
@@ -277,8 +277,16 @@ def _groups(results: Results, bit_rates: dict[str, int | None]) -> Section | Non
     }
 
 
-def _curves(results: Results) -> Section:
-    history = results.run.history
+def _curves(results: Results) -> Iterator[Section]:
+    """Yield the learning curves; in their place what is wrong with a damaged history; nothing without one."""
+    section: Section = {"id": "training", "title": "How it was trained", "template": "charts.html", "layout": "charts"}
+    try:
+        history = results.run.history
+    except RunError as error:
+        yield section | {"lead": f"The curves cannot be drawn: {error.problem}.", "charts": []}
+        return
+    if not history:
+        return
     epochs = [entry["epoch"] for entry in history]
     best = results.run.summary.get("best_epoch")
     drawn = []
@@ -293,14 +301,8 @@ def _curves(results: Results) -> Section:
         picture = charts.curves("curve-rate", "Learning rate", epochs, rates, best=best)
         drawn.append({"title": "Learning rate", "picture": picture})
     kept = f" The weights of epoch {best} were kept." if best is not None else ""
-    return {
-        "id": "training",
-        "title": "How it was trained",
-        "template": "charts.html",
-        "lead": f"{counted(len(epochs), 'epoch')}.{kept} The curves are by slice, but for the one by track.",
-        "charts": drawn,
-        "layout": "charts",
-    }
+    lead = f"{counted(len(epochs), 'epoch')}.{kept} The curves are by slice, but for the one by track."
+    yield section | {"lead": lead, "charts": drawn}
 
 
 def _method(results: Results) -> Section:

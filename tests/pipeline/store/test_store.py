@@ -121,7 +121,8 @@ class TestFileInTheWay:
         (tmp_path / at).parent.mkdir(exist_ok=True)
         (tmp_path / at).write_text("a file")
         out = ("--out", tmp_path / "out") if at.startswith("out") else ()
-        outcome = mgc("extract", "--dataset", dataset, "--feature", FEATURE, "--data-dir", tmp_path / "data", *out)
+        words = ("--feature", FEATURE, "--slice", "0.3", "--data-dir", tmp_path / "data")
+        outcome = mgc("extract", "--dataset", dataset, *words, *out)
         assert outcome.code == 1
         assert str(tmp_path / at) in outcome.error
         assert "a file exists where a folder is needed; move it away or choose another folder" in outcome.error
