@@ -91,13 +91,13 @@ def extract(
     if options.scheduler is not None and any_in_memory([dataset.root, out]):
         raise SpecError("memory:// exists in this process only", "leave --scheduler out, or use another URL")
     require_scheduler = functools.cache(functools.partial(cluster.require_scheduler, options.scheduler, echo))
-    new = [spec for spec in specs if is_new(store_path(out, spec, options.variants))]
-    if len(new) == len(specs):
-        probe.require_room(dataset, specs, options)
-    if new or options.rebuild:
-        require_scheduler()  # before a store is created or emptied
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.translate_write_errors(out))
+        new = [spec for spec in specs if is_new(store_path(out, spec, options.variants))]
+        if len(new) == len(specs):
+            probe.require_room(dataset, specs, options)
+        if new or options.rebuild:
+            require_scheduler()  # before a store is created or emptied
         stores, locks, hashes = _open_stores(dataset, specs, out, options, stack, echo)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)

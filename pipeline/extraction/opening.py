@@ -70,8 +70,10 @@ def is_new(path: Place) -> bool:
     """Return True if there is no store at a path.
 
     Raises:
-        StoreError: the folder holds other files.
+        StoreError: the folder holds other files, or is none.
     """
+    if isinstance(path, Path) and path.is_file():
+        raise StoreError(f"{path}: a file exists where a folder is needed", "move it away or choose another folder")
     if (path / "store.json").exists() or _has_shards(path):
         return False
     if path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".") and p.name != "shards"):

@@ -172,6 +172,7 @@ def test_both_protocols_of_a_study_that_dealt_slices(reproduce: Any, data: Path)
     assert len(lines(data)) == 2
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_joined_from_the_runs_of_its_members(reproduce: Any, data: Path):
     outcome = reproduce(PAIR.id, "--protocol", "leak-free")
     assert outcome.code == 0, outcome.err
@@ -310,9 +311,8 @@ results.files.replace_file = lambda temporary, path: (path.name == "results.json
 }
 
 
-@pytest.mark.parametrize(
-    "death", [pytest.param(death, marks=pytest.mark.slow if death != "in the training" else ()) for death in DEATHS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("death", DEATHS)
 def test_the_same_command_continues_after_a_kill(death: str, reproduce: Any, data: Path, songs: Path):
     words = ["reproduce", TINY.id, "--dataset", str(songs), "--epochs", "3", "--data-dir", str(data)]
     here = str(Path(__file__).parents[2] / "support")

@@ -130,7 +130,8 @@ class TestFileInTheWay:
 
     def test_where_the_workspace_is_needed(self, dataset, tmp_path):
         (tmp_path / "data").write_text("a file")
-        outcome = mgc("extract", "--dataset", dataset, "--feature", FEATURE, "--data-dir", tmp_path / "data")
+        words = ("--feature", FEATURE, "--slice", "0.3", "--data-dir", tmp_path / "data")
+        outcome = mgc("extract", "--dataset", dataset, *words)
         assert "a file exists where a folder is needed" in outcome.error
 
 
