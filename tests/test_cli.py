@@ -250,8 +250,8 @@ class TestHelp:
 
 #: Keys of the JSON report, on which scripts rely.
 REPORT = {
-    "audit", "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled", "partly_cancelled",
-    "dropped", "dropped_tracks", "seconds",
+    "audit", "store", "spec", "dataset", "root", "tracks", "ok", "rescued", "by_ffmpeg", "cancelled",
+    "partly_cancelled", "dropped", "dropped_tracks", "seconds",
     "slicing", "slices", "cuts", "splits", "genres", "artists", "variants", "saturated",
     "saturated_above", "low_rate", "bytes", "versions",
 }  # fmt: skip
