@@ -97,6 +97,7 @@ def main() -> None:
         record_stage("dispatch")
 
     worker.run_task, extraction._dispatch = fabricate, recorded_dispatch
+    extraction.probe.require_room = lambda *arguments: None  # the files are stand-ins, too short for a slice
     start = time.perf_counter()
     try:
         cli.main(arguments, prog_name="mgc")
