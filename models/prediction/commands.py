@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.models.parallel.options import device_option
-from mgc.models.runs.commands import choose_run
+from mgc.models.runs.commands import choose_run, is_run
 from mgc.pipeline import console, help_groups, option_types
 from mgc.pipeline.commands import scheduler_option, timeout_option
 from mgc.pipeline.console import LOCAL_PATH
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mgc.models.prediction.sorting import Way
     from mgc.models.runs.run import Run
 
+_PROBABILITY = option_types.Real("a probability from 0 to below 1", below=1)
+
 
 @help_groups.command()
 @click.argument("names", nargs=-1, metavar="[RUN] FILE|FOLDER|PLAYLIST|-...")
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--timeline", is_flag=True, help="Also show the probabilities in each second.")
 @click.option(
     "--unknown",
-    type=option_types.Real("a probability from 0 to below 1", below=1),
+    type=_PROBABILITY,
     default=0,
     help="Answer `none of these` if the most probable genre is less probable than this.",
 )
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--move", "way", flag_value="move", help="Sort the files themselves.")
 @click.option(
     "--min-confidence",
-    type=option_types.Real("a probability from 0 to below 1", below=1),
+    type=_PROBABILITY,
     default=0,
     help="Leave files alone whose most probable genre is less probable than this.",
 )
@@ -103,11 +105,10 @@ def predict(
     else:
         lines = results.text(predictions, top_k=top_k, unknown=unknown, timeline=timeline, width=console.width())
         console.echo(*lines)
-    table = results.table(predictions, run.classes, unknown=unknown)
-    for file, data in ((csv_file, csv_bytes(table)), (parquet_file, parquet.table_bytes(table))):
+    for file, encode in {csv_file: csv_bytes, parquet_file: parquet.table_bytes}.items():
         if file is not None:
             with files.translate_write_errors(file):
-                files.write_bytes(file, data)
+                files.write_bytes(file, encode(results.table(predictions, run.classes, unknown=unknown)))
     refused = sum(one.status != "ok" for one in predictions)
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
@@ -164,12 +165,11 @@ def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     Raises:
         UsageError: no file is named.
     """
-    first = Path(names[0]) if names else None
-    is_run = first is not None and any((first / name).is_file() for name in ("config.json", "sealed.json"))
-    files = names[1:] if is_run else names
+    run = Path(names[0]) if names and is_run(Path(names[0])) else None
+    files = names if run is None else names[1:]
     if not files:
         raise UsageError("no file to predict", "name files, folders, playlists, or - for a list on standard input")
-    return first if is_run else None, files
+    return run, files
 
 
 def _predict(
@@ -187,5 +187,5 @@ def _predict(
             for number, one in predictor.predict(rest, decoding, advance):
                 predictions[missing[number]] = one
                 if store is not None:
-                    store.append([one])
+                    store.append(one)
     return [one for one in predictions if one is not None]

@@ -138,27 +138,27 @@ class _Member:
             store if source.waveform is None else WaveformView.of(store, source.spec)
             for store, source in zip(stores, self._run.sources, strict=True)
         ]
-        data = self._data(views)
+        rows = _refused_by_any(views)
+        data = self._data(views, rows)
         probabilities = np.zeros((0, len(self._run.classes)))
         if len(data.slices):
             set_residency([data], self._batching.device)
             probabilities = self._model(data.stream).astype(np.float64)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
-        rows = drop_uncut(_refused_by_any(views), data.slices, self._run.slicing, views[0]).to_pylist()
+        rows = drop_uncut(rows, data.slices, self._run.slicing, views[0])
         owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
         slicing = self._run.slicing
         length_s = np.inf if slicing.whole else slicing.length_s(views[0].spec)
         answers = []
-        for row in rows:
+        for row in rows.to_pylist():
             own = owners == row["track_id"]
             mean = probabilities[own].mean(axis=0) if own.any() else np.zeros(0)
             seconds = timeline(starts[own], length_s, probabilities[own], row["duration_s"] or 0)
             answers.append(_Answer(row, mean, seconds))
         return answers
 
-    def _data(self, stores: Sequence[Store]) -> SplitData:
-        """Cut the usable tracks of some stores."""
-        rows = _refused_by_any(stores)
+    def _data(self, stores: Sequence[Store], rows: pa.Table) -> SplitData:
+        """Cut the usable tracks among manifest rows."""
         rows = rows.filter(pc.equal(rows["status"], "ok"))
         genre = pa.array([self._run.classes[0]] * len(rows), pa.string())  # a class is needed, and never looked at
         tracks = rows.set_column(rows.schema.get_field_index("genre"), "genre", genre)

@@ -62,8 +62,8 @@ def table(predictions: Sequence[FilePrediction], genres: Sequence[str], *, unkno
         float64, null for a dropped file.
     """
     rows = [as_dict(prediction, unknown=unknown) for prediction in predictions]
-    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("path", "status")}
-    columns |= {name: pa.array([row[name] for row in rows], pa.string()) for name in ("reason", "detail")}
+    texts = ("path", "status", "reason", "detail")
+    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in texts}
     columns["duration_s"] = pa.array([row["duration_s"] for row in rows], pa.float64())
     columns["predicted"] = pa.array([row["genre"] for row in rows], pa.string())
     for genre in genres:
@@ -194,14 +194,11 @@ class ResultFile:
             np.array(seconds).reshape(len(seconds), len(row["probabilities"])),
         )
 
-    def append(self, predictions: Sequence[FilePrediction]) -> None:
-        """Append results and write them to the disk."""
-        lines = []
-        for prediction in predictions:
-            size, mtime_ns = _signature(prediction.path)
-            lines.append(_line(as_dict(prediction, timeline=True) | {"size": size, "mtime_ns": mtime_ns}))
+    def append(self, prediction: FilePrediction) -> None:
+        """Append a result and write it to the file."""
+        size, mtime_ns = _signature(prediction.path)
         with files.translate_write_errors(self._path), self._path.open("ab") as file:
-            file.write(b"".join(lines))
+            file.write(_line(as_dict(prediction, timeline=True) | {"size": size, "mtime_ns": mtime_ns}))
 
 
 def _line(value: Any) -> bytes:

@@ -46,7 +46,7 @@ def place(path: Path, final: Path, way: Way) -> bool:
     if os.path.lexists(final):
         if final.is_file() and filecmp.cmp(path, final, shallow=False):
             return False
-        raise MgcError(f"{final}: another file of this name is there", "it stays; rename one of them")
+        raise _taken(final)
     with files.translate_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -55,10 +55,14 @@ def place(path: Path, final: Path, way: Way) -> bool:
             else:
                 _copy(path, final, as_link=way == "move")
         except FileExistsError:  # it came into being this moment
-            raise MgcError(f"{final}: another file of this name is there", "it stays; rename one of them") from None
+            raise _taken(final) from None
         if way == "move":
             path.unlink()
     return True
+
+
+def _taken(final: Path) -> MgcError:
+    return MgcError(f"{final}: another file of this name is there", "it stays; rename one of them")
 
 
 def _copy(path: Path, final: Path, *, as_link: bool) -> None:

@@ -42,7 +42,7 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Show what is in a store or a run."""
     workspace = Workspace(data_dir)
-    if _is_run(path):
+    if is_run(path):
         from mgc.models.runs import overview
 
         run = choose_run(workspace, path)
@@ -61,14 +61,14 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 @console.common_options
 def verify(path: Place | None, data_dir: Path, as_json: bool) -> int:
     """Check every byte of a store or a run against its checksums."""
-    if _is_run(path):
+    if is_run(path):
         _verify_run(path, as_json)
     else:
         print_store_check(choose_store(Workspace(data_dir), path, ("store", "run")), as_json)
     return 0
 
 
-def _is_run(path: Place | None) -> TypeGuard[Path]:
+def is_run(path: Place | None) -> TypeGuard[Path]:
     """Return whether a folder holds a run, be it a damaged one."""
     return isinstance(path, Path) and any((path / name).exists() for name in ("config.json", "sealed.json"))
 
