@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from mgc.models.data.joint import JointStream
 from mgc.models.data.stream import Batching
 from mgc.models.data.waveform_view import open_stream
-from mgc.models.network import Network, outputs
+from mgc.models.network import outputs
 from mgc.models.parallel.device import choose_device
 from mgc.models.registry import systems
 from mgc.models.report.results import Results
 from mgc.models.runs.run import Run
-from mgc.models.training.predict import open_stores
+from mgc.models.training.predict import BATCH_SIZE, load_network, open_stores
 from mgc.pipeline.errors import MgcError
 
 #: Most tracks of a map: t-SNE of 2,000 takes about 10 s, and their points 0.3 MB.
@@ -120,7 +120,7 @@ def penultimate(run: Run, split: str, track_ids: list[str], device: str = "auto"
     chosen = np.array([middle[id] for id in track_ids])
     torch_device = choose_device(device)
     system = systems.of_run(run.config)
-    batch_size = (run.config["training"] or {}).get("batch_size", 32)
+    batch_size = (run.config["training"] or {}).get("batch_size", BATCH_SIZE)
     batching = Batching(batch_size, torch_device, squeeze=system.squeezes(run.slicing))
     streams = [
         open_stream(store, table.take(chosen), labels[chosen], source.frames, batching)
@@ -128,9 +128,7 @@ def penultimate(run: Run, split: str, track_ids: list[str], device: str = "auto"
     ]
     stream = streams[0] if len(streams) == 1 else JointStream(streams, [store.spec.frame_rate for store in stores])
     specs = [store.spec for store in stores]
-    network = Network(system, specs, len(run.classes), channels_last=torch_device.type != "mps").to(torch_device)
-    network.load(run.load("best.pt"))
-    tapped = _LastInput(network, len(run.classes))
+    tapped = _LastInput(load_network(run, specs, torch_device), len(run.classes))
     vectors = outputs(tapped, stream, "map").numpy().astype(np.float64)
     return vectors if vectors.ndim == 2 and vectors.shape[1] and np.isfinite(vectors).all() else None
 

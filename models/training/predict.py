@@ -238,6 +238,17 @@ def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> 
         return lambda stream: classical.predict_proba(
             estimator, vectors(system, specs[0], stream, "features"), len(stream.labels)
         )
+    network = load_network(run, specs, device)
+    return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
+
+
+def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Network:
+    """Load the network of a run of kind `neural`, with the weights of its best epoch; for arguments see `load_model`.
+
+    Raises:
+        RunError: the weights are missing or damaged, or those of another system.
+    """
+    system = systems.of_run(run.config)
     network = Network(system, specs, len(run.classes), channels_last=device.type != "mps").to(device)
     weights = run.load("best.pt")
     try:
@@ -247,7 +258,7 @@ def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> 
         raise RunError(
             f"{run.path / 'best.pt'}: not the weights of {run.model} ({first_line})", "train a new run"
         ) from error
-    return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
+    return network
 
 
 def _identity(spec: FeatureSpec) -> dict[str, Any]:
