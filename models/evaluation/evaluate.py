@@ -83,10 +83,11 @@ def evaluate(
     outputs = target.predict(members, device)
     predictions = [Predictions.from_table(table, members[0].config["classes"]) for table in outputs]
     names = [member.path.name for member in members]
-    slices, by_join = None, {}
-    for name in joining.JOINS:
-        slices, by_join[name] = mean_predictions(predictions, names, name)
-    tracks = by_join[join]
+    slices, tracks = mean_predictions(predictions, names, join)
+    by_join = {
+        name: slices.by_track(name) if slices is not None else mean_predictions(predictions, names, name)[1]
+        for name in joining.JOINS
+    }
     unattributed = outputs[0].filter(pc.is_null(outputs[0]["artist_id"]))
     is_single = len(runs) == 1
     heard = target.heard(members)
