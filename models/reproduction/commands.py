@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +106,14 @@ class _Outcome:
         if not self._as_json:
             console.echo_text(report.text(result, console.width()) + "\n")
 
-    def collecting(self, jobs: Sequence[Job]) -> _Collecting:
-        """Return a context that records an error for jobs, unless there is one job in all, and goes on."""
-        return _Collecting(self, jobs)
+    @contextlib.contextmanager
+    def collecting(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Record an error for jobs, unless there is one job in all, and go on."""
+        try:
+            yield
+        except MgcError as error:
+            if not self.fail(jobs, error):
+                raise
 
     def fail(self, jobs: Sequence[Job], error: MgcError) -> bool:
         """Record an error; return whether the call goes on."""
@@ -129,19 +135,6 @@ class _Outcome:
         if self._failed:
             problem = f"{len(self._failed)} of {self._n_jobs} are not reproduced: {'; '.join(self._failed)}"
             raise MgcError(problem, "see the reasons above; the same command tries them again")
-
-
-class _Collecting:
-    """See `_Outcome.collecting`."""
-
-    def __init__(self, outcome: _Outcome, jobs: Sequence[Job]) -> None:
-        self._outcome, self._jobs = outcome, jobs
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        return isinstance(error, MgcError) and self._outcome.fail(self._jobs, error)
 
 
 def _by_dataset(
