@@ -56,6 +56,11 @@ class Audit:
         return [row for row in self.rows if row["genre"] is not None]
 
     @property
+    def n_test(self) -> int:
+        """Number of test tracks."""
+        return sum(row["split"] == "test" for row in self.rows)
+
+    @property
     def leaked(self) -> set[str]:
         """Ids of the test tracks that share a recording or an artist with another split."""
         test = {row["track_id"] for row in self.rows if row["split"] == "test"}
@@ -77,11 +82,10 @@ class Audit:
 
     def as_dict(self, clean: bool) -> dict[str, Any]:
         """Return the audit as an object for JSON; `clean` is the verdict of `findings.is_clean`."""
-        n_test = sum(row["split"] == "test" for row in self.rows)
         return {
             "store": str(self.store.path),
             "tracks": len(self.rows),
-            "test_tracks": n_test,
+            "test_tracks": self.n_test,
             "leaked_test_tracks": sorted(self.leaked),
             "findings": [finding.as_dict() for finding in self.findings],
             "balance": balance.table(self.labelled),
@@ -93,7 +97,7 @@ class Audit:
 
     def render(self, width: int) -> list[str]:
         """Write the audit as lines of at most `width` columns, but for the path."""
-        n_test, leaked = sum(row["split"] == "test" for row in self.rows), len(self.leaked)
+        n_test, leaked = self.n_test, len(self.leaked)
         counts = Counter(finding.severity for finding in self.findings)
         summary = ", ".join(f"{counts[severity]} of severity {severity}" for severity in SEVERITIES if counts[severity])
         lines = [str(self.store.path), f"  {len(self.rows)} tracks, {n_test} of them in the test split", ""]
