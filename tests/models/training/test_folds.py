@@ -11,29 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import torch
 from commands import mgc
-from stores import GENRES, make_store
+from stores import GENRES
 from tiny import TINY
 
 from mgc.models.evaluation.evaluate import evaluate
-from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection, select_tracks
 from mgc.models.training import folds, repeats
 from mgc.pipeline.errors import DatasetError, RunError, SpecError
 from mgc.pipeline.store.store import Store
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    torch.set_num_threads(1)
-    return make_store(tmp_path_factory.mktemp("stores") / "mel")
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(systems._systems, TINY.id, TINY)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")

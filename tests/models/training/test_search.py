@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from commands import mgc
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
-from stores import make_store
 
 from mgc.models import classical
 from mgc.models.registry import systems
@@ -34,12 +32,6 @@ def data() -> Data:
     x = sum(rng.standard_normal((n, 60))[i] for n, i in ((3, genre), (12, artist), (24, track)))
     x = (x + 2 * rng.standard_normal((96, 60))) * np.where(artist == 5, 30, 1)[:, None]
     return x.astype(np.float32), genre, [f"t{i}" for i in track], [f"a{i}" for i in artist]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    torch.set_num_threads(1)
-    return make_store(tmp_path_factory.mktemp("stores") / "mel")
 
 
 def quiet(line: str) -> None:

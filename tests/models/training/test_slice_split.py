@@ -32,15 +32,7 @@ from mgc.pipeline.store.store import Store
 SLICING = Slicing(seconds=2.0)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    torch.set_num_threads(1)
-    return make_store(tmp_path_factory.mktemp("stores") / "mel")
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(systems._systems, TINY.id, TINY)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def rows_by_split(store: Store, other: Store, seed: int) -> dict[str, set[tuple[str, float]]]:
