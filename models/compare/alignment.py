@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mgc.models.compare.evaluated import TrackSet
 from mgc.models.compare.groups import RunGroup, Training
 from mgc.models.compare.scores import Items
 from mgc.pipeline.errors import RunError
 
 
-def common_ids(groups: Sequence[RunGroup], split: str, *, common: bool) -> tuple[list[str], int]:
+def common_ids(groups: Sequence[RunGroup], scored: TrackSet, *, common: bool) -> tuple[list[str], int]:
     """List the tracks to compare systems on.
 
     Args:
         groups: the systems.
-        split: split of the tracks, for messages.
+        scored: which tracks they are, for messages.
         common: leave out the tracks that some runs lack.
 
     Returns:
@@ -33,7 +34,7 @@ def common_ids(groups: Sequence[RunGroup], split: str, *, common: bool) -> tuple
         shared &= same_tracks(first, training)
     everything = {id for training in trainings for id in training.tracks}
     if len(shared) < len(everything):
-        _require_common(trainings, shared, split, common=common)
+        _require_common(trainings, shared, scored, common=common)
     ids = sorted(shared)
     for training in trainings[1:]:
         for id in ids:
@@ -76,13 +77,13 @@ def all_genres(groups: Sequence[RunGroup]) -> list[str]:
     return list(dict.fromkeys(genre for group in groups for run in group.runs for genre in run.run.classes))
 
 
-def _require_common(trainings: Sequence[Training], shared: set[str], split: str, *, common: bool) -> None:
+def _require_common(trainings: Sequence[Training], shared: set[str], scored: TrackSet, *, common: bool) -> None:
     """Raise `RunError` unless there are common tracks and the user wants these."""
     first = trainings[0]
     other = next(t for t in trainings[1:] if not first.tracks.keys() == t.tracks.keys() == same_tracks(first, t))
     n_same = len(same_tracks(first, other))
     problem = (
-        f"{first.name} and {other.name} have other {split} tracks: {len(first.tracks):,} and {len(other.tracks):,},"
+        f"{first.name} and {other.name} have other {scored.words}: {len(first.tracks):,} and {len(other.tracks):,},"
         f" of which {n_same:,} are the same"
     )
     if not shared:

@@ -15,6 +15,7 @@ from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mgc.models.compare.compare import Comparison
+    from mgc.models.compare.evaluated import TrackSet
 
 
 @help_groups.command()
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 @click.option(
     "--split",
     type=console.choice("training", "validation", "test"),
-    default="test",
-    show_default=True,
-    help="Split to compare on. The folds of a system are joined on validation.",
+    help="Split to compare on; the folds of a system are joined on validation.  [default: test; with --on all of it]",
 )
+@click.option("--on", metavar="NAME", help="Compare on another dataset, as scored by `mgc evaluate --store`.")
 @click.option("--common", is_flag=True, help="Compare on the tracks that all runs have, if they have different ones.")
 @help_groups.group("Output")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 @click.option("--csv", is_flag=True, help="Print CSV.")
 @console.json_option
 @console.common_options
-def compare(runs: tuple[Path, ...], split: str, common: bool, data_dir: Path, as_json: bool, **formats: bool) -> int:
+def compare(
+    runs: tuple[Path, ...],
+    split: str | None,
+    on: str | None,
+    common: bool,
+    data_dir: Path,
+    as_json: bool,
+    **formats: bool,
+) -> int:
     """Compare evaluated runs on the same tracks: a leaderboard, and which of its systems differ.
 
     Runs that differ only in seed or fold are one system. Without runs: all evaluated runs of the workspace that have
@@ -45,8 +53,10 @@ def compare(runs: tuple[Path, ...], split: str, common: bool, data_dir: Path, as
         raise SpecError(f"--{' and --'.join(chosen)}: one format at a time", "leave out the others")
     from mgc.models.compare import formats as writers
     from mgc.models.compare import render
+    from mgc.models.compare.evaluated import TrackSet
 
-    comparison = _comparison(Workspace(data_dir), runs, split, common=common)
+    scored = TrackSet(split or ("all" if on else "test"), on)
+    comparison = _comparison(Workspace(data_dir), runs, scored, common=common)
     if as_json:
         console.print_json(comparison.as_dict())
     elif chosen:
@@ -57,13 +67,13 @@ def compare(runs: tuple[Path, ...], split: str, common: bool, data_dir: Path, as
     return 0
 
 
-def _comparison(workspace: Workspace, runs: tuple[Path, ...], split: str, *, common: bool) -> Comparison:
+def _comparison(workspace: Workspace, runs: tuple[Path, ...], scored: TrackSet, *, common: bool) -> Comparison:
     from mgc.models.compare import compare as comparing
     from mgc.models.compare import workspace_runs
 
     if runs:
-        return comparing.compare([choose_run(workspace, path) for path in runs], split=split, common=common)
-    found = workspace_runs.find(workspace, split, common=common)
+        return comparing.compare([choose_run(workspace, path) for path in runs], scored, common=common)
+    found = workspace_runs.find(workspace, scored, common=common)
     for line in found.lines:
         console.echo(line, err=True)
-    return comparing.compare_evaluated(found.runs, split=split, common=common)
+    return comparing.compare_evaluated(found.runs, scored, common=common)

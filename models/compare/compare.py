@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgc.models.compare import alignment, evaluated, groups, published
+from mgc.models.compare.evaluated import TrackSet
 from mgc.models.compare.groups import RunGroup
 from mgc.models.compare.pairs import Pair, compare_all
 from mgc.models.compare.published import Published
@@ -17,6 +18,9 @@ from mgc.models.compare.scores import Items, SystemScores, measure
 from mgc.models.evaluation.intervals import Interval
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import RunError
+
+#: The test tracks of the runs' own dataset.
+OWN_TEST = TrackSet("test")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Comparison:
 
     Attributes:
         dataset: name of the dataset.
-        split: training, validation or test.
+        split: training, validation or test; `all` for all tracks of another dataset than the runs'.
         n_tracks: number of tracks.
         n_artists: number of known artists.
         n_unattributed: number of tracks with an unknown artist.
@@ -110,13 +114,18 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run], *, split: str = "test", common: bool = False, n_resamples: int = 2000, seed: int = 0
+    runs: Sequence[Run],
+    scored: TrackSet = OWN_TEST,
+    *,
+    common: bool = False,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Comparison:
     """Compare evaluated runs on their tracks.
 
     Args:
         runs: runs that `mgc evaluate` has scored, at least one. Those that differ only in seed or fold are one row.
-        split: split to compare on. Of `validation`, the folds of one seed are joined.
+        scored: tracks to compare on. On those that the runs were validated with, the folds of one seed are joined.
         common: compare on the tracks that all runs have, if they have different ones.
         n_resamples: number of bootstrap samples of the artists.
         seed: seed of the bootstrap.
@@ -124,23 +133,23 @@ def compare(
     Raises:
         RunError: a run has not been evaluated or is damaged, or the runs have different tracks.
     """
-    results = [evaluated.read(run, split) for run in {run.path.resolve(): run for run in runs}.values()]
+    results = [evaluated.read(run, scored) for run in {run.path.resolve(): run for run in runs}.values()]
     if not results:
         raise RunError("there is no run to compare", "name one")
-    return compare_evaluated(results, split=split, common=common, n_resamples=n_resamples, seed=seed)
+    return compare_evaluated(results, scored, common=common, n_resamples=n_resamples, seed=seed)
 
 
 def compare_evaluated(
     results: Sequence[evaluated.EvaluatedRun],
+    scored: TrackSet = OWN_TEST,
     *,
-    split: str = "test",
     common: bool = False,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Compare the results of runs, as `compare` does."""
-    found, notes = groups.group(results, split)
-    ids, n_left_out = alignment.common_ids(found, split, common=common)
+    found, notes = groups.group(results, scored)
+    ids, n_left_out = alignment.common_ids(found, scored, common=common)
     genres, first = alignment.all_genres(found), found[0].trainings[0]
     items = alignment.items(first, ids, genres)
     scores = [
@@ -156,7 +165,7 @@ def compare_evaluated(
     known = [first.tracks[id].artist for id in ids if first.tracks[id].is_known]
     return Comparison(
         dataset=first.runs[0].dataset,
-        split=split,
+        split=scored.split,
         n_tracks=len(ids),
         n_artists=len(set(known)),
         n_unattributed=len(ids) - len(known),
@@ -165,7 +174,7 @@ def compare_evaluated(
         rows=rows,
         pairs=tuple(pairs),
         published=tuple(
-            result for place, k in enumerate(order) for result in published.results(place, found[k], split)
+            result for place, k in enumerate(order) for result in published.results(place, found[k], scored.split)
         ),
         notes=(*notes, *_class_notes(found, names)),
         bootstrap={"resamples": n_resamples, "seed": seed},

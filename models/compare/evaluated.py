@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.models.evaluation import tables
-from mgc.models.evaluation.evaluate import results_path
+from mgc.models.evaluation.evaluate import results_name
 from mgc.models.registry import systems
 from mgc.models.runs import seal
 from mgc.models.runs.run import Run
@@ -37,6 +37,40 @@ class Track(NamedTuple):
     artist: str
     is_known: bool
     content: str | None
+
+
+@dataclass(frozen=True)
+class TrackSet:
+    """Which tracks runs were scored on.
+
+    Attributes:
+        split: training, validation or test; `all` for all tracks of another dataset.
+        dataset: name of another dataset than the runs' own (`mgc evaluate --store`); None for their own.
+    """
+
+    split: str
+    dataset: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The tracks in words: `test tracks`, `tracks of gtzan`."""
+        split = "" if self.split == "all" else f"{self.split} "
+        return f"{split}tracks" + (f" of {self.dataset}" if self.dataset else "")
+
+    @property
+    def options(self) -> str:
+        """Options of `mgc evaluate` that score them."""
+        store = " --store STORE" if self.dataset else ""
+        return store + ("" if self.split == ("all" if self.dataset else "test") else f" --split {self.split}")
+
+    @property
+    def is_own_validation(self) -> bool:
+        """Whether the runs of the folds of one system have different tracks."""
+        return self.dataset is None and self.split != "test"
+
+    def path(self, run: Path, name: str) -> Path:
+        """Path of a result file of these tracks in the folder of a run."""
+        return run / results_name(name, self.split, self.dataset)
 
 
 @dataclass(frozen=True)
@@ -112,45 +146,39 @@ class EvaluatedRun:
         return runs
 
 
-def read(run: Run, split: str) -> EvaluatedRun:
+def read(run: Run, scored: TrackSet) -> EvaluatedRun:
     """Read the results of `mgc evaluate`.
 
     Args:
         run: the run.
-        split: training, validation or test.
+        scored: the tracks that it was scored on.
 
     Raises:
-        RunError: the run was not evaluated on this split, or a file is damaged.
+        RunError: the run was not evaluated on these tracks, or a file is damaged.
     """
-    path = results_path(run, "metrics.json", split)
+    path = scored.path(run.path, "metrics.json")
     try:
         metrics = json.loads(seal.read_file(run.path, path.name))
         if not isinstance(metrics, dict):
             raise ValueError
     except FileNotFoundError:
-        raise _not_evaluated(run, split) from None
+        raise _not_evaluated(run, scored) from None
     except (OSError, ValueError, RecursionError):
         raise seal.damage_error(path, "no scores") from None
-    return EvaluatedRun(run, metrics, _tracks(run, split))
+    return EvaluatedRun(run, metrics, _tracks(run, scored))
 
 
-def is_evaluated(run: Path, split: str) -> bool:
-    """Whether a folder holds results of a split."""
-    name = "metrics.json" if split == "test" else f"metrics-{split}.json"
-    return (run / name).is_file()
-
-
-def _not_evaluated(run: Run, split: str) -> RunError:
-    option = "" if split == "test" else f" --split {split}"
-    of = "" if split == "test" else f" on its {split} tracks"
-    remedy = f"`mgc evaluate {shlex.quote(str(run.path))}{option}` does it"
+def _not_evaluated(run: Run, scored: TrackSet) -> RunError:
+    of = "" if not scored.options else f" on {'' if scored.dataset else 'its '}{scored.words}"
+    remedy = f"`mgc evaluate {shlex.quote(str(run.path))}{scored.options}` does it"
     return RunError(f"{run.path} has not been evaluated{of}", remedy)
 
 
-def _tracks(run: Run, split: str) -> dict[str, Track]:
+def _tracks(run: Run, scored: TrackSet) -> dict[str, Track]:
     """Read the predictions by track."""
-    ids, truth, predicted = _predictions(run, split)
-    table = run.selection.tracks
+    ids, truth, predicted = _predictions(run, scored)
+    # A run knows the tracks of its own dataset. Of another one, artists stand beside the predictions for slices.
+    table = run.selection.tracks if scored.dataset is None else _slices(run, scored)
     rows = pc.index_in(pa.array(ids, pa.string()), value_set=table["track_id"].combine_chunks())
     artists = table["artist_id"].take(rows).to_pylist()
     has_content = "content_hash" in table.column_names
@@ -161,9 +189,21 @@ def _tracks(run: Run, split: str) -> dict[str, Track]:
     }
 
 
-def _predictions(run: Run, split: str) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+def _slices(run: Run, scored: TrackSet) -> pa.Table:
+    """Read track and artist of each predicted slice."""
+    path = scored.path(run.path, "predictions.parquet")
+    try:
+        table = parquet.read_table_bytes(seal.read_file(run.path, path.name), path)
+        return table.select(["track_id", "artist_id"])
+    except FileNotFoundError:
+        raise _not_evaluated(run, scored) from None
+    except (OSError, KeyError) as error:
+        raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
+
+
+def _predictions(run: Run, scored: TrackSet) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Read ids, true and predicted genres of the tracks; from the slices if the run has no table of tracks."""
-    path = results_path(run, "track-predictions.parquet", split)
+    path = scored.path(run.path, "track-predictions.parquet")
     with contextlib.suppress(FileNotFoundError):
         data = seal.read_file(run.path, path.name)
         try:
@@ -171,11 +211,11 @@ def _predictions(run: Run, split: str) -> tuple[Sequence[str], Sequence[str], Se
         except (OSError, KeyError) as error:
             raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
         return columns["track_id"], columns["true"], columns["predicted"]
-    path = results_path(run, "predictions.parquet", split)
+    path = scored.path(run.path, "predictions.parquet")
     try:
         tracks = tables.read_predictions(seal.read_file(run.path, path.name), run, path.name).by_track()
     except FileNotFoundError:
-        raise _not_evaluated(run, split) from None
+        raise _not_evaluated(run, scored) from None
     except (OSError, KeyError) as error:
         raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
     names = tracks.genres

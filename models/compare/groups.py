@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from mgc.models.compare.evaluated import EvaluatedRun, Track
+from mgc.models.compare.evaluated import EvaluatedRun, Track, TrackSet
 from mgc.pipeline.errors import RunError
 
 #: Settings that make another system; the rest of a run's configuration follows from them, or does not change results.
@@ -61,15 +61,15 @@ class RunGroup:
         return self.runs[0].run.model
 
 
-def group(runs: Sequence[EvaluatedRun], split: str) -> tuple[list[RunGroup], list[str]]:
+def group(runs: Sequence[EvaluatedRun], scored: TrackSet) -> tuple[list[RunGroup], list[str]]:
     """Group runs that differ only in seed or fold.
 
-    On the test split, each fold's run is a training of its own, as all have the same test tracks. On the validation
-    split, the runs of the folds of one seed are one training, on the tracks of all folds.
+    On the test split, and on another dataset, each fold's run is a training of its own, as all have the same tracks. On
+    the validation split, the runs of the folds of one seed are one training, on the tracks of all folds.
 
     Args:
         runs: evaluated runs.
-        split: split that they were evaluated on.
+        scored: tracks that they were evaluated on.
 
     Returns:
         The groups in the order of their first runs; and notes for the user.
@@ -86,7 +86,7 @@ def group(runs: Sequence[EvaluatedRun], split: str) -> tuple[list[RunGroup], lis
         if repeated := len(members) - len(distinct):
             notes.append(f"{members[0].run.model}: {_repeats(repeated)} the seed and settings of another; left out.")
         kept = [run for run in members if run in distinct.values()]
-        if split == "test" or kept[0].fold is None:
+        if not scored.is_own_validation or kept[0].fold is None:
             trainings = [Training((run,), run.tracks) for run in kept]
         else:
             trainings, missing = _pool(kept)

@@ -30,7 +30,8 @@ def subject(comparison: Comparison) -> str:
     by = f" by {counted(comparison.n_artists, 'artist')}" if comparison.n_artists else " by unknown artists"
     if comparison.n_artists and comparison.n_unattributed:
         by += f", {comparison.n_unattributed:,} by unknown ones"
-    return f"{rows} on the {comparison.split} split of {comparison.dataset}: {tracks}{by}"
+    part = "" if comparison.split == "all" else f"the {comparison.split} split of "
+    return f"{rows} on {part}{comparison.dataset}: {tracks}{by}"
 
 
 def _how_to_read(comparison: Comparison) -> Iterator[str]:

@@ -197,20 +197,33 @@ def mean_predictions(
     return slices, slices.by_track(join)
 
 
-def results_path(run: Run, name: str, split: str, other: OtherDataset | None = None) -> Path:
-    """Path of a result file, such as `metrics.json` for test, `metrics-validation.json` or `metrics-gtzan.json`."""
-    if other is None:
+def results_path(run: Run, name: str, split: str) -> Path:
+    """Path of a result file of a split of a run's own tracks, see `results_name`."""
+    return run.path / results_name(name, split)
+
+
+def results_name(name: str, split: str, dataset: str | None = None) -> str:
+    """Name of a result file, such as `metrics.json` for test, `metrics-validation.json` or `metrics-gtzan.json`.
+
+    Args:
+        name: name of the file for the run's own test split.
+        split: split that was scored; `all` for all tracks of another dataset.
+        dataset: name of another dataset than the run's; None for its own.
+    """
+    if dataset is None:
         words = [] if split == "test" else [split]
     else:
-        safe = re.sub(r"[^\w.-]", "_", other.name)
-        words = [f"dataset-{safe}" if safe in SPLITS else safe, *([other.split] if other.split else [])]
-    path = run.path / name
-    return path.with_stem("-".join([path.stem, *words]))
+        safe = re.sub(r"[^\w.-]", "_", dataset)
+        words = [f"dataset-{safe}" if safe in SPLITS else safe, *([] if split == "all" else [split])]
+    path = Path(name)
+    return path.with_stem("-".join([path.stem, *words])).name
 
 
 def result_paths(run: Run, split: str, other: OtherDataset | None = None) -> list[Path]:
     """Paths of all files that the evaluation of a single run writes."""
-    return [results_path(run, name, split, other) for name in RESULTS]
+    if other is None:
+        return [results_path(run, name, split) for name in RESULTS]
+    return [run.path / results_name(name, other.split or "all", other.name) for name in RESULTS]
 
 
 def _mean(members: Sequence[Predictions]) -> Predictions:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mgc.models.compare import evaluated, notes
 from mgc.models.compare.compare import Comparison, Row, compare_evaluated
+from mgc.models.compare.evaluated import TrackSet
 from mgc.models.compare.render import deviation_text, p_text, seconds_text
 from mgc.models.evaluation.report import bracketed, counted
 from mgc.models.report import charts
@@ -28,8 +29,8 @@ def page(runs: Sequence[Run], split: str, *, common: bool) -> dict[str, Any]:
     Raises:
         RunError: a run was not evaluated or is damaged, or the runs have different tracks and `common` is false.
     """
-    results = [evaluated.read(run, split) for run in {run.path.resolve(): run for run in runs}.values()]
-    comparison = compare_evaluated(results, split=split, common=common)
+    results = [evaluated.read(run, TrackSet(split)) for run in {run.path.resolve(): run for run in runs}.values()]
+    comparison = compare_evaluated(results, TrackSet(split), common=common)
     best = comparison.rows[0]
     span = _span(comparison)
     recalls = {str(result.run.path): result.metrics["by_track"]["by_genre"] for result in results}

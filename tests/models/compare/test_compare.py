@@ -10,6 +10,7 @@ from scored import GENRES, make_scored_run
 
 from mgc.models.compare import notes, render
 from mgc.models.compare.compare import compare
+from mgc.models.compare.evaluated import TrackSet
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.storage import parquet
@@ -80,18 +81,18 @@ def test_folds_on_the_test_split_are_trainings_and_on_the_validation_split_one(t
         return make_scored_run(tmp_path, mine, TRUTH[first::2], split="validation", config=config)
 
     runs = [validated(1, first=0), validated(2, first=1)]
-    result = compare(runs, split="validation")
+    result = compare(runs, TrackSet("validation"))
     (row,) = result.rows
     assert (result.n_tracks, row.accuracy, row.n_trainings, row.folds) == (60, 40 / 60, 1, 2)
     assert notes.trainings(row) == "2 folds"
-    (missing,) = compare(runs[:1], split="validation").notes
+    (missing,) = compare(runs[:1], TrackSet("validation")).notes
     assert missing == "kth2020/cnn, seed 0: of 2 folds, 2 not among the runs."
     tested = [make(tmp_path, 30 + fold, config={"fold": [fold, 2], "limit_tracks": 9}) for fold in (1, 2)]
     (row,) = compare(tested).rows
     assert (row.n_trainings, row.folds, row.other_seeds) == (2, 2, False)
     twice = validated(2, first=0)
     with pytest.raises(RunError, match="30 of its validation tracks are in another fold"):
-        compare([runs[0], twice], split="validation")
+        compare([runs[0], twice], TrackSet("validation"))
 
 
 def test_other_tracks_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -146,6 +146,29 @@ def test_one_split_of_the_dataset_and_several_runs(place: Place) -> None:
 
 
 @pytest.mark.slow
+def test_runs_are_compared_on_the_other_dataset(place: Place) -> None:
+    where = ("--store", place.own, "--data-dir", place.workspace)
+    trained = mgc("train", "--model", "moments/knn", *where)
+    assert trained.code == 0, trained.err
+    (second,) = (place.workspace / "runs").glob("*moments-knn")
+    words = ("compare", place.run, second, "--on", "other", "--data-dir", place.workspace)
+    evaluate(place)
+    outcome = mgc(*words)
+    assert outcome.error == (
+        f"{second} has not been evaluated on tracks of other; `mgc evaluate {second} --store STORE` does it"
+    )
+    measured = evaluate(place, "--json", run=second).json["by_track"]["accuracy"]
+    text = mgc(*words).out
+    assert text.startswith("2 systems on other: 5 tracks by ")
+    comparison = mgc(*words, "--json").json
+    assert {row["model"]: row["accuracy"] for row in comparison["rows"]}["moments/knn"] == pytest.approx(measured)
+    assert (comparison["split"], comparison["dataset"]) == ("all", "other")
+    found = mgc("compare", "--on", "other", "--data-dir", place.workspace)
+    assert "runs: 2 evaluated runs on the tracks of other\n" in found.err
+    assert mgc("compare", "--on", "other", "--split", "validation", "--data-dir", place.workspace).code == 1
+
+
+@pytest.mark.slow
 def test_a_run_whose_store_is_gone_finds_equal_files_only(place: Place, tmp_path: Path) -> None:
     run = tmp_path / "runs" / place.run.name
     shutil.copytree(place.run, run)
