@@ -11,6 +11,7 @@ from mgc.models.data import vocoder
 SR = 22050
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.8, 1.0, 1.1, 1.25])
 def test_time_stretch_equals_librosas(rate: float) -> None:
     """Equals librosa's of a float64 signal: librosa adds up the phases of a float32 signal in float32."""

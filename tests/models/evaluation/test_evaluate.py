@@ -386,6 +386,7 @@ def test_abbreviations_are_unique() -> None:
     assert report.abbreviate(["Rock", "Rock & Roll", "Rock Opera"]) == ["Rock", "Rock &", "Rock O"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("genres", [GENRES[:2], GTZAN, LONG_GENRES, ("<b>Rock</b> & $x$", "שירי עם", "音楽")])
 def test_texts_of_the_confusion_picture_have_space_of_their_own(
     genres: tuple[str, ...], make_run: Callable[..., Run], recwarn: pytest.WarningsRecorder
@@ -398,6 +399,7 @@ def test_texts_of_the_confusion_picture_have_space_of_their_own(
     assert not [str(warning.message) for warning in recwarn if "missing from font" not in str(warning.message)]
 
 
+@pytest.mark.slow
 def test_a_confusion_picture_of_161_genres(make_run: Callable[..., Run]) -> None:
     """The names can be read, and the picture can be opened: 18 inches of cells, one matrix, no numbers."""
     genres = tuple(f"Genre {number}" for number in range(161))

@@ -143,6 +143,7 @@ def test_a_finished_result_is_not_repeated_unless_asked_for(reproduce: Any, data
     assert len(results.newest(results.read(Workspace(data)))) == 1
 
 
+@pytest.mark.slow
 def test_other_seeds_and_limits_are_other_results(reproduce: Any, data: Path):
     assert reproduce(TINY.id, "--seeds", "0,1").code == 0
     assert mgc("reproduce", TINY.id, "--table", "--data-dir", data).out.count(TINY.id) == 1
@@ -154,6 +155,7 @@ def test_other_seeds_and_limits_are_other_results(reproduce: Any, data: Path):
     assert tried == [False, True, False]
 
 
+@pytest.mark.slow
 def test_both_protocols_of_a_study_that_dealt_slices(reproduce: Any, data: Path):
     outcome = reproduce(LEAKING.id)
     assert outcome.code == 0, outcome.err
@@ -182,6 +184,7 @@ def test_an_ensemble_is_joined_from_the_runs_of_its_members(reproduce: Any, data
     assert {Path(member["run"]).name for member in config["members"]} == {Path(m["run"]).name for m in members}
 
 
+@pytest.mark.slow
 def test_a_limit_also_limits_what_is_extracted(songs: Path, scheduler: str, tmp_path: Path):
     def run(*words: object) -> list[dict[str, Any]]:
         command = ("reproduce", TINY.id, "--dataset", songs, "--epochs", 1, "--scheduler", scheduler, *words)

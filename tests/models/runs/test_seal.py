@@ -92,6 +92,7 @@ def said_of(run: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @given(st.data())
 @examples(15)
 def test_a_flipped_or_lost_byte_gives_the_same_result_or_one_line(unfinished: Run, data: st.DataObject) -> None:

@@ -73,6 +73,7 @@ def runs_of(data: Path) -> dict[str, Run]:
 # -- stores -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_stores_that_fit_are_found_and_named(tmp_path: Path) -> None:
     data = make_workspace(tmp_path)
     make_store(data / "features" / "synthetic" / "stft", Stft(n_fft=512), root=data)
@@ -83,6 +84,7 @@ def test_the_stores_that_fit_are_found_and_named(tmp_path: Path) -> None:
     assert named == [f"store: {data / 'features' / 'synthetic' / name} {why}" for name in ("waveform", "mel")]
 
 
+@pytest.mark.slow
 def test_stores_may_be_named_in_any_order(tmp_path: Path) -> None:
     data = make_workspace(tmp_path)
     folder = data / "features" / "synthetic"
@@ -105,6 +107,7 @@ def test_a_missing_store_is_an_error_with_the_command_that_extracts_it(tmp_path:
     assert not (data / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_named_store_that_is_not_used(workspace: Path) -> None:
     folder = workspace / "features" / "synthetic"
     named = [option for name in ("mel", "waveform") for option in ("--store", folder / name)]

@@ -124,6 +124,7 @@ def test_a_store_whose_tracks_are_all_in_one_split_can_be_split_by_slice(tmp_pat
     assert len(set(only_run(tmp_path).selection.tracks["track_id"].to_pylist())) == 3 * len(GENRES)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_slices(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

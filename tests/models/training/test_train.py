@@ -93,6 +93,7 @@ def assert_same_weights(run: Run, expected: Run) -> None:
 # -- what it trains on -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_cut_that_it_trains_on_is_said_and_recorded(tmp_path: Path) -> None:
     """The recipe's, 2 s with half overlap, is taken unasked only if `mgc extract --for` made it for the system."""
     store = make_store(tmp_path / "store", slicing=Slicing(seconds=3.0))
@@ -122,6 +123,7 @@ def test_the_cut_that_it_trains_on_is_said_and_recorded(tmp_path: Path) -> None:
         trained(cut="2s-50", as_sliced=True)
 
 
+@pytest.mark.slow
 def test_a_cut_has_its_own_tracks(tmp_path: Path) -> None:
     """Half of the tracks are too short for the default, which drops them in the manifest, and not for the other cut."""
     store = make_store(tmp_path / "store", slicing=Slicing(seconds=3.0), seconds=(9.0, 2.5))
@@ -262,6 +264,7 @@ def test_remaining_time() -> None:
 # -- repetition and resumption ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_at_a_url_gives_the_same_weights(store: Store, reference: Run, tmp_path: Path) -> None:
     url = RemotePath("memory://shelf/mel")
     for name, data in tree(Path(str(store.path))).items():

@@ -104,6 +104,7 @@ def test_a_seed_gives_the_same_weights_streamed_or_resident(
     assert_same_weights(run, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 8])
 def test_an_interrupted_run_continues_to_the_same_weights(
     stores: list[Store], reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -137,6 +138,7 @@ def test_a_run_is_evaluated_on_its_own_stores(stores: list[Store], reference: Ru
     assert validation.by_slice.accuracy == pytest.approx(reference.summary["best"]["validation_accuracy"])
 
 
+@pytest.mark.slow
 def test_a_workspace_of_two_stores_may_be_moved(tmp_path: Path) -> None:
     stores = make_pair(tmp_path / "here")
     run = quiet(stores, tmp_path / "here" / "runs", epochs=1)

@@ -91,6 +91,7 @@ def test_damaged_shards_are_skipped_and_reported(store: Store, tmp_path: Path) -
     assert_same_weights(*runs)
 
 
+@pytest.mark.slow
 def test_a_shard_lost_in_the_second_epoch_ends_a_run_that_goes_on_without_it(store: Store, tmp_path: Path) -> None:
     skipping = quiet(
         store, tmp_path / "a", Lines("epoch 1/3", lambda: lose(store, SHARD)), skip_damaged=True, residency="stream"
@@ -192,6 +193,7 @@ LIMITED = System(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most_without_frames", "remedy"),
     [(5, "--batch-size 4"), (9, "--batch-size 4, or --residency stream --batch-size 8"),

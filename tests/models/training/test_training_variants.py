@@ -88,6 +88,7 @@ def test_a_recipe_without_variants_uses_none(store, tmp_path):
     assert run.config["differences"] == ["epochs 1 for 6"]
 
 
+@pytest.mark.slow
 def test_a_recipe_with_variants(store, tmp_path, monkeypatch):
     recipe = tmp_path / "varied.toml"
     seed = 'seed = [0, "chosen"]\n'
@@ -119,6 +120,7 @@ def test_predictions_are_of_the_tracks_alone(split, store, tmp_path):
     assert Counter(table["track_id"].to_pylist()) == dict.fromkeys(tracks, SLICES)
 
 
+@pytest.mark.slow
 def test_what_the_store_trains_on_by_now_does_not_change_an_evaluation(store, tmp_path):
     run, _ = quiet(store, tmp_path / "runs")
     before, scores = predict(run), evaluate([run]).by_track
@@ -142,6 +144,7 @@ def test_frames_that_validation_reads_are_those_of_the_tracks(store):
     assert sum(len(batch.labels) for batch in stream.batches()) == 6 * SLICES
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @examples(15, HealthCheck.function_scoped_fixture)
 def test_for_any_splits_of_store_and_run_variants_are_of_training_tracks(store, data):

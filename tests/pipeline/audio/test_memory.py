@@ -84,6 +84,7 @@ def clips(tmp_path_factory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 class TestOtherSoundfiles:
     """A version of soundfile with other private names: its source with one name replaced."""
 

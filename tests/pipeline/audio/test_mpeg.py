@@ -99,6 +99,7 @@ class TestRealFiles:
         assert stats.seconds == pytest.approx(len(packets(data)) * 1152 / rate)
         assert stats.seconds == pytest.approx(1, abs=0.06)
 
+    @pytest.mark.slow
     @pytest.mark.corpus
     def test_the_clips_of_the_corpus_hold_what_ffmpeg_finds(self, corpus):
         paths = sorted((corpus / "fma_debian").rglob("*.mp3"))

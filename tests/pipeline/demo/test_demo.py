@@ -228,6 +228,7 @@ def test_metadata_has_the_layout_of_fma(demo, rows):
     assert sum(int(genre["#tracks"]) for genre in genres) == len(rows)
 
 
+@pytest.mark.slow
 def test_no_artist_is_in_two_splits_or_styles(rows):
     homes: dict[str, set[tuple[str, str]]] = {}
     for row in rows:

@@ -41,6 +41,7 @@ def spans(tmp_path: Path, *names: tuple[str, ...]) -> list[tuple[float, float]]:
     return sorted((float(start), float(stop)) for start, stop in times)
 
 
+@pytest.mark.slow
 def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
     first, *others = spans(tmp_path, ("mel",), ("mel",), ("mel",))
     assert all(start >= first[1] for start, _ in others)
@@ -49,6 +50,7 @@ def test_processes_wait_for_the_first_and_not_for_one_another(tmp_path):
     assert second[0] < first[1]
 
 
+@pytest.mark.slow
 def test_other_names_have_their_own_lock(tmp_path):
     with compilation_lock(["mel"]):
         pass
@@ -56,6 +58,7 @@ def test_other_names_have_their_own_lock(tmp_path):
     assert second[0] >= first[1]
 
 
+@pytest.mark.slow
 def test_a_failed_compilation_is_repeated_alone(tmp_path):
     with pytest.raises(RuntimeError, match="no"), compilation_lock(["mel"]):
         raise RuntimeError("no")

@@ -136,6 +136,7 @@ def test_the_dashboard_is_named_where_it_works_and_the_work_is_long(bokeh, show,
     assert lines == shown
 
 
+@pytest.mark.slow
 class TestCountOfFinishedTracks:
     """Tracks are counted while their task runs; a task that is sent again counts none of them twice."""
 

@@ -163,6 +163,7 @@ class TestGrowth:
         library.extract()
         assert all(row["split"] == homes[row["artist_id"]] for row in library.tracks.values())
 
+    @pytest.mark.slow
     def test_a_store_of_another_feature_has_the_same_splits_however_late_it_is_made(self, library):
         library.extract()
         for i in range(6):
@@ -172,6 +173,7 @@ class TestGrowth:
         tracks = Store.open(Path(late["store"])).tracks
         assert dict(zip(*tracks.select(["track_id", "split"]).to_pydict().values(), strict=True)) == library.splits
 
+    @pytest.mark.slow
     def test_rebuilding_gives_the_layout_of_one_pass_and_keeps_the_splits(self, library, tmp_path):
         library.extract()
         for i in range(5):
@@ -606,6 +608,7 @@ class TestLimits:
         assert (report["ok"], report["dropped"]) == (12, {"too-long": 1})
         assert library.tracks["blues/long"]["n_frames"] == 0
 
+    @pytest.mark.slow
     def test_a_track_too_long_for_one_feature_is_kept_by_the_others(self, library):
         shutil.rmtree(library.audio / "disco")
         rng = np.random.default_rng(0)

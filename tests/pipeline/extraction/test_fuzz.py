@@ -73,6 +73,7 @@ class TestMutations:
         assert len(dropped) < len(decoded) <= len(healthy)
 
 
+@pytest.mark.slow
 class TestChild:
     def child(self, fuzz: ModuleType, change: str) -> list[str]:
         """Command that runs the fuzzer's child process with a change to the pipeline."""

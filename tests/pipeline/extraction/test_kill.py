@@ -300,6 +300,7 @@ def test_workers_of_a_killed_client_end_and_its_store_is_free_at_once(dataset, u
     assert not alive
 
 
+@pytest.mark.slow
 class TestWithoutDecoding:
     """`mgc split` and `mgc slice`, which rewrite a finished store."""
 

@@ -167,6 +167,7 @@ def interrupted(whole: Path, tmp_path_factory: pytest.TempPathFactory, scheduler
     return out / NAME
 
 
+@pytest.mark.slow
 @given(st.data())
 @examples(8)
 def test_any_flipped_byte_of_a_journal(interrupted: Path, whole: Path, scheduler: str, data: st.DataObject) -> None:

@@ -285,6 +285,7 @@ class TestBlocks:
     def test_blocks_of_any_size_give_the_same_bits(self, whole, size):
         assert_same_bits(frames_together(split_blocks(SOUND, size), SPECS), whole)
 
+    @pytest.mark.slow
     @examples(15)
     @given(edges=st.lists(st.integers(0, len(SOUND)), max_size=12))
     def test_uneven_and_empty_blocks_give_the_same_bits(self, whole, edges):

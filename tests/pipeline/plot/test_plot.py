@@ -97,6 +97,7 @@ def test_dropped_tracks(store: Store) -> None:
         reading.find_track(dropped, Path(rows[1]["track_id"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "n_genres"),
     [

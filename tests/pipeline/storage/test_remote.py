@@ -87,6 +87,7 @@ def extracted(dataset: object, out: object, scheduler: str | None, *options: obj
     return urls.parse_place(outcome.json["stores"][0]["store"])
 
 
+@pytest.mark.slow
 class TestAStoreOfObjects:
     def test_it_holds_the_bytes_of_a_local_one(self, store: RemotePath, local: Path) -> None:
         here, there = tree(local), read_objects(store)

@@ -123,6 +123,7 @@ def read(request, stores, tmp_path_factory) -> dict[tuple[FeatureSpec, int], np.
     return dict(zip(keys, values, strict=True))
 
 
+@pytest.mark.slow
 class TestOtherReaders:
     @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.name}-{spec.dtype}")
     def test_they_find_the_stored_frames(self, read, stores, spec):

@@ -175,6 +175,7 @@ class TestSecondWriter:
         assert mgc("slice", store, "--slice", "0.2", "--overlap", "0").code == 0
 
 
+@pytest.mark.slow
 def test_of_two_extractions_at_once_one_works_and_the_other_says_who_it_is(finished, dataset, tmp_path):
     """The second starts while the first is decoding."""
     store, held = tmp_path / "out" / finished.name, tmp_path / "held"
@@ -276,6 +277,7 @@ def test_a_store_that_cannot_be_written_can_still_be_read(store, dataset, tmp_pa
     assert rewritten == {"slices.parquet", "tracks.parquet", "published.json"}
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_read_only_is_said_in_one_line_and_can_be_used_once_it_is_not(finished, dataset, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
