@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,22 @@ from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from mgc.models.prediction.frames import Decoding
-    from mgc.models.prediction.predict import FilePrediction
+    from mgc.models.prediction.predict import FilePrediction, FilePredictor, Sink
     from mgc.models.prediction.results import ResultFile
     from mgc.models.prediction.sorting import Way
     from mgc.models.runs.run import Run
 
 _PROBABILITY = option_types.Real("a probability from 0 to below 1", below=1)
+#: Value of --unknown that stands for a probability chosen on the validation split.
+_VALIDATION = "validation"
+
+
+class _Unknown(option_types.Real):
+    """Click parameter type: a probability, or the word `validation`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert the text to a `float`; return the word as it is."""
+        return value if value == _VALIDATION else super().convert(value, param, ctx)
 
 
 @help_groups.command()
@@ -35,10 +47,24 @@ _PROBABILITY = option_types.Real("a probability from 0 to below 1", below=1)
 @click.option("--top-k", type=option_types.COUNT, default=3, show_default=True, help="Genres to show of each file.")
 @click.option("--timeline", is_flag=True, help="Also show the probabilities in each second.")
 @click.option(
+    "--pictures",
+    type=LOCAL_PATH,
+    metavar="FOLDER",
+    help="Draw spectrogram and probabilities over time of each file.",
+)
+@click.option(
+    "--embeddings",
+    type=LOCAL_PATH,
+    metavar="FILE",
+    help="Write the input of the network's last layer for each slice, as Parquet.",
+)
+@click.option(
     "--unknown",
-    type=_PROBABILITY,
+    type=_Unknown("`validation`, or a probability from 0 to below 1", below=1),
     default=0,
-    help="Answer `none of these` if the most probable genre is less probable than this.",
+    metavar="T|validation",
+    help="Answer `none of these` if the most probable genre is less probable than T, or than 95 % of the rightly named "
+    "validation tracks are.",
 )
 @click.option("--csv", "csv_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as CSV.")
 @click.option("--parquet", "parquet_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as Parquet.")
@@ -68,7 +94,9 @@ def predict(
     recursive: bool,
     top_k: int,
     timeline: bool,
-    unknown: float,
+    pictures: Path | None,
+    embeddings: Path | None,
+    unknown: float | str,
     csv_file: Path | None,
     parquet_file: Path | None,
     out: Path | None,
@@ -87,28 +115,41 @@ def predict(
     """
     from mgc.models.evaluation.tables import csv_bytes
     from mgc.models.prediction import frames, inputs, results
+    from mgc.models.prediction.embeddings import EmbeddingFile
+    from mgc.models.prediction.predict import FilePredictor
+    from mgc.models.prediction.timeline_pictures import TimelinePictures
     from mgc.pipeline.storage import files, parquet
 
     _check_actions(**actions)
+    if out is not None and (beside := "--embeddings" if embeddings else "--pictures" if pictures else None):
+        problem = f"{beside} and --out: files whose results {out} keeps are not decoded again"
+        raise SpecError(problem, "use one of them at a time")
     path, arguments = _split_names(names)
     listed = inputs.collect(arguments, recursive=recursive, stdin=sys.stdin.buffer)
     for note in listed.notes:
         console.echo(f"predict: {note}", err=True)
     run = choose_run(Workspace(data_dir), path)
-    store = None
-    if out is not None:
-        store = results.ResultFile(out, {"run": run.config["created"], "model": run.model, "genres": list(run.classes)})
+    least = _least_probability(run, unknown)
+    head = {"run": run.config["created"], "model": run.model, "genres": list(run.classes)}
+    store = results.ResultFile(out, head) if out is not None else None
     decoding = frames.Decoding(workers, scheduler, timeout)
-    predictions = _predict(run, listed.paths, store, decoding, device)
+    with contextlib.ExitStack() as stack:
+        sinks: list[Sink] = []
+        if embeddings is not None:
+            sinks.append(stack.enter_context(EmbeddingFile(embeddings, head)))
+        if pictures is not None:
+            sinks.append(TimelinePictures(pictures, listed.paths))
+        predictor = FilePredictor(run, device, embed=embeddings is not None)
+        predictions = _predict(predictor, listed.paths, store, decoding, sinks)
     if as_json:
-        console.print_json([results.as_dict(one, unknown=unknown, timeline=timeline) for one in predictions])
+        console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
     else:
-        lines = results.text(predictions, top_k=top_k, unknown=unknown, timeline=timeline, width=console.width())
+        lines = results.text(predictions, top_k=top_k, unknown=least, timeline=timeline, width=console.width())
         console.echo(*lines)
     for file, encode in {csv_file: csv_bytes, parquet_file: parquet.table_bytes}.items():
         if file is not None:
             with files.translate_write_errors(file):
-                files.write_bytes(file, encode(results.table(predictions, run.classes, unknown=unknown)))
+                files.write_bytes(file, encode(results.table(predictions, run.classes, unknown=least)))
     refused = sum(one.status != "ok" for one in predictions)
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
@@ -172,19 +213,29 @@ def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     return run, files
 
 
+def _least_probability(run: Run, unknown: float | str) -> float:
+    """Return the probability that --unknown stands for, and say how it was chosen."""
+    if not isinstance(unknown, str):
+        return unknown
+    from mgc.models.prediction.unknown import KEPT, choose_threshold
+
+    chosen = choose_threshold(run)
+    reached = f"{KEPT:.0%} of the {chosen.n_tracks:,} rightly named validation tracks reach it".replace("%", " %")
+    console.echo(f"predict: none of these below {100 * chosen.probability:.1f} %: {reached}", err=True)
+    return chosen.probability
+
+
 def _predict(
-    run: Run, paths: list[str], store: ResultFile | None, decoding: Decoding, device: str
+    predictor: FilePredictor, paths: list[str], store: ResultFile | None, decoding: Decoding, sinks: Sequence[Sink]
 ) -> list[FilePrediction]:
     """Predict files, those without a result in `store`; return a prediction for each path, in their order."""
-    from mgc.models.prediction.predict import FilePredictor
 
     predictions = [store.known(path) if store is not None else None for path in paths]
     missing = [number for number, one in enumerate(predictions) if one is None]
     if missing:
-        predictor = FilePredictor(run, device)
         with console.progress_bar("predict", "file")(len(missing)) as advance:
             rest = [paths[number] for number in missing]
-            for number, one in predictor.predict(rest, decoding, advance):
+            for number, one in predictor.predict(rest, decoding, advance, sinks):
                 predictions[missing[number]] = one
                 if store is not None:
                     store.append(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,22 @@ import torch
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching
 from mgc.models.data.waveform_view import WaveformView
+from mgc.models.network import outputs
 from mgc.models.parallel.device import choose_device
 from mgc.models.prediction import frames
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.models.training.ensemble import members_of
-from mgc.models.training.predict import BATCH_SIZE, load_model
+from mgc.models.training.last_layer import LastLayer
+from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network
 from mgc.pipeline.errors import RunError
+from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store.manifest import drop_uncut
 from mgc.pipeline.store.store import Store
+
+#: Function from slices to probabilities, float32 `(slices, genres)`, and embeddings `(slices, d)` if they are wanted.
+Score: TypeAlias = Callable[[Slices], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True)
@@ -55,20 +61,48 @@ class FilePrediction:
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
 
 
+@dataclass(frozen=True)
+class Detail:
+    """What a prediction was made of, while the frames of the file are on disk.
+
+    Attributes:
+        store: holds the frames of the system's first input, that of the first member for an ensemble.
+        row: manifest row of the file in this store.
+        starts: start of each slice in seconds, float64 `(slices,)`.
+        embeddings: what the last layer sees of each slice, float32 `(slices, d)`; None unless asked for.
+    """
+
+    store: Store
+    row: dict[str, Any]
+    starts: np.ndarray
+    embeddings: np.ndarray | None
+
+
+class Sink(Protocol):
+    """Takes in each prediction of a usable file, with what it was made of."""
+
+    def add(self, prediction: FilePrediction, detail: Detail) -> None:
+        """Take in the prediction of a file."""
+
+
 class FilePredictor:
     """Predicts genres of audio files with the features, the slicing and the weights of a run; no store is needed.
 
     Args:
         run: trained run, or that of an ensemble, whose members' probabilities are averaged.
         device: device name, see `mgc.models.parallel.device.choose_device`.
+        embed: compute embeddings, too.
 
     Raises:
-        RunError: the run is unfinished, or a model is missing or damaged.
+        RunError: the run is unfinished, or a model is missing or damaged; or it is not that of one network, and
+            embeddings are asked for.
     """
 
-    def __init__(self, run: Run, device: str = "auto") -> None:
+    def __init__(self, run: Run, device: str = "auto", *, embed: bool = False) -> None:
         chosen = choose_device(device)
-        self._members = [_Member(member, chosen) for member in members_of(run)]
+        if embed and run.config.get("kind") != "neural":
+            raise RunError(f"{run.path}: {run.model} has no embeddings", "name the run of a single network")
+        self._members = [_Member(member, chosen, embed) for member in members_of(run)]
         self.classes = run.classes
 
     def predict(
@@ -76,6 +110,7 @@ class FilePredictor:
         paths: Sequence[str],
         decoding: frames.Decoding = frames.Decoding(),  # noqa: B008  # it is frozen
         advance: Callable[[int], object] = lambda n_files: None,
+        sinks: Sequence[Sink] = (),
     ) -> Iterator[tuple[int, FilePrediction]]:
         """Predict the genres of files. Memory holds a few files at a time.
 
@@ -83,6 +118,7 @@ class FilePredictor:
             paths: paths of the files.
             decoding: how they are decoded.
             advance: function that is called with numbers of files that were decoded since the last call.
+            sinks: take in each prediction of a usable file before it is yielded.
 
         Yields:
             Index of each file and its prediction, in the order in which files are decoded.
@@ -93,7 +129,13 @@ class FilePredictor:
             answers = [member.predict([stores[spec] for spec in member.specs]) for member in self._members]
             for row in range(len(batches[0].tracks)):
                 number = int(batches[0].tracks["track_id"][row].as_py())
-                yield number, self._join(paths[number], [answer[row] for answer in answers])
+                prediction = self._join(paths[number], [answer[row] for answer in answers])
+                if prediction.status == "ok":
+                    first = answers[0][row]
+                    store = stores[self._members[0].specs[0]]
+                    for sink in sinks:
+                        sink.add(prediction, Detail(store, first.row, first.starts, first.embeddings))
+                yield number, prediction
 
     def _join(self, path: str, answers: Sequence[_Answer]) -> FilePrediction:
         """Average what the members say of a file."""
@@ -110,22 +152,25 @@ class FilePredictor:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What one model says of one file: its manifest row, mean probabilities `(genres,)`, and `timeline`."""
+    """What one model says of one file: manifest row, mean probabilities `(genres,)`, `timeline`, and see `Detail`."""
 
     row: dict[str, Any]
     mean: np.ndarray
     timeline: np.ndarray
+    starts: np.ndarray
+    embeddings: np.ndarray | None
 
 
 class _Member:
     """The model of one run, and how it wants its input."""
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, embed: bool) -> None:
         if not run.finished:
             remedy = f"continue it: `mgc train --resume --run {run.path}`"
             raise RunError(f"{run.path}: its training is unfinished", remedy)
         self._run = run
-        self._model = load_model(run, [source.spec for source in run.sources], device)
+        specs = [source.spec for source in run.sources]
+        self._score = _embedding_model(run, specs, device) if embed else _plain_model(run, specs, device)
         training = run.config["training"] or {}
         squeeze = systems.of_run(run.config).squeezes(run.slicing)
         self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
@@ -140,10 +185,11 @@ class _Member:
         ]
         rows = _refused_by_any(views)
         data = self._data(views, rows)
-        probabilities = np.zeros((0, len(self._run.classes)))
+        probabilities, embeddings = np.zeros((0, len(self._run.classes))), None
         if len(data.slices):
             set_residency([data], self._batching.device)
-            probabilities = self._model(data.stream).astype(np.float64)
+            scores, embeddings = self._score(data.stream)
+            probabilities = scores.astype(np.float64)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
         rows = drop_uncut(rows, data.slices, self._run.slicing, views[0])
         owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
@@ -154,7 +200,8 @@ class _Member:
             own = owners == row["track_id"]
             mean = probabilities[own].mean(axis=0) if own.any() else np.zeros(0)
             seconds = timeline(starts[own], length_s, probabilities[own], row["duration_s"] or 0)
-            answers.append(_Answer(row, mean, seconds))
+            vectors = None if embeddings is None else embeddings[own]
+            answers.append(_Answer(row, mean, seconds, starts[own], vectors))
         return answers
 
     def _data(self, stores: Sequence[Store], rows: pa.Table) -> SplitData:
@@ -165,6 +212,24 @@ class _Member:
         selection = Selection(self._run.classes, tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA))
         inputs = RunInputs(selection, stores, self._run.slicing, [source.frames for source in self._run.sources])
         return inputs.split("test", self._batching)
+
+
+def _plain_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Score:
+    model = load_model(run, specs, device)
+    return lambda stream: (model(stream), None)
+
+
+def _embedding_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Score:
+    tapped = LastLayer(load_network(run, specs, device), len(run.classes))
+
+    def score(stream: Slices) -> tuple[np.ndarray, np.ndarray]:
+        vectors, logits = tapped.split(outputs(tapped, stream, "prediction"))
+        if not vectors.shape[1]:
+            problem = f"{run.path}: {run.model} has no embeddings: no layer before the last"
+            raise RunError(problem, "leave --embeddings out")
+        return logits.softmax(dim=1).numpy(), vectors.numpy()
+
+    return score
 
 
 def _refused_by_any(stores: Sequence[Store]) -> pa.Table:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from mgc.models.data.joint import JointStream
 from mgc.models.data.stream import Batching
@@ -16,6 +14,7 @@ from mgc.models.parallel.device import choose_device
 from mgc.models.registry import systems
 from mgc.models.report.results import Results
 from mgc.models.runs.run import Run
+from mgc.models.training.last_layer import LastLayer
 from mgc.models.training.predict import BATCH_SIZE, load_network, open_stores
 from mgc.pipeline.errors import MgcError
 
@@ -128,38 +127,9 @@ def penultimate(run: Run, split: str, track_ids: list[str], device: str = "auto"
     ]
     stream = streams[0] if len(streams) == 1 else JointStream(streams, [store.spec.frame_rate for store in stores])
     specs = [store.spec for store in stores]
-    tapped = _LastInput(load_network(run, specs, torch_device), len(run.classes))
-    vectors = outputs(tapped, stream, "map").numpy().astype(np.float64)
+    tapped = LastLayer(load_network(run, specs, torch_device), len(run.classes))
+    vectors = tapped.split(outputs(tapped, stream, "map"))[0].numpy().astype(np.float64)
     return vectors if vectors.ndim == 2 and vectors.shape[1] and np.isfinite(vectors).all() else None
-
-
-class _LastInput(nn.Module):
-    """Returns the input of the last layer with `n_classes` outputs that a network calls, averaged over its positions.
-
-    Args:
-        network: the network.
-        n_classes: number of outputs of its last layer.
-    """
-
-    def __init__(self, network: nn.Module, n_classes: int) -> None:
-        super().__init__()
-        self.network = network
-        self._input: Tensor | None = None
-        for module in network.modules():
-            width = getattr(module, "out_features", getattr(module, "out_channels", None))
-            if width == n_classes:
-                module.register_forward_pre_hook(self._keep)
-
-    def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self._input = arguments[0]
-
-    def forward(self, frames: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Return float32 `(batch, d)`; d is 0 if there is no such layer."""
-        self._input = None
-        logits = self.network(frames)
-        if self._input is None or len(self._input) != len(logits):
-            return torch.zeros(len(logits), 0)
-        return self._input.mean(dim=(2, 3)) if self._input.dim() == 4 else self._input.flatten(1)
 
 
 def _to_unit(points: np.ndarray) -> np.ndarray:

@@ -30,12 +30,18 @@ def draw_track(view: View, part: Part) -> Figure:
     names = [part.row["track_id"], part.row["genre"], view.spec.name]
     figure = pictures.new_figure(10, 4.5, ", ".join(name for name in names if name))
     axes = figure.subplots()
-    axes.set(xlabel="time (s)", ylabel=view.axis.label)
+    draw_panel(figure, axes, view, part)
+    axes.set_xlabel("time (s)")
+    return figure
+
+
+def draw_panel(figure: Figure, axes: Axes, view: View, part: Part) -> None:
+    """Draw a part of a track into axes of a figure, with the axis of its bins and a colour bar."""
+    axes.set_ylabel(view.axis.label)
     image = _draw_part(axes, view, part, view.limits(part.columns))
     if image is not None:
         set_ticks(axes, view.axis, "y")
         figure.colorbar(image, ax=axes, label=view.label, pad=0.01)
-    return figure
 
 
 @pictures.style()

@@ -12,10 +12,12 @@ import subprocess
 from pathlib import Path
 
 import hazards
+import matplotlib.image
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 from commands import MGC, Outcome, mgc, mgc_process, tree
 from genres import LONG_GENRES
 from music import RATE, write_clip, write_genres, write_silence
@@ -24,6 +26,7 @@ from tiny import TINY
 from mgc.models.prediction import frames, results
 from mgc.models.prediction.predict import FilePrediction, timeline
 from mgc.models.registry import systems
+from mgc.models.runs.run import Run
 from mgc.pipeline import features
 from mgc.pipeline.datasets.tags import read_tags
 from mgc.pipeline.store.store import Store
@@ -51,6 +54,7 @@ def data(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("evaluate",),
             ("train", "--model", TINY.id, "--epochs", 1, "--store", narrow),
             ("evaluate",),
+            ("evaluate", "--split", "validation", "--no-report"),
         ):
             outcome = mgc(*words, "--data-dir", data)
             assert outcome.code == 0, outcome.err
@@ -248,6 +252,57 @@ class TestResults:
         outcome = predict(data / "songs" / "blues" / "blues00.wav", "--unknown", 0.999999, "--json")
         assert outcome.json[0]["genre"] is None
         assert outcome.json[0]["probabilities"]
+
+    def test_a_probability_chosen_on_validation(self, predict, data) -> None:
+        """95 % of six tracks are all of them: the least sure one that is named rightly sets the probability."""
+        classical, network = runs(data)
+        song = data / "songs" / "blues" / "blues00.wav"
+        table = pq.read_table(network / "track-predictions-validation.parquet").to_pylist()
+        right = [max(row["p_blues"], row["p_disco"]) for row in table if row["true"] == row["predicted"]]
+        outcome = predict(network, song, "--unknown", "validation", "--json")
+        assert f"predict: none of these below {100 * min(right):.1f} %: 95 % of the {len(right)} rightly" in outcome.err
+        probabilities = outcome.json[0]["probabilities"]
+        assert (outcome.json[0]["genre"] is None) == (max(probabilities.values()) < min(right))
+        refused = predict(classical, song, "--unknown", "validation")
+        assert refused.code == 1
+        assert refused.error == (
+            f"--unknown validation: {classical} has not been evaluated on its validation tracks; "
+            f"`mgc evaluate {classical} --split validation` does it"
+        )
+
+    def test_embeddings_are_what_the_last_layer_sees(self, predict, data, tmp_path) -> None:
+        """The last layer of the tiny network, applied to them, gives the probabilities of the file."""
+        network, file = runs(data)[1], tmp_path / "new" / "embeddings.parquet"
+        songs = sorted((data / "songs" / "blues").iterdir())
+        rows = predict(network, *songs, "--embeddings", file, "--json").json
+        table = pq.read_table(file)
+        assert table.column_names == ["path", "start_s", "embedding"]
+        assert json.loads(table.schema.metadata[b"mgc"])["genres"] == ["blues", "disco"]
+        weights = Run.open(network).load("best.pt")["model"]
+        weight, bias = (next(v for k, v in reversed(weights.items()) if k.endswith(n)) for n in ("weight", "bias"))
+        vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False))
+        shares = torch.from_numpy(vectors @ weight.numpy().T + bias.numpy()).softmax(dim=1).numpy()
+        paths = np.array(table["path"].to_pylist())
+        for row in rows:
+            mean = shares[paths == row["path"]].mean(axis=0)
+            assert list(row["probabilities"].values()) == pytest.approx(mean.tolist(), abs=1e-5)
+        refused = predict(runs(data)[0], songs[0], "--embeddings", file)
+        assert (refused.code, refused.error) == (
+            1,
+            f"{runs(data)[0]}: moments/logreg has no embeddings; name the run of a single network",
+        )
+        assert list(file.parent.iterdir()) == [file]
+        assert predict(songs[0], "--embeddings", file, "--out", tmp_path / "out").code == 2
+
+    def test_pictures_lie_as_their_files_do(self, predict, data, tmp_path) -> None:
+        broken = data / "songs" / "broken.wav"
+        broken.write_text("no music")
+        outcome = predict(data / "songs", "--recursive", "--pictures", tmp_path / "pictures")
+        broken.unlink()
+        assert outcome.code == 0, outcome.err
+        made = {path.relative_to(tmp_path / "pictures").as_posix() for path in (tmp_path / "pictures").rglob("*.png")}
+        assert made == {f"{genre}/{genre}{n:02}.wav.png" for genre in ("blues", "disco") for n in range(6)}
+        assert matplotlib.image.imread(tmp_path / "pictures/blues/blues00.wav.png").std() > 0.1
 
     def test_the_timeline_has_a_row_a_second(self, predict, data) -> None:
         song = data / "songs" / "blues" / "blues05.wav"

@@ -1,0 +1,57 @@
+"""The probability below which a file is of none of the genres, chosen on the validation split of a run."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+import numpy as np
+
+from mgc.models.evaluation import tables
+from mgc.models.evaluation.evaluate import results_path
+from mgc.models.runs import seal
+from mgc.models.runs.run import Run
+from mgc.pipeline.errors import RunError
+from mgc.pipeline.storage import parquet
+
+#: Share of the rightly named validation tracks that keep their name.
+KEPT = 0.95
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A probability that the most probable genre must reach to be named.
+
+    Attributes:
+        probability: the least probability, from 0 to 1.
+        n_tracks: number of rightly named validation tracks that it was chosen on.
+    """
+
+    probability: float
+    n_tracks: int
+
+
+def choose_threshold(run: Run) -> Threshold:
+    """Choose the greatest probability that `KEPT` of the rightly named validation tracks reach.
+
+    This knows nothing of music of other genres: it only limits how many right names are lost.
+
+    Raises:
+        RunError: the run was not evaluated on its validation tracks, or none of them is named rightly.
+    """
+    path = results_path(run, "track-predictions.parquet", "validation")
+    command = f"`mgc evaluate {shlex.quote(str(run.path))} --split validation`"
+    try:
+        table = parquet.read_table_bytes(seal.read_file(run.path, path.name), path)
+        right = np.array(table["true"].to_pylist()) == np.array(table["predicted"].to_pylist())
+        shares = np.stack([table[tables.PREFIX + genre].to_numpy() for genre in run.classes])
+    except FileNotFoundError:
+        problem = f"--unknown validation: {run.path} has not been evaluated on its validation tracks"
+        raise RunError(problem, f"{command} does it") from None
+    except (OSError, KeyError) as error:
+        raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
+    if not right.any():
+        problem = f"--unknown validation: the run names none of its {len(right)} validation tracks rightly"
+        raise RunError(problem, "give a probability instead")
+    highest = np.sort(shares.max(axis=0)[right])
+    return Threshold(float(highest[int((1 - KEPT) * len(highest))]), len(highest))
