@@ -51,8 +51,13 @@ def pages(data: Path) -> dict[str, Path]:
 def test_a_page_is_clean(
     name: str, width: int, dark: bool, scripts: bool, pages: dict[str, Path], chromium: Browser
 ) -> None:
-    chromium.open(pages[name], width, scripts=scripts, dark=dark)
-    assert chromium.requests() == [pages[name].as_uri()]
+    require_clean(pages[name], width, dark, scripts, chromium)
+
+
+def require_clean(page: Path, width: int, dark: bool, scripts: bool, chromium: Browser) -> None:
+    """Assert that a page requests nothing and fits the window, that no figure is empty, and that axe finds nothing."""
+    chromium.open(page, width, scripts=scripts, dark=dark)
+    assert chromium.requests() == [page.as_uri()]
     assert chromium.messages() == []
     background = chromium.run("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") is not dark
@@ -63,6 +68,39 @@ def test_a_page_is_clean(
     chromium.run("for (const e of document.querySelectorAll('details')) e.open = true")
     assert chromium.run("return document.documentElement.scrollWidth") <= width
     assert chromium.violations() == []
+
+
+@pytest.fixture(scope="module")
+def corpus_pages(corpus: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of a network on real music, and its comparison with a classical system."""
+    data = tmp_path_factory.mktemp("corpus") / "data"
+    for words in (
+        ("extract", "--dataset", corpus / "fma_debian", "--feature", "mel", "--scheduler", scheduler),
+        ("train", "--model", "moments/svm"),
+        ("evaluate", "--no-report"),
+        ("train", "--model", "vit2021/cnn", "--epochs", 2),
+        ("evaluate",),
+    ):
+        outcome = mgc(*words, "--data-dir", data)
+        assert outcome.code == 0, outcome.err
+    runs = list((data / "runs").iterdir())
+    outcome = mgc("report", *runs, "--out", data / "both.html")
+    assert outcome.code == 0, outcome.err
+    [network] = (data / "runs").glob("*vit2021-cnn")
+    return {"report": network / "report.html", "comparison": data / "both.html"}
+
+
+@pytest.mark.slow
+@pytest.mark.corpus
+@pytest.mark.parametrize(("width", "dark", "scripts"), [(360, False, True), (1280, True, True), (1280, False, False)])
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_a_page_of_real_music_is_clean(
+    name: str, width: int, dark: bool, scripts: bool, corpus_pages: dict[str, Path], chromium: Browser
+) -> None:
+    assert corpus_pages[name].stat().st_size < 3e6
+    require_clean(corpus_pages[name], width, dark, scripts, chromium)
+    if name == "report":
+        assert chromium.run("return document.querySelectorAll('audio').length") >= 6
 
 
 def test_tables_sort(pages: dict[str, Path], chromium: Browser) -> None:
