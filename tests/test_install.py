@@ -29,7 +29,7 @@ def test_the_wheel_holds_code_and_manifests_and_nothing_else(wheel: Path) -> Non
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info" not in name}
     code = [ROOT / name for name in ("__init__.py", "__main__.py", "cli.py", "py.typed")]
     for package in ("pipeline", "models", "manifests"):
-        code += [path for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".toml", ".in")]
+        code += [path for path in (ROOT / package).rglob("*.*") if "__pycache__" not in path.parts and path.is_file()]
     assert names == {f"mgc/{path.relative_to(ROOT).as_posix()}" for path in code}
 
 
