@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 #: Confidence level.
 LEVEL = 0.95
@@ -115,6 +114,8 @@ def interval(estimate: float, resampled: np.ndarray, sizes: np.ndarray, further:
         sizes: number of items in each group, `(groups,)`.
         further: variance of the score that has other causes than the choice of the groups, such as the seed.
     """
+    from scipy import stats
+
     resampled = resampled[np.isfinite(resampled)]
     if not len(resampled):
         resampled = np.array([estimate])
@@ -147,6 +148,8 @@ def kish(sizes: np.ndarray) -> float:
 
 def _clopper_pearson(successes: float, trials: float) -> tuple[float, float]:
     """Compute the exact binomial interval of a proportion; the counts need not be integers."""
+    from scipy import stats
+
     failures = trials - successes
     low = float(stats.beta.ppf(1 - UPPER, successes, failures + 1)) if successes > 0 else 0.0
     high = float(stats.beta.ppf(UPPER, successes + 1, failures)) if failures > 0 else 1.0
@@ -165,6 +168,8 @@ def chance(correct: int, sizes: np.ndarray, uniform: float, majority: float | No
         uniform: one over the number of genres.
         majority: see `Chance`.
     """
+    from scipy import stats
+
     level = max(uniform, majority or 0.0)
     n_tracks = int(sizes.sum())
     # Probability of each number of right tracks: first of artists with one track, then artist by artist.

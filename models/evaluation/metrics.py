@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn import metrics
 
 from mgc.models.evaluation import calibration, intervals, joining, ranking
 from mgc.models.evaluation.intervals import Chance, Interval
@@ -162,6 +161,8 @@ class Scores:
 
 def score(predictions: Predictions, *, n_resamples: int = 2000, seed: int = 0) -> Scores:
     """Compute all scores, with confidence intervals from `n_resamples` bootstrap samples of the groups."""
+    from sklearn import metrics
+
     truth, predicted, n_genres = predictions.truth, predictions.predicted, len(predictions.genres)
     probabilities = predictions.probabilities
     labels = np.arange(n_genres)
@@ -276,6 +277,8 @@ def _by_genre(
         group_supports: number of items of each group and genre, `(groups, K)`.
         one_vs_rest: ROC-AUC and average precision of each genre.
     """
+    from sklearn import metrics
+
     table = metrics.precision_recall_fscore_support(
         predictions.truth, predictions.predicted, labels=np.arange(len(predictions.genres)), zero_division=0
     )

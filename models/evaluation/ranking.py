@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
 
 #: Numbers of genres among which the true one counts as right, besides the first.
 TOP_K = (2, 3, 5)
@@ -37,6 +36,8 @@ def one_vs_rest(truth: np.ndarray, probabilities: np.ndarray) -> list[OneVsRest]
         truth: index of the true genre of each item, `(n,)`.
         probabilities: `(n, K)`.
     """
+    from sklearn import metrics
+
     scores = []
     for k, column in enumerate(probabilities.T):
         positive = truth == k
