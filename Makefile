@@ -10,7 +10,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 HUNT := MGC_HYPOTHESIS_PROFILE=hunt OMP_NUM_THREADS=1 $(PYTEST) -m hypothesis --timeout 3600 $(PARALLEL)
 MINUTES ?= 10
 
-.PHONY: help demo test test-slow test-long test-all hunt lint format bench bench-smoke clean
+.PHONY: help demo test test-slow test-long test-all hunt docs lint format bench bench-smoke clean
 
 help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-all     run the fast and the slow tests"
 	@echo "make test-long    run the long tests: every network in ONNX Runtime, more kills, 10 x the property-test examples"
 	@echo "make hunt         run the property tests on fresh examples until one fails, for 10 minutes (or MINUTES=30)"
+	@echo "make docs         build the documentation as a site, in docs/_build/html"
 	@echo "make lint         check the code with ruff and mypy"
 	@echo "make format       format the code with ruff"
 	@echo "make bench        measure extraction and training against limits and other tools (needs a folder of MP3s)"
@@ -60,6 +61,9 @@ hunt: $(VENV)/compiled
 	echo "$$round rounds found nothing"
 
 test-all: test test-slow
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from functools import reduce
 from pathlib import Path
 
+import click
 import pytest
 from test_rooms import ORDER
+
+from mgc.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 DESIGN = ROOT / "docs" / "design.md"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests" / "fixtures" / "README.md")
+#: Names files of a package that its reader writes.
+OWN_PACKAGE = ROOT / "docs" / "own_system.md"
 #: `folder/`, `path.py`, or `path.py:name` and `path.py:Class.name`, in backticks; paths start at the repository.
 REFERENCE = re.compile(r"`((?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|toml)|[\w-]+/))(?::([\w.]+))?`")
 #: Folders of the repository; others, such as `events/`, belong to stores and runs.
@@ -20,9 +27,8 @@ FOLDERS = ("benchmarks", "docs", "manifests", "models", "pipeline", "tests")
 
 
 def references(page: Path) -> list[tuple[str, str]]:
-    """Paths, and names in them, that a page mentions; the README's section on a user's own package names its files."""
-    before, _, section = page.read_text(encoding="utf-8").partition("### Adding one\n")
-    matches = REFERENCE.findall(before + section.partition("\n## ")[2])
+    """Paths, and names in them, that a page mentions."""
+    matches = REFERENCE.findall(page.read_text(encoding="utf-8"))
     return [(path, name) for path, name in matches if "/" not in path or path.partition("/")[0] in FOLDERS]
 
 
@@ -32,7 +38,7 @@ def dotted(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", sorted({*PAGES} - {OWN_PACKAGE}), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_and_functions_exist(page: Path) -> None:
     for path, name in references(page):
         assert (ROOT / path).exists(), path
@@ -48,3 +54,61 @@ def test_the_design_page_follows_a_track_and_a_slice() -> None:
 def test_the_design_page_lists_the_rooms_in_their_order() -> None:
     section = DESIGN.read_text(encoding="utf-8").partition("## Rooms\n")[2].partition("\n## ")[0]
     assert tuple(dotted(path) for path in re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == ORDER
+
+
+#: A command in a line of a block, or within backticks, where it may be wrapped.
+COMMAND = re.compile(r"^ {4}(?:\$ )?mgc ([a-z]+)(.*)$|`mgc ([a-z]+)([^`]*)`", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_and_their_options_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for in_block, line, inline, words in COMMAND.findall(text):
+        name = in_block or inline
+        if f"mgc {name}: " in text:  # a line of output
+            continue
+        assert name in COMMANDS, name
+        command = main.get_command(click.Context(main), name)
+        known = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", (line.partition("   ")[0] if in_block else words)))
+        assert used - known - {"--help", "--debug"} == set(), f"mgc {name}"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        ROOT / "docs",
+        tmp_path / "site",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "site" / "commands.html").read_text(encoding="utf-8")
+    assert all(f"mgc {name}" in page for name in COMMANDS)
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^([a-z_]+)$", index, re.MULTILINE)
+    assert sorted(listed) == sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"})
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (page.parent / target).is_file(), (page.name, target)
+
+
+def test_messages_that_are_explained_are_said_by_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text("utf-8") for room in ("pipeline", "models") for path in (ROOT / room).rglob("*.py"))
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(explained) > 5
+    assert [message for message in explained if message not in code] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import mgc
 from music import write_genres
-from packages import files_of, install, readme_package
+from packages import documented_package, files_of, install
 
 from mgc.models.registry import systems
 from mgc.pipeline import datasets, features, plugins
@@ -175,4 +175,4 @@ class TestNew:
 
 
 def test_the_readme_shows_what_mgc_new_writes() -> None:
-    assert readme_package() == package_files("model", "acme")
+    assert documented_package() == package_files("model", "acme")

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from commands import Outcome, mgc_process
 from music import write_genres
-from packages import files_of, install, readme_package
+from packages import documented_package, files_of, install
 
 from mgc.pipeline import plugins
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_package_in_the_readme_is_trained_and_evaluated(scheduler: str, tmp_path: Path) -> None:
     """Written down, built and installed by pip, and passing its own test."""
-    for path, text in readme_package().items():
+    for path, text in documented_package().items():
         (tmp_path / "acme" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "acme" / path).write_text(text)
     site = tmp_path / "site"

@@ -9,7 +9,7 @@ from pathlib import Path
 from mgc.pipeline import plugins
 from mgc.pipeline.scaffold import package_files
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "own_system.md"
 GROUPS = {"model": plugins.MODELS, "feature": plugins.FEATURES, "dataset": plugins.DATASETS}
 
 
@@ -44,7 +44,7 @@ def files_of(kind: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
     return modules, {f"{GROUPS[kind]}:{name}": value}
 
 
-def readme_package() -> dict[str, str]:
-    """The files that the README's section shows, by path: the line before each block names it."""
-    section = README.read_text(encoding="utf-8").partition("### Adding one\n")[2].partition("\n## ")[0]
-    return dict(re.findall(r"`([\w./]+)`[^\n]*\n\n```\w+\n(.*?)```", section, re.DOTALL))
+def documented_package() -> dict[str, str]:
+    """The files that docs/own_system.md shows, by path: the line before each block names it."""
+    text = PAGE.read_text(encoding="utf-8")
+    return dict(re.findall(r"`([\w./]+)`[^\n]*\n\n```\w+\n(.*?)```", text, re.DOTALL))
