@@ -4,9 +4,11 @@ from importlib import metadata
 
 project = "mgc"
 author = "the mgc developers"
+copyright = "2026, the mgc developers"
 version = release = metadata.version("mgc-music")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 exclude_patterns = ["_build"]
+smartquotes = False  # options begin with two hyphens
 html_theme = "furo"
 html_title = f"mgc {release}"
 html_static_path: list[str] = []

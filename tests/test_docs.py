@@ -92,6 +92,7 @@ def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     page = (tmp_path / "site" / "commands.html").read_text(encoding="utf-8")
     assert all(f"mgc {name}" in page for name in COMMANDS)
+    assert ".. option::" not in page
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
