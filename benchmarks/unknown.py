@@ -1,11 +1,11 @@
-"""Music of genres that a run does not know: how much of it `mgc predict --unknown validation` refuses, and at what cost.
+"""Music of genres that a run does not know: how much of it `mgc predict --unknown validation` refuses, at what cost.
 
     python benchmarks/unknown.py                     the test corpus, each genre left out in turn
     python benchmarks/unknown.py DATASET             an audio folder or list with artists
     python benchmarks/unknown.py --models moments/logreg vit2021/cnn --epochs 15
 
-For each genre, a run learns all others; the probability is chosen on its validation tracks. Unknown are the tracks of the
-genre that was left out; known are the run's test tracks, by other artists than it has heard.
+For each genre, a run learns all others; the probability is chosen on its validation tracks. Unknown are the tracks of
+the genre that was left out; known are the run's test tracks, by other artists than it has heard.
 """
 
 from __future__ import annotations
