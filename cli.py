@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "mgc.models.prediction.commands:predict",
     "reproduce": "mgc.models.reproduction.commands:reproduce",
     "report": "mgc.models.report.commands:report",
+    "serve": "mgc.models.service.commands:serve",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",
     "train": "mgc.models.training.commands:train",

@@ -20,6 +20,7 @@ ORDER = (
     "mgc.models.reproduction",
     "mgc.models.compare",
     "mgc.models.audit",
+    "mgc.models.service",
     "mgc.models.prediction",
     "mgc.models.evaluation",
     "mgc.models.training",

@@ -6,10 +6,11 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -25,6 +26,9 @@ from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: Most files of a task: their frames are on disk until they are predicted.
 FILES_PER_TASK = 16
@@ -66,11 +70,13 @@ class Decoding:
         scheduler: address of a running Dask scheduler, whose workers share this machine's temporary folder; None starts
             workers.
         timeout_s: time limit for one file in seconds.
+        max_duration: length in seconds beyond which a file is refused as `too-long`; None for no limit.
     """
 
     workers: int | None = None
     scheduler: str | None = None
     timeout_s: float = FILE_TIMEOUT_S
+    max_duration: float | None = None
 
 
 def extract(
@@ -79,44 +85,65 @@ def extract(
     decoding: Decoding,
     advance: Callable[[int], object] = lambda n_files: None,
 ) -> Iterator[list[Batch]]:
-    """Decode files in worker processes; a file that cannot be decoded, or kills or hangs its worker, stops no other.
+    """Decode files in worker processes that end with the last file; see `decode`."""
+    workers = decoding.workers or count_processors()
+    per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
+    with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler) as client:
+        yield from decode(client, paths, specs, decoding, per_task, advance)
+
+
+def decode(
+    client: Client,
+    paths: Sequence[str],
+    specs: Sequence[FeatureSpec],
+    decoding: Decoding,
+    per_task: int = 1,
+    advance: Callable[[int], object] = lambda n_files: None,
+    folder: Path | None = None,
+) -> Generator[list[Batch]]:
+    """Decode files in running worker processes; a file that cannot be decoded, or kills or hangs one, stops no other.
+
+    Several threads may decode files on one client at the same time.
 
     Args:
+        client: client of the cluster, from `cluster.connect`.
         paths: paths of the files.
         specs: the features.
-        decoding: how they are decoded.
+        decoding: limits of a file.
+        per_task: number of files that a worker decodes one after the other.
         advance: function that is called with numbers of files that were finished since the last call.
+        folder: existing folder for the frames, which the workers share; None for the system's temporary folder.
 
     Yields:
         For each few files, in the order in which they are finished: their frames and manifest rows, one `Batch` for
         each feature. The track id of a file is its index in `paths`, as text. The frames are removed when the next
         batches are asked for.
     """
-    workers = decoding.workers or count_processors()
-    per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
     starts = range(0, len(paths), per_task)
-    with tempfile.TemporaryDirectory(prefix="mgc-predict-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mgc-predict-", dir=folder, ignore_cleanup_errors=True) as temporary:
         stores = []
         for spec in specs:
-            path = Path(folder) / spec.digest
+            path = Path(temporary) / spec.digest
             stores.append(Store.create(path, spec, {"name": "files", "root": "/", "genres": []}))
             (path / "shards").mkdir()
-        tasks = (_task(paths[start : start + per_task], start, shard, stores) for shard, start in enumerate(starts))
-        with cluster.connect(min(workers, len(starts)), decoding.scheduler) as client:
-            for task, _ in Dispatcher(client, run_task, decoding.timeout_s).run(tasks, len(starts), advance):
-                batches = [_batch(target) for target in task.targets]
-                yield batches
-                for batch in batches:
-                    shutil.rmtree(Path(str(batch.shard_path(batch.shard))), ignore_errors=True)
+        tasks = (
+            _task(paths[start : start + per_task], start, shard, stores, decoding.max_duration)
+            for shard, start in enumerate(starts)
+        )
+        for task, _ in Dispatcher(client, run_task, decoding.timeout_s).run(tasks, len(starts), advance):
+            batches = [_batch(target) for target in task.targets]
+            yield batches
+            for batch in batches:
+                shutil.rmtree(Path(str(batch.shard_path(batch.shard))), ignore_errors=True)
 
 
-def _task(paths: Sequence[str], start: int, shard: int, stores: Sequence[Store]) -> Task:
+def _task(paths: Sequence[str], start: int, shard: int, stores: Sequence[Store], max_duration: float | None) -> Task:
     """Create the task that decodes some files into one shard of each store."""
     # An absolute path without its first slash: the root of the task is the file system's.
     names = [escape(os.path.abspath(path)).lstrip("/") for path in paths]  # noqa: PTH100
     ids = [f"{number:08d}" for number in range(start, start + len(paths))]
     tracks = track_table({"track_id": ids, "path": names, "split": ["test"] * len(paths)})
-    return Task("/", tracks, [Target(store, [(shard, 0, len(paths))]) for store in stores])
+    return Task("/", tracks, [Target(store, [(shard, 0, len(paths))]) for store in stores], max_duration=max_duration)
 
 
 def _batch(target: Target) -> Batch:

@@ -104,6 +104,8 @@ class FilePredictor:
             raise RunError(f"{run.path}: {run.model} has no embeddings", "name the run of a single network")
         self._members = [_Member(member, chosen, embed) for member in members_of(run)]
         self.classes = run.classes
+        #: Features that a file's frames are needed of.
+        self.specs = list(dict.fromkeys(spec for member in self._members for spec in member.specs))
 
     def predict(
         self,
@@ -123,19 +125,33 @@ class FilePredictor:
         Yields:
             Index of each file and its prediction, in the order in which files are decoded.
         """
-        specs = list(dict.fromkeys(spec for member in self._members for spec in member.specs))
-        for batches in frames.extract(paths, specs, decoding, advance):
-            stores = dict(zip(specs, batches, strict=True))
-            answers = [member.predict([stores[spec] for spec in member.specs]) for member in self._members]
-            for row in range(len(batches[0].tracks)):
-                number = int(batches[0].tracks["track_id"][row].as_py())
-                prediction = self._join(paths[number], [answer[row] for answer in answers])
-                if prediction.status == "ok":
-                    first = answers[0][row]
-                    store = stores[self._members[0].specs[0]]
-                    for sink in sinks:
-                        sink.add(prediction, Detail(store, first.row, first.starts, first.embeddings))
-                yield number, prediction
+        for batches in frames.extract(paths, self.specs, decoding, advance):
+            yield from self.predict_frames(paths, batches, sinks)
+
+    def predict_frames(
+        self, paths: Sequence[str], batches: Sequence[frames.Batch], sinks: Sequence[Sink] = ()
+    ) -> Iterator[tuple[int, FilePrediction]]:
+        """Predict the genres of some files from their frames.
+
+        Args:
+            paths: paths of all files.
+            batches: frames of some of them, as `frames.decode` yields them: one batch for each of `specs`.
+            sinks: take in each prediction of a usable file before it is yielded.
+
+        Yields:
+            Index of each file in `paths` and its prediction.
+        """
+        stores = dict(zip(self.specs, batches, strict=True))
+        answers = [member.predict([stores[spec] for spec in member.specs]) for member in self._members]
+        for row in range(len(batches[0].tracks)):
+            number = int(batches[0].tracks["track_id"][row].as_py())
+            prediction = self._join(paths[number], [answer[row] for answer in answers])
+            if prediction.status == "ok":
+                first = answers[0][row]
+                store = stores[self._members[0].specs[0]]
+                for sink in sinks:
+                    sink.add(prediction, Detail(store, first.row, first.starts, first.embeddings))
+            yield number, prediction
 
     def _join(self, path: str, answers: Sequence[_Answer]) -> FilePrediction:
         """Average what the members say of a file."""
