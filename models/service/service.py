@@ -19,6 +19,7 @@ from mgc.models.runs.overview import leak_reason
 from mgc.models.runs.run import Run
 from mgc.models.service.metrics import Metrics
 from mgc.models.service.problems import RequestProblem
+from mgc.models.service.processes import ProcessSetup
 from mgc.models.service.scratch import scratch_folder
 from mgc.pipeline.extraction import cluster
 from mgc.pipeline.extraction.sharing import count_processors
@@ -214,6 +215,7 @@ def open_service(run: Run, limits: Limits, workers: int | None, device: str) -> 
     predictor = FilePredictor(run, device)
     workers = workers or count_processors()
     with scratch_folder() as folder, cluster.connect(workers, None) as client:
+        client.register_plugin(ProcessSetup())
         service = Service(run, predictor, client, workers, limits, folder)
         try:
             service.warm_up()

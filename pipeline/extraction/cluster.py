@@ -75,7 +75,7 @@ def connect(
             )
             stack.enter_context(cluster)
             client = stack.enter_context(distributed.Client(cluster))
-            client.run(_silence_stderr)
+            client.run(silence_stderr)
         else:
             client = stack.enter_context(_connect_running(scheduler))
             _require_workers(client, scheduler, echo)
@@ -168,7 +168,7 @@ def _note_missing_nannies(client: Client, echo: Callable[[str], None]) -> None:
         echo(f"{without_nanny} of {len(workers)} workers have no nanny: {effect}")
 
 
-def _silence_stderr() -> None:
+def silence_stderr() -> None:
     """Redirect a worker's stderr to the null device: C libraries such as mpg123 print notes on damaged files there."""
     import os
 

@@ -33,8 +33,8 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self._driver = driver
 
-    def open(self, page: Path, width: int, *, scripts: bool = True, dark: bool = False) -> None:
-        """Load a page in a window of a width, with or without JavaScript, in light or dark colours."""
+    def open(self, page: Path | str, width: int, *, scripts: bool = True, dark: bool = False) -> None:
+        """Load a file or a URL in a window of a width, with or without JavaScript, in light or dark colours."""
         command = self._driver.execute_cdp_cmd
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         command("Emulation.setScriptExecutionDisabled", {"value": not scripts})
@@ -44,7 +44,7 @@ class Browser:
         self._driver.get("about:blank")
         self.requests()
         self._driver.get_log("browser")
-        self._driver.get(page.as_uri())
+        self._driver.get(page.as_uri() if isinstance(page, Path) else page)
         # The page's own script did not run and will not; those of the tests must.
         command("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -53,6 +53,10 @@ class Browser:
         head = "const done = arguments[arguments.length - 1];"
         body = f"{head} (async () => {{ {script} }})().then(done, (error) => done(`${{error}}`))"
         return self._driver.execute_async_script(body, *arguments)
+
+    def type(self, selector: str, text: object) -> None:
+        """Type a text into an element; for the input of a file, its path."""
+        self._driver.find_element("css selector", selector).send_keys(str(text))
 
     def messages(self) -> list[str]:
         """Errors and warnings in the console, since the last call."""
@@ -79,8 +83,8 @@ class Browser:
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    """Start Chromium with a fresh profile.
+def browser(profile: Path, *flags: str) -> Iterator[Browser]:
+    """Start Chromium with a fresh profile, and further flags of its command line.
 
     Where it is absent, the test is skipped, or fails if $MGC_REQUIRE_BROWSER is set.
     """
@@ -90,7 +94,7 @@ def browser(profile: Path) -> Iterator[Browser]:
         (pytest.fail if os.environ.get("MGC_REQUIRE_BROWSER") else pytest.skip)(words)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*_FLAGS.split(), f"--user-data-dir={profile}"):
+    for flag in (*_FLAGS.split(), *flags, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(driver_path))

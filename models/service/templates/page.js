@@ -273,6 +273,7 @@
     if (dropped.length) analyse(dropped[0], dropped[0].name);
     else complain("That is no file; drop an audio file");
   });
+  if (byId("who")) byId("who").addEventListener("submit", (event) => event.preventDefault());
   let resizing = 0;
   addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(render); });
 
