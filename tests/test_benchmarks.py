@@ -158,3 +158,16 @@ def test_compare_prints_coverage_and_error_rates() -> None:
     assert set(families) == {"3", "6", "12"}
     shares = [float(cell) for table in (errors, families) for row in table.values() for cell in row.values()]
     assert all(0 <= share <= 100 for share in shares)
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+def test_serve_prints_latency_and_throughput(corpus: Path, tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    (figures,) = tables(run(BENCHMARKS / "serve.py", corpus / "fma_debian", "--smoke", "--json", record))
+    values = {name: float(row["moments/logreg"]) for name, row in figures.items()}
+    stages = sum(values[f"{stage}, ms"] for stage in ("upload", "queue", "decode", "network"))
+    assert 0 < values["median, ms"] <= values["p95, ms"]
+    assert stages < 4 * values["p95, ms"]  # the mean of four requests
+    assert values["requests a second"] > 0
+    assert json.loads(record.read_text())["results"]["moments/logreg"]["memory, MB"] > 50

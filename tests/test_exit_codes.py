@@ -65,6 +65,9 @@ CASES = [
     ("report {nowhere}", 1),
     ("report {store}", 1),
     ("report --split exam", 2),
+    ("serve {nowhere}", 1),
+    ("serve {store}", 1),
+    ("serve --port 65536", 2),
     ("slice {store}", 2),
     ("slice {store} --slice 999", 1),
     ("slice {store} --default nothing", 1),
@@ -101,7 +104,7 @@ BAD = {int: ("-1", "1.5", "x", "nan"), float: ("-1", "nan", "inf", "-inf", "x")}
 #: Options of which 0 is a valid value.
 ZERO = {
     "--clip", "--ema", "--fmin", "--label-smoothing", "--min-confidence", "--offset", "--overlap", "--plateau-patience",
-    "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
+    "--port", "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
 }  # fmt: skip
 #: Options of which 1 is no valid value either.
 BELOW_ONE = {

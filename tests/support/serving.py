@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,13 +32,15 @@ class ServerProcess:
         folder: its temporary folder.
         errors: file of what it writes on stderr.
         token: its token; empty if it needs none.
+        started: when it was started, in seconds since the epoch.
     """
 
     url: str
     process: subprocess.Popen
     folder: Path
     errors: Path
-    token: str = ""
+    token: str
+    started: float
     session: requests.Session = field(default_factory=requests.Session)
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -76,6 +79,7 @@ def server(folder: Path, *words: object, token: str = "", **environment: str) ->
         (folder / "token").write_text(f"{token}\n")
         (folder / "token").chmod(0o600)
         command += ["--token-file", str(folder / "token")]
+    started = time.time()
     environment = os.environ | {"TMPDIR": str(temporary)} | environment
     with (
         (folder / "errors").open("w") as errors,
@@ -86,7 +90,7 @@ def server(folder: Path, *words: object, token: str = "", **environment: str) ->
             line = process.stdout.readline()
             found = re.search(r"at (http://\S+) \(Ctrl-C stops\)", line)
             assert found, (line, (folder / "errors").read_text())
-            yield ServerProcess(found[1], process, temporary, folder / "errors", token)
+            yield ServerProcess(found[1], process, temporary, folder / "errors", token, started)
         finally:
             if process.poll() is None:
                 process.terminate()

@@ -165,7 +165,7 @@
       add(svg, "text", { x: left - 8, y: y + 14, "text-anchor": "end" }, fit(genre, left - 12));
       add(svg, "rect", { x: left, y, width: right - left, height: row - 4, class: "track" });
       for (const [first, last, shares] of cells) {
-        const cell = { x: x(first), y, width: Math.max(x(last) - x(first) + 0.3, 0.5), height: row - 4, class: "p" };
+        const cell = { x: x(first), y, width: Math.max(x(last) - x(first), 0.5), height: row - 4, class: "p" };
         add(add(svg, "rect", { ...cell, "fill-opacity": shares[k].toFixed(3) }), "title", {},
           `${genre}, ${clock(first)}: ${percent(shares[k])}`);
       }
@@ -176,7 +176,8 @@
       const anchor = tick === 0 ? "start" : x(tick) > right - 16 ? "end" : "middle";
       add(svg, "text", { x: x(tick), y: y + 14, "text-anchor": anchor, class: "tick" }, clock(tick));
     }
-    const line = add(svg, "line", { x1: left, x2: left, y1: 6, y2: y, class: "playhead" });
+    const line = add(svg, "g", { class: "playhead" });
+    for (const class_ of ["halo", "core"]) add(line, "line", { x1: left, x2: left, y1: 6, y2: y, class: class_ });
     shown.move = () => line.setAttribute("transform", `translate(${x(player.currentTime) - left} 0)`);
     shown.move();
     svg.addEventListener("click", (event) => {

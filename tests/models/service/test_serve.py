@@ -250,8 +250,8 @@ def test_the_folder_of_a_killed_server_is_removed_by_the_next(tmp_path, monkeypa
     assert not folder.exists()
 
 
-def test_sigterm_lets_running_requests_finish(running, song) -> None:
-    """The last test of this module: it stops the server."""
+def test_sigterm_lets_running_requests_finish(running, run, song) -> None:
+    """The last test of this module: it stops the server, which has written nothing into the workspace."""
     upload = SlowUpload(running, song.read_bytes())
     while "mgc_admitted_requests 1.0" not in running.ask("GET", "/metrics").text:
         time.sleep(0.05)
@@ -265,3 +265,4 @@ def test_sigterm_lets_running_requests_finish(running, song) -> None:
     assert running.process.wait(timeout=60) == 0
     assert list(running.folder.glob("mgc-*")) == []
     assert running.errors.read_text() == ""
+    assert max(path.stat().st_mtime for path in run.parents[1].rglob("*")) < running.started
