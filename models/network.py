@@ -124,5 +124,6 @@ def outputs_by_batch(
     """
     module.eval()
     with torch.inference_mode():
-        for batch in tqdm(ranks.lockstep(stream.batches()), label, len(stream), leave=False, disable=None):
+        batches = ranks.lockstep(stream.batches())
+        for batch in tqdm(batches, label, len(stream), leave=False, disable=None, delay=1):  # none if it is soon done
             yield batch.rows, module(batch.frames).float().cpu()

@@ -79,7 +79,7 @@ def serve(
             app = make_app(service, token=token, hosts=LOOPBACK_HOSTS | {host.lower()} if is_local else None)
             ready = f"serve: {service.model} of {service.run} at {url} (Ctrl-C stops)"
             echo = console.note_printer(to_stderr=True)
-            server.Server(app, service, timeout, echo, lambda: console.echo(ready)).run([sock])
+            server.Server(app, service, timeout, echo, lambda: console.note(ready)).run([sock])
     return 0
 
 
