@@ -183,7 +183,7 @@ def _print_dry_run(
     else:
         nothing = ["extract: nothing to decode"]
         for line in (*map(str, plans), *(total.notes() if total else nothing), "dry run: nothing was written"):
-            console.note(line)
+            console.result(line)
     return 0
 
 
@@ -309,6 +309,6 @@ def demo(context: click.Context, data_dir: Path, seed: int, epochs: int, workers
     )
     with workspace.restoring_latest():
         for step in steps:
-            console.echo("", f"$ mgc {' '.join(step)}")
+            console.show_command(" ".join(step))
             console.run_command(context, step)
     return 0

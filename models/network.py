@@ -16,6 +16,7 @@ from mgc.models.data.joint import JointStream
 from mgc.models.data.stream import Stream
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry.systems import System
+from mgc.pipeline import console
 from mgc.pipeline.features import FeatureSpec
 
 #: Output of a network in training: logits `(batch, n_classes)`, or a tuple of these and those of its auxiliary heads.
@@ -85,7 +86,9 @@ class Network(nn.Module):
         with torch.inference_mode():
             for module in standardisers:
                 module.begin()
-            for batch in tqdm(ranks.lockstep(stream.batches()), "statistics", len(stream), leave=False, disable=None):
+            for batch in tqdm(
+                ranks.lockstep(stream.batches()), "statistics", len(stream), leave=False, disable=console.hides_bars()
+            ):
                 inputs = (batch.frames,) if isinstance(batch.frames, Tensor) else batch.frames
                 for adapt, values in zip(self.inputs, inputs, strict=True):
                     adapt(values)
@@ -125,5 +128,6 @@ def outputs_by_batch(
     module.eval()
     with torch.inference_mode():
         batches = ranks.lockstep(stream.batches())
-        for batch in tqdm(batches, label, len(stream), leave=False, disable=None, delay=1):  # none if it is soon done
+        hidden = console.hides_bars()
+        for batch in tqdm(batches, label, len(stream), leave=False, disable=hidden, delay=1):  # none if soon done
             yield batch.rows, module(batch.frames).float().cpu()

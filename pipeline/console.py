@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import enum
+import functools
 import importlib
 import json
+import re
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
-from mgc.pipeline import help_groups, wrapping
+from mgc.pipeline import help_groups, settings, wrapping
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.escaping import visible, visible_json, visible_lines
 from mgc.pipeline.storage import urls
@@ -47,6 +52,10 @@ class PathOrUrl(click.Path):
         if not self._remote:
             raise SpecError(f"{url}: a URL cannot be used here", "name a path on this machine")
         return url
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Split the value of an environment variable at colons, but for those of URLs."""
+        return [part for part in re.split(r":(?!//)", rv) if part]
 
 
 #: Parameter type of options that take a local path.
@@ -112,6 +121,7 @@ class CommandGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line and exit with the codes that `mgc.pipeline.errors` describes."""
+        _state.verbosity, _state.shows_tracebacks = Verbosity.NORMAL, "--debug" in sys.argv
         sys.exit(self._run(*args, **kwargs | {"standalone_mode": False}))
 
     def _run(self, *args: Any, **kwargs: Any) -> int:
@@ -163,9 +173,9 @@ def _print_bug(error: Exception) -> int:
 
 def _print_error(problem: str, remedy: str, code: int) -> int:
     """Print an error on stderr, after its traceback if `--debug` is given, and return the exit code."""
-    if "--debug" in sys.argv and code != 130:
-        echo_text(traceback.format_exc(), err=True)
-    echo(f"error: {problem}" + (f"; {remedy}" if remedy else ""), err=True)
+    if _state.shows_tracebacks and code != 130:
+        _print(visible_lines(traceback.format_exc()), err=True)
+    warn(f"error: {problem}" + (f"; {remedy}" if remedy else ""))
     return code
 
 
@@ -192,18 +202,100 @@ def run_command(context: click.Context, arguments: list[str]) -> None:
         command.invoke(command_context)
 
 
+class Verbosity(enum.Enum):
+    """How much a command prints: `QUIET` results and errors, `VERBOSE` also settings and times."""
+
+    QUIET = enum.auto()
+    NORMAL = enum.auto()
+    VERBOSE = enum.auto()
+
+
+class _State:
+    """What the options of the running command say about its output."""
+
+    verbosity = Verbosity.NORMAL
+    shows_tracebacks = False
+
+
+_state = _State()
+#: Sources of values, the one that decides first.
+_SOURCES = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+
+
 def common_options(command: Callable) -> Callable:
-    """Add the options of every command: `--data-dir` and `--debug`."""
-    data_dir = click.option(
-        "--data-dir",
-        type=LOCAL_PATH,
-        default="data",
-        envvar="MGC_DATA",
-        show_default=True,
-        help="Workspace of datasets, stores and runs [$MGC_DATA].",
+    """Add the options of every command: `--data-dir`, `--quiet`, `--verbose` and `--debug`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, quiet: bool, verbose: bool, debug: bool, **options: Any) -> Any:
+        context = click.get_current_context()
+        before = _state.verbosity
+        _state.verbosity = _chosen_verbosity(context, quiet=quiet, verbose=verbose) or before
+        _state.shows_tracebacks |= debug
+        if _state.verbosity is not Verbosity.VERBOSE:
+            return command(*arguments, **options)
+        for setting in settings.settings(context, context.command):
+            if setting.source != "default":
+                note(f"{setting.key}: {settings.value_text(setting.value)} ({setting.origin})", err=True)
+        processor = time.process_time()
+        with phase(f"mgc {context.info_name}"):
+            code = command(*arguments, **options)
+        note(f"processor time of this process: {time.process_time() - processor:.2f} s", err=True)
+        return code
+
+    return with_options(
+        run,
+        help_groups.group(help_groups.GENERAL),
+        click.option(
+            "--data-dir",
+            type=LOCAL_PATH,
+            default="data",
+            envvar="MGC_DATA",
+            show_default=True,
+            help="Workspace of datasets, stores and runs [$MGC_DATA].",
+        ),
+        click.option("--quiet", is_flag=True, help="Print results and errors only."),
+        click.option("--verbose", is_flag=True, help="Also print where settings come from, and times."),
+        click.option("--debug", is_flag=True, help="Show where an error comes from."),
     )
-    debug = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
-    return help_groups.group(help_groups.GENERAL)(data_dir(debug(command)))
+
+
+def _chosen_verbosity(context: click.Context, *, quiet: bool, verbose: bool) -> Verbosity | None:
+    """Return what --quiet and --verbose ask for; None if neither is given. Of both, the stronger source decides.
+
+    Raises:
+        SpecError: the same source gives both.
+    """
+    if quiet and verbose:
+        sources = [context.get_parameter_source(name) for name in ("quiet", "verbose")]
+        if sources[0] == sources[1]:
+            raise SpecError("--quiet and --verbose contradict each other", "leave one of them out")
+        quiet = next(source for source in _SOURCES if source in sources) == sources[0]
+    return Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else None
+
+
+def is_quiet() -> bool:
+    """Whether the running command prints results and errors only."""
+    return _state.verbosity is Verbosity.QUIET
+
+
+def hides_bars() -> bool | None:
+    """Value of tqdm's `disable`: True for --quiet, else None, which hides bars without a terminal."""
+    return True if is_quiet() else None
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Print the time that a block takes, with --verbose, also if it fails.
+
+    Args:
+        name: what the block does.
+    """
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        if _state.verbosity is Verbosity.VERBOSE:
+            note(f"{name}: {time.perf_counter() - start:.2f} s", err=True)
 
 
 def json_option(command: Callable) -> Callable:
@@ -220,20 +312,28 @@ def with_options(command: Callable, *options: Callable) -> Callable:
 
 
 def echo(*lines: object, err: bool = False) -> None:
-    """Print lines, an empty one if there is none. All output for users goes through this function or `echo_text`.
+    """Print lines, an empty one if there is none. All output for users goes through the functions of this module.
 
+    On stdout they are results. On stderr they are remarks, which `--quiet` leaves out; `warn` is for what must be read.
     Characters that a terminal obeys, a newline within a line included, are escaped: names come from strangers' files.
 
     Args:
         lines: the lines, without newlines of their own.
         err: print on stderr.
     """
-    _print("\n".join(visible(str(line)) for line in lines), err)
+    if not (err and is_quiet()):
+        _print("\n".join(visible(str(line)) for line in lines), err)
+
+
+def warn(line: str) -> None:
+    """Print a line on stderr also with `--quiet`: an error, or what a result lacks."""
+    _print(visible(line), err=True)
 
 
 def echo_text(text: str, *, err: bool = False) -> None:
     """Print a text of several lines like `echo`; names in it are escaped already, or their newlines break its lines."""
-    _print(visible_lines(text), err)
+    if not (err and is_quiet()):
+        _print(visible_lines(text), err)
 
 
 def _print(text: str, err: bool) -> None:
@@ -249,8 +349,24 @@ def width() -> int:
 
 
 def note(line: str, *, err: bool = False) -> None:
-    """Print a line like `echo`, wrapped on a terminal. Elsewhere, as in a log that is searched, it stays one line."""
+    """Print a remark, wrapped on a terminal; `--quiet` leaves it out.
+
+    Elsewhere than on a terminal, as in a log that is searched, it stays one line.
+    """
+    if is_quiet():
+        return
     echo(*wrapping.wrap(visible(line), width(), indent=2) if _is_terminal(err) else [line], err=err)
+
+
+def result(line: str) -> None:
+    """Print a line of the result on stdout, wrapped on a terminal like `note`."""
+    echo(*wrapping.wrap(visible(line), width(), indent=2) if _is_terminal(False) else [line])
+
+
+def show_command(words: str) -> None:
+    """Print a command that runs next, as a user would type it, below an empty line; `--quiet` leaves it out."""
+    if not is_quiet():
+        echo("", f"$ mgc {words}")
 
 
 def _is_terminal(err: bool) -> bool:
@@ -272,7 +388,7 @@ def print_json(value: Any) -> None:
 
 
 def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractContextManager]:
-    """Create a progress bar: tqdm on a terminal, else one line on stderr for each tenth of the work.
+    """Create a progress bar: tqdm on a terminal, else one line on stderr for each tenth of the work; none if quiet.
 
     Args:
         label: name of the work.
@@ -284,6 +400,9 @@ def progress_bar(label: str, unit: str) -> Callable[[int], contextlib.AbstractCo
 
     @contextlib.contextmanager
     def bar(total: int) -> Iterator[Callable[[int], None]]:
+        if is_quiet():
+            yield lambda step: None
+            return
         if sys.stderr.isatty():
             from tqdm import tqdm
 

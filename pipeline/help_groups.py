@@ -1,11 +1,15 @@
-"""Help pages that list the options of a command in named groups."""
+"""Commands whose help lists the options in named groups, and whose options `mgc.toml` and the environment can set."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+from mgc.pipeline import settings
+from mgc.pipeline.errors import MgcError
 
 #: Group of the options that every command has; it comes last.
 GENERAL = "General"
@@ -37,6 +41,13 @@ def group_of(option: click.Parameter) -> str | None:
 
 class Command(click.Command):
     """A click command whose help lists the options by group. Without groups of its own, it lists them all in one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; `mgc.toml` and environment variables set options that they do not set."""
+        if not {"-h", "--help"} & set(args):
+            with contextlib.suppress(*[MgcError] * ctx.resilient_parsing):  # a shell completes despite a broken file
+                settings.apply(self, ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group, in the order in which the groups first appear; `General` is the last."""

@@ -22,13 +22,16 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "test
 OWN_PACKAGE = ROOT / "docs" / "own_system.md"
 #: `folder/`, `path.py`, or `path.py:name` and `path.py:Class.name`, in backticks; paths start at the repository.
 REFERENCE = re.compile(r"`((?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|toml)|[\w-]+/))(?::([\w.]+))?`")
+#: Files of a user, not of the repository.
+USERS = {"mgc.toml"}
 #: Folders of the repository; others, such as `events/`, belong to stores and runs.
 FOLDERS = ("benchmarks", "docs", "manifests", "models", "pipeline", "tests")
 
 
 def references(page: Path) -> list[tuple[str, str]]:
     """Paths, and names in them, that a page mentions."""
-    matches = REFERENCE.findall(page.read_text(encoding="utf-8"))
+    found = REFERENCE.findall(page.read_text(encoding="utf-8"))
+    matches = [(path, name) for path, name in found if path not in USERS]
     return [(path, name) for path, name in matches if "/" not in path or path.partition("/")[0] in FOLDERS]
 
 

@@ -47,6 +47,7 @@ ORDER = (
     "mgc.pipeline.console",
     "mgc.pipeline.help_groups",
     "mgc.pipeline.option_types",
+    "mgc.pipeline.settings",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
     "mgc.pipeline.pictures",

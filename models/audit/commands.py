@@ -78,5 +78,5 @@ def _measure_price(result: Audit) -> Price | None:
     try:
         return price.measure(result.store, result.labelled, result.findings, console.progress_bar("price", "fit"))
     except ModelError as error:
-        console.echo(f"the price of a leak cannot be measured: {error.problem}; {error.remedy}", err=True)
+        console.warn(f"the price of a leak cannot be measured: {error.problem}; {error.remedy}")
         return None

@@ -154,7 +154,7 @@ def predict(
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
     if refused:
-        console.echo(f"predict: {refused} of {len(predictions)} files were refused", err=True)
+        console.warn(f"predict: {refused} of {len(predictions)} files were refused")
     _act(predictions, **actions)
     return 0
 
@@ -194,7 +194,10 @@ def _act(
     if sort_into is not None and way is not None:
         steps.append(actions.sort(predictions, sort_into, way, min_confidence, dry_run=dry_run))
     for outcome in itertools.chain.from_iterable(steps):
-        console.echo(outcome.line, err=True)
+        if outcome.failed or dry_run:
+            console.warn(outcome.line)
+        else:
+            console.echo(outcome.line, err=True)
         outcomes.append(outcome)
     if failed := sum(outcome.failed for outcome in outcomes):
         raise MgcError(f"{failed} of {len(outcomes)} files could not be tagged or sorted", "see the lines above")

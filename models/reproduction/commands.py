@@ -121,7 +121,7 @@ class _Outcome:
             return False
         for job in jobs:
             self._failed.setdefault(job.title, error)
-        console.echo(f"not reproduced: {error}", err=True)
+        console.warn(f"not reproduced: {error}")
         return True
 
     def finish(self) -> None:

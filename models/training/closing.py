@@ -45,10 +45,10 @@ def announce(workspace: Workspace, trained: Trained, *, evaluated: bool = False)
 
             console.echo(f"curves: {curves.draw(run)}")
         hint = "" if trained.label is not None or evaluated else "; `mgc evaluate --by-genre` tests it"
-        console.note(f"run: {run.path}{hint}")
+        console.result(f"run: {run.path}{hint}")
     if trained.label is not None:
         for line in repeats.spread(trained.runs, trained.label):
-            console.note(line)
+            console.result(line)
         if not evaluated:
             paths = " ".join(shlex.quote(str(run.path)) for run in trained.runs)
             console.echo(f"to test {'them' if len(trained.runs) > 1 else 'it'}:", f"mgc evaluate {paths}")
@@ -65,9 +65,9 @@ def evaluate(context: click.Context, trained: Trained, device: str) -> None:
     from mgc.models.training import repeats
 
     words = ["evaluate", *(str(run.path) for run in trained.runs)]
-    console.echo("", f"$ mgc {shlex.join(words)}")
+    console.show_command(shlex.join(words))
     console.run_command(context, [*words, "--device", device])
     if trained.label is not None:
         console.echo()
         for line in repeats.spread_of_tests(trained.runs, trained.label):
-            console.note(line)
+            console.result(line)

@@ -23,6 +23,7 @@ from mgc.models.training import checkpoint, memory
 from mgc.models.training.learner import Learner
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.progress import Progress, epoch_heads, format_epoch, remaining_time
+from mgc.pipeline import console
 from mgc.pipeline.errors import RunError, StoreError
 
 #: The state is saved after every epoch, and within an epoch once the last checkpoint is this many seconds old.
@@ -121,7 +122,7 @@ class Trainer:
         progress, recipe, stream = self.progress, self.learner.recipe, self.training.stream
         self.learner.train()
         label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
-        with tqdm(None, label, len(stream), initial=progress.batch, leave=False, disable=None) as bar:
+        with tqdm(None, label, len(stream), initial=progress.batch, leave=False, disable=console.hides_bars()) as bar:
             self._step_started_at = time.monotonic()
             for batch in self.learner.ranks.lockstep(stream.batches(progress.epoch, progress.batch)):
                 self._update(batch)

@@ -20,6 +20,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training.assembly import build_learner, open_run
 from mgc.models.training.options import Options
 from mgc.models.training.preparation import prepare
+from mgc.pipeline import console
 from mgc.pipeline.errors import RunError, SpecError
 from mgc.pipeline.store.store import Store
 
@@ -53,7 +54,7 @@ def range_test(run: Run, stores: Sequence[Store], steps: int = STEPS) -> tuple[n
     mean = 0.0
     batches = ((epoch, batch) for epoch in itertools.count() for batch in stream.batches(epoch))
     learner.train()
-    for step, rate in enumerate(tqdm(rates, "rates", leave=False, disable=None), 1):
+    for step, rate in enumerate(tqdm(rates, "rates", leave=False, disable=console.hides_bars()), 1):
         epoch, batch = next(batches)
         learner.lr = float(rate)
         loss, _ = learner.update(batch, epoch)
