@@ -15,7 +15,8 @@ from mgc.pipeline.storage.remote import Place, RemotePath
 
 #: File that makes a folder a store or a run.
 _HEADS = {"store": "store.json", "run": "config.json"}
-_NOT_DATASETS = ("features", "runs", "demo")
+#: Folders of a workspace that are no datasets. The demo's dataset is taken only if there is no other.
+NOT_DATASETS = ("features", "runs", "demo")
 
 
 class Workspace:
@@ -58,7 +59,7 @@ class Workspace:
         datasets = []
         if self.root.is_dir():
             for path in sorted(self.root.iterdir()):
-                hidden = path.name.startswith(".") or path.name.endswith("_metadata") or path.name in _NOT_DATASETS
+                hidden = path.name.startswith(".") or path.name.endswith("_metadata") or path.name in NOT_DATASETS
                 if path.is_dir() and not hidden:
                     datasets.append(path)
         demo = self.root / "demo" / "fma_demo"
@@ -168,6 +169,17 @@ class Workspace:
             if kind == "run":
                 latest.pop("training", None)
             files.write_json(self.root / "latest.json", latest)
+
+    def forget(self, path: Path) -> None:
+        """Drop a store or run that was removed from `latest.json`; the newest of the others is the latest then."""
+        gone, latest = path.resolve(), self._read()
+        kept = {
+            kind: name
+            for kind, name in latest.items()
+            if urls.is_url(name) or not (self.root / name).resolve().is_relative_to(gone)
+        }
+        if kept != latest:
+            files.write_json(self.root / "latest.json", kept)
 
     @contextlib.contextmanager
     def restoring_latest(self) -> Iterator[None]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
 from typing import Any
 
-from mgc.models.registry import systems
+from mgc.models.registry import recipes, systems
 from mgc.models.registry.systems import System
 from mgc.pipeline import suggestions
 from mgc.pipeline.errors import UnknownModelError
@@ -39,12 +43,30 @@ def describe_system(system: System) -> dict[str, Any]:
 
 
 def describe_systems(ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Describe systems by `describe_system`.
+    """Describe systems as `describe_system` does, but without PyTorch: those of mgc are recorded.
 
     Args:
         ids: ids of the systems; None for all.
     """
-    return [describe_system(systems.get(id)) for id in (systems.ids() if ids is None else ids)]
+    known = recorded()
+    chosen = systems.ids() if ids is None else ids
+    return [dict(known[id]) if id in known else describe_system(systems.get(id)) for id in chosen]
+
+
+@cache
+def recorded() -> Mapping[str, dict[str, Any]]:
+    """Descriptions of the systems of mgc by id, from `manifests/systems.json`.
+
+    To count parameters, every network must be built, which takes seconds. A test compares the record with the networks.
+    """
+    text = (resources.files("mgc.manifests") / "systems.json").read_text(encoding="utf-8")
+    return {description["id"]: description for description in json.loads(text)}
+
+
+def record() -> str:
+    """Return the text of `manifests/systems.json`: a line for each system of mgc. Imports PyTorch."""
+    rows = [describe_system(systems.get(id)) for id in sorted(recipes.recipe_files())]
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
 
 
 def render_systems(systems: list[dict[str, Any]], width: int = WIDTH) -> str:
@@ -124,3 +146,7 @@ def systems_named(name: str, option: str = "") -> list[System]:
         remedy = f"{hint}name a system (see `mgc models`), all, or one of {', '.join(studies)}"
         raise UnknownModelError(f"{option}{name}: no such study", remedy)
     return matches
+
+
+if __name__ == "__main__":
+    sys.stdout.write(record())

@@ -1,6 +1,9 @@
 """Extraction settings of the recipes, and the list of systems."""
 
 import json
+import subprocess
+import sys
+from importlib import resources
 
 import pytest
 from commands import mgc
@@ -115,3 +118,22 @@ def test_a_word_that_no_model_has_names_what_was_meant() -> None:
     outcome = mgc("models", "reznet")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.error.startswith("no model has 'reznet' in its id or study; did you mean ")
+
+
+def test_the_recorded_descriptions_are_those_of_the_networks() -> None:
+    text = (resources.files("mgc.manifests") / "systems.json").read_text(encoding="utf-8")
+    assert text == overview.record(), "run `python -m mgc.models.registry.overview > manifests/systems.json`"
+
+
+def test_the_list_of_systems_needs_no_pytorch() -> None:
+    code = """
+import sys
+from mgc import cli
+try:
+    cli.main(["models"], prog_name="mgc")
+except SystemExit as end:
+    sys.stderr.write(f"{end.code} {sorted({'torch', 'sklearn'} & set(sys.modules))}")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stderr == "0 []"
+    assert "kth2020/cnn " in run.stdout

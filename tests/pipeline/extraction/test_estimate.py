@@ -12,7 +12,8 @@ from music import write_genres
 
 from mgc.pipeline import features
 from mgc.pipeline.extraction import estimate
-from mgc.pipeline.extraction.estimate import Estimate, format_seconds, format_size
+from mgc.pipeline.extraction.estimate import Estimate, format_seconds
+from mgc.pipeline.wrapping import format_size
 
 FEATURE = "stft:n_fft=512"
 
