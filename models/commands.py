@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import (
     choose_dataset,
     dataset_options,
@@ -48,6 +48,7 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
     "features",
     multiple=True,
     metavar="NAME[:KEY=VALUE,...]",
+    shell_complete=completion.features,
     help="stft, mel, mfcc, power, chroma, harmonic, percussive, waveform or stats; may be repeated.  [default: mel]",
 )
 @slicing_options
@@ -64,7 +65,12 @@ _FEATURE_OPTIONS = ("sr", "n_fft", "hop_length", "n_mels", "n_mfcc", "fmin", "fm
     type=console.choice("uint8", "float16", "float32", "int16"),
     help="Dtype of stored frames: uint8 in steps of 0.5 dB; int16 for waveform.",
 )
-@click.option("--for", "system", help="Extract the features and slicing of the recipe of a system or study, or of all.")
+@click.option(
+    "--for",
+    "system",
+    shell_complete=completion.models,
+    help="Extract the features and slicing of the recipe of a system or study, or of all.",
+)
 @help_groups.group("Store")
 @click.option("--name", help="Folder name of the dataset's stores.  [default: name of the folder or list]")
 @click.option("--out", type=PATH_OR_URL, help="Folder of the stores.  [default: features/<dataset> in the workspace]")
@@ -115,7 +121,8 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     passes, study = _extraction_passes(options)
     slicing = parse_slicing(options)
     workspace = Workspace(data_dir)
-    dataset, out = _open_dataset(workspace, options)
+    with console.phase("reading the dataset"):
+        dataset, out = _open_dataset(workspace, options)
     echo = console.note_printer(as_json)
     if is_default:
         echo(f"feature: {_DEFAULT_FEATURE}, as neither --feature nor --for names another")
@@ -144,9 +151,10 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
         if variants and options["augment"] is None:
             echo(f"training tracks also as {', '.join(map(str, variants))}, as studied; --augment none leaves that out")
         settings = dataclasses.replace(settings, variants=variants)
-        results += extraction.extract(
-            dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
-        )
+        with console.phase(f"extraction of {', '.join(spec.name for spec in specs)}"):
+            results += extraction.extract(
+                dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
+            )
     reports = [summary.summarise(result.store) | {"decoded": result.n_decoded} for result in results]
     if as_json:
         console.print_json({"stores": reports})
@@ -251,7 +259,7 @@ def _extraction_passes(
 
 
 @help_groups.command()
-@click.argument("word", required=False, metavar="[ID|WORD]")
+@click.argument("word", required=False, metavar="[ID|WORD]", shell_complete=completion.models)
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print every detail as Markdown, as in docs/systems.md.")
 @console.json_option
 @console.common_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
 from mgc.pipeline.storage.remote import Place
@@ -191,7 +191,7 @@ def print_store_summary(store: Store, as_json: bool) -> None:
 
 
 @help_groups.command("slice")
-@click.argument("store", type=PATH_OR_URL, required=False)
+@click.argument("store", type=PATH_OR_URL, required=False, shell_complete=completion.stores)
 @slicing_options
 @help_groups.group("Slices")
 @click.option("--seed", type=option_types.SEED, default=0, show_default=True, help="Seed of random slice positions.")
@@ -253,7 +253,7 @@ def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[
 
 
 @help_groups.command()
-@click.argument("store", type=PATH_OR_URL, required=False)
+@click.argument("store", type=PATH_OR_URL, required=False, shell_complete=completion.stores)
 @help_groups.group("Splits")
 @splits_option
 @click.option("--redo", is_flag=True, help="Draw new splits for all tracks.")

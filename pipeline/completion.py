@@ -85,6 +85,13 @@ def _folders(*patterns: str) -> Completer:
 stores, runs, stores_and_runs = _folders(_STORES), _folders(_RUNS), _folders(_STORES, _RUNS)
 
 
+def run_then_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Runs for the first of several arguments, files for the others."""
+    if context.params.get(parameter.name or ""):
+        return [CompletionItem(incomplete, type="file")]
+    return runs(context, parameter, incomplete)
+
+
 def names_in_workspace(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names by which `mgc remove` knows stores and runs: paths below the workspace."""
     workspace = Path(context.params.get("data_dir") or os.environ.get("MGC_DATA") or "data")

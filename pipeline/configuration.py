@@ -55,12 +55,9 @@ def _settings(context: click.Context, name: str) -> Iterator[Setting]:
     command = root.command.get_command(root, name) if isinstance(root.command, click.Group) else None
     if command is None:
         return
-    inner = click.Context(command, info_name=name, parent=root)
-    settings.apply(command, inner)
-    # Only to learn the sources of values: a missing argument is no error here.
-    inner.resilient_parsing = True
-    for option in settings.options_of(command):
-        option.handle_parse_result(inner, {}, [])
+    settings.apply(command, click.Context(command, info_name=name, parent=root))
+    # Only to learn the values and their sources: a missing argument is no error here.
+    inner = command.make_context(name, [], parent=root, resilient_parsing=True)
     yield from settings.settings(inner, command)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mgc.pipeline import settings
-from mgc.pipeline.errors import MgcError
+from mgc.pipeline.errors import MgcError, UsageError
 
 #: Group of the options that every command has; it comes last.
 GENERAL = "General"
@@ -48,6 +48,13 @@ class Command(click.Command):
             with contextlib.suppress(*[MgcError] * ctx.resilient_parsing):  # a shell completes despite a broken file
                 settings.apply(self, ctx)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. The error of an option that was not typed says where its value comes from."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise settings.name_origin(error, ctx, self) from error.__cause__
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group, in the order in which the groups first appear; `General` is the last."""

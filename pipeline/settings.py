@@ -25,7 +25,7 @@ import click
 from click.core import ParameterSource
 
 from mgc.pipeline import suggestions
-from mgc.pipeline.errors import MgcError, SpecError
+from mgc.pipeline.errors import MgcError, SpecError, UsageError
 
 FILE = "mgc.toml"
 #: Table of the options that every command has, and these.
@@ -226,9 +226,8 @@ def value_of(entry: Entry, option: click.Option) -> Any:
     values = entry.value if isinstance(entry.value, list) and option.multiple else [entry.value]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            kind = {bool: "true or false", list: "a list", dict: "a table"}.get(type(value), "a date or time")
             several = ", or several in brackets" if option.multiple else ""
-            raise SpecError(f"{entry.text}: this option takes no {kind}", f"write a text or a number{several}")
+            raise SpecError(f"{entry.text}: no value of this option", f"write a text or a number{several}")
     texts = [str(value) for value in values]
     return texts if option.multiple else texts[0]
 
@@ -291,6 +290,15 @@ def _check(option: click.Option, context: click.Context, value: Any, shown: str)
         raise SpecError(f"{shown}: {problem}", f"correct it; see `mgc {context.info_name} --help`") from None
     except MgcError as error:
         raise SpecError(f"{shown}: {error.problem}", error.remedy) from None
+
+
+def name_origin(error: UsageError, context: click.Context, command: click.Command) -> UsageError:
+    """Add to an error about an option where its value comes from, if it was not typed."""
+    for setting in settings(context, command):
+        option = f"--{setting.key}"
+        if setting.source not in ("command line", "default") and option in error.problem.split():
+            return type(error)(f"{error.problem} ({option} is set by {setting.origin})", error.remedy)
+    return error
 
 
 @dataclass(frozen=True)

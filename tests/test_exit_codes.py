@@ -27,6 +27,10 @@ CASES = [
     ("compare {nowhere}", 1),
     ("compare {store}", 1),
     ("compare --latex --csv", 2),
+    ("completion bash", 0),
+    ("completion powershell", 2),
+    ("config", 0),
+    ("config trian", 2),
     ("demo --epochs many", 2),
     ("evaluate {nowhere}", 1),
     ("evaluate {store}", 1),
@@ -45,6 +49,8 @@ CASES = [
     ("info {store}", 0),
     ("info {nowhere}", 1),
     ("info --jsn", 2),
+    ("list", 0),
+    ("list songs", 2),
     ("models", 0),
     ("models --what", 2),
     ("new model Bad-Name", 2),
@@ -53,6 +59,8 @@ CASES = [
     ("plot {nowhere}", 1),
     ("plot {store} --start 1", 2),
     ("plot --out picture.gif", 2),
+    ("remove", 2),
+    ("remove {nowhere} --yes", 1),
     ("reproduce kth2020/cnn", 1),
     ("reproduce --table", 1),
     ("reproduce kth2020/cn", 2),
@@ -170,7 +178,8 @@ def test_every_command_has_cases_of_both_kinds() -> None:
     for arguments, code in CASES:
         codes.setdefault(arguments.partition(" ")[0], set()).add(code)
     assert {name for name in cli.COMMANDS if 2 not in codes.get(name, ())} == set()
-    assert {name for name in cli.COMMANDS if 1 not in codes[name]} == {"demo", "models"}  # they read nothing
+    reading_nothing = {"completion", "config", "demo", "list", "models"}  # or, like `list`, all that they can
+    assert {name for name in cli.COMMANDS if 1 not in codes[name]} == reading_nothing
 
 
 def test_sigint_gives_130_and_sigterm_ends_the_process(tmp_path: Path) -> None:

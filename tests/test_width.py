@@ -52,6 +52,8 @@ def test_no_line_is_wider_than_a_terminal(scheduler: str, tmp_path: Path, monkey
     done("audit", code=1)
     for words in (("info",), ("verify",), ("models",), ("models", TINY.id), ("models", "kth2020/cnn")):
         done(*words)
+    for words in (("list",), ("config",), ("config", "train"), ("remove", Path("data/songs"), "--dry-run")):
+        done(*words)
     done(*train, "--seeds", "0,1")
     done(*train, "--find-lr")
     done("train", "--model", "moments/knn", "--folds", 2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import completion, console, help_groups
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError, ModelError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @help_groups.command()
-@click.argument("store", type=PATH_OR_URL, required=False)
+@click.argument("store", type=PATH_OR_URL, required=False, shell_complete=completion.stores)
 @help_groups.group("Examination")
 @click.option(
     "--runs", type=LOCAL_PATH, multiple=True, metavar="RUN", help="A run that judges labels; may be repeated."
@@ -52,7 +52,8 @@ def audit(store: Place | None, data_dir: Path, as_json: bool, **options: Any) ->
 
     workspace = Workspace(data_dir)
     runs = [choose_run(workspace, path) for path in options["runs"]]
-    result = examine(choose_store(workspace, store), console.progress_bar("audit", "track"), runs)
+    with console.phase("audit"):
+        result = examine(choose_store(workspace, store), console.progress_bar("audit", "track"), runs)
     clean = findings.is_clean(result.findings, options["fail_on"])
     try:
         result.record()

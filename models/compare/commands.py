@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import completion, console, help_groups
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.workspace import Workspace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @help_groups.command()
-@click.argument("runs", type=LOCAL_PATH, nargs=-1)
+@click.argument("runs", type=LOCAL_PATH, nargs=-1, shell_complete=completion.runs)
 @help_groups.group("Tracks")
 @click.option(
     "--split",

@@ -57,7 +57,8 @@ def remove(names: tuple[str, ...], data_dir: Path, as_json: bool, dry_run: bool,
     needed = {item.name: removal.consequences(item, items, chosen) for item in chosen}
     lines = [line for item in chosen for line in table.removal_lines(item, needed[item.name], verb)]
     if not as_json:
-        console.echo(*lines)
+        for line in lines:
+            console.result(line)
     if not dry_run:
         if not yes:
             _confirm(lines if as_json else [])

@@ -87,7 +87,7 @@ def require_idle(items: Iterable[Item], now: float | None = None) -> None:
         RunError: an unfinished run was changed a moment ago: it may be trained now.
     """
     for item in items:
-        if item.kind == "store":
+        if item.kind == "store" and (item.path / ".lock").exists():  # else none holds it, and a check would make it
             with _locked(item):
                 pass
         age = (time.time() if now is None else now) - item.changed

@@ -13,7 +13,7 @@ import click
 
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run, is_run
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import scheduler_option, timeout_option
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.errors import MgcError, SpecError, UsageError
@@ -40,7 +40,7 @@ class _Unknown(option_types.Real):
 
 
 @help_groups.command()
-@click.argument("names", nargs=-1, metavar="[RUN] FILE|FOLDER|PLAYLIST|-...")
+@click.argument("names", nargs=-1, metavar="[RUN] FILE|FOLDER|PLAYLIST|-...", shell_complete=completion.run_then_files)
 @help_groups.group("Files")
 @click.option("--recursive", is_flag=True, help="Also predict the files in folders below a folder.")
 @help_groups.group("Answers")
@@ -139,8 +139,10 @@ def predict(
             sinks.append(stack.enter_context(EmbeddingFile(embeddings, head)))
         if pictures is not None:
             sinks.append(TimelinePictures(pictures, listed.paths))
-        predictor = FilePredictor(run, device, embed=embeddings is not None)
-        predictions = _predict(predictor, listed.paths, store, decoding, sinks)
+        with console.phase("loading the model"):
+            predictor = FilePredictor(run, device, embed=embeddings is not None)
+        with console.phase("decoding and prediction"):
+            predictions = _predict(predictor, listed.paths, store, decoding, sinks)
     if as_json:
         console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
     else:

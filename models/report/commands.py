@@ -10,7 +10,7 @@ import click
 
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import completion, console, help_groups
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @help_groups.command()
-@click.argument("runs", type=LOCAL_PATH, nargs=-1)
+@click.argument("runs", type=LOCAL_PATH, nargs=-1, shell_complete=completion.runs)
 @help_groups.group("Scores")
 @click.option("--ensemble", is_flag=True, help="Score the mean of the probabilities of the runs; write no files.")
 @click.option("--by-genre", is_flag=True, help="Show precision, recall, F1 and support of each genre.")
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     "stores",
     type=PATH_OR_URL,
     multiple=True,
+    shell_complete=completion.stores,
     help="Score tracks of another dataset: its store of the run's feature; repeat for a system with several inputs.",
 )
 @click.option(
@@ -93,17 +94,18 @@ def evaluate(
         require_scorable(run, "test" if stores else own_split)
     groups = [members] if ensemble else [[run] for run in members]
     others = _open_others(workspace, groups, stores, genre_map, split)
-    evaluations = [
-        evaluate_runs(group, split=own_split, join=join, other=other, device=device)
-        for group, other in zip(groups, others, strict=True)
-    ]
+    evaluations = []
+    for group, other in zip(groups, others, strict=True):
+        with console.phase(f"scores of {', '.join(run.path.name for run in group)}"):
+            evaluations.append(evaluate_runs(group, split=own_split, join=join, other=other, device=device))
     files = [
         result_paths(group[0], own_split, other) if len(group) == 1 else []
         for group, other in zip(groups, others, strict=True)
     ]
     if not (no_report or stores or (ensemble and len(members) > 1)):
         for run, paths in zip(members, files, strict=True):
-            paths.append(write_report(run, own_split, device=device))
+            with console.phase(f"report of {run.path.name}"):
+                paths.append(write_report(run, own_split, device=device))
     if as_json:
         objects = [
             evaluation.as_dict() | {"files": [str(path) for path in paths]}
@@ -137,7 +139,7 @@ def _open_others(
 
 
 @help_groups.command()
-@click.argument("runs", type=LOCAL_PATH, nargs=-1)
+@click.argument("runs", type=LOCAL_PATH, nargs=-1, shell_complete=completion.runs)
 @help_groups.group("Report")
 @click.option(
     "--split",

@@ -11,7 +11,7 @@ import click
 
 from mgc.models.parallel.options import device_option
 from mgc.models.training.command_options import check_seeds
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import choose_dataset, dataset_options, genre_options, scheduler_option
 from mgc.pipeline.errors import MgcError, UsageError
 from mgc.pipeline.workspace import Workspace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @help_groups.command()
-@click.argument("name", required=False, metavar="[ID|STUDY|all]")
+@click.argument("name", required=False, metavar="[ID|STUDY|all]", shell_complete=completion.models)
 @dataset_options
 @genre_options
 @help_groups.group("Reproduction")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import click
 
-from mgc.pipeline import console, help_groups
+from mgc.pipeline import completion, console, help_groups
 from mgc.pipeline.commands import choose_store, print_store_check, print_store_summary
 from mgc.pipeline.console import PATH_OR_URL
 from mgc.pipeline.errors import MgcError
@@ -36,7 +36,9 @@ def choose_run(workspace: Workspace, path: Path | None, *, resuming: bool = Fals
 
 
 @help_groups.command()
-@click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
+@click.argument(
+    "path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]", shell_complete=completion.stores_and_runs
+)
 @console.json_option
 @console.common_options
 def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
@@ -56,7 +58,9 @@ def info(path: Place | None, data_dir: Path, as_json: bool) -> int:
 
 
 @help_groups.command()
-@click.argument("path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]")
+@click.argument(
+    "path", type=PATH_OR_URL, required=False, metavar="[STORE|RUN]", shell_complete=completion.stores_and_runs
+)
 @console.json_option
 @console.common_options
 def verify(path: Place | None, data_dir: Path, as_json: bool) -> int:

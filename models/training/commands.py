@@ -13,7 +13,7 @@ import click
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
 from mgc.models.training.command_options import check_augmentation, check_folds, check_seeds, loop_options, nproc_option
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.storage.remote import Place
@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 
 @help_groups.command()
 @help_groups.group("Model and data")
-@click.option("--model", help="System id, see `mgc models`.  [default: one for the store's feature]")
-@click.option("--recipe", help="System id, to train with the features and slicing of its study.")
+@click.option(
+    "--model",
+    shell_complete=completion.models,
+    help="System id, see `mgc models`.  [default: one for the store's feature]",
+)
+@click.option(
+    "--recipe", shell_complete=completion.models, help="System id, to train with the features and slicing of its study."
+)
 @click.option(
     "--store",
     "stores",
     type=PATH_OR_URL,
     multiple=True,
+    shell_complete=completion.stores,
     help="Feature store; repeat for a system with several inputs.  [default: the latest that fit]",
 )
 @click.option(
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     "members",
     type=LOCAL_PATH,
     multiple=True,
+    shell_complete=completion.runs,
     help="Finished run of an ensemble's member; may be repeated.",
 )
 @loop_options
@@ -109,7 +117,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", is_flag=True, help="Continue an interrupted run (--run, or the one begun last) to the same result."
 )
-@click.option("--run", type=LOCAL_PATH, help="Run to continue with --resume.")
+@click.option("--run", type=LOCAL_PATH, shell_complete=completion.runs, help="Run to continue with --resume.")
 @click.option("--as-published", is_flag=True, help="Refuse to train if anything differs from the study.")
 @console.common_options
 @nproc_option
@@ -211,7 +219,8 @@ class _Job:
             self.workspace.remember("training", run.path)
 
         ranks = self.ranks or training.SINGLE_PROCESS
-        return training.train(stores, options, self.workspace.runs, console.note, remember, ranks)
+        with console.phase(f"training of {options.model}"):
+            return training.train(stores, options, self.workspace.runs, console.note, remember, ranks)
 
 
 def _resume(workspace: Workspace, path: Path | None, options: dict[str, Any], ranks: Ranks | None) -> Trained:
@@ -285,7 +294,8 @@ def _train_system(job: _Job, request: Request) -> Trained | None:
     from mgc.models.training import folds, preparation, rate_finder, repeats
     from mgc.models.training.closing import Trained
 
-    stores = job.candidates.choose(job.system)
+    with console.phase("choice of stores"):
+        stores = job.candidates.choose(job.system)
     job.candidates.require_all_used(stores, job.system.id)
     is_said = job.candidates.explicit or (request.model or request.recipe) is None
     latest = job.candidates.stores[0]

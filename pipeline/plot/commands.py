@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
 from mgc.pipeline.errors import MgcError, UsageError
@@ -25,9 +25,11 @@ _SHEET_SECONDS = 30.0
 
 
 @help_groups.command()
-@click.argument("subject", type=PATH_OR_URL, required=False, metavar="[TRACK|STORE]")
+@click.argument("subject", type=PATH_OR_URL, required=False, metavar="[TRACK|STORE]", shell_complete=completion.stores)
 @help_groups.group("Subject")
-@click.option("--store", type=PATH_OR_URL, help="Store of the track.  [default: the latest]")
+@click.option(
+    "--store", type=PATH_OR_URL, shell_complete=completion.stores, help="Store of the track.  [default: the latest]"
+)
 @click.option("--sheet", is_flag=True, help="Of a store: a training track of each genre, side by side.")
 @click.option("--start", type=option_types.NOT_NEGATIVE, help="Start of the part that is shown, in seconds.")
 @click.option("--seconds", type=option_types.SECONDS, help="Length of that part.  [default: all; on a sheet 30]")
