@@ -38,6 +38,7 @@ WITHHELD = {
     "write-tags": "it changes your files",
     "sort-into": "it copies or moves your files",
     "move": "it moves your files",
+    "host": "it opens the service to other machines",
 }
 #: Largest file that is read, in bytes. Settings take a few hundred.
 MAX_BYTES = 2**16

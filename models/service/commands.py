@@ -10,7 +10,7 @@ import click
 
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import console, help_groups, option_types
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.workspace import Workspace
@@ -22,7 +22,7 @@ _MIN_TOKEN = 16
 
 
 @help_groups.command()
-@click.argument("path", type=LOCAL_PATH, required=False, metavar="[RUN]")
+@click.argument("path", type=LOCAL_PATH, required=False, metavar="[RUN]", shell_complete=completion.runs)
 @help_groups.group("Address")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is every network.")
 @click.option(
@@ -79,20 +79,17 @@ def serve(
             app = make_app(service, token=token, hosts=LOOPBACK_HOSTS | {host.lower()} if is_local else None)
             ready = f"serve: {service.model} of {service.run} at {url} (Ctrl-C stops)"
             echo = console.note_printer(to_stderr=True)
-            server.Server(app, service, timeout, echo, lambda: console.note(ready)).run([sock])
+            server.Server(app, service, timeout, echo, lambda: console.result(ready)).run([sock])
     return 0
 
 
 def _warn(url: str, has_token: bool) -> None:
     """Say what it means that other machines can reach the server."""
     if has_token:
-        console.note(f"serve: the token travels unencrypted to {url}: put a proxy with TLS in front", err=True)
+        console.warn(f"serve: the token travels unencrypted to {url}: put a proxy with TLS in front")
     else:
-        console.note(
-            f"serve: WARNING: no authentication: whoever reaches {url} can send files; --token-file FILE asks for a "
-            "token",
-            err=True,
-        )
+        danger = f"no authentication: whoever reaches {url} can send files"
+        console.warn(f"serve: WARNING: {danger}; --token-file FILE asks for a token")
 
 
 def _read_token(path: Path) -> str:
@@ -115,5 +112,5 @@ def _read_token(path: Path) -> str:
         problem = f"--token-file {path}: a token is {_MIN_TOKEN} or more ASCII characters without spaces"
         raise MgcError(problem, remedy)
     if mode & (stat.S_IRGRP | stat.S_IROTH):
-        console.note(f"serve: other users can read {path}; `chmod 600` hides it", err=True)
+        console.warn(f"serve: other users can read {path}; `chmod 600` hides it")
     return token
