@@ -127,11 +127,7 @@ def _stores(workspace: Workspace) -> Iterator[Item]:
             head = _read_json(path / "store.json")
             if not head and not (path / "shards").is_dir():
                 continue
-            source = head.get("dataset") if isinstance(head.get("dataset"), dict) else {}
-            spec = head.get("spec") if isinstance(head.get("spec"), dict) else {}
-            assert isinstance(source, dict)
-            assert isinstance(spec, dict)
-            root = source.get("root")
+            source, spec = _object(head.get("dataset")), _object(head.get("spec"))
             yield _item(
                 "store",
                 workspace.root,
@@ -140,7 +136,7 @@ def _stores(workspace: Workspace) -> Iterator[Item]:
                 finished=(path / "published.json").exists() and not (path / "plan.parquet").exists(),
                 latest=latest,
                 details={"feature": spec.get("feature"), "dataset": source.get("name")},
-                needs=(Path(root).resolve(),) if isinstance(root, str) and "://" not in root else (),
+                needs=tuple(_local(Path(), source.get("root"))),
             )
 
 
@@ -151,7 +147,6 @@ def _runs(workspace: Workspace) -> Iterator[Item]:
         if path.name.startswith(".") or not (config or (path / "sealed.json").exists()):
             continue
         metrics = _read_json(path / "metrics.json")
-        by_track = metrics.get("by_track")
         yield _item(
             "run",
             workspace.root,
@@ -162,7 +157,7 @@ def _runs(workspace: Workspace) -> Iterator[Item]:
             details={
                 "model": config.get("model"),
                 "created": config.get("created"),
-                "accuracy": by_track.get("accuracy") if isinstance(by_track, dict) else None,
+                "accuracy": _object(metrics.get("by_track")).get("accuracy"),
                 "leaky": bool(metrics.get("leaky") or config.get("leaky")),
             },
             needs=tuple(_needs(path, config)),
@@ -178,12 +173,22 @@ def _needs(run: Path, config: dict[str, Any]) -> Iterator[Path]:
         beside = store.get("from_runs")
         if isinstance(beside, str) and (run.parent / beside).is_dir():
             yield (run.parent / beside).resolve()
-        elif isinstance(store.get("path"), str) and "://" not in store["path"]:
-            yield Path(store["path"]).resolve()
+        else:
+            yield from _local(Path(), store.get("path"))
     members = config.get("members")
     for member in members if isinstance(members, list) else ():
-        if isinstance(member, dict) and isinstance(member.get("run"), str):
-            yield (run.resolve() / member["run"]).resolve()
+        yield from _local(run.resolve(), _object(member).get("run"))
+
+
+def _local(folder: Path, path: Any) -> Iterator[Path]:
+    """Yield a recorded path, resolved; nothing for a URL, and for what cannot be a path in a damaged file."""
+    if isinstance(path, str) and "://" not in path and "\0" not in path:
+        yield (folder / path).resolve()
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A value that should be a JSON object; an empty one if it is not."""
+    return value if isinstance(value, dict) else {}
 
 
 def _item(
@@ -252,7 +257,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return _object(value)
 
 
 def _rows(path: Path) -> int | None:

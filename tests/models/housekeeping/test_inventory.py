@@ -58,6 +58,8 @@ def test_the_text_has_a_line_for_each(data: Path):
     (data / "runs" / "damaged").mkdir()
     (data / "runs" / "damaged" / "config.json").write_text("{")
     (data / "runs" / "damaged" / "sealed.json").write_text("{")
+    (data / "runs" / "stats" / "config.json").write_text('{"store": {"path": "\\u0000"}, "members": [3, {"run": 4}]}')
+    (data / "features" / "songs" / "mel-0bc65c-21a2b9" / "store.json").write_text('{"dataset": [], "spec": "mel"}')
     (data / "features" / "songs" / "stats-a6309b" / "tracks.parquet").write_bytes(b"damaged")
     text = mgc("list", "--data-dir", data).out
     rows = {words[0]: words for words in map(str.split, text.splitlines()) if words}
