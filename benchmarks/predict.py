@@ -57,7 +57,7 @@ def score(clips: Path, run: Path) -> float:
     paths = sorted(map(str, clips.glob("*.mp3")))
     predictor = FilePredictor(Run.open(run), "cpu")
     seconds = 0.0
-    for batches in frames.extract(paths, predictor.specs, frames.Decoding(workers=1)):
+    for batches in frames.extract(paths, lambda: predictor.specs, frames.Decoding(workers=1)):
         start = time.process_time()
         list(predictor.predict_frames(paths, batches))
         seconds += time.process_time() - start

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc.models.prediction import sorting, tagging
-from mgc.models.prediction.predict import FilePrediction
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.models.prediction.sorting import Way
 from mgc.pipeline.errors import MgcError
 

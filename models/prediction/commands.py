@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,11 @@ from mgc.pipeline.errors import MgcError, SpecError, UsageError
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from mgc.models.prediction.frames import Decoding
-    from mgc.models.prediction.predict import FilePrediction, FilePredictor, Sink
+    from mgc.models.prediction.predict import FilePredictor, Sink
+    from mgc.models.prediction.prediction import FilePrediction
     from mgc.models.prediction.results import ResultFile
     from mgc.models.prediction.sorting import Way
     from mgc.models.runs.run import Run
@@ -113,12 +118,7 @@ def predict(
     Files are decoded, cut and scored as in training. Without RUN, the latest run is used. `-` reads a list of files
     from standard input, one a line. The exit code is 1 if no file can be predicted.
     """
-    from mgc.models.evaluation.tables import csv_bytes
     from mgc.models.prediction import frames, inputs, results
-    from mgc.models.prediction.embeddings import EmbeddingFile
-    from mgc.models.prediction.predict import FilePredictor
-    from mgc.models.prediction.timeline_pictures import TimelinePictures
-    from mgc.pipeline.storage import files, parquet
 
     _check_actions(**actions)
     if out is not None and (beside := "--embeddings" if embeddings else "--pictures" if pictures else None):
@@ -136,22 +136,23 @@ def predict(
     with contextlib.ExitStack() as stack:
         sinks: list[Sink] = []
         if embeddings is not None:
+            from mgc.models.prediction.embeddings import EmbeddingFile
+
             sinks.append(stack.enter_context(EmbeddingFile(embeddings, head)))
         if pictures is not None:
+            from mgc.models.prediction.timeline_pictures import TimelinePictures
+
             sinks.append(TimelinePictures(pictures, listed.paths))
-        with console.phase("loading the model"):
-            predictor = FilePredictor(run, device, embed=embeddings is not None)
+        load = functools.partial(_load_predictor, run, device, embed=embeddings is not None)
         with console.phase("decoding and prediction"):
-            predictions = _predict(predictor, listed.paths, store, decoding, sinks)
+            predictions = _predict(load, listed.paths, store, decoding, sinks)
     if as_json:
         console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
     else:
         lines = results.text(predictions, top_k=top_k, unknown=least, timeline=timeline, width=console.width())
         console.echo(*lines)
-    for file, encode in {csv_file: csv_bytes, parquet_file: parquet.table_bytes}.items():
-        if file is not None:
-            with files.translate_write_errors(file):
-                files.write_bytes(file, encode(results.table(predictions, run.classes, unknown=least)))
+    if csv_file is not None or parquet_file is not None:
+        _write_tables(results.table(predictions, run.classes, unknown=least), csv_file, parquet_file)
     refused = sum(one.status != "ok" for one in predictions)
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
@@ -230,18 +231,52 @@ def _least_probability(run: Run, unknown: float | str) -> float:
     return chosen.probability
 
 
+def _write_tables(table: pa.Table, csv_file: Path | None, parquet_file: Path | None) -> None:
+    """Write predictions as CSV and as Parquet.
+
+    Raises:
+        MgcError: a file cannot be written.
+    """
+    from mgc.models.evaluation.tables import csv_bytes
+    from mgc.pipeline.storage import files, parquet
+
+    for file, encode in ((csv_file, csv_bytes), (parquet_file, parquet.table_bytes)):
+        if file is not None:
+            with files.translate_write_errors(file):
+                files.write_bytes(file, encode(table))
+
+
+def _load_predictor(run: Run, device: str, *, embed: bool) -> FilePredictor:
+    from mgc.models.prediction.predict import FilePredictor
+
+    return FilePredictor(run, device, embed=embed)
+
+
 def _predict(
-    predictor: FilePredictor, paths: list[str], store: ResultFile | None, decoding: Decoding, sinks: Sequence[Sink]
+    load: Callable[[], FilePredictor],
+    paths: list[str],
+    store: ResultFile | None,
+    decoding: Decoding,
+    sinks: Sequence[Sink],
 ) -> list[FilePrediction]:
-    """Predict files, those without a result in `store`; return a prediction for each path, in their order."""
+    """Predict files, those without a result in `store`; return a prediction for each path, in their order.
+
+    The model is loaded while the processes start that decode: each takes a second or two.
+    """
+    from mgc.models.prediction import frames
 
     predictions = [store.known(path) if store is not None else None for path in paths]
     missing = [number for number, one in enumerate(predictions) if one is None]
     if missing:
-        with console.progress_bar("predict", "file")(len(missing)) as advance:
-            rest = [paths[number] for number in missing]
-            for number, one in predictor.predict(rest, decoding, advance, sinks):
-                predictions[missing[number]] = one
-                if store is not None:
-                    store.append(one)
+        rest = [paths[number] for number in missing]
+        with (
+            futures.ThreadPoolExecutor(1) as executor,
+            console.progress_bar("predict", "file")(len(missing)) as advance,
+        ):
+            predictor = executor.submit(load)
+            for batches in frames.extract(rest, lambda: predictor.result().specs, decoding, advance):
+                for number, one in predictor.result().predict_frames(rest, batches, sinks):
+                    predictions[missing[number]] = one
+                    if store is not None:
+                        store.append(one)
     return [one for one in predictions if one is not None]

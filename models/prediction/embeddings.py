@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mgc.models.prediction.predict import Detail, FilePrediction
+from mgc.models.prediction.predict import Detail
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.pipeline.datasets.tracks import escape
 from mgc.pipeline.storage import files
 

@@ -81,15 +81,19 @@ class Decoding:
 
 def extract(
     paths: Sequence[str],
-    specs: Sequence[FeatureSpec],
+    load_specs: Callable[[], Sequence[FeatureSpec]],
     decoding: Decoding,
     advance: Callable[[int], object] = lambda n_files: None,
 ) -> Iterator[list[Batch]]:
-    """Decode files in worker processes that end with the last file; see `decode`."""
+    """Decode files in worker processes that end with the last file; see `decode`.
+
+    `load_specs` returns the features. It is called when the processes have started, as a model that knows them may load
+    meanwhile.
+    """
     workers = decoding.workers or count_processors()
     per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
     with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler) as client:
-        yield from decode(client, paths, specs, decoding, per_task, advance)
+        yield from decode(client, paths, load_specs(), decoding, per_task, advance)
 
 
 def decode(

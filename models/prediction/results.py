@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mgc.models.evaluation.tables import PREFIX
-from mgc.models.prediction.predict import FilePrediction
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.pipeline.datasets.tracks import escape
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.escaping import visible
@@ -61,6 +60,8 @@ def table(predictions: Sequence[FilePrediction], genres: Sequence[str], *, unkno
         path, status, reason, detail, duration_s, predicted (null if no genre is named), and `p_<genre>` for each genre,
         float64, null for a dropped file.
     """
+    from mgc.models.evaluation.tables import PREFIX
+
     rows = [as_dict(prediction, unknown=unknown) for prediction in predictions]
     texts = ("path", "status", "reason", "detail")
     columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in texts}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgc.models.prediction.predict import Detail, FilePrediction
+from mgc.models.prediction.predict import Detail
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.pipeline import pictures
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.escaping import visible

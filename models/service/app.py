@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mgc.models.prediction.predict import FilePrediction
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.models.service import metrics, openapi, page, uploads
 from mgc.models.service.guard import Guard
 from mgc.models.service.problems import RequestProblem

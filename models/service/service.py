@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgc.models.prediction import frames
-from mgc.models.prediction.predict import FilePrediction, FilePredictor
+from mgc.models.prediction.predict import FilePredictor
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.models.runs.overview import leak_reason
 from mgc.models.runs.run import Run
 from mgc.models.service.metrics import Metrics

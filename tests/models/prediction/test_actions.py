@@ -14,7 +14,7 @@ from commands import tree
 from mutagen.id3 import ID3, TCON, TIT2
 
 from mgc.models.prediction import actions, sorting, tagging
-from mgc.models.prediction.predict import FilePrediction
+from mgc.models.prediction.prediction import FilePrediction
 from mgc.pipeline.datasets.tags import read_tags
 from mgc.pipeline.errors import MgcError
 

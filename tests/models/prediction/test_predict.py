@@ -24,7 +24,7 @@ from music import RATE, write_clip, write_genres, write_silence
 from tiny import TINY
 
 from mgc.models.prediction import frames, results
-from mgc.models.prediction.predict import FilePrediction, timeline
+from mgc.models.prediction.prediction import FilePrediction, timeline
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.pipeline import features
@@ -88,7 +88,7 @@ def test_frames_are_those_of_the_store_for_every_feature(scheduler: str, tmp_pat
     stores = [Store.open(Path(entry["store"])) for entry in made.json["stores"]]
     paths = [str(path) for path in sorted(songs.rglob("*.*"))][::-1]
     compared = 0
-    for batches in frames.extract(paths, specs, frames.Decoding(workers=2, scheduler=scheduler)):
+    for batches in frames.extract(paths, lambda: specs, frames.Decoding(workers=2, scheduler=scheduler)):
         for store, batch in zip(stores, batches, strict=True):
             for row in batch.tracks.to_pylist():
                 path = Path(paths[int(row["track_id"])]).relative_to(songs).as_posix()
