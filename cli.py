@@ -15,6 +15,7 @@ COMMANDS = {
     "completion": "mgc.pipeline.completion:completion",
     "config": "mgc.pipeline.configuration:config",
     "demo": "mgc.models.commands:demo",
+    "download": "mgc.pipeline.downloads.commands:download",
     "evaluate": "mgc.models.report.commands:evaluate",
     "extract": "mgc.models.commands:extract",
     "info": "mgc.models.runs.commands:info",

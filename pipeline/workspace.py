@@ -16,13 +16,18 @@ from mgc.pipeline.storage.remote import Place, RemotePath
 #: File that makes a folder a store or a run.
 _HEADS = {"store": "store.json", "run": "config.json"}
 #: Folders of a workspace that are no datasets. The demo's dataset is taken only if there is no other.
-NOT_DATASETS = ("features", "runs", "demo")
+NOT_DATASETS = ("features", "runs", "demo", "datasets")
+
+#: Folder below `datasets` that `mgc download` keeps archives in, and the end of a dataset's name until it is complete.
+ARCHIVES = "archives"
+UNFINISHED = ".unfinished"
 
 
 class Workspace:
     """A data folder.
 
         fma_small/ gtzan/ ...                      datasets, never changed
+        datasets/fma-small/ ...                    datasets that `mgc download` made, never changed
         features/<dataset>/<feature>-<digest>/     stores
         runs/<time>-<model>/                       runs
         latest.json                                store and run that a command made last, and the run that it
@@ -40,6 +45,11 @@ class Workspace:
         """Folder of all runs."""
         return self.root / "runs"
 
+    @property
+    def datasets(self) -> Path:
+        """Folder of the datasets that `mgc download` makes."""
+        return self.root / "datasets"
+
     def features(self, dataset: str) -> Path:
         """Folder of a dataset's stores.
 
@@ -56,7 +66,7 @@ class Workspace:
         Raises:
             DatasetError: there is no dataset, or more than one.
         """
-        datasets = []
+        datasets = self._downloaded()
         if self.root.is_dir():
             for path in sorted(self.root.iterdir()):
                 hidden = path.name.startswith(".") or path.name.endswith("_metadata") or path.name in NOT_DATASETS
@@ -67,7 +77,8 @@ class Workspace:
             return demo
         if not datasets:
             raise DatasetError(
-                f"no dataset in {self.root}", "name one with --dataset, put one there, or run `mgc demo`"
+                f"no dataset in {self.root}",
+                "name one with --dataset, get one with `mgc download`, put one there, or run `mgc demo`",
             )
         if len(datasets) > 1:
             names = ", ".join(path.name for path in datasets)
@@ -75,6 +86,16 @@ class Workspace:
                 f"{len(datasets)} datasets in {self.root}: {names}", f"name one: --dataset {datasets[0]}"
             )
         return datasets[0]
+
+    def _downloaded(self) -> list[Path]:
+        """Complete datasets that `mgc download` made."""
+        if not self.datasets.is_dir():
+            return []
+        return [
+            path
+            for path in sorted(self.datasets.iterdir())
+            if path.is_dir() and path.name != ARCHIVES and not path.name.startswith(".") and path.suffix != UNFINISHED
+        ]
 
     def latest_store(self) -> Place:
         """The store that a command made last; if that is unknown or gone, the newest one.

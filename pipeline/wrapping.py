@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 
@@ -36,19 +35,3 @@ def ellipsise(names: Sequence[str], width: int) -> list[str]:
         if len(set(cut)) == len(set(names)):
             return cut
     return shortened
-
-
-def format_size(n_bytes: float) -> str:
-    """Format a size with two digits: `85 kB`, `130 MB`, `2.4 GB`."""
-    size = max(n_bytes, 1000.0)
-    for unit in ("kB", "MB", "GB", "TB"):
-        size /= 1000
-        if size < 995 or unit == "TB":
-            break
-    return f"{size:.1f} {unit}" if size < 9.95 else f"{rounded(size):,} {unit}"
-
-
-def rounded(value: float) -> int:
-    """Round to two digits."""
-    step = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
-    return round(value / step) * step

@@ -32,6 +32,13 @@ CASES = [
     ("config", 0),
     ("config trian", 2),
     ("demo --epochs many", 2),
+    ("download", 0),
+    ("download fma-tiny", 2),
+    ("download gtzan --mirror ftp://host", 2),
+    ("download gtzan {nowhere}", 2),
+    ("download gtzan {nowhere} --check", 1),
+    ("download gtzan --check", 1),
+    ("download gtzan --mirror http://127.0.0.1:9 --retries 0", 1),
     ("evaluate {nowhere}", 1),
     ("evaluate {store}", 1),
     ("evaluate --split exam", 2),
@@ -112,7 +119,7 @@ BAD = {int: ("-1", "1.5", "x", "nan"), float: ("-1", "nan", "inf", "-inf", "x")}
 #: Options of which 0 is a valid value.
 ZERO = {
     "--clip", "--ema", "--fmin", "--label-smoothing", "--min-confidence", "--offset", "--overlap", "--plateau-patience",
-    "--port", "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
+    "--port", "--retries", "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
 }  # fmt: skip
 #: Options of which 1 is no valid value either.
 BELOW_ONE = {

@@ -84,6 +84,7 @@ READING = {
     "config": ("config train", "config"),
     "list": ("list", "list --data-dir {store}/../../.."),
     "remove": ("remove {run} --dry-run --data-dir {store}/../../..", "remove songs --dry-run"),
+    "download": ("download",),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
     "predict": ("predict {run} {song} --scheduler {scheduler}", "predict {song} --scheduler {scheduler}"),

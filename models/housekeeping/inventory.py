@@ -101,6 +101,7 @@ def _datasets(root: Path) -> Iterator[Path]:
     for path in _folders(root):
         if not path.name.startswith(".") and path.name not in NOT_DATASETS:
             yield path
+    yield from (path for path in _folders(Workspace(root).datasets) if not path.name.startswith("."))
     if (root / "demo").is_dir():
         yield root / "demo"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mgc.models.housekeeping.inventory import Item
 from mgc.pipeline.escaping import visible
-from mgc.pipeline.wrapping import ellipsise, format_size
+from mgc.pipeline.units import format_size
+from mgc.pipeline.wrapping import ellipsise
 
 #: Headings of the kinds, in their order.
 HEADINGS = {"dataset": "datasets", "store": "stores", "run": "runs", "remains": "remains"}

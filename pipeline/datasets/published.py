@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,20 @@ class Archive:
         url: its address.
         sha1: checksum in hexadecimal; None if it is not known for certain.
         sha256: the same.
+        size: its length in bytes; None if it is not known for certain.
+        mirrors: other addresses of the same file, in the order in which they are tried.
     """
 
     url: str
     sha1: str | None = None
     sha256: str | None = None
+    size: int | None = None
+    mirrors: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the file: the last part of its address."""
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class PublishedDataset:
         genres: class names, in their customary order.
         archives: files to download.
         faulty: `{path in the dataset: fault}` of files that are faulty as published.
+        splits: name of a published list of splits that leaves out what is faulty; None if there is none.
     """
 
     name: str
@@ -45,6 +56,7 @@ class PublishedDataset:
     genres: tuple[str, ...]
     archives: tuple[Archive, ...]
     faulty: Mapping[str, str] = field(default_factory=dict)
+    splits: str | None = None
 
 
 @cache
@@ -58,7 +70,9 @@ def published_dataset(name: str) -> PublishedDataset:
     if not file.is_file():
         raise KeyError(name)
     entry = tomllib.loads(file.read_text(encoding="utf-8"))
-    archives = tuple(Archive(**archive) for archive in entry.pop("archives"))
+    archives = tuple(
+        Archive(**archive | {"mirrors": tuple(archive.get("mirrors", ()))}) for archive in entry.pop("archives")
+    )
     return PublishedDataset(name=name, genres=tuple(entry.pop("genres")), archives=archives, **entry)
 
 

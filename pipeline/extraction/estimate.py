@@ -21,7 +21,7 @@ from mgc.pipeline.features.variants import frame_multiplier
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.siblings import siblings
 from mgc.pipeline.store.store import Store
-from mgc.pipeline.wrapping import format_size, rounded
+from mgc.pipeline.units import format_seconds, format_size
 
 if TYPE_CHECKING:
     from mgc.pipeline.extraction.task import Target
@@ -179,16 +179,6 @@ def frame_bytes(spec: FeatureSpec, seconds: np.ndarray) -> np.ndarray:
     """
     n_frames = np.maximum(seconds * spec.frame_rate, 1)
     return n_frames * spec.bins * np.dtype(spec.dtype).itemsize * cost(spec).compressed
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a time with one or two digits: `8 s`, `40 s`, `2 min`, `1.5 h`, `30 h`."""
-    if seconds < 55:
-        return f"{max(1, rounded(seconds))} s"
-    if seconds < 55 * 60:
-        return f"{rounded(seconds / 60)} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 9.95 else f"{rounded(hours):,} h"
 
 
 def _lengths(dataset: Dataset, tracks: pa.Table, stores: Sequence[Store]) -> np.ndarray:

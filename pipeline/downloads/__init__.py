@@ -1,0 +1,1 @@
+"""Published datasets: fetched over HTTP, verified and unpacked; `mgc download`."""
