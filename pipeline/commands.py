@@ -42,7 +42,7 @@ def dataset_options(command: Callable) -> Callable:
             "--dataset", type=PATH_OR_URL, help="Audio folder, or a CSV/Parquet list with `path` and `genre`."
         ),
         click.option("--metadata", type=PATH_OR_URL, help="FMA: tracks.csv or its folder."),
-        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder or list."),
+        click.option("--format", "layout", default="auto", help="auto, fma, gtzan, folder, tags or list."),
         click.option(
             "--subset", type=console.choice("small", "medium", "large", "full"), help="FMA: part of the dataset."
         ),

@@ -68,7 +68,7 @@ class TestErrors:
             ("--genre-column style", 1, "--genre-column cannot be used with a dataset in folder format; leave it out"),
             ("--dataset {songs}/short.csv", 1, "{songs}/short.csv, line 2: the header has 2 columns, this row 1; put"),
             ("--dataset {songs}/outside.csv", 1, "{songs}/outside.csv, line 2: path '../secret.wav' leads out of"),
-            ("--format zip", 2, "unknown dataset format 'zip'; choose one of auto, fma, gtzan, folder, list"),
+            ("--format zip", 2, "unknown dataset format 'zip'; choose one of auto, fma, gtzan, folder, tags, list"),
             ("--splits {songs}/none.csv", 1, "cannot read {songs}/none.csv: No such file or directory; check the"),
             ("--splits {songs}/good.csv", 1, "{songs}/good.csv has no column split; its columns are path, genre; name"),
             ("--overlap 1", 2, "--overlap 1; it must be in [0, 1): 0.5 repeats half of each slice"),

@@ -102,6 +102,8 @@ def open_dataset(
     is_folder = _is_folder(source)
     if format != "auto" and is_folder == (format == "list"):
         raise DatasetError(f"{source} is a {'folder' if is_folder else 'file'}", f"it cannot be read as {format}")
+    if format == "tags":
+        format, genres = "folder", _by_tags(genres or Request())
     format, root = recognise(source, format) if is_folder else ("list", audio_root or source.parent)
     _refuse_foreign_options(format, options)
     name = _dataset_name(source, format, root)
@@ -130,6 +132,18 @@ def open_dataset(
         labelling=labelling,
         unlabelled=labelled.unlabelled,
     )
+
+
+def _by_tags(request: Request) -> Request:
+    """The request of `--format tags`: the genres are in the files' tags.
+
+    Raises:
+        SpecError: `--genre-from` says otherwise.
+    """
+    if request.source not in (None, "auto", "tag"):
+        problem = f"--format tags and --genre-from {request.source} contradict each other"
+        raise SpecError(problem, "leave one of them out")
+    return request._replace(source="tag")
 
 
 def _read(origin: Origin, tagged: bool, arguments: Mapping[str, Any]) -> Catalogue:

@@ -13,8 +13,8 @@ from mgc.pipeline.datasets.catalogue import Catalogue
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage.remote import Place
 
-#: Built-in values of `--format`.
-FORMATS = ("auto", "fma", "gtzan", "folder", "list")
+#: Built-in values of `--format`. `tags` is `folder` with the genres of the files' tags.
+FORMATS = ("auto", "fma", "gtzan", "folder", "tags", "list")
 
 
 class Layout(Protocol):
