@@ -78,7 +78,7 @@ class Workspace:
         if not datasets:
             raise DatasetError(
                 f"no dataset in {self.root}",
-                "name one with --dataset, get one with `mgc download`, put one there, or run `mgc demo`",
+                "name one with --dataset, get one with `mgc download`, or run `mgc demo`",
             )
         if len(datasets) > 1:
             names = ", ".join(path.name for path in datasets)

@@ -9,7 +9,7 @@ from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.escaping import visible
 from mgc.pipeline.units import format_size
 
-#: Unpacked bytes per byte of an archive: FMA's and GTZAN's have less than 5, CSV files in bzip2 at most about 20.
+#: Unpacked bytes per byte of an archive. Audio has about 1; tables of text, well compressed, 5 to 20.
 MAX_RATIO = 100
 #: Bytes that any archive may hold: those of small ones that are compressed well.
 _ALWAYS = 1 << 20

@@ -30,9 +30,7 @@ class Settings:
     retries: int = 5
 
     def __post_init__(self) -> None:
-        if self.mirror is not None and not (
-            urlsplit(self.mirror).scheme in ("http", "https") and urlsplit(self.mirror).hostname
-        ):
+        if self.mirror is not None and not _is_http(self.mirror):
             raise UsageError(f"--mirror {self.mirror}", "it must be an address such as https://host/folder")
 
     def urls(self, archive: Archive) -> list[str]:
@@ -45,6 +43,14 @@ class Settings:
     def limits(self) -> tuple[float, float]:
         """Seconds to connect, and between two bytes."""
         return min(self.timeout, _CONNECT_SECONDS), self.timeout
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        return False
 
 
 def public(url: str) -> str:

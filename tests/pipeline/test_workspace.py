@@ -47,6 +47,17 @@ class TestDataset:
         (workspace.root / "songs").mkdir()
         assert workspace.only_dataset() == workspace.root / "songs"
 
+    def test_a_download_counts_when_it_is_complete(self, workspace):
+        for name in ("archives", "gtzan.unfinished", ".hidden"):
+            (workspace.datasets / name).mkdir(parents=True)
+        with pytest.raises(DatasetError, match="no dataset in"):
+            workspace.only_dataset()
+        (workspace.datasets / "gtzan").mkdir()
+        assert workspace.only_dataset() == workspace.root / "datasets" / "gtzan"
+        (workspace.root / "songs").mkdir()
+        with pytest.raises(DatasetError, match=r"2 datasets in .*: gtzan, songs"):
+            workspace.only_dataset()
+
     def test_of_several_none_is_guessed(self, workspace):
         for name in ("songs", "chants"):
             (workspace.root / name).mkdir(parents=True)
@@ -57,9 +68,8 @@ class TestDataset:
     def test_none_is_an_error_that_says_what_to_do(self, exists, workspace):
         if exists:
             workspace.root.mkdir()
-        with pytest.raises(
-            DatasetError, match=r"no dataset in .*data; name one with --dataset, put one there, or run `mgc demo`"
-        ):
+        advice = "name one with --dataset, get one with `mgc download`, or run `mgc demo`"
+        with pytest.raises(DatasetError, match=rf"no dataset in .*data; {advice}"):
             workspace.only_dataset()
 
 

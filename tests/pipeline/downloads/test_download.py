@@ -244,6 +244,19 @@ def await_size(path: Path, n_bytes: int) -> None:
 
 
 class TestBadPlaces:
+    @pytest.mark.parametrize(
+        "url", ["ftp://host/a", "host", "http://", "http://[::1", "http://host:99999999", "file:///a"]
+    )
+    def test_a_mirror_that_is_no_address(self, url: str, tmp_path: Path):
+        outcome = mgc("download", "gtzan", "--mirror", url, "--data-dir", tmp_path)
+        assert outcome.code == 2
+        assert f"error: --mirror {url}; it must be an address such as https://host/folder" in outcome.err
+
+    def test_a_password_is_not_printed(self, world: World, tmp_path: Path):
+        url = world.server.url("missing").replace("127.0.0.1", "me:secret@127.0.0.1")
+        outcome = mgc("download", "one-file", "--mirror", url, "--data-dir", tmp_path)
+        assert (outcome.code, "secret" in outcome.err) == (1, False)
+
     def test_no_network(self, tmp_path: Path):
         """A closed port, and a name that does not resolve: one line, within seconds."""
         with socket.socket() as closed:
