@@ -63,4 +63,6 @@ def test_no_line_is_wider_than_a_terminal(scheduler: str, tmp_path: Path, monkey
     done("evaluate", "--by-genre")
     done("train", "--resume")
     done("plot", "--out", "picture.png")
+    done("download")
+    done("download", "fma-small", "--dry-run")
     done("new", "model", "acme")

@@ -76,7 +76,8 @@ class Plan:
             state = "is there" if plan.is_complete else state
             lines.append(f"{plan.archive.name}: {size}, {state}; {public(settings.urls(plan.archive)[0])}")
         about = "at least" if any(plan.size is None for plan in self.archives) else "about"
-        return [*lines, f"space: {about} {format_size(self.needed)} needed, {format_size(self.free)} free"]
+        needed = f"{about} {format_size(self.needed)} needed" if self.needed else "what is needed is not known"
+        return [*lines, f"space: {needed}, {format_size(self.free)} free"]
 
 
 def make_plan(dataset: PublishedDataset, where: Places, settings: Settings) -> Plan:

@@ -42,7 +42,9 @@ def write_zip(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_
     """Write a zip archive, compressed by bzip2 as those of FMA."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            info = zipfile.ZipInfo(name, (2017, 4, 1, 0, 0, 0))
+            info.external_attr = 0o100444 << 16  # a regular file that nobody may write, as FMA's are
+            archive.writestr(info, data, method)
     return path
 
 
