@@ -1,4 +1,4 @@
-"""Text for a terminal of a given width: wrapped lines, names that are shortened to fit a table, and sizes."""
+"""Text for a terminal of a given width: wrapped lines, and names that are shortened to fit a table."""
 
 from __future__ import annotations
 
