@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,11 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @classmethod
+    def default(cls) -> Workspace:
+        """Return the workspace of commands without `--data-dir`: `$MGC_DATA`, or else `data` in the working folder."""
+        return cls(Path(os.environ.get("MGC_DATA") or "data"))
 
     @property
     def runs(self) -> Path:

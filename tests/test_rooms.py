@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms from top to bottom: a module imports from its own room and from those below, never from one above.
 ORDER = (
+    "mgc",
     "mgc.__main__",
     "mgc.cli",
+    "mgc.models.interface",
     "mgc.models.commands",
     "mgc.models.report",
     "mgc.models.reproduction",
@@ -63,7 +65,6 @@ ORDER = (
     "mgc.pipeline.errors",
     "mgc.pipeline",
     "mgc.manifests",
-    "mgc",
 )
 
 

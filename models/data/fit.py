@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mgc.models.registry.systems import InputSpec, System
 from mgc.pipeline.errors import ModelError
 from mgc.pipeline.features import FeatureSpec
@@ -82,6 +84,19 @@ def check_fit(
     if str(slicing) != str(system.recipe.slicing):
         differences.append(f"{slicing} for {system.recipe.slicing}")
     return Fit(frames, tuple(differences))
+
+
+def typical_length(lengths: np.ndarray) -> int:
+    """Return the lower median of slice lengths in frames: the window, to which shorter slices are repeated.
+
+    Slices differ in length with `mgc slice --whole` only.
+
+    Raises:
+        ModelError: there are no slices.
+    """
+    if not len(lengths):
+        raise ModelError("no slice of a training track lies in all of the stores", "cut shorter ones: `mgc slice`")
+    return int(np.sort(lengths)[(len(lengths) - 1) // 2])
 
 
 def _windows(

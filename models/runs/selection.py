@@ -189,14 +189,19 @@ def select_tracks(
         tracks = tracks.set_column(column, TRACK_SCHEMA.field(column), pa.repeat("training", len(tracks)))
     if limit is not None:
         tracks = limit_tracks(tracks, limit, seed)
-    present = set(tracks["genre"].to_pylist())
-    known = [genre for genre in store.dataset["genres"] if genre in present]
-    classes = (*known, *sorted(present.difference(known)))
+    classes = classes_of(store, tracks)
     if not len(tracks) and len(_tracks_with_frames(store)):
         slices = (slicing or store.slicing).fitted(store.spec)
         raise StoreError(f"{store.path}: no track holds {slices}", "cut shorter ones: `mgc slice`")
     _require_classes(store, tracks, classes, unsplit=unsplit)
     return Selection(classes, tracks.combine_chunks())
+
+
+def classes_of(store: Store, tracks: pa.Table) -> tuple[str, ...]:
+    """Return the genres of tracks in the order of a model's outputs: as the dataset lists them, then others by name."""
+    present = set(tracks["genre"].to_pylist())
+    known = [genre for genre in store.dataset["genres"] if genre in present]
+    return (*known, *sorted(present.difference(known)))
 
 
 def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
-from mgc.models.data.fit import check_fit
+from mgc.models.data.fit import check_fit, typical_length
 from mgc.models.data.waveform_view import WaveformView
 from mgc.models.parallel.device import require_amp
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
@@ -221,7 +220,7 @@ def _fit_inputs(stores: Sequence[Store], plan: _Plan) -> tuple[list[int], Sequen
         Frames of a window in each store, and the differences of features and slicing from the study.
     """
     tables, _ = plan.selection.join_slices(stores, plan.slicing, "training")
-    lengths = [_typical_length(table["n_frames"].to_numpy()) for table in tables]
+    lengths = [typical_length(table["n_frames"].to_numpy()) for table in tables]
     specs, paths = [store.spec for store in stores], [str(store.path) for store in stores]
     fit = check_fit(plan.system, specs, plan.slicing, lengths, paths, frontend=_any_computed(stores))
     frames = [window or length for window, length in zip(fit.frames, lengths, strict=True)]
@@ -301,13 +300,3 @@ def _store_entry(store: Store, slicing: Slicing, folder: Path) -> dict[str, Any]
         "sliced": store.slicing.as_dict(),
         **({"waveform": store.source.spec.as_dict()} if isinstance(store, WaveformView) else {}),
     }
-
-
-def _typical_length(lengths: np.ndarray) -> int:
-    """Return the lower median of slice lengths in frames: the window, to which shorter slices are repeated.
-
-    Slices differ in length with `mgc slice --whole` only.
-    """
-    if not len(lengths):
-        raise ModelError("no slice of a training track lies in all of the stores", "cut shorter ones: `mgc slice`")
-    return int(np.sort(lengths)[(len(lengths) - 1) // 2])
