@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mgc.pipeline.errors import MgcError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 #: Seconds without an answer from the scheduler after which the run gives up.
 CONNECT_WAIT_S = 10
+_GUARD_REMEDY = 'in a script, call this below `if __name__ == "__main__":`'
 #: Seconds without any worker after which the run gives up.
 WORKER_WAIT_S = 60
 
@@ -40,8 +42,11 @@ def connect(
         The Dask client.
 
     Raises:
-        MgcError: no scheduler answers at the address, or it has no workers.
+        MgcError: no scheduler answers at the address, or it has no workers; or worker processes do not start.
     """
+    # A worker process imports the script that starts it. Without the usual guard it would start workers in turn.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise MgcError("a worker process runs the script that has started it", _GUARD_REMEDY)
     import dask
     import distributed
 
@@ -64,16 +69,7 @@ def connect(
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         _silence_logs()
         if scheduler is None:
-            cluster = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                # Any free port: of two runs at once, the second would print a warning that 8787 is taken.
-                dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            )
-            stack.enter_context(cluster)
+            cluster = stack.enter_context(_start(workers))
             client = stack.enter_context(distributed.Client(cluster))
             client.run(silence_stderr)
         else:
@@ -84,6 +80,28 @@ def connect(
         if show_dashboard and client.dashboard_link and importlib.util.find_spec("bokeh"):
             echo(f"extract: Dask's dashboard is at {client.dashboard_link}")
         yield client
+
+
+def _start(workers: int | None) -> LocalCluster:
+    """Start worker processes.
+
+    Raises:
+        MgcError: they do not start.
+    """
+    import distributed
+
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # Any free port: of two runs at once, the second would print a warning that 8787 is taken.
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
+    except RuntimeError as error:
+        raise MgcError(f"the worker processes do not start ({str(error).rstrip('.')})", _GUARD_REMEDY) from None
 
 
 def require_scheduler(scheduler: str | None, echo: Callable[[str], None]) -> None:

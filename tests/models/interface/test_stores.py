@@ -192,7 +192,7 @@ def test_bad_input_is_an_error_of_one_line(
         "overlap 1; it must be": lambda: mgc.extract(tmp_path, overlap=1),
         "nothing": lambda: mgc.extract(tmp_path / "nothing"),
         "kth2020/cnn reads one store (mel), not 2": lambda: mgc.train([store, store], "kth2020/cnn", out=tmp_path),
-        "no model or study": lambda: mgc.train(store, "kth2021/cnn", out=tmp_path),
+        "there is no model 'kth2021/cnn'": lambda: mgc.train(store, "kth2021/cnn", out=tmp_path),
     }
     for message, call in cases.items():
         with pytest.raises(mgc.MgcError) as caught:
