@@ -80,6 +80,9 @@ def test_every_command_works_beside_a_project_of_the_user(python: Path, project:
         ("--version",),
     ):
         assert run([*module, *command], project)
+    (store,) = project.glob("data/features/*/*")
+    script = f"import mgc; store = mgc.open_store({str(store)!r}); print(len(store.dataset('training')[0]))"
+    assert run([python, "-c", script], project) == "2\n"
     assert sorted(path.name for path in project.iterdir()) == [
         "acme", "cli.py", "data", "manifests.py", "models", "pipeline.py",
     ]  # fmt: skip

@@ -66,7 +66,7 @@ def extract(
             is usable.
 
     >>> import mgc
-    >>> [mel] = mgc.extract("music", "mel:n_mels=64", out="features", seconds=2)
+    >>> [mel] = mgc.extract("music", "mel", out="features", seconds=3)
     >>> mel.tracks.num_rows
     12
     """

@@ -98,7 +98,7 @@ class Run:
         Raises:
             MgcError: a file does not exist, or the run is unfinished or damaged.
 
-        >>> [prediction] = run.predict("music/blues/0.wav", device="cpu")
+        >>> [prediction] = run.predict("music/blues/blues00.wav", device="cpu")
         >>> prediction.status, sorted(prediction.probabilities)
         ('ok', ['blues', 'techno'])
         """

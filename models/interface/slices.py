@@ -28,6 +28,10 @@ class Batches:
         classes: genres in the order of the labels.
         slices: one row per slice (`track_id`, `start_s`, ...); `Batch.rows` counts in it.
         epoch: number of the next epoch, from 0. With a seed, slices come in another order in each.
+
+    >>> batches = store.torch("training", batch_size=32, device="cpu")
+    >>> len(batches), batches.epoch
+    (1, 0)
     """
 
     def __init__(self, data: SplitData, classes: tuple[str, ...]) -> None:
@@ -83,6 +87,12 @@ class SliceDataset(Dataset[tuple[Tensor, int]]):
 
     Raises:
         MgcError: there is no such split, or no slice in it.
+
+    >>> from torch.utils.data import DataLoader
+    >>> loader = DataLoader(store.dataset("training"), batch_size=4, shuffle=True)
+    >>> frames, labels = next(iter(loader))
+    >>> frames.shape, labels.dtype
+    (torch.Size([4, 130, 128]), torch.int64)
     """
 
     def __init__(self, store: Store, split: str, frames: int | None = None) -> None:

@@ -73,7 +73,7 @@ class FeatureStore:
         """The feature with its parameters.
 
         >>> str(store.spec)
-        'mel sr=22050 hop_length=512 dtype=uint8 n_fft=2048 n_mels=64 fmin=0.0'
+        'mel sr=22050 n_fft=2048 hop_length=512 dtype=uint8 n_mels=128 fmin=0.0'
         """
         return self.core.spec
 
@@ -81,7 +81,6 @@ class FeatureStore:
     def tracks(self) -> pa.Table:
         """One row per track, dropped ones included: id, path, genre, artist, split, status, reason, duration ...
 
-        >>> store.tracks.select(["track_id", "genre", "split", "status"]).slice(0, 2).to_pylist()  # doctest: +SKIP
         >>> frame = store.tracks.to_pandas()
         >>> sorted(frame["split"].unique())
         ['test', 'training', 'validation']
@@ -120,10 +119,9 @@ class FeatureStore:
         Raises:
             MgcError: the store has no such track, has dropped it, or its frames are damaged.
 
-        >>> track = store.tracks["track_id"][0].as_py()
-        >>> frames = store.read(track)
+        >>> frames = store.read("blues00")
         >>> frames.shape, frames.dtype
-        ((173, 64), dtype('float32'))
+        ((173, 128), dtype('float32'))
         """
         tracks = self.core.read_tracks(["track_id", "status", "reason", "shard", "first_frame", "n_frames"])
         found = tracks.filter(pc.equal(tracks["track_id"], str(track_id))).to_pylist()
@@ -182,7 +180,7 @@ class FeatureStore:
         >>> for batch in store.torch("training", batch_size=16, device="cpu", seed=0):
         ...     shape, labels = batch.frames.shape, batch.labels
         >>> shape[1:]
-        torch.Size([87, 64])
+        torch.Size([130, 128])
         """
         from mgc.models.interface.slices import Batches
 
@@ -200,8 +198,8 @@ class FeatureStore:
 
         >>> data = store.dataset("training")
         >>> frames, label = data[0]
-        >>> frames.shape, data.classes[label]
-        (torch.Size([87, 64]), 'blues')
+        >>> frames.shape, data.classes[label] in store.genres
+        (torch.Size([130, 128]), True)
         """
         from mgc.models.interface.slices import SliceDataset
 
