@@ -119,7 +119,7 @@ class FeatureStore:
         Raises:
             MgcError: the store has no such track, has dropped it, or its frames are damaged.
 
-        >>> frames = store.read("blues00")
+        >>> frames = store.read("blues/blues00")
         >>> frames.shape, frames.dtype
         ((173, 128), dtype('float32'))
         """
