@@ -59,6 +59,8 @@ def connect(
         # 17,000 page faults a clip. The memory of a worker is bounded without that.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 28,
         "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 28,
+        # Scheduler and client keep their last messages, tasks included: 1,000 of them by default, some 40 kB each.
+        "distributed.admin.low-level-log-length": 50,
         "distributed.admin.system-monitor.disk": False,
         # Dask's timers and profiler, which are not needed here, take 6 % of a processor by default; so set, 1 %.
         "distributed.worker.profile.enabled": False,

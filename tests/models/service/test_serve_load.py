@@ -58,7 +58,7 @@ def test_two_hundred_requests_a_tenth_of_them_broken(run: Path, corpus: Path, tm
                 if is_good:
                     shares = expected[str(path)]["probabilities"]
                     assert answer.json()["probabilities"] == pytest.approx(shares, abs=1e-9)
-        assert memory[2] < memory[0] + 25, memory
+        assert memory[2] < memory[0] + 15, memory
         wait_for(lambda: not running.left())
         assert running.errors.read_text() == ""
         assert running.stop() == 0
