@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Seconds after which a client may try again if the queue is full.
 RETRY_AFTER_S = 2
+#: Share of a request's time that decoding may take. A file that hangs its process delays those that Dask has sent to
+#: the same process; they must still be answered in time.
+_DECODING_SHARE = 1 / 3
 #: Length of the noise that is predicted before the first request, and its sample rate.
 _WARM_UP_S, _WARM_UP_RATE = 5.0, 22050
 
@@ -131,7 +134,7 @@ class Service:
             self.metrics.record("queue", time.monotonic() - queued_at)
             if left <= 0:
                 raise TimeoutError
-            prediction = self._decode_and_predict(path, left)
+            prediction = self._decode_and_predict(path, min(left, _DECODING_SHARE * self.limits.timeout_s))
         finally:
             path.unlink(missing_ok=True)
         self.metrics.count_file(prediction.reason or "ok", prediction.duration_s)

@@ -22,7 +22,7 @@ from mgc.models.service.scratch import scratch_folder
 pytestmark = pytest.mark.slow
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -68,7 +68,7 @@ def test_two_hundred_requests_a_tenth_of_them_broken(run: Path, corpus: Path, tm
 def running(run: Path, tmp_path: Path):
     """A server whose processes die or hang of some files."""
     preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": hazards.__file__}
-    with server(tmp_path / "server", run, "--workers", 2, "--timeout", 20, **preload) as started:
+    with server(tmp_path / "server", run, "--workers", 2, "--timeout", 60, **preload) as started:
         yield started
 
 
