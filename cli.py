@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "mgc.models.commands:demo",
     "download": "mgc.pipeline.downloads.commands:download",
     "evaluate": "mgc.models.report.commands:evaluate",
+    "export": "mgc.models.export.commands:export",
     "extract": "mgc.models.commands:extract",
     "info": "mgc.models.runs.commands:info",
     "list": "mgc.models.housekeeping.commands:list_",

@@ -1,0 +1,1 @@
+"""Export of a run's model to one ONNX or `torch.export` file, with a model card."""

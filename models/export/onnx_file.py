@@ -1,0 +1,169 @@
+"""ONNX files: export of a module by `torch.onnx`, metadata, and sessions of ONNX Runtime.
+
+The name of a node begins with `model/` if it belongs to the network itself, and with `input/` if it belongs to the front
+end or an input adapter, which stay in float32 when the network is made smaller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mgc.pipeline.errors import MgcError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: Packages of the extra `onnx`.
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+#: First part of the names of nodes; see above.
+MODEL, INPUT = "model/", "input/"
+#: Scope of the network's own layers in `Graph`.
+_MODEL_SCOPE = "network.model"
+
+
+def require_packages(names: Sequence[str] = PACKAGES) -> None:
+    """Raise `MgcError` if a package that writes ONNX files is not installed."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        problem = f"ONNX files need {' and '.join(missing)}, which this environment lacks"
+        raise MgcError(problem, "pip install 'mgc-music[onnx]', or take --format torch")
+
+
+def input_names(count: int, origin: str) -> list[str]:
+    """Names of the inputs of an exported file: `samples`, `frames`, or `frames_1` and so on."""
+    if origin == "samples":
+        return ["samples"]
+    return ["frames"] if count == 1 else [f"frames_{number}" for number in range(1, count + 1)]
+
+
+def trace(
+    module: nn.Module, inputs: Sequence[np.ndarray], *, any_length: bool = False
+) -> torch.export.ExportedProgram:
+    """Export a module by `torch.export`, for any number of slices.
+
+    Args:
+        module: takes one tensor per input.
+        inputs: example of each input.
+        any_length: leave the length of the slices open, too, if the module allows it. For networks that pool over time,
+            PyTorch's symbolic arithmetic takes a quarter of an hour, so this is for networks that rescale their input.
+
+    Raises:
+        MgcError: it cannot be exported.
+    """
+    tensors = tuple(torch.from_numpy(np.repeat(values[:1], 3, axis=0)) for values in inputs)
+    batch = torch.export.Dim("batch", min=1)
+    attempts: list[dict[int, Any]] = [{0: batch, 1: torch.export.Dim.AUTO}] if any_length else []
+    attempts.append({0: batch})
+    problem = ""
+    for dims in attempts:
+        try:
+            with quiet(), torch.no_grad():
+                return torch.export.export(module, tensors, dynamic_shapes=((dims,) * len(tensors),))
+        except Exception as error:  # torch raises many kinds of errors for what it cannot trace
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise MgcError(f"PyTorch cannot export the network ({problem})", "")
+
+
+def encode(program: torch.export.ExportedProgram, names: Sequence[str], output: str) -> ModelProto:
+    """Convert an exported program to ONNX.
+
+    Args:
+        program: the program.
+        names: names of its inputs.
+        output: name of its output.
+    """
+    with quiet():
+        exported = torch.onnx.export(
+            program, (), dynamo=True, verbose=False, input_names=list(names), output_names=[output], optimize=True
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    for number, node in enumerate(proto.graph.node):
+        scopes = next((entry.value for entry in node.metadata_props if "name_scopes" in entry.key), "")
+        node.name = f"{MODEL if _MODEL_SCOPE in scopes else INPUT}{number}-{node.op_type}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    for shape in (entry.type.tensor_type.shape for entry in (*proto.graph.input, *proto.graph.output)):
+        if shape.dim and shape.dim[0].dim_param:
+            _rename(proto, shape.dim[0].dim_param, "batch")
+        if len(shape.dim) > 1 and shape.dim[1].dim_param:
+            _rename(proto, shape.dim[1].dim_param, "length")
+    return proto
+
+
+def _rename(proto: ModelProto, old: str, new: str) -> None:
+    """Rename a dimension of inputs and outputs."""
+    for entry in (*proto.graph.input, *proto.graph.output):
+        for dim in entry.type.tensor_type.shape.dim:
+            if dim.dim_param == old:
+                dim.dim_param = new
+
+
+def write_metadata(proto: ModelProto, values: Mapping[str, str]) -> None:
+    """Replace the metadata of a model, which ONNX Runtime shows as `get_modelmeta().custom_metadata_map`."""
+    del proto.metadata_props[:]
+    for key, value in values.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    proto.producer_name = "mgc"
+
+
+class Session:
+    """A model in ONNX Runtime on the CPU.
+
+    Args:
+        data: the ONNX file.
+        threads: number of threads; None for ONNX Runtime's default.
+    """
+
+    def __init__(self, data: bytes, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = options.inter_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.names = [entry.name for entry in self._session.get_inputs()]
+        self.shapes = [entry.shape for entry in self._session.get_inputs()]
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute the first output, such as probabilities `(slices, classes)`."""
+        return self._session.run(None, dict(zip(self.names, inputs, strict=True)))[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warnings and log lines of PyTorch's exporters, which are about packages that mgc does not use."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    children = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [child.level for child in children]
+    for child in children:
+        child.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        for child, old in zip(children, levels, strict=True):
+            child.setLevel(old)
+
+
+def tensors(inputs: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
+    """Convert arrays to tensors."""
+    return tuple(torch.from_numpy(values) for values in inputs)
