@@ -171,3 +171,10 @@ def test_serve_prints_latency_and_throughput(corpus: Path, tmp_path: Path) -> No
     assert stages < 4 * values["p95, ms"]  # the mean of four requests
     assert values["requests a second"] > 0
     assert json.loads(record.read_text())["results"]["moments/logreg"]["memory, MB"] > 50
+
+
+def test_export_prints_both_files_of_a_mobile_net(corpus: Path) -> None:
+    (rows,) = tables(run(BENCHMARKS / "export.py", corpus / "fma_debian", "--smoke"))
+    row = rows["xu2022/mobilenet"]
+    assert float(row["int8, MB"]) < float(row["float, MB"]) / 2
+    assert min(float(row["float, ms"]), float(row["int8, ms"])) > 0

@@ -75,6 +75,16 @@ def others(data: Path) -> dict[str, Path]:
     return {"store": store, "run": run, "last-store": last["store"], "last-run": last["run"]}
 
 
+class New:
+    """A folder that does not exist yet, another one each time that it is named."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    def __format__(self, spec: str) -> str:
+        return str(self._parent / f"new-{len(list(self._parent.iterdir()))}")
+
+
 #: Commands that read, one entry or more for each that there is: none moves the latest store or run.
 READING = {
     "info": ("info {store}", "info {run}", "info"),
@@ -87,6 +97,7 @@ READING = {
     "download": ("download",),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
+    "export": ("export {run} --from features --format torch --out {new}",),
     "predict": ("predict {run} {song} --scheduler {scheduler}", "predict {song} --scheduler {scheduler}"),
     "report": ("report {run}", "report", "report {run} {last-run}"),
     "split": ("split {store}", "split"),
@@ -114,7 +125,9 @@ def test_every_command_is_reading_or_making() -> None:
 def test_reading_moves_nothing_and_writes_nothing_where_one_stands(
     words: str, data: Path, scheduler: str, tmp_path: Path, monkeypatch
 ):
-    before, names = latest(data), {**others(data), "song": max((data / "songs").rglob("*.wav")), "scheduler": scheduler}
+    (tmp_path / "new").mkdir()
+    names = {**others(data), "song": max((data / "songs").rglob("*.wav")), "scheduler": scheduler}
+    before, names["new"] = latest(data), New(tmp_path / "new")
     first = mgc(*words.format(**names).split())
     assert first.code == 0, first.err
     assert latest(data) == before

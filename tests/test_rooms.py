@@ -24,6 +24,7 @@ ORDER = (
     "mgc.models.audit",
     "mgc.models.service",
     "mgc.models.prediction",
+    "mgc.models.export",
     "mgc.models.evaluation",
     "mgc.models.training",
     "mgc.models.network",

@@ -133,9 +133,7 @@ def _scores(run: Run, metrics: dict[str, Any] | None) -> Iterator[str]:
     yield escape(verdict["line"]) if verdict else "The splits have not been audited: `mgc audit` does it."
 
 
-def _file(
-    run: Run, name: str, form: str, origin: Origin, check: Check, measured: Measurement | None
-) -> Iterator[str]:
+def _file(run: Run, name: str, form: str, origin: Origin, check: Check, measured: Measurement | None) -> Iterator[str]:
     """Lines on the file itself."""
     reads = "samples of one channel" if origin == "samples" else "frames of the features above"
     yield f"- `{name}` ({'ONNX' if form == 'onnx' else 'torch.export'}) goes from {reads} to probabilities."

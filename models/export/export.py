@@ -16,7 +16,7 @@ from mgc.models.data.adapters import Picture
 from mgc.models.export import card, check, estimator, onnx_file, slices, smaller, torch_file
 from mgc.models.export.check import Check, Model
 from mgc.models.export.description import describe
-from mgc.models.export.graph import Graph, Origin, Window, build
+from mgc.models.export.graph import Graph, Origin, build
 from mgc.models.export.onnx_file import Session
 from mgc.models.export.slices import Slices
 from mgc.models.export.smaller import Measurement, Precision

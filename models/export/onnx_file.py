@@ -1,7 +1,7 @@
 """ONNX files: export of a module by `torch.onnx`, metadata, and sessions of ONNX Runtime.
 
-The name of a node begins with `model/` if it belongs to the network itself, and with `input/` if it belongs to the front
-end or an input adapter, which stay in float32 when the network is made smaller.
+The name of a node begins with `model/` if it belongs to the network itself, and with `input/` if it belongs to the
+front end or an input adapter, which stay in float32 when the network is made smaller.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def input_names(count: int, origin: str) -> list[str]:
     return ["frames"] if count == 1 else [f"frames_{number}" for number in range(1, count + 1)]
 
 
-def trace(
-    module: nn.Module, inputs: Sequence[np.ndarray], *, any_length: bool = False
-) -> torch.export.ExportedProgram:
+def trace(module: nn.Module, inputs: Sequence[np.ndarray], *, any_length: bool = False) -> torch.export.ExportedProgram:
     """Export a module by `torch.export`, for any number of slices.
 
     Args:

@@ -111,12 +111,12 @@ class Slices:
         tracks = self._tracks
         simple = pc.and_(pc.equal(tracks["decoder"], "libsndfile"), pc.is_null(tracks["gaps"]))
         tracks = tracks.filter(pc.fill_null(simple, False))
-        is_there = [os.path.exists(self._path(path)) for path in tracks["path"].to_pylist()]
+        is_there = [os.path.exists(self._path(path)) for path in tracks["path"].to_pylist()]  # noqa: PTH110  # bytes
         return tracks["track_id"].filter(pa.array(is_there, pa.bool_())).combine_chunks()
 
     def _path(self, path: str) -> bytes:
         assert self._root is not None
-        return os.path.join(os.fsencode(self._root), unescape(path))
+        return os.path.join(os.fsencode(self._root), unescape(path))  # noqa: PTH118  # a path may hold bytes that are no text
 
     def _samples(self, rows: pa.Table) -> np.ndarray:
         """Cut the window of each slice from the audio, float32 `(slices, samples)`."""

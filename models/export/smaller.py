@@ -124,7 +124,23 @@ def halve(data: bytes) -> bytes:
     with warnings.catch_warnings(), _quiet_root():
         warnings.simplefilter("ignore")
         converted: ModelProto = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+    _drop_repeated(converted)
     return converted.SerializeToString()
+
+
+def _drop_repeated(model: ModelProto) -> None:
+    """Keep one of the casts that the conversion inserts once for each reader of a value, all under one name."""
+    seen: set[str] = set()
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            continue
+        seen.update(node.output)
+        nodes.append(node)
+    for number, node in enumerate(nodes):
+        node.name = f"{node.name}-{number}"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def measure(before: bytes, after: bytes, precision: Precision, source: Slices, classes: Sequence[str]) -> Measurement:
@@ -173,9 +189,7 @@ def _span(differences: np.ndarray, tracks: Predictions) -> Span:
     sums = np.stack([np.bincount(tracks.groups, differences, len(sizes)), sizes], axis=1)
     total = intervals.resample(sums, 2000, 0)
     resampled = total[:, 0] / total[:, 1]
-    return paired.span(
-        float(differences.mean()), paired.accuracy_error(differences, resampled, sizes), resampled
-    )
+    return paired.span(float(differences.mean()), paired.accuracy_error(differences, resampled, sizes), resampled)
 
 
 def _times(sessions: Sequence[Session], inputs: Sequence[np.ndarray]) -> list[float]:

@@ -159,9 +159,9 @@ class Transform(nn.Module):
     """Power spectra of real frames by matrix products: the Fourier transform of `rows * columns` points in two steps.
 
     With `n = columns * n1 + n2` and `k = k1 + rows * k2` (Cooley and Tukey, "An algorithm for the machine calculation
-    of complex Fourier series", Math. Comput. 19, 1965), it is a transform over `n1`, a product with twiddle factors, and
-    a transform over `n2`. The matrices have a few thousand values, where that of the whole transform has millions, and
-    every runtime has matrix products, while few have a fast operator for Fourier transforms.
+    of complex Fourier series", Math. Comput. 19, 1965), it is a transform over `n1`, a product with twiddle factors,
+    and a transform over `n2`. The matrices have a few thousand values, where that of the whole transform has millions,
+    and every runtime has matrix products, while few have a fast operator for Fourier transforms.
 
     Args:
         n_fft: length of the frames.
