@@ -124,16 +124,33 @@ def halve(data: bytes) -> bytes:
     with warnings.catch_warnings(), _quiet_root():
         warnings.simplefilter("ignore")
         converted: ModelProto = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
-    _drop_repeated(converted)
+    _drop_casts(converted)
     return converted.SerializeToString()
 
 
-def _drop_repeated(model: ModelProto) -> None:
-    """Keep one of the casts that the conversion inserts once for each reader of a value, all under one name."""
-    seen: set[str] = set()
-    nodes = []
+def _drop_casts(model: ModelProto) -> None:
+    """Remove casts that the conversion inserts between two nodes that both stay in float32: there and back again.
+
+    It inserts a cast once for each reader of a value, all under one name, and casts the inputs of the model, too. Power
+    spectra exceed the range of float16.
+    """
+    import onnx
+
+    kinds = {"there": onnx.TensorProto.FLOAT16, "back": onnx.TensorProto.FLOAT}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    halves = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == kinds["there"]}
+    wide = {
+        node.output[0]: halves[node.input[0]]
+        for node in casts
+        if node.attribute[0].i == kinds["back"] and node.input[0] in halves
+    }
+    outputs = {value.name for value in model.graph.output}
+    nodes, seen = [], set()
     for node in model.graph.node:
-        if node.op_type == "Cast" and node.output[0] in seen:
+        for number, name in enumerate(node.input):
+            if name in wide:
+                node.input[number] = wide[name]
+        if node.op_type == "Cast" and (node.output[0] in seen or node.output[0] in wide.keys() - outputs):
             continue
         seen.update(node.output)
         nodes.append(node)
