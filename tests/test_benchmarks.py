@@ -173,6 +173,8 @@ def test_serve_prints_latency_and_throughput(corpus: Path, tmp_path: Path) -> No
     assert json.loads(record.read_text())["results"]["moments/logreg"]["memory, MB"] > 50
 
 
+@pytest.mark.corpus
+@pytest.mark.slow
 def test_export_prints_both_files_of_a_mobile_net(corpus: Path) -> None:
     (rows,) = tables(run(BENCHMARKS / "export.py", corpus / "fma_debian", "--smoke"))
     row = rows["xu2022/mobilenet"]
