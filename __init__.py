@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # type checkers see the names themselves
     from mgc.models.interface.slices import Batches, SliceDataset
     from mgc.models.interface.store import FeatureStore, open_store
     from mgc.models.interface.training import train
-    from mgc.models.prediction.predict import FilePrediction
+    from mgc.models.prediction.prediction import FilePrediction
     from mgc.pipeline.errors import MgcError
 
     __version__: str
@@ -40,7 +40,7 @@ _MODULES = {
     "Batches": "mgc.models.interface.slices",
     "Evaluation": "mgc.models.evaluation.evaluation",
     "FeatureStore": "mgc.models.interface.store",
-    "FilePrediction": "mgc.models.prediction.predict",
+    "FilePrediction": "mgc.models.prediction.prediction",
     "MgcError": "mgc.pipeline.errors",
     "Run": "mgc.models.interface.run",
     "SliceDataset": "mgc.models.interface.slices",

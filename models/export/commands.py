@@ -58,7 +58,8 @@ def export(
 ) -> int:
     """Export the model of a run to one file, with a model card.
 
-    The file is checked against the run before it is written: probabilities must agree to 0.0001.
+    The file is checked against the run before it is written: probabilities must agree to 0.0001, and to 0.001 where a
+    level lies between two steps of the store.
     """
     if quantise and half:
         raise SpecError("--quantise and --half exclude each other", "leave one out")

@@ -1,0 +1,1 @@
+"""What is in a workspace, and its removal; `mgc list` and `mgc remove`."""

@@ -12,7 +12,7 @@ from mgc.models.runs import run as runs
 
 if TYPE_CHECKING:
     from mgc.models.evaluation.evaluation import Evaluation
-    from mgc.models.prediction.predict import FilePrediction
+    from mgc.models.prediction.prediction import FilePrediction
 
 
 class Run:
