@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -34,13 +36,18 @@ def test_the_wheel_holds_code_and_manifests_and_nothing_else(wheel: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel and what it needs, and nothing else."""
-    folder = tmp_path_factory.mktemp("env")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with mgc and what it needs alone, made by the steps of docs/Dockerfile."""
+    folder, source = tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("source") / "mgc"
+    outside = {ROOT / line for line in (ROOT / ".dockerignore").read_text().split()}
+    shutil.copytree(ROOT, source, ignore=lambda place, names: {n for n in names if Path(place, n) in outside})
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    # Compiling modules that no test imports would take longer than anything else here.
-    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
-    subprocess.run([*command, "-c", ROOT / "constraints.txt", wheel], check=True)
+    steps = re.findall(r"^RUN (.+)$", (ROOT / "docs" / "Dockerfile").read_text(), re.MULTILINE)
+    assert steps
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for step in steps:
+        subprocess.run(step, shell=True, check=True, cwd=source, env=os.environ | {"PATH": path, "EXTRAS": ""})
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "check"], check=True)
     return folder / "bin" / "python"
 
 
