@@ -144,7 +144,7 @@ class TestErrors:
             ("verify {store} twice", 2, "Got unexpected extra argument (twice); see `mgc verify --help`"),
             ("info --jsn", 2, "No such option '--jsn'. Did you mean '--json'?; see `mgc info --help`"),
             ("Extract", 2, "No such command 'Extract'. Did you mean 'extract'?; see `mgc --help`"),
-            ("exract", 2, "No such command 'exract'. Did you mean 'extract'?; see `mgc --help`"),
+            ("trian", 2, "No such command 'trian'. Did you mean 'train'?; see `mgc --help`"),
             ("extract {store} --dataset x", 2, "{store} and --dataset x name two datasets; leave one of them out"),
             ("info --data-dir {store}", 1, "no feature store in {store}; make one with `mgc extract`, or name one"),
         ],

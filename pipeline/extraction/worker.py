@@ -63,6 +63,16 @@ def run_task(task: Task) -> pa.Table:
     return pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
 
 
+def import_libraries() -> None:
+    """Import and compile what all features need, in a worker that has nothing else to do yet."""
+    import librosa.filters  # noqa: F401
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
+
+    with compilation_lock(["mono"]):
+        to_mono(np.zeros((1, 2), np.float32))
+
+
 def _warm_up(task: Task) -> None:
     """Import libraries, compile loops and build filter banks, so that this does not count as time of the first file."""
     import soundfile  # noqa: F401

@@ -84,6 +84,7 @@ def of_kind(findings: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]
     return [finding for finding in findings if finding["kind"] in kinds]
 
 
+@pytest.mark.slow
 @pytest.mark.corpus
 class TestClean:
     def test_it_finds_little_and_nothing_serious(self, stores: dict[str, Path]):
@@ -109,6 +110,7 @@ class TestClean:
         assert files() == before
 
 
+@pytest.mark.slow
 @pytest.mark.corpus
 class TestPlanted:
     def test_every_relative_is_named_and_no_other_pair(self, stores: dict[str, Path]):

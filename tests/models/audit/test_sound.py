@@ -63,6 +63,7 @@ def test_tracks_with_one_fault_are_one_finding_that_names_the_worst():
     assert find_faults([], {}) == []
 
 
+@pytest.mark.slow
 def test_files_with_faults(tmp_path: Path, scheduler: str):
     """One file with each fault, of a signal that has none."""
     sound = music(12, 22050, 2)

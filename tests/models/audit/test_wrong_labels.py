@@ -44,6 +44,7 @@ def labels_in(outcome: Outcome) -> list[dict[str, Any]]:
     return [finding for finding in outcome.json["findings"] if finding["kind"] == "label"]
 
 
+@pytest.mark.slow
 def test_every_swapped_label_is_named_and_none_of_a_clean_store(
     swapped: tuple[Path, list[Path]], tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def test_time_stretch_equals_librosas(rate: float) -> None:
     np.testing.assert_allclose(stretched, expected, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("semitones", [-4.0, -1.5, 0.0, 2.0, 4.0])
 def test_pitch_shift_gives_a_tone_its_new_pitch_and_the_level_of_librosas(semitones: float) -> None:
     signal = tone(440, 4, SR)

@@ -14,6 +14,7 @@ from mgc.models.runs.run import Run
 from mgc.pipeline.features import Mel
 
 
+@pytest.mark.slow
 def test_the_verdict_is_that_of_the_tracks_of_the_run(tmp_path: Path) -> None:
     leaked = {"test-003": "training-artist-0-0", "test-004": "training-artist-0-1"}
     store = make_store(

@@ -336,6 +336,7 @@ def test_columns_are_numbered_if_abbreviations_are_too_long(make_run: Callable[.
     assert ("10 International (mod…" in text) is awkward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("genres", [FMA, LONG_GENRES], ids=["fma", "long"])
 @pytest.mark.parametrize("width", [80, 100])
 def test_reports_fit_the_terminal(make_run: Callable[..., Run], genres: tuple[str, ...], width: int) -> None:

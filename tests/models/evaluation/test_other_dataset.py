@@ -38,6 +38,7 @@ def extract(folder: Path, name: str, rows: list[dict], scheduler: str) -> Path:
     return Path(outcome.json["stores"][0]["store"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("genre_map", [True, False])
 def test_genres_and_files_of_a_store_without_bands(
     genre_map: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -121,6 +121,7 @@ def test_names_in_the_card_are_escaped() -> None:
     assert all(card.escape(genre).replace("\\", "") == genre for genre in LONG_GENRES)
 
 
+@pytest.mark.slow
 def test_from_features_also_without_the_store(data: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(runs(data)[1], tmp_path / "elsewhere" / runs(data)[1].name)
     store = next((data / "features" / "songs").iterdir())
@@ -150,6 +151,7 @@ def test_torch_export(data: Path, tmp_path: Path) -> None:
     assert shares.sum(dim=1).tolist() == pytest.approx([1.0] * 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--quantise", "int8"), ("--half",)])
 def test_smaller_files_are_measured(words: tuple[str, ...], data: Path, tmp_path: Path) -> None:
     outcome = mgc("export", runs(data)[1], *words, "--from", "features", "--out", tmp_path, "--json")
@@ -168,6 +170,7 @@ def test_smaller_files_are_measured(words: tuple[str, ...], data: Path, tmp_path
     assert f"| size | {measured['bytes_before'] / 1e6:.2f} MB" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_classical_system_through_skl2onnx(data: Path, tmp_path: Path) -> None:
     outcome = mgc("export", runs(data)[0], "--out", tmp_path / "classical", "--json")
     assert outcome.code == 0, outcome.err

@@ -122,6 +122,7 @@ def test_datasets_show_what_batches_show(store: mgc.FeatureStore, frames: int | 
         data[len(data)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems fork no processes")
 def test_loaders_read_in_worker_processes(store: mgc.FeatureStore, method: str) -> None:

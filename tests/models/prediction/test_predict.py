@@ -156,6 +156,7 @@ def test_a_file_that_kills_its_worker_is_refused(data, tmp_path) -> None:
 
 
 class TestInputs:
+    @pytest.mark.slow
     def test_files_folders_playlists_and_standard_input(self, data, scheduler, tmp_path) -> None:
         """Each file once, in the order in which it was named, as it was named."""
         for name in ("one", "two", "three", "sub/four", "ünï"):
@@ -294,6 +295,7 @@ class TestResults:
         assert list(file.parent.iterdir()) == [file]
         assert predict(songs[0], "--embeddings", file, "--out", tmp_path / "out").code == 2
 
+    @pytest.mark.slow
     def test_pictures_lie_as_their_files_do(self, predict, data, tmp_path) -> None:
         broken = data / "songs" / "broken.wav"
         broken.write_text("no music")

@@ -102,6 +102,7 @@ def test_models_filters_by_a_part_of_id_alias_or_study_and_shows_one_in_full() -
     assert one["results"][0]["accuracy"] == 50.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", systems.ids())
 def test_every_system_can_be_shown_in_full(id: str) -> None:
     system = systems.get(id)

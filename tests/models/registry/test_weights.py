@@ -216,6 +216,7 @@ def test_classical_systems_take_no_weights(file: Path, tmp_path: Path) -> None:
         train([make_store(tmp_path / "mel")], Options(model="kth2020/svm", weights=file), tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_command(file: Path, tmp_path: Path) -> None:
     here = ["--model", TINY.id, "--store", make_store(tmp_path / "mel").path, "--data-dir", tmp_path]
     outcome = mgc("train", "--weights", file, "--epochs", 1, *here)

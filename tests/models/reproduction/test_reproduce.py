@@ -104,6 +104,7 @@ def test_a_result_stands_beside_the_published_one_and_is_recorded(reproduce: Any
     assert "chance by track is 50.0 %" in outcome.out
 
 
+@pytest.mark.slow
 def test_what_differs_and_what_was_chosen_is_listed(reproduce: Any, data: Path):
     outcome = reproduce(TINY.id, "--limit-tracks", 3, "--json")
     (result,) = outcome.json
@@ -130,6 +131,7 @@ def test_what_nobody_asked_for_is_refused(tmp_path: Path):
         differences.compare(job, [store], options)
 
 
+@pytest.mark.slow
 def test_a_finished_result_is_not_repeated_unless_asked_for(reproduce: Any, data: Path):
     assert reproduce(TINY.id).code == 0
     before = tree(data)
@@ -233,6 +235,7 @@ class TestErrors:
         assert outcome.code == 1
         assert "only tracks of blues to train on" in outcome.error
 
+    @pytest.mark.slow
     def test_one_error_does_not_keep_others_from_their_results(
         self, reproduce: Any, data: Path, monkeypatch: pytest.MonkeyPatch
     ):
@@ -250,6 +253,7 @@ class TestErrors:
         assert (outcome.code, "no result; make one" in outcome.error) == (1, True)
 
 
+@pytest.mark.slow
 def test_lines_of_other_programs_do_no_harm(reproduce: Any, data: Path):
     (data / "results.jsonl").write_text('{"format": 1, "key": "cut o\nnot JSON\n[]\n{"format": 99}')
     assert reproduce(TINY.id).code == 0
@@ -334,6 +338,7 @@ def test_the_same_command_continues_after_a_kill(death: str, reproduce: Any, dat
     assert json.loads(Run.open(data / result["run"]).read("metrics.json"))["evaluations"] == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_another_process_works_on_is_left_to_it(reproduce: Any, data: Path):
     import filelock
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,20 +47,32 @@ def trained(store: Store, folder: Path, **options: object) -> Run:
     )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "store")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a run. It was moved: a copy of the run finds the copy of the store beside it."""
+    folder = tmp_path_factory.mktemp("made") / "before"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(systems._systems, TINY.id, TINY)
+        trained(make_store(folder / "store"), folder / "runs", epochs=1)
+    return folder.rename(folder.with_name("after"))
 
 
 @pytest.fixture
-def run(store: Store, tmp_path: Path) -> Run:
-    return trained(store, tmp_path / "runs", epochs=1)
+def store(template: Path, tmp_path: Path) -> Store:
+    return Store.open(shutil.copytree(template / "store", tmp_path / "store"))
+
+
+@pytest.fixture
+def run(template: Path, store: Store, tmp_path: Path) -> Run:
+    [made] = (template / "runs").iterdir()
+    return Run.open(shutil.copytree(made, tmp_path / "runs" / made.name))
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_records_its_configuration(run: Run, store: Store) -> None:
+def test_a_run_records_its_configuration(store: Store, tmp_path: Path) -> None:
+    run = trained(store, tmp_path / "runs", epochs=1)
     opened = Run.open(run.path)
     assert opened.config == run.config
     assert opened.model == "test/tiny"

@@ -23,6 +23,8 @@ from mgc.pipeline.features import Mel, Stft, Waveform
 from mgc.pipeline.storage import parquet
 from mgc.pipeline.store.slicing import Slicing
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 BOTH = System(
     "test/both",
     "ensemble",

@@ -99,6 +99,7 @@ def test_classical_systems_have_no_loop_settings(store: Store, tmp_path: Path) -
         assert outcome.error == f"{option[0]}: kth2020/knn is fitted in one step; leave the option out"
 
 
+@pytest.mark.slow
 def test_several_seeds_and_their_spread(store: Store, tmp_path: Path) -> None:
     outcome = train(store, tmp_path, "--seeds", "3,5", "--epochs", 1, "--lr", 0.0005)
     assert outcome.code == 0, outcome.err
@@ -136,6 +137,7 @@ def test_parse_seeds() -> None:
     assert repeats.parse("2, 10") == (2, 10)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_130(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter(range(1, 1000))
 

@@ -181,6 +181,7 @@ def test_predicting_the_validation_split_gives_the_validation_accuracy(reference
     assert np.mean(predicted == table["genre"].to_numpy()) == reference.summary["best"]["validation_accuracy"]
 
 
+@pytest.mark.slow
 def test_early_stopping(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])
     scores = {"loss": 1.0, "track_accuracy": 0.0}
@@ -389,6 +390,7 @@ def test_loop_settings_are_recorded(whole: Run) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 9, 12])
 def test_ctrl_c_saves_the_last_whole_step(
     store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -402,6 +404,7 @@ def test_ctrl_c_saves_the_last_whole_step(
     assert_same_weights(run, reference)
 
 
+@pytest.mark.slow
 def test_plateau_and_average_continue_within_an_epoch(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +440,7 @@ def interrupted(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, ste
     return Run.open(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_leaves_a_run_that_continues_once_it_is_repaired(
     tmp_path: Path, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,6 +497,7 @@ def test_a_finished_run_drops_its_last_state(store: Store, tmp_path: Path, monke
     assert config["keep_last"] is False
 
 
+@pytest.mark.slow
 def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "store")
     run = interrupted(store, tmp_path / "runs", monkeypatch, 3)
@@ -552,6 +557,7 @@ def test_a_model_that_cannot_be_trained(store: Store, tmp_path: Path, model: str
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rmsprop_trains(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "rmsprop.toml"
     text = TINY.recipe_file.read_text().replace('"adam"', '"rmsprop"')
@@ -586,6 +592,7 @@ def test_too_little_to_train_on(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_as_published_refuses_any_difference(store: Store, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for other, options, difference in (
@@ -612,6 +619,7 @@ def test_fewer_tracks_on_request(store: Store, tmp_path: Path) -> None:
 MASKS = Augmentation(time_masks=1, time_width=8, gain=3.0, mixup=0.4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_draws_the_same_augmentation(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

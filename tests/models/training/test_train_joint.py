@@ -26,6 +26,8 @@ from mgc.pipeline.errors import ModelError, RunError, StoreError
 from mgc.pipeline.features import Mel, Waveform
 from mgc.pipeline.store.store import Store
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 AUDIO, LEVELS = Waveform(), Mel(n_mels=8, n_fft=512, hop_length=256)
 
 

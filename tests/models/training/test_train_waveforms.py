@@ -32,6 +32,8 @@ from mgc.pipeline.features import Mel, Stft, Waveform
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 TRACKS = {"training": 6, "validation": 3, "test": 3}
 SOUND = Augmentation(noise=0.05, polarity=0.5, gain=6.0, time_masks=1, time_width=8, band_masks=1, band_width=2)
 

@@ -28,6 +28,8 @@ from mgc.models.training.train import Options, resume, train
 from mgc.pipeline.errors import MgcError, RunError, StoreError
 from mgc.pipeline.store.store import Store
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 SHARD = 3  # a shard of training tracks: 4 tracks with 8 slices each, of 144
 VALIDATION = 5  # a shard of validation tracks
 

@@ -33,6 +33,8 @@ from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
+pytestmark = pytest.mark.slow  # each trains several times
+
 VARIANTS = parse_variants("pitch:+2,noise")
 SLICES = 8  # per track of 9 s: 2 s each, half overlapping
 

@@ -167,6 +167,7 @@ class TestAgainstLibrosa:
         sound = music(3, rate, 2)
         assert_levels_agree(from_file(sound, rate, tmp_path, Mel()), librosa_frames(sound, rate, Mel()))
 
+    @pytest.mark.slow
     @pytest.mark.corpus
     @pytest.mark.parametrize("clip", ["012371", "028300", "024612", "031571"])  # 44.1 and 48 kHz; wide and low-passed
     def test_real_clips_agree(self, corpus, clip):

@@ -250,6 +250,7 @@ def test_a_full_disk_is_said_in_one_line_and_costs_nothing_but_space(finished, d
     assert tree(tmp_path / "copy" / finished.name) == tree(finished)
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_can_still_be_read(store, dataset, tmp_path):
     before = stamps(store)
     run = in_namespace(
