@@ -22,7 +22,7 @@ from mgc.models.training import folds, repeats
 from mgc.pipeline.errors import DatasetError, RunError, SpecError
 from mgc.pipeline.store.store import Store
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]  # each trains several times
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from mgc.pipeline.store.store import Store
 SLICING = Slicing(seconds=2.0)
 
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]  # each trains several times
 
 
 def rows_by_split(store: Store, other: Store, seed: int) -> dict[str, set[tuple[str, float]]]:
