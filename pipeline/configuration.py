@@ -41,7 +41,8 @@ def config(context: click.Context, command: str | None, data_dir: Path, as_json:
         console.echo(*[""] * (number > 0), f"mgc {name}")
         console.echo_text("\n".join(_table(rows, console.width())))
     if not any(tables.values()):
-        console.echo("neither mgc.toml nor an environment variable sets an option; `mgc config COMMAND` lists options")
+        unset = "neither mgc.toml nor an environment variable sets an option; `mgc config COMMAND` lists options"
+        console.result(unset)
     return 0
 
 
