@@ -21,7 +21,7 @@ from mgc.pipeline.extraction.dispatcher import Dispatcher
 from mgc.pipeline.extraction.options import FILE_TIMEOUT_S
 from mgc.pipeline.extraction.sharing import count_processors
 from mgc.pipeline.extraction.task import Target, Task
-from mgc.pipeline.extraction.worker import import_libraries, run_task
+from mgc.pipeline.extraction.worker import run_task
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.cuts import Cut
@@ -93,8 +93,6 @@ def extract(
     workers = decoding.workers or count_processors()
     per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
     with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler) as client:
-        if decoding.scheduler is None:
-            client.run(import_libraries, wait=False, on_error="ignore")  # while the model is loaded
         yield from decode(client, paths, load_specs(), decoding, per_task, advance)
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgc.pipeline.errors import MgcError
 
@@ -50,7 +50,7 @@ def connect(
     import dask
     import distributed
 
-    settings = {
+    settings: dict[str, Any] = {
         # `Dispatcher` retries tasks. Dask would let a file that kills its worker kill three others, too.
         "distributed.scheduler.allowed-failures": 0,
         # One thread per library and worker, since processes multiply threads. Set before a worker imports Numba.
@@ -68,6 +68,9 @@ def connect(
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.admin.tick.interval": "1s",
     }
+    preloaded = dask.config.get("distributed.worker.preload", [])
+    preloaded = [preloaded] if isinstance(preloaded, str) else [*preloaded]
+    settings["distributed.worker.preload"] = [*preloaded, "mgc.pipeline.extraction.worker"]
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         _silence_logs()
         if scheduler is None:

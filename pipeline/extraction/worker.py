@@ -63,8 +63,8 @@ def run_task(task: Task) -> pa.Table:
     return pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
 
 
-def import_libraries() -> None:
-    """Import and compile what all features need, in a worker that has nothing else to do yet."""
+def dask_setup(worker: object) -> None:
+    """Import and compile what all features need before the first task comes; Dask calls it when a worker starts."""
     import librosa.filters  # noqa: F401
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
