@@ -21,7 +21,7 @@ from mgc.pipeline.extraction.dispatcher import Dispatcher
 from mgc.pipeline.extraction.options import FILE_TIMEOUT_S
 from mgc.pipeline.extraction.sharing import count_processors
 from mgc.pipeline.extraction.task import Target, Task
-from mgc.pipeline.extraction.worker import run_task
+from mgc.pipeline.extraction.worker import dask_setup, run_task
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.cuts import Cut
@@ -92,7 +92,9 @@ def extract(
     """
     workers = decoding.workers or count_processors()
     per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
-    with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler) as client:
+    # A few files would wait for imports that a worker can do while this process imports its own.
+    preload = dask_setup.__module__
+    with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler, preload=preload) as client:
         yield from decode(client, paths, load_specs(), decoding, per_task, advance)
 
 

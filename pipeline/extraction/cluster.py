@@ -29,6 +29,7 @@ def connect(
     echo: Callable[[str], None] = lambda line: None,
     *,
     show_dashboard: bool = False,
+    preload: str | None = None,
 ) -> Iterator[Client]:
     """Connect to a running Dask scheduler, or start worker processes that end with the context.
 
@@ -37,6 +38,7 @@ def connect(
         scheduler: address of a running scheduler; None starts a local cluster.
         echo: function that prints a line for the user.
         show_dashboard: print the address of Dask's dashboard, if bokeh is installed.
+        preload: module that worker processes import, and whose `dask_setup` they call, before they are ready.
 
     Yields:
         The Dask client.
@@ -68,9 +70,9 @@ def connect(
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.admin.tick.interval": "1s",
     }
-    preloaded = dask.config.get("distributed.worker.preload", [])
-    preloaded = [preloaded] if isinstance(preloaded, str) else [*preloaded]
-    settings["distributed.worker.preload"] = [*preloaded, "mgc.pipeline.extraction.worker"]
+    if preload is not None:
+        others = dask.config.get("distributed.worker.preload", [])
+        settings["distributed.worker.preload"] = [*([others] if isinstance(others, str) else others), preload]
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         _silence_logs()
         if scheduler is None:

@@ -64,7 +64,10 @@ def run_task(task: Task) -> pa.Table:
 
 
 def dask_setup(worker: object) -> None:
-    """Import and compile what all features need before the first task comes; Dask calls it when a worker starts."""
+    """Import and compile what most features need before the first task, if `cluster.connect` preloads this module.
+
+    Extractions do not: STFT frames need no librosa, whose import takes longer than a clip.
+    """
     import librosa.filters  # noqa: F401
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
