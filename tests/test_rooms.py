@@ -57,6 +57,7 @@ ORDER = (
     "mgc.pipeline.settings",
     "mgc.pipeline.storage",
     "mgc.pipeline.plugins",
+    "mgc.pipeline.pages",
     "mgc.pipeline.pictures",
     "mgc.pipeline.suggestions",
     "mgc.pipeline.units",

@@ -19,7 +19,6 @@ from mgc.models.registry import systems
 from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import ModelError, RunError
-from mgc.pipeline.storage import parquet
 
 
 class Track(NamedTuple):
@@ -191,25 +190,18 @@ def _tracks(run: Run, scored: TrackSet) -> dict[str, Track]:
 
 def _slices(run: Run, scored: TrackSet) -> pa.Table:
     """Read track and artist of each predicted slice."""
-    path = scored.path(run.path, "predictions.parquet")
+    name = scored.path(run.path, "predictions.parquet").name
     try:
-        table = parquet.read_table_bytes(seal.read_file(run.path, path.name), path)
-        return table.select(["track_id", "artist_id"])
+        return tables.read_columns(run, name, ["track_id", "artist_id"])
     except FileNotFoundError:
         raise _not_evaluated(run, scored) from None
-    except (OSError, KeyError) as error:
-        raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
 
 
 def _predictions(run: Run, scored: TrackSet) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Read ids, true and predicted genres of the tracks; from the slices if the run has no table of tracks."""
-    path = scored.path(run.path, "track-predictions.parquet")
+    name = scored.path(run.path, "track-predictions.parquet").name
     with contextlib.suppress(FileNotFoundError):
-        data = seal.read_file(run.path, path.name)
-        try:
-            columns = parquet.read_table_bytes(data, path).select(["track_id", "true", "predicted"]).to_pydict()
-        except (OSError, KeyError) as error:
-            raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
+        columns = tables.read_columns(run, name, ["track_id", "true", "predicted"]).to_pydict()
         return columns["track_id"], columns["true"], columns["predicted"]
     path = scored.path(run.path, "predictions.parquet")
     try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.models.evaluation.metrics import Predictions
+from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training.predict import open_stores
 from mgc.pipeline.escaping import visible
@@ -105,6 +106,22 @@ def csv_bytes(table: pa.Table) -> bytes:
     writer.writerow(map(_cell, table.column_names))
     writer.writerows(map(_cell, row) for row in zip(*table.to_pydict().values(), strict=True))
     return buffer.getvalue().encode()
+
+
+def read_columns(run: Run, name: str, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a result table in the folder of a run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunError: it is damaged, or lacks a column.
+    """
+    path = run.path / name
+    try:
+        return parquet.read_table_bytes(seal.read_file(run.path, name), path).select(list(columns))
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError) as error:
+        raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
 
 
 def read_predictions(data: bytes, run: Run, name: str) -> Predictions:

@@ -9,10 +9,8 @@ import numpy as np
 
 from mgc.models.evaluation import tables
 from mgc.models.evaluation.evaluate import results_path
-from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.storage import parquet
 
 #: Share of the rightly named validation tracks that keep their name.
 KEPT = 0.95
@@ -39,17 +37,16 @@ def choose_threshold(run: Run) -> Threshold:
     Raises:
         RunError: the run was not evaluated on its validation tracks, or none of them is named rightly.
     """
-    path = results_path(run, "track-predictions.parquet", "validation")
+    name = results_path(run, "track-predictions.parquet", "validation").name
+    genres = [tables.PREFIX + genre for genre in run.classes]
     command = f"`mgc evaluate {shlex.quote(str(run.path))} --split validation`"
     try:
-        table = parquet.read_table_bytes(seal.read_file(run.path, path.name), path)
-        right = np.array(table["true"].to_pylist()) == np.array(table["predicted"].to_pylist())
-        shares = np.stack([table[tables.PREFIX + genre].to_numpy() for genre in run.classes])
+        table = tables.read_columns(run, name, ["true", "predicted", *genres])
     except FileNotFoundError:
         problem = f"--unknown validation: {run.path} has not been evaluated on its validation tracks"
         raise RunError(problem, f"{command} does it") from None
-    except (OSError, KeyError) as error:
-        raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
+    right = np.array(table["true"].to_pylist()) == np.array(table["predicted"].to_pylist())
+    shares = np.stack([table[genre].to_numpy() for genre in genres])
     if not right.any():
         problem = f"--unknown validation: the run names none of its {len(right)} validation tracks rightly"
         raise RunError(problem, "give a probability instead")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from mgc.models.evaluation.evaluate import results_path
@@ -19,7 +17,8 @@ from mgc.models.report import charts, comparison, sections, words
 from mgc.models.report.charts import percent
 from mgc.models.report.results import Results, read_results
 from mgc.models.runs.run import Run
-from mgc.pipeline.escaping import visible, visible_lines
+from mgc.pipeline import pages
+from mgc.pipeline.escaping import visible_lines
 from mgc.pipeline.storage import files
 from mgc.pipeline.versions import versions
 
@@ -122,8 +121,8 @@ def render_page(template: str, page: dict[str, Any]) -> bytes:
     """
     css, js = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     policy = (
-        f"default-src 'none'; img-src data:; media-src data:; style-src '{_digest(css)}'; script-src '{_digest(js)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{pages.digest(css)}'; "
+        f"script-src '{pages.digest(js)}'; base-uri 'none'; form-action 'none'"
     )
     version = versions(["mgc"])["mgc"]
     page["footer"] = f"Made by mgc {version} on {datetime.now(UTC):%Y-%m-%d}. This file is complete in itself."
@@ -153,20 +152,9 @@ def _facts(metrics: dict[str, Any]) -> list[dict[str, str | None]]:
     return facts
 
 
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
-
-
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_show_controls,
-    )
+    environment = pages.environment(_TEMPLATES, _show_controls)
     environment.filters["percent"] = percent
     environment.filters["code"] = _code
     environment.filters["lines"] = lambda text: escape(visible_lines(text))
@@ -181,6 +169,7 @@ def _code(text: str) -> Markup:
 
 def _show_controls(value: object) -> object:
     """Show the control characters of a text, and keep numbers and their per cent signs together."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return visible(value).replace(" %", "\N{NO-BREAK SPACE}%")
+    shown = pages.show_controls(value)
+    if not isinstance(shown, str) or isinstance(shown, Markup):
+        return shown
+    return shown.replace(" %", "\N{NO-BREAK SPACE}%")

@@ -47,6 +47,13 @@ def mgc(*arguments: object) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
+def mgc_all(workspace: Path, *commands: tuple[object, ...]) -> None:
+    """Run commands that must succeed, one after the other, in this process, in a workspace."""
+    for words in commands:
+        outcome = mgc(*words, "--data-dir", workspace)
+        assert outcome.code == 0, outcome.err
+
+
 def mgc_process(*arguments: object, timeout: float | None = 120, **environment: str) -> Outcome:
     """Run a command in its own process; None leaves the time limit to pytest."""
     command = [str(MGC), *map(str, arguments)]

@@ -14,7 +14,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import Outcome, mgc, tree
+from commands import Outcome, mgc, mgc_all, tree
 from genres import LONG_GENRES
 from music import write_genres
 from tiny import TINY
@@ -39,14 +39,13 @@ def data(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_genres(data / "songs", tracks=6, seconds=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
-        for words in (
+        mgc_all(
+            data,
             ("extract", "--feature", FEATURE, "--slice", 1.6, "--scheduler", scheduler),
             ("train", "--model", "moments/logreg"),
             ("train", "--model", TINY.id, "--epochs", 1),
             ("evaluate",),
-        ):
-            outcome = mgc(*words, "--data-dir", data)
-            assert outcome.code == 0, outcome.err
+        )
     return data
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from commands import MGC, Outcome, mgc, mgc_process, tree
+from commands import MGC, Outcome, mgc, mgc_all, mgc_process, tree
 from genres import LONG_GENRES
 from music import RATE, write_clip, write_genres, write_silence
 from tiny import TINY
@@ -47,7 +47,8 @@ def data(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     narrow = data / "features" / "songs" / f"mel-{features.parse_feature(FEATURE).digest}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
-        for words in (
+        mgc_all(
+            data,
             ("extract", "--feature", FEATURE, "--slice", 1.6, "--scheduler", scheduler),
             ("extract", "--feature", "mel", "--slice", 1, "--scheduler", scheduler),
             ("train", "--model", "moments/logreg"),
@@ -55,9 +56,7 @@ def data(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("train", "--model", TINY.id, "--epochs", 1, "--store", narrow),
             ("evaluate",),
             ("evaluate", "--split", "validation", "--no-report"),
-        ):
-            outcome = mgc(*words, "--data-dir", data)
-            assert outcome.code == 0, outcome.err
+        )
     return data
 
 

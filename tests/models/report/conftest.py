@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from commands import mgc as mgc_command
+from commands import mgc_all
 from music import write_clip
 from tiny import TINY
 
@@ -33,18 +33,16 @@ def data(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(12):
             path = data / "songs" / genre / f"{i:02} <i>&amp;.wav"
             write_clip(path, 6 + 0.1 * i, seed=100 * g + i, level=0.1 * (g + 1))
-    here = ("--data-dir", data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(systems._systems, TINY.id, TINY)
-        for words in (
+        mgc_all(
+            data,
             ("extract", "--feature", "mel:n_mels=8,n_fft=512", "--slice", "1.6", "--scheduler", scheduler),
             ("train", "--model", TINY.id, "--epochs", "2"),
             ("evaluate",),
             ("train", "--model", TINY.id, "--epochs", "2", "--seed", "1"),
             ("evaluate", "--no-report"),
-        ):
-            outcome = mgc_command(*words, *here)
-            assert outcome.code == 0, outcome.err
+        )
     return data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, browser
-from commands import mgc
+from commands import mgc, mgc_all
 from tiny import TINY
 
 from mgc.models.registry import systems
@@ -74,15 +74,14 @@ def require_clean(page: Path, width: int, dark: bool, scripts: bool, chromium: B
 def corpus_pages(corpus: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The report of a network on real music, and its comparison with a classical system."""
     data = tmp_path_factory.mktemp("corpus") / "data"
-    for words in (
+    mgc_all(
+        data,
         ("extract", "--dataset", corpus / "fma_debian", "--feature", "mel", "--scheduler", scheduler),
         ("train", "--model", "moments/svm"),
         ("evaluate", "--no-report"),
         ("train", "--model", "vit2021/cnn", "--epochs", 2),
         ("evaluate",),
-    ):
-        outcome = mgc(*words, "--data-dir", data)
-        assert outcome.code == 0, outcome.err
+    )
     runs = list((data / "runs").iterdir())
     outcome = mgc("report", *runs, "--out", data / "both.html")
     assert outcome.code == 0, outcome.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import mgc
+from commands import mgc_all
 from music import write_genres
 
 #: Genres whose names are markup and right to left.
@@ -17,10 +17,9 @@ def run(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classical run of three genres, on slices of 1.6 s."""
     data = tmp_path_factory.mktemp("service") / "data"
     write_genres(data / "songs", genres=GENRES, tracks=6, seconds=3)
-    for words in (
+    mgc_all(
+        data,
         ("extract", "--feature", "mel:n_mels=8,n_fft=512", "--slice", "1.6", "--scheduler", scheduler),
         ("train", "--model", "moments/logreg"),
-    ):
-        outcome = mgc(*words, "--data-dir", data)
-        assert outcome.code == 0, outcome.err
+    )
     return next((data / "runs").iterdir())
