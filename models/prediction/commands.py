@@ -133,24 +133,26 @@ def predict(
     head = {"run": run.config["created"], "model": run.model, "genres": list(run.classes)}
     store = results.ResultFile(out, head) if out is not None else None
     decoding = frames.Decoding(workers, scheduler, timeout)
-    with contextlib.ExitStack() as stack:
-        sinks: list[Sink] = []
-        if embeddings is not None:
-            from mgc.models.prediction.embeddings import EmbeddingFile
+    with contextlib.ExitStack() as processes:
+        with contextlib.ExitStack() as written:
+            sinks: list[Sink] = []
+            if embeddings is not None:
+                from mgc.models.prediction.embeddings import EmbeddingFile
 
-            sinks.append(stack.enter_context(EmbeddingFile(embeddings, head)))
-        if pictures is not None:
-            from mgc.models.prediction.timeline_pictures import TimelinePictures
+                sinks.append(written.enter_context(EmbeddingFile(embeddings, head)))
+            if pictures is not None:
+                from mgc.models.prediction.timeline_pictures import TimelinePictures
 
-            sinks.append(TimelinePictures(pictures, listed.paths))
-        load = functools.partial(_load_predictor, run, device, embed=embeddings is not None)
-        with console.phase("decoding and prediction"):
-            predictions = _predict(load, listed.paths, store, decoding, sinks)
-    if as_json:
-        console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
-    else:
-        lines = results.text(predictions, top_k=top_k, unknown=least, timeline=timeline, width=console.width())
-        console.echo(*lines)
+                sinks.append(TimelinePictures(pictures, listed.paths))
+            load = functools.partial(_load_predictor, run, device, embed=embeddings is not None)
+            with console.phase("decoding and prediction"):
+                predictions = _predict(processes, load, listed.paths, store, decoding, sinks)
+        # The answers come before the processes end, which takes half a second.
+        if as_json:
+            console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
+        else:
+            lines = results.text(predictions, top_k=top_k, unknown=least, timeline=timeline, width=console.width())
+            console.echo(*lines)
     if csv_file is not None or parquet_file is not None:
         _write_tables(results.table(predictions, run.classes, unknown=least), csv_file, parquet_file)
     refused = sum(one.status != "ok" for one in predictions)
@@ -256,6 +258,7 @@ def _load_predictor(run: Run, device: str, *, embed: bool) -> FilePredictor:
 
 
 def _predict(
+    processes: contextlib.ExitStack,
     load: Callable[[], FilePredictor],
     paths: list[str],
     store: ResultFile | None,
@@ -264,7 +267,7 @@ def _predict(
 ) -> list[FilePrediction]:
     """Predict files, those without a result in `store`; return a prediction for each path, in their order.
 
-    The model is loaded while the processes start that decode: each takes a second or two.
+    The model is loaded while the processes start that decode: each takes a second or two. They end with `processes`.
     """
     from mgc.models.prediction import frames
 
@@ -276,9 +279,11 @@ def _predict(
             futures.ThreadPoolExecutor(1) as executor,
             console.progress_bar("predict", "file")(len(missing)) as advance,
         ):
-            predictor = executor.submit(load)
-            for batches in frames.extract(rest, lambda: predictor.result().specs, decoding, advance):
-                for number, one in predictor.result().predict_frames(rest, batches, sinks):
+            loading = executor.submit(load)
+            client = processes.enter_context(frames.processes(rest, decoding))
+            predictor = loading.result()
+            for batches in frames.decode(client, rest, predictor.specs, decoding, advance):
+                for number, one in predictor.predict_frames(rest, batches, sinks):
                     predictions[missing[number]] = one
                     if store is not None:
                         store.append(one)

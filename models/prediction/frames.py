@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -79,23 +80,24 @@ class Decoding:
     max_duration: float | None = None
 
 
+@contextlib.contextmanager
+def processes(paths: Sequence[str], decoding: Decoding) -> Iterator[Client]:
+    """Start worker processes for a number of files, or connect to running ones; yield Dask's client of them."""
+    workers = min(decoding.workers or count_processors(), -(-len(paths) // _files_per_task(paths, decoding)))
+    # A few files would wait for imports that a worker can do while this process imports its own.
+    with cluster.connect(workers, decoding.scheduler, preload=dask_setup.__module__) as client:
+        yield client
+
+
 def extract(
     paths: Sequence[str],
-    load_specs: Callable[[], Sequence[FeatureSpec]],
+    specs: Sequence[FeatureSpec],
     decoding: Decoding,
     advance: Callable[[int], object] = lambda n_files: None,
 ) -> Iterator[list[Batch]]:
-    """Decode files in worker processes that end with the last file; see `decode`.
-
-    `load_specs` returns the features. It is called when the processes have started, as a model that knows them may load
-    meanwhile.
-    """
-    workers = decoding.workers or count_processors()
-    per_task = max(1, min(FILES_PER_TASK, -(-len(paths) // workers)))
-    # A few files would wait for imports that a worker can do while this process imports its own.
-    preload = dask_setup.__module__
-    with cluster.connect(min(workers, -(-len(paths) // per_task)), decoding.scheduler, preload=preload) as client:
-        yield from decode(client, paths, load_specs(), decoding, per_task, advance)
+    """Decode files in worker processes that end with the last file; see `decode`."""
+    with processes(paths, decoding) as client:
+        yield from decode(client, paths, specs, decoding, advance)
 
 
 def decode(
@@ -103,7 +105,6 @@ def decode(
     paths: Sequence[str],
     specs: Sequence[FeatureSpec],
     decoding: Decoding,
-    per_task: int = 1,
     advance: Callable[[int], object] = lambda n_files: None,
     folder: Path | None = None,
 ) -> Generator[list[Batch]]:
@@ -116,7 +117,6 @@ def decode(
         paths: paths of the files.
         specs: the features.
         decoding: limits of a file.
-        per_task: number of files that a worker decodes one after the other.
         advance: function that is called with numbers of files that were finished since the last call.
         folder: existing folder for the frames, which the workers share; None for the system's temporary folder.
 
@@ -125,6 +125,7 @@ def decode(
         each feature. The track id of a file is its index in `paths`, as text. The frames are removed when the next
         batches are asked for.
     """
+    per_task = _files_per_task(paths, decoding)
     starts = range(0, len(paths), per_task)
     with tempfile.TemporaryDirectory(prefix="mgc-predict-", dir=folder, ignore_cleanup_errors=True) as temporary:
         stores = []
@@ -141,6 +142,11 @@ def decode(
             yield batches
             for batch in batches:
                 shutil.rmtree(Path(str(batch.shard_path(batch.shard))), ignore_errors=True)
+
+
+def _files_per_task(paths: Sequence[str], decoding: Decoding) -> int:
+    """Number of files that a worker decodes one after the other: few if there are few files, so that all work."""
+    return max(1, min(FILES_PER_TASK, -(-len(paths) // (decoding.workers or count_processors()))))
 
 
 def _task(paths: Sequence[str], start: int, shard: int, stores: Sequence[Store], max_duration: float | None) -> Task:

@@ -97,7 +97,7 @@ class FilePredictor:
         Yields:
             Index of each file and its prediction, in the order in which files are decoded.
         """
-        for batches in frames.extract(paths, lambda: self.specs, decoding, advance):
+        for batches in frames.extract(paths, self.specs, decoding, advance):
             yield from self.predict_frames(paths, batches, sinks)
 
     def predict_frames(

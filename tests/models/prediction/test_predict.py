@@ -87,7 +87,7 @@ def test_frames_are_those_of_the_store_for_every_feature(scheduler: str, tmp_pat
     stores = [Store.open(Path(entry["store"])) for entry in made.json["stores"]]
     paths = [str(path) for path in sorted(songs.rglob("*.*"))][::-1]
     compared = 0
-    for batches in frames.extract(paths, lambda: specs, frames.Decoding(workers=2, scheduler=scheduler)):
+    for batches in frames.extract(paths, specs, frames.Decoding(workers=2, scheduler=scheduler)):
         for store, batch in zip(stores, batches, strict=True):
             for row in batch.tracks.to_pylist():
                 path = Path(paths[int(row["track_id"])]).relative_to(songs).as_posix()
@@ -222,8 +222,8 @@ class TestResults:
         out.write_bytes(b"".join(lines[:4]) + lines[4][:30])
         write_clip(folder / "blues00.wav", 4, seed=9)
         decoded = []
-        extract = frames.extract
-        monkeypatch.setattr(frames, "extract", lambda paths, *rest: (decoded.extend(paths), extract(paths, *rest))[1])
+        decode = frames.decode
+        monkeypatch.setattr(frames, "decode", lambda *call: (decoded.extend(call[1]), decode(*call))[1])
         outcome = predict(folder, "--out", out, "--json", "--timeline")
         assert outcome.code == 0, outcome.err
         again = outcome.json
