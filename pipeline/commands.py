@@ -213,7 +213,7 @@ def slice_(store: Place | None, data_dir: Path, as_json: bool, seed: int, **opti
     workspace = Workspace(data_dir)
     feature_store = choose_store(workspace, store)
     fitted = slicing.fitted(feature_store.spec) if slicing is not None else None
-    resliced, before = change_cuts(feature_store, lambda cuts: _changed_cuts(cuts, fitted, options))
+    resliced, before = change_cuts(feature_store, lambda cuts: _changed_cuts(feature_store, cuts, fitted, options))
     for line in describe_changes(resliced, before):
         console.note_printer(as_json)(line)
     workspace.remember("store", resliced.path)
@@ -230,21 +230,23 @@ def _require_one_change(slicing: Slicing | None, options: dict[str, Any]) -> Non
         raise SpecError(f"--{changes[0]} names a cut that is there", "leave the other options out")
 
 
-def _changed_cuts(cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[str, Any]) -> tuple[Cut, ...]:
+def _changed_cuts(
+    store: Store, cuts: tuple[Cut, ...], slicing: Slicing | None, options: dict[str, Any]
+) -> tuple[Cut, ...]:
     """Return the cuts that a store has after `mgc slice`.
 
     Args:
+        store: the store.
         cuts: the cuts that it has.
         slicing: slicing of a new cut, fitted to the store; None for --default and --remove.
         options: `name`, `default` and `remove`.
     """
     from mgc.pipeline.store import cuts as change
-    from mgc.pipeline.store.store import REPUBLISH_REMEDY
 
     if slicing is not None and options["name"] is None:
         return change.with_default(cuts, slicing)
     if not cuts or not cuts[0].default:
-        raise StoreError("its default cut is not known", REPUBLISH_REMEDY)
+        raise StoreError("its default cut is not known", store.republish_remedy)
     if slicing is not None:
         return change.with_cut(cuts, slicing, name=options["name"])
     if options["default"] is not None:
@@ -321,5 +323,4 @@ def print_store_check(feature_store: Store, as_json: bool) -> None:
         if not problems:
             console.echo(f"{feature_store.path}: every byte is as it was written")
     if problems:
-        remedy = "run `mgc extract --verify` on its dataset: it extracts damaged shards again"
-        raise MgcError(f"{feature_store.path}: {len(problems)} problems", remedy)
+        raise MgcError(f"{feature_store.path}: {len(problems)} problems", feature_store.repair_remedy)

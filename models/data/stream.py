@@ -269,7 +269,7 @@ class Stream:
         if stored.shape != expected:
             raise StoreError(
                 f"{self._store.shard_path(number)}: frames of shape {stored.shape}, the manifest promises {expected}",
-                "run the same `mgc extract` again: it repairs damaged shards",
+                self._store.repair_remedy,
             )
         return stored
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mgc.pipeline import plugins, suggestions
 from mgc.pipeline.errors import SpecError
+from mgc.pipeline.features.embedding import Embedding
 from mgc.pipeline.features.separation import Harmonic, Percussive
 from mgc.pipeline.features.spec import FeatureSpec
 from mgc.pipeline.features.spectral import HEADROOM_DB, STEP_DB, Chroma, Mel, Mfcc, PowerSpectrum, Spectral, Stft
@@ -21,6 +22,7 @@ __all__ = [
     "HEADROOM_DB",
     "STEP_DB",
     "Chroma",
+    "Embedding",
     "FeatureSpec",
     "Harmonic",
     "Mel",
@@ -37,19 +39,21 @@ __all__ = [
     "parse_feature",
 ]
 
-#: mgc's own features by name.
+#: mgc's own features that are extracted from audio, by name.
 FEATURES: dict[str, type[FeatureSpec]] = {
     spec.name: spec for spec in (Stft, Mel, Mfcc, PowerSpectrum, Chroma, Harmonic, Percussive, Waveform, Stats)
 }
+#: Features that are made from the frames of others.
+_DERIVED: dict[str, type[FeatureSpec]] = {Embedding.name: Embedding}
 
 
 def feature_names() -> list[str]:
-    """Names of all features: mgc's own, then those of plug-ins."""
+    """Names of all features that `mgc extract` makes: mgc's own, then those of plug-ins."""
     return [*FEATURES, *_plugin_features()]
 
 
 def feature_kind(name: object) -> type[FeatureSpec] | None:
-    """The class of a feature, from mgc or from a plug-in; None if there is no feature of this name."""
+    """The class of a feature that `mgc extract` makes, from mgc or from a plug-in; None if there is none."""
     return FEATURES.get(name) or _plugin_features().get(name) if isinstance(name, str) else None
 
 
@@ -64,7 +68,7 @@ def _require_feature(point: EntryPoint, value: Any) -> None:
         raise TypeError("not a dataclass that is derived from FeatureSpec")
     if value.name != point.name:
         raise ValueError(f"the feature calls itself {value.name}: its entry point must have the same name")
-    if point.name in FEATURES:
+    if point.name in FEATURES or point.name in _DERIVED:
         raise ValueError(f"mgc has a feature {point.name} itself")
 
 
@@ -81,6 +85,8 @@ def parse_feature(text: str, defaults: Mapping[str, Any] | None = None) -> Featu
     """
     name, _, settings = text.partition(":")
     kind = feature_kind(name)
+    if name in _DERIVED:
+        raise SpecError(f"--feature {name}: it is not made of audio", f"`{_DERIVED[name].command}` makes it of a store")
     if kind is None:
         hint = suggestions.question(suggestions.nearest(name, feature_names()))
         raise SpecError(f"unknown feature {name!r}", f"{hint}choose from {', '.join(feature_names())}")
@@ -107,7 +113,8 @@ def from_dict(values: Mapping[str, Any]) -> FeatureSpec:
     """
     settings = dict(values)
     name, package = settings.pop("feature", None), settings.pop("package", None)
-    kind = feature_kind(name)
+    kind = _DERIVED.get(name) if isinstance(name, str) else None
+    kind = kind or feature_kind(name)
     if kind is None and package is not None:
         raise SpecError(f"the feature {name!r} comes from the package {package}, which does not load", "install it")
     if kind is None:

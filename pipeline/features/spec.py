@@ -49,6 +49,7 @@ class FeatureSpec:
         dtypes: supported storage dtypes.
         units: unit of the values that stored integers represent.
         max_duration_s: duration of the longest supported track in seconds; None if memory does not grow with duration.
+        command: the command that makes stores of the feature.
         sr: sample rate in Hz to which the audio is resampled.
         hop_length: samples between frames.
         dtype: storage dtype.
@@ -59,6 +60,7 @@ class FeatureSpec:
     dtypes: ClassVar[tuple[str, ...]]
     units: ClassVar[str] = "dB"
     max_duration_s: ClassVar[float | None] = None
+    command: ClassVar[str] = "mgc extract"
 
     sr: int
     hop_length: int
@@ -176,6 +178,15 @@ class FeatureSpec:
         # `from_settings` converts types, so that equal specs (fmin=0 and fmin=0.0) have one digest.
         canonical = json.dumps(self.from_settings(dataclasses.asdict(self)).as_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:6]
+
+    def as_option(self) -> str:
+        """Return the feature as `--feature` takes it: its name, and the parameters that differ from their defaults."""
+        settings = [
+            f"{field.name}={value}"
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return ":".join([self.name, *([",".join(settings)] if settings else [])])
 
     def __str__(self) -> str:
         values = dataclasses.asdict(self)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mgc.pipeline.errors import MgcError, SpecError, StoreError
-from mgc.pipeline.features import FeatureSpec, from_dict
+from mgc.pipeline.features import Embedding, FeatureSpec, from_dict, parse_feature
 from mgc.pipeline.features.variants import Variant, parse_variants
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import Place
@@ -122,25 +121,19 @@ def read_copy(path: Place) -> Head | None:
 
 
 def extract_command(path: Place, head: Head) -> str:
-    """Return the `mgc extract` command, for a shell, that extracts a store with this head."""
+    """Return the `mgc extract` or `mgc embed` command, for a shell, that makes a store with this head."""
+    if isinstance(head.spec, Embedding):
+        read = parse_feature(head.spec.of)
+        words = [head.spec.command, head.spec.model, str(path.with_name(f"{read.name}-{read.digest}"))]
+        return shlex.join([*words, "--layer", head.spec.layer])
     dataset, variants = head.dataset, ",".join(map(str, head.variants))
     words = ["mgc", "extract", "--dataset", str(dataset.get("source", dataset["root"]))]
     for name, value in dataset.get("options", {}).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in dataset.get("labels", {}).items():  # without a map, whose file may be gone: the copy holds it
         words += [f"--{name.replace('_', '-')}", str(value)] if name != "genre_map" else []
-    words += ["--feature", _feature_text(head.spec), *(["--augment", variants] if variants else [])]
+    words += ["--feature", head.spec.as_option(), *(["--augment", variants] if variants else [])]
     return shlex.join([*words, "--out", str(path.parent)])
-
-
-def _feature_text(spec: FeatureSpec) -> str:
-    """Return a feature as `--feature` takes it: its name, and the parameters that differ from their defaults."""
-    settings = [
-        f"{field.name}={value}"
-        for field in dataclasses.fields(spec)
-        if (value := getattr(spec, field.name)) != field.default
-    ]
-    return ":".join([spec.name, *([",".join(settings)] if settings else [])])
 
 
 def _from_dict(values: Mapping[str, Any]) -> Head:

@@ -71,9 +71,7 @@ def require_fragments(store: Store, shards: Iterable[int]) -> Iterator[tuple[pa.
         fragment, size_and_digest = _read(store, shard)
         if fragment is None:
             problem = "damaged" if store.fragment_path(shard).exists() else "missing"
-            raise StoreError(
-                f"{store.fragment_path(shard)}: {problem}", "run `mgc extract --verify`: it extracts the shard again"
-            )
+            raise StoreError(f"{store.fragment_path(shard)}: {problem}", store.repair_remedy)
         return fragment, size_and_digest
 
     return concurrency.map_requests(require, shards, store.path)

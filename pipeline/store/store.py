@@ -40,8 +40,6 @@ from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 #: Key in the schema metadata of a fragment; the value is `{file: [size, digest]}` of its shard as JSON. In the metadata
 #: of the manifest, the value is `{shard: {file: [size, digest]}}`.
 FILES_KEY = b"mgc.files"
-REPAIR_REMEDY = "run `mgc extract --verify`: it extracts damaged shards again"
-REPUBLISH_REMEDY = "run `mgc extract` again: it writes manifest and slice index anew, without decoding"
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,17 @@ class Store:
             StoreError: one is.
         """
         if self.unfinished:
-            raise StoreError(f"{self.path}: its extraction is unfinished", "run `mgc extract` again: it continues")
+            raise StoreError(f"{self.path}: its extraction is unfinished", f"run `{self.spec.command}` again: it continues")
+
+    @property
+    def repair_remedy(self) -> str:
+        """What to do if shards are damaged."""
+        return f"run `{self.spec.command} --verify`: it makes them again"
+
+    @property
+    def republish_remedy(self) -> str:
+        """What to do if a table is missing or damaged."""
+        return f"run `{self.spec.command}` again: it writes manifest and slice index anew, without decoding"
 
     @cached_property
     def publication(self) -> dict[str, Any]:
@@ -133,9 +141,9 @@ class Store:
         try:
             return files.read_json_with_digest(path)
         except FileNotFoundError:
-            raise StoreError(f"{path}: missing", REPUBLISH_REMEDY) from None
+            raise StoreError(f"{path}: missing", self.republish_remedy) from None
         except OSError as error:
-            raise StoreError(f"{path}: damaged ({error.strerror})", REPUBLISH_REMEDY) from None
+            raise StoreError(f"{path}: damaged ({error.strerror})", self.republish_remedy) from None
 
     @cached_property
     def tracks(self) -> pa.Table:
@@ -270,16 +278,16 @@ class Store:
             description = files.file_problem(folder / name, size, digest if name.endswith("zarr.json") else None)
             if description:
                 problem = f"{self.path / 'shards' / name}: {description}{self._affected_tracks(shard)}"
-                raise StoreError(problem, REPAIR_REMEDY)
+                raise StoreError(problem, self.repair_remedy)
         try:
             return read_frames(folder / self.shard_path(shard).name, self.spec, first, stop)
         except DamagedFrames as damage:
             tracks = self._affected_tracks(shard, damage.first, damage.stop)
-            raise StoreError(f"{self.shard_path(shard)}: damaged ({damage}){tracks}", REPAIR_REMEDY) from damage
+            raise StoreError(f"{self.shard_path(shard)}: damaged ({damage}){tracks}", self.repair_remedy) from damage
         except Exception as error:  # zarr and zarrs raise errors of any type for damaged files
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             problem = f"{self.shard_path(shard)}: damaged ({first_line}){self._affected_tracks(shard)}"
-            raise StoreError(problem, REPAIR_REMEDY) from error
+            raise StoreError(problem, self.repair_remedy) from error
 
     def _affected_tracks(self, shard: int, first: int = 0, stop: int = 2**62) -> str:
         """Format the ids of the tracks with frames in `[first, stop)` of a shard, for the end of an error message."""
@@ -301,12 +309,12 @@ class Store:
         try:
             file = parquet.open_native(path)
         except FileNotFoundError:
-            raise StoreError(f"{path}: missing", REPUBLISH_REMEDY) from None
+            raise StoreError(f"{path}: missing", self.republish_remedy) from None
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}", "check the path and its permissions") from None
         with file:
             if files.stream_digest(file) != self.publication["digests"][name]:
-                raise StoreError(f"{path}: {files.CHECKSUM_MISMATCH}", REPUBLISH_REMEDY)
+                raise StoreError(f"{path}: {files.CHECKSUM_MISMATCH}", self.republish_remedy)
             yield file
 
     # -- writing ----------------------------------------------------------------------------------------------------
