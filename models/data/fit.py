@@ -12,7 +12,7 @@ import numpy as np
 
 from mgc.models.registry.systems import InputSpec, System
 from mgc.pipeline.errors import ModelError
-from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
 from mgc.pipeline.store.slicing import Slicing
 
 #: Short names of feature settings in lists of differences.
@@ -116,7 +116,8 @@ def _windows(
 
 def _study_features(system: System) -> tuple[FeatureSpec, ...]:
     """The feature that the study used for each input."""
-    return system.recipe.features, *system.recipe.further
+    features = system.recipe.features, *system.recipe.further
+    return features[:1] * len(system.inputs) if system.several else features
 
 
 def require_feature(system: System, input_spec: InputSpec, spec: FeatureSpec, store: str) -> None:
@@ -133,6 +134,8 @@ def require_feature(system: System, input_spec: InputSpec, spec: FeatureSpec, st
     """
     if spec.name not in input_spec.features:
         remedy = f"extract them: `mgc extract --feature {input_spec.features[0]}`"
+        if input_spec.features[0] == Embedding.name:
+            remedy = f"`mgc extract --for {system.id}` makes them"
         if spec.name == "waveform" and input_spec.adapter != "statistics":
             remedy += ", or compute them: --frontend device"
         raise ModelError(
@@ -163,6 +166,8 @@ def study_differences(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSp
 
 def _differences(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec, frames: int | None) -> list[str]:
     """Settings of a feature, and of its window, that differ from the study's."""
+    if isinstance(spec, Embedding):
+        spec = parse_feature(spec.of)
     study_settings, settings = dataclasses.asdict(study), dataclasses.asdict(spec)
     if "fmax" in study_settings and "fmax" in settings:  # None means half the sample rate
         for values in (study_settings, settings):

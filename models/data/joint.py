@@ -32,7 +32,8 @@ class JointStream:
         self.streams = tuple(streams)
         first = self.streams[0]
         self.labels, self.device = first.labels, first.device
-        self._ratios = [rate / rates[0] for rate in rates]
+        # Features with one frame per track have a rate of 0.
+        self._ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
         spares = [
             np.floor(stream.spare / ratio + 1e-9) for stream, ratio in zip(self.streams, self._ratios, strict=True)
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mgc.models.data import nearest
 from mgc.models.data.fit import require_feature, study_differences
+from mgc.models.data.pooled_view import as_read
 from mgc.models.registry.systems import InputSpec, System
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.errors import ModelError, SpecError, StoreError
@@ -41,6 +42,10 @@ class StoreCandidates:
         Raises:
             ModelError: no candidate fits an input; the remedy is the command that extracts such a store.
         """
+        if system.several and self.explicit:
+            for store in self.stores:
+                require_feature(system, system.input, store.spec, str(store.path))
+            return list(self.stores)
         study_features = (system.recipe.features, *system.recipe.further)
         if self.frontend:
             pairs = zip(system.inputs, study_features, strict=False)
@@ -153,9 +158,9 @@ def find_store_candidates(
         StoreError: a named store cannot be opened, or the workspace has no store.
     """
     if paths:
-        stores = tuple(choose_store(workspace, path) for path in paths)
+        stores = tuple(as_read(choose_store(workspace, path)) for path in paths)
         return StoreCandidates(stores, True, study_only, frontend)
-    latest = Store.open(workspace.latest_store())
+    latest = as_read(Store.open(workspace.latest_store()))
     if isinstance(latest.path, RemotePath):
         return StoreCandidates((latest,), False, study_only, frontend)
     heads = latest.path.parent.glob("*/store.json")
@@ -167,7 +172,7 @@ def find_store_candidates(
 
 def _open_if_readable(path: Path) -> list[Store]:
     try:
-        return [Store.open(path)]
+        return [as_read(Store.open(path))]
     except StoreError:
         return []
 

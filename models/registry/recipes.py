@@ -183,6 +183,8 @@ class Recipe:
         sources: source of each setting, by dotted key such as `training.optimizer.lr`.
         training: training settings; None for a classical system, and for an ensemble, whose members are trained.
         further: features of the second and further stores, for a system with several inputs.
+        embedding: network that `features` are embedded with, as `mgc embed` names it; empty for systems that read
+            `features` themselves.
     """
 
     model: str
@@ -194,6 +196,7 @@ class Recipe:
     sources: Mapping[str, Source]
     training: Training | None = None
     further: tuple[FeatureSpec, ...] = ()
+    embedding: str = ""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -249,6 +252,7 @@ class _Reader:
             published=tuple(self._make(f"published[{i}]", row, PublishedResult) for i, row in enumerate(rows)),
             sources=types.MappingProxyType(self._sources),
             further=tuple(self._features(f"further[{i}]", table) for i, table in enumerate(further)),
+            embedding=self._setting("embedding", document["embedding"], str) if "embedding" in document else "",
         )
 
     def _features(self, where: str, table: Any) -> FeatureSpec:

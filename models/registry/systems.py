@@ -29,7 +29,12 @@ PICTURE_SIZE = 224
 
 #: Default system by feature. Of several stores that one extraction made, the feature that stands first here decides:
 #: an epoch of xu2022/mobilenet takes a multiple of the others'.
-_DEFAULTS = {"mel": "kth2020/cnn", "mfcc": "vit2021/cnn", "stft": "xu2022/mobilenet"}
+_DEFAULTS = {
+    "mel": "kth2020/cnn",
+    "mfcc": "vit2021/cnn",
+    "stft": "xu2022/mobilenet",
+    "embedding": "probe/logreg",
+}
 
 #: Ids of systems by alias.
 ALIASES = {"xu2022/resnet101": "xu2022/resnet-3-4-23-3"}
@@ -90,6 +95,7 @@ class System:
         further: requirements of further inputs, each from a store of its own; the module takes one argument per input.
         members: ids of an ensemble's members; empty for other kinds.
         grid: values that `--search` tries for parameters of a classical system's classifier, by parameter name.
+        several: whether it reads any number of stores side by side, each as `input` says; see `reading`.
     """
 
     id: str
@@ -101,6 +107,11 @@ class System:
     further: tuple[InputSpec, ...] = ()
     members: tuple[str, ...] = ()
     grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict, hash=False)
+    several: bool = False
+
+    def reading(self, n_stores: int) -> System:
+        """The same system with an input for each of `n_stores` stores, if it reads several; else itself."""
+        return dataclasses.replace(self, further=(self.input,) * (n_stores - 1)) if self.several else self
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -165,7 +176,7 @@ class System:
                 f"{self.id} is the mean of {', '.join(self.members)}, and not trained itself",
                 "train these, then evaluate their runs together: `mgc evaluate --ensemble RUN RUN`",
             )
-        if n_stores not in (None, len(self.inputs)):
+        if not self.several and n_stores not in (None, len(self.inputs)):
             stores = " and ".join("/".join(spec.features) for spec in self.inputs)
             reads = f"{len(self.inputs)} stores ({stores})" if self.further else f"one store ({stores})"
             raise ModelError(f"{self.id} reads {reads}, not {n_stores}", "give --store once per store")
@@ -181,6 +192,7 @@ def system(
     further: tuple[InputSpec, ...] = (),
     members: tuple[str, ...] = (),
     grid: Mapping[str, Sequence[Any]] | None = None,
+    several: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Decorate a builder to register it as a system.
 
@@ -189,7 +201,7 @@ def system(
         input: requirements of the first input.
         kind: kind of the system; `ensemble` is easier to register with the function of that name.
         recipe: path of the recipe, for systems of other packages; None for the file `manifests/recipes/<id>.toml`.
-        size, further, members, grid: see `System`.
+        size, further, members, grid, several: see `System`.
 
     Raises:
         ModelError: the id is already registered, or there is no recipe.
@@ -203,7 +215,7 @@ def system(
             raise ModelError(f"{id} has no recipe", "give its path to `system` as `recipe`")
         if recipe is not None:
             recipes.read(recipe)  # a broken recipe ends the plug-in that has it, not the commands that list all systems
-        _systems[id] = System(id, kind, input, build, file, size, further, members, grid or {})
+        _systems[id] = System(id, kind, input, build, file, size, further, members, grid or {}, several)
         return build
 
     return register
@@ -254,7 +266,7 @@ def of_run(config: Mapping[str, Any]) -> System:
         ModelError: there is no such system; for one of another package, the remedy says which.
     """
     try:
-        return get(config["model"])
+        return get(config["model"]).reading(1 + len(config.get("further", ())))
     except ModelError:
         package = config.get("package")
         if package is None:  # what is wrong is the run, not the command line

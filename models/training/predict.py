@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mgc.models import classical
 from mgc.models.data import adapters, nearest
 from mgc.models.data.joint import JointStream
+from mgc.models.data.pooled_view import as_read
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching, Stream
 from mgc.models.data.waveform_view import WaveformView
@@ -134,10 +135,10 @@ def open_stores(run: Run, first: Path | None = None) -> list[Store]:
     """
     stores: list[Store] = []
     for source in run.sources:
-        store = _open_source(run, source) if stores or first is None else Store.open(first)
+        store = as_read(_open_source(run, source) if stores or first is None else Store.open(first))
         store.require_finished()
         spec = source.waveform or source.spec
-        if _identity(store.spec) != _identity(spec):
+        if not same_feature(store.spec, spec):
             raise RunError(f"{store.path} holds {store.spec}, the run was trained on {spec}", "name another store")
         stores.append(store if source.waveform is None else WaveformView.of(store, source.spec))
     return stores
@@ -153,9 +154,10 @@ def match_stores(run: Run, stores: Sequence[Store]) -> list[Store]:
         RunError: no store holds the feature of an input; the message names the parameters that differ.
     """
     matched = []
+    stores = [as_read(store) for store in stores]
     for source in run.sources:
         wanted = source.waveform or source.spec
-        store = next((store for store in stores if _identity(store.spec) == _identity(wanted)), None)
+        store = next((store for store in stores if same_feature(store.spec, wanted)), None)
         if store is None:
             differences = {store.path: _parameters(store.spec, wanted) for store in stores}
             path = min(differences, key=lambda path: len(differences[path]))
@@ -205,16 +207,29 @@ def require_unseen(run: Run, split: str) -> None:
         raise RunError(problem, "train a new run")
 
 
-def vectors(system: systems.System, spec: FeatureSpec, stream: Slices, what: str) -> classical.Vectors:
-    """Return a function that yields the input vectors of a classical system: the adapter's tensors, flattened.
+class _SideBySide(nn.Module):
+    """Adapters of several inputs, whose flattened tensors are joined."""
+
+    def __init__(self, inputs: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._inputs = nn.ModuleList(inputs)
+
+    def forward(self, frames: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Convert frames `(batch, frames, bins)` of each input to vectors `(batch, values)`."""
+        each = (frames,) if isinstance(frames, Tensor) else frames
+        return torch.cat([adapt(x).flatten(1) for adapt, x in zip(self._inputs, each, strict=True)], dim=1)
+
+
+def vectors(system: systems.System, specs: Sequence[FeatureSpec], stream: Slices, what: str) -> classical.Vectors:
+    """Return a function that yields the input vectors of a classical system: the adapters' tensors, flattened.
 
     Args:
         system: classical system.
-        spec: feature of the frames.
+        specs: feature of the frames of each input.
         stream: slices to read.
         what: label of the progress bar.
     """
-    module = nn.Sequential(adapters.adapter(system.input, spec), nn.Flatten())
+    module = _SideBySide([adapters.adapter(one, spec) for one, spec in zip(system.inputs, specs, strict=True)])
     return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
 
 
@@ -236,7 +251,7 @@ def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> 
     if system.kind == "classical":
         estimator = classical.load(run.path / "model.skops", run.read("model.skops"))
         return lambda stream: classical.predict_proba(
-            estimator, vectors(system, specs[0], stream, "features"), len(stream.labels)
+            estimator, vectors(system, specs, stream, "features"), len(stream.labels)
         )
     network = load_network(run, specs, device)
     return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
@@ -261,6 +276,6 @@ def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -
     return network
 
 
-def _identity(spec: FeatureSpec) -> dict[str, Any]:
-    """Return what must agree between two stores of a feature: everything but the dtype of the frames."""
-    return spec.as_dict() | {"dtype": None}
+def same_feature(spec: FeatureSpec, other: FeatureSpec) -> bool:
+    """Whether two stores hold the same feature, in whatever dtype."""
+    return spec.as_dict() | {"dtype": None} == other.as_dict() | {"dtype": None}

@@ -219,7 +219,8 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     tracks = training.slices["track_id"].to_pylist()
     ids = run.selection.tracks.select(["track_id", "artist_id"]).to_pydict()
     artist_of = dict(zip(ids["track_id"], ids["artist_id"], strict=True))
-    x = vectors(system, run.spec, training.stream, "features")
+    specs = [source.spec for source in run.sources]
+    x = vectors(system, specs, training.stream, "features")
     fitting_data = LabelledVectors(x, training.stream.labels, tracks, [artist_of[track] for track in tracks])
     result = search(estimator, system.grid, fitting_data, echo) if run.config.get("search") else None
     if result:
@@ -227,7 +228,7 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     classical.fit(estimator, *fitting_data)
     run.write_files({"model.skops": classical.encode(estimator)})
     labels = validation.stream.labels
-    x = vectors(system, run.spec, validation.stream, "validation")
+    x = vectors(system, specs, validation.stream, "validation")
     probabilities = classical.predict_proba(estimator, x, len(labels))
     scores = accuracies(probabilities, labels, validation.tracks)
     summary: dict[str, Any] = {"best": {f"validation_{name}": value for name, value in scores.items()}}

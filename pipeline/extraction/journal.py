@@ -39,6 +39,11 @@ def write_journal(store: Store, plan: Plan) -> None:
     )
 
 
+def mark_unfinished(store: Store) -> None:
+    """Write an empty plan: the store counts as unfinished until it is published."""
+    parquet.write_table(store.journal_path, JOURNAL_SCHEMA.empty_table())
+
+
 def rewrite_fragments(store: Store, fragments: dict[int, pa.Table]) -> None:
     """Replace the manifest rows of shards whose frames stay as they are.
 

@@ -55,12 +55,7 @@ class Output:
         next_range = next(self._shards, None)
         if next_range is not None:
             self._shard, _, self._stop = next_range
-            folder = self.store.path / "shards"
-            if isinstance(folder, RemotePath):
-                self._temporary = Path(scratch_directory()) / f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}.zarr"
-            else:
-                self._temporary = folder / f"{files.TEMPORARY_PREFIX}{os.getpid()}-{self._shard:05d}.zarr"
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = temporary_path(self.store, self._shard)
             self.writer = ShardWriter(self._temporary, self.spec)
 
     def record(self, row: Mapping[str, Any], first_frame: int, saturated: Clipped, gaps: list[list[int]]) -> None:
@@ -105,6 +100,16 @@ class Output:
         """Delete the open shard, if there is one, after an error."""
         if self._shard is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def temporary_path(store: Store, shard: int) -> Path:
+    """Return the local path that a shard is written to before it is committed; what an earlier run left is removed."""
+    folder = store.path / "shards"
+    if isinstance(folder, RemotePath):
+        return Path(scratch_directory()) / f"{files.TEMPORARY_PREFIX}{uuid.uuid4().hex}.zarr"
+    temporary = folder / f"{files.TEMPORARY_PREFIX}{os.getpid()}-{shard:05d}.zarr"
+    shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
 
 
 def commit_shard(store: Store, shard: int, temporary: Path, rows: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from mgc.pipeline.features.spec import FeatureSpec
 
 #: Values of `Embedding.pool`.
-_POOLS = ("none", "track")
+_POOLS = ("windows", "track")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Embedding(FeatureSpec):
         window: samples that a window covers, at the sample rate `sr`.
         sr: sample rate in Hz of the feature that the network reads.
         hop_length: samples between windows.
-        pool: `none`, or `track` for mean and standard deviation over each track's windows, which is how systems read
+        pool: `windows`, or `track` for mean and standard deviation over each track's windows, which is how systems read
             a store (`mgc.models.data.pooled_view`); no store holds it.
         dtype: float32 or float16.
     """
@@ -46,7 +46,7 @@ class Embedding(FeatureSpec):
     window: int = 0
     sr: int = 16000
     hop_length: int = 0
-    pool: str = "none"
+    pool: str = "windows"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Embedding(FeatureSpec):
     @property
     def bins(self) -> int:
         """`width`, or twice that for mean and deviation."""
-        return self.width if self.pool == "none" else 2 * self.width
+        return self.width if self.pool == "windows" else 2 * self.width
 
     def frames(self, seconds: float) -> int:
         """Return the number of windows that a slice of this duration holds, at least 1."""
@@ -67,12 +67,12 @@ class Embedding(FeatureSpec):
 
     def frame_at(self, seconds: float) -> int:
         """Return the index of the last window that begins by a time; 0 if a track has one frame."""
-        return super().frame_at(seconds) if self.pool == "none" else 0
+        return super().frame_at(seconds) if self.pool == "windows" else 0
 
     @property
     def frame_rate(self) -> float:
         """Windows per second; 0 if a track has one frame."""
-        return super().frame_rate if self.pool == "none" else 0.0
+        return super().frame_rate if self.pool == "windows" else 0.0
 
     def affected_frames(self, first: float, stop: float) -> tuple[int, int]:
         """Return the range of windows that hold one of the samples."""
