@@ -16,6 +16,7 @@ COMMANDS = {
     "config": "mgc.pipeline.configuration:config",
     "demo": "mgc.models.commands:demo",
     "download": "mgc.pipeline.downloads.commands:download",
+    "embed": "mgc.models.embedding.commands:embed",
     "evaluate": "mgc.models.report.commands:evaluate",
     "export": "mgc.models.export.commands:export",
     "extract": "mgc.models.commands:extract",

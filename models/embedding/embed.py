@@ -210,13 +210,36 @@ def _embed_shard(
     temporary = temporary_path(store, shard)
     try:
         writer = ShardWriter(temporary, store.spec)
-        for batch in _batches(source, shard, spans(rows, windows), windows, batch_size):
-            writer.append(embedder(batch, source.spec))
+        for vectors in embed_windows(embedder, source, store.spec, shard, rows, batch_size):
+            writer.append(vectors)
         writer.close()
         commit_shard(store, shard, temporary, manifest_rows(rows, windows, store.spec.window / store.spec.sr))
     finally:
         files.remove(temporary)
     advance(len(rows))
+
+
+def embed_windows(
+    embedder: Embedder,
+    source: Store,
+    spec: Embedding,
+    shard: int,
+    rows: list[dict[str, Any]],
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[np.ndarray]:
+    """Yield the vectors of the windows of a shard, float32 `(batch, width)`, in the order of its tracks.
+
+    Args:
+        embedder: the network.
+        source: store of the frames.
+        spec: says how they are cut.
+        shard: number of the shard.
+        rows: manifest rows of its tracks.
+        batch_size: windows per call of the network.
+    """
+    windows = Windows.of(spec, source.spec)
+    for batch in _batches(source, shard, spans(rows, windows), windows, batch_size):
+        yield embedder(batch, source.spec)
 
 
 def _batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgc.models.data import adapters
+from mgc.models.embedding.onnx_model import OnnxModule, read_description
 from mgc.models.parallel.device import choose_device
+from mgc.models.registry.weights import load_trained
+from mgc.models.runs.commands import is_run
 from mgc.models.runs.run import Run
 from mgc.models.training.last_layer import LastLayer
 from mgc.models.training.predict import load_network
-from mgc.pipeline.errors import MgcError, RunError, SpecError
-from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
+from mgc.models.zoo.pons2019 import TaggingNetwork
+from mgc.pipeline.errors import ModelError, RunError, SpecError
+from mgc.pipeline.features import Embedding, FeatureSpec
+from mgc.pipeline.workspace import Workspace
 
 #: Name of the only layer of a run: the input of its last layer.
 LAST = "last"
+#: Name of an ONNX file's output if its description names none.
+FIRST = "first"
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,86 @@ def of_run(run: Run, device: str = "auto") -> Embedder:
     return embedder
 
 
+def of_weights(name: str, workspace: Workspace, layer: str | None = None, device: str = "auto") -> Embedder:
+    """A layer of a network whose weights `mgc download` fetched.
+
+    Args:
+        name: `musicnn`, or `musicnn/MTT_musicnn` and so on.
+        workspace: workspace that holds the weights.
+        layer: name of the layer; None for the one that the network's authors take.
+        device: see `mgc.models.parallel.device.choose_device`.
+
+    Raises:
+        ModelError: there are no such weights, they are not downloaded, or damaged.
+        SpecError: the network has no such layer.
+    """
+    chosen = choose_device(device)
+    system, network, weights = load_trained(name, workspace)
+    assert isinstance(network, TaggingNetwork)
+    layer = layer or network.EMBEDDING
+    if layer not in network.LAYERS:
+        raise SpecError(f"--layer {layer}: {system.id} has none of this name", f"choose from {', '.join(network.LAYERS)}")
+    spec, window = system.recipe.features, system.input.frames
+    assert window is not None
+    module = nn.Sequential(adapters.adapter(system.input, spec), _Layer(network, layer)).to(chosen).eval()
+    full_name = f"{name.partition('/')[0]}/{weights.file.stem}"
+    return build(full_name, layer, weights.sha256, spec, window, module, chosen)
+
+
+def of_onnx(path: Path) -> Embedder:
+    """The output of an ONNX file whose input `<name>.toml` beside it describes; it runs on the CPU.
+
+    Raises:
+        SpecError: a file is missing or damaged, or they do not fit each other.
+        MgcError: ONNX Runtime is not installed.
+    """
+    description = read_description(path.with_suffix(".toml"))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}", "check the path and its permissions") from None
+    module = OnnxModule(data, description, path)
+    layer, weights = description.output or FIRST, hashlib.sha256(data).hexdigest()
+    try:
+        return build(path.name, layer, weights, description.spec, description.frames, module, torch.device("cpu"))
+    except Exception as error:  # ONNX Runtime has an error of its own for each kind of misfit
+        problem = f"{path}: it does not take the input that {path.with_suffix('.toml').name} describes"
+        raise SpecError(f"{problem} ({str(error).splitlines()[0]})", "mend the description") from None
+
+
+def open_model(name: str, workspace: Workspace, layer: str | None = None, device: str = "auto") -> Embedder:
+    """Open what MODEL of `mgc embed` names: a run's folder, an ONNX file, or downloaded weights.
+
+    Raises:
+        MgcError: there is no such model, or it cannot be used; see `of_run`, `of_onnx` and `of_weights`.
+    """
+    path = Path(name)
+    if path.suffix == ".onnx" or is_run(path):
+        if layer not in (None, LAST, FIRST):
+            raise SpecError(f"--layer {layer}: {name} has one layer to take", "leave the option out")
+        return of_onnx(path) if path.suffix == ".onnx" else of_run(Run.open(path), device)
+    return of_weights(name, workspace, layer, device)
+
+
+def of_spec(spec: Embedding, workspace: Workspace, device: str = "auto") -> Embedder:
+    """Open the network that made the embeddings of a store.
+
+    Args:
+        spec: feature of the store.
+        workspace: workspace that holds the run, or the downloaded weights.
+        device: see `mgc.models.parallel.device.choose_device`.
+
+    Raises:
+        MgcError: there is no such network in the workspace, or it has other weights.
+    """
+    name = str(workspace.runs / spec.model) if spec.layer == LAST else spec.model
+    embedder = open_model(name, workspace, spec.layer, device)
+    if embedder.weights[:16] != spec.weights:
+        problem = f"{name} has other weights than the network that the embeddings are of"
+        raise ModelError(problem, f"embed again: `mgc embed {shlex.quote(name)}`")
+    return embedder
+
+
 def build(
     model: str, layer: str, weights: str, spec: FeatureSpec, window: int, module: nn.Module, device: torch.device
 ) -> Embedder:
@@ -104,6 +193,18 @@ def build(
     with torch.inference_mode():
         width = module(torch.zeros(1, window, spec.bins, device=device)).shape[1]
     return Embedder(model, layer, weights, spec, window, module, width, device)
+
+
+class _Layer(nn.Module):
+    """One layer of a tagging network."""
+
+    def __init__(self, network: TaggingNetwork, layer: str) -> None:
+        super().__init__()
+        self._network, self._layer = network, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the network's input to vectors `(batch, d)`."""
+        return self._network.embed(x, self._layer)
 
 
 class _Vectors(nn.Module):

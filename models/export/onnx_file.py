@@ -124,9 +124,13 @@ class Session:
     Args:
         data: the ONNX file.
         threads: number of threads; None for ONNX Runtime's default.
+        output: name of the output to compute; None for the first one.
+
+    Raises:
+        KeyError: there is no such output; the argument lists those that there are.
     """
 
-    def __init__(self, data: bytes, threads: int | None = None) -> None:
+    def __init__(self, data: bytes, threads: int | None = None, output: str | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -136,10 +140,14 @@ class Session:
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self.names = [entry.name for entry in self._session.get_inputs()]
         self.shapes = [entry.shape for entry in self._session.get_inputs()]
+        outputs = [entry.name for entry in self._session.get_outputs()]
+        if output is not None and output not in outputs:
+            raise KeyError(", ".join(outputs))
+        self._output = output or outputs[0]
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Compute the first output, such as probabilities `(slices, classes)`."""
-        return self._session.run(None, dict(zip(self.names, inputs, strict=True)))[0]
+        """Compute the output, such as probabilities `(slices, classes)`."""
+        return self._session.run([self._output], dict(zip(self.names, inputs, strict=True)))[0]
 
 
 @contextlib.contextmanager

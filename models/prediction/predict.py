@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -11,23 +12,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from mgc.models.data.pooled_view import PooledView
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching
 from mgc.models.data.waveform_view import WaveformView
+from mgc.models.embedding.computed_view import ComputedView
+from mgc.models.embedding.embedder import of_spec
 from mgc.models.network import outputs
 from mgc.models.parallel.device import choose_device
 from mgc.models.prediction import frames
 from mgc.models.prediction.prediction import FilePrediction, timeline
 from mgc.models.registry import systems
-from mgc.models.runs.run import Run
+from mgc.models.runs.run import Run, Source
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.last_layer import LastLayer
 from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
 from mgc.pipeline.store.manifest import drop_uncut
 from mgc.pipeline.store.store import Store
+from mgc.pipeline.workspace import Workspace
 
 #: Function from slices to probabilities, float32 `(slices, genres)`, and embeddings `(slices, d)` if they are wanted.
 Score: TypeAlias = Callable[[Slices], tuple[np.ndarray, np.ndarray | None]]
@@ -162,15 +167,16 @@ class _Member:
         training = run.config["training"] or {}
         squeeze = systems.of_run(run.config).squeezes(run.slicing)
         self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
+        workspace = Workspace(run.path.resolve().parent.parent)
+        self._embedders = {
+            spec: of_spec(spec, workspace, str(device)) for spec in specs if isinstance(spec, Embedding)
+        }
         #: Features to extract, one for each input.
-        self.specs = [source.waveform or source.spec for source in run.sources]
+        self.specs = [_extracted(source) for source in run.sources]
 
     def predict(self, stores: Sequence[Store]) -> list[_Answer]:
         """Predict the tracks of stores, one store for each input; one answer a track, in their order."""
-        views = [
-            store if source.waveform is None else WaveformView.of(store, source.spec)
-            for store, source in zip(stores, self._run.sources, strict=True)
-        ]
+        views = [self._view(store, source) for store, source in zip(stores, self._run.sources, strict=True)]
         rows = _refused_by_any(views)
         data = self._data(views, rows)
         probabilities, embeddings = np.zeros((0, len(self._run.classes))), None
@@ -192,6 +198,13 @@ class _Member:
             answers.append(_Answer(row, mean, seconds, starts[own], vectors))
         return answers
 
+    def _view(self, store: Store, source: Source) -> Store:
+        """Present extracted frames as the feature that the system reads."""
+        if isinstance(source.spec, Embedding):
+            spec = dataclasses.replace(source.spec, pool="windows")
+            return PooledView.of(ComputedView.of(store, spec, self._embedders[source.spec]))
+        return store if source.waveform is None else WaveformView.of(store, source.spec)
+
     def _data(self, stores: Sequence[Store], rows: pa.Table) -> SplitData:
         """Cut the usable tracks among manifest rows."""
         rows = rows.filter(pc.equal(rows["status"], "ok"))
@@ -200,6 +213,11 @@ class _Member:
         selection = Selection(self._run.classes, tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA))
         inputs = RunInputs(selection, stores, self._run.slicing, [source.frames for source in self._run.sources])
         return inputs.split("test", self._batching)
+
+
+def _extracted(source: Source) -> FeatureSpec:
+    """The feature to extract of files for an input."""
+    return parse_feature(source.spec.of) if isinstance(source.spec, Embedding) else source.waveform or source.spec
 
 
 def _plain_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Score:
