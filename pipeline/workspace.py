@@ -17,7 +17,7 @@ from mgc.pipeline.storage.remote import Place, RemotePath
 #: File that makes a folder a store or a run.
 _HEADS = {"store": "store.json", "run": "config.json"}
 #: Folders of a workspace that are no datasets. The demo's dataset is taken only if there is no other.
-NOT_DATASETS = ("features", "runs", "demo", "datasets")
+NOT_DATASETS = ("features", "runs", "demo", "datasets", "weights")
 
 #: Folder below `datasets` that `mgc download` keeps archives in, and the end of a dataset's name until it is complete.
 ARCHIVES = "archives"
@@ -29,6 +29,7 @@ class Workspace:
 
         fma_small/ gtzan/ ...                      datasets, never changed
         datasets/fma-small/ ...                    datasets that `mgc download` made, never changed
+        weights/musicnn/ ...                       trained networks that `mgc download` fetched
         features/<dataset>/<feature>-<digest>/     stores
         runs/<time>-<model>/                       runs
         latest.json                                store and run that a command made last, and the run that it
@@ -55,6 +56,11 @@ class Workspace:
     def datasets(self) -> Path:
         """Folder of the datasets that `mgc download` makes."""
         return self.root / "datasets"
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the weights that `mgc download` fetches."""
+        return self.root / "weights"
 
     def features(self, dataset: str) -> Path:
         """Folder of a dataset's stores.

@@ -52,6 +52,8 @@ def _adapter(input_spec: InputSpec, spec: FeatureSpec) -> nn.Module:
             values = RelativeDecibels()
         case "absolute":
             values = nn.Identity()
+        case "log-power":
+            values = LogPower()
         case "mfcc":
             values = _mfcc(spec, input_spec.bands or spec.bins)
     return nn.Sequential(values, SingleChannel(input_spec.time_first))
@@ -82,6 +84,18 @@ class RelativeDecibels(nn.Module):
     def forward(self, db: Tensor) -> Tensor:
         """Convert `(batch, frames, bins)` in dB to the same shape, in [-80, 0] dB."""
         return (db - db.amax(dim=(1, 2), keepdim=True)).clamp_min(-TOP_DB)
+
+
+class LogPower(nn.Module):
+    """Compress the power that stored levels stand for: `log10(1 + 10,000 * power)`.
+
+    Levels are `10 * log10(power)` with a floor of 1e-10, which becomes 4e-7 here.
+    """
+
+    def forward(self, db: Tensor) -> Tensor:
+        """Convert levels in dB of any shape to the same shape, >= 0."""
+        with torch.autocast(db.device.type, enabled=False):  # half precision would round powers to a thousandth
+            return (1 + 10_000 * torch.exp(db * (math.log(10) / 10))).log10()
 
 
 class FirstCoefficients(nn.Module):

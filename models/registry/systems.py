@@ -57,7 +57,7 @@ class InputSpec:
         standardise: whether all values are scaled together to mean 0 and standard deviation 1 over the training split.
     """
 
-    adapter: Literal["picture", "relative", "absolute", "mfcc", "statistics", "moments", "waveform"]
+    adapter: Literal["picture", "relative", "absolute", "log-power", "mfcc", "statistics", "moments", "waveform"]
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None

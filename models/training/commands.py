@@ -88,7 +88,9 @@ if TYPE_CHECKING:
 @help_groups.group("Augmentation")
 @click.option("--variants/--no-variants", default=True, help="Also train on the store's variants.  [default: yes]")
 @help_groups.group("Model and data")
-@click.option("--weights", type=LOCAL_PATH, help="Initial weights: a state dict such as torchvision's.")
+@click.option(
+    "--weights", type=LOCAL_PATH, help="Initial weights: a file such as torchvision's, or a name such as musicnn."
+)
 @help_groups.group("Augmentation")
 @click.option(
     "--augment",
@@ -140,7 +142,7 @@ def train(
         request = Request(**{field.name: options.pop(field.name) for field in dataclasses.fields(Request)})
         request.require_consistent(options["seed"])
         system, candidates = _choose_system(workspace, request)
-        job = _Job(workspace, system, candidates, _training_options(system, request, options), ranks)
+        job = _Job(workspace, system, candidates, _training_options(workspace, system, request, options), ranks)
         trained = (_train_ensemble if system.kind == "ensemble" else _train_system)(job, request)
     if trained is None:
         return 0
@@ -267,12 +269,16 @@ def _choose_system(workspace: Workspace, request: Request) -> tuple[System, Stor
     return system, candidates
 
 
-def _training_options(system: System, request: Request, options: dict[str, Any]) -> Options:
+def _training_options(workspace: Workspace, system: System, request: Request, options: dict[str, Any]) -> Options:
     """Build the training options from those of the command line."""
     from mgc.models.registry.augmentation import Augmentation
     from mgc.models.training.options import Options
 
     changes = {"model": system.id, "as_sliced": request.recipe is not None, "residency": options["residency"] or "auto"}
+    if options["weights"] is not None and system.kind == "neural":
+        from mgc.models.registry import weights
+
+        changes["weights"] = weights.find(options["weights"], system, workspace)
     if options["augmentation"] is not None:
         changes["augmentation"] = Augmentation.parse(options["augmentation"])
     return Options(**options | changes)

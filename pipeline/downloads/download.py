@@ -14,11 +14,13 @@ from mgc.pipeline.downloads import fetching, places
 from mgc.pipeline.downloads.guard import no_room
 from mgc.pipeline.downloads.parts import Part, verify
 from mgc.pipeline.downloads.places import Places
+from mgc.pipeline.downloads.published_weights import PublishedWeights
 from mgc.pipeline.downloads.settings import Settings, public
 from mgc.pipeline.downloads.unpacking import Unpacked, unpack
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage import files
 from mgc.pipeline.units import format_size
+from mgc.pipeline.workspace import ARCHIVES
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _complete_files(dataset: PublishedDataset, where: Places) -> dict[str, Unpac
 
 def _fetch_and_unpack(dataset: PublishedDataset, where: Places, settings: Settings) -> dict[str, Unpacked]:
     """Fill the unfinished folder, its record last; return its files by path."""
+    (where.root / ARCHIVES).mkdir(exist_ok=True)
     plan = make_plan(dataset, where, settings)
     for line in plan.lines(settings):
         settings.note(line)
@@ -168,9 +171,11 @@ def next_command(dataset: PublishedDataset, folder: Path) -> str:
     return f"mgc extract --dataset {shlex.quote(str(folder))}{splits}"
 
 
-def describe(dataset: PublishedDataset, name: str) -> dict[str, Any]:
-    """A dataset that can be downloaded, as JSON."""
-    sizes = [archive.size for archive in dataset.archives]
+def describe(dataset: PublishedDataset | PublishedWeights, name: str) -> dict[str, Any]:
+    """A dataset, or weights, that can be downloaded, as JSON."""
+    sizes: list[int | None] = (
+        [dataset.size] if isinstance(dataset, PublishedWeights) else [archive.size for archive in dataset.archives]
+    )
     return {
         "name": name,
         "title": dataset.title,

@@ -27,8 +27,8 @@ class Places:
         datasets/archives/                archives, and beginnings of archives (`.part`)
 
     Attributes:
-        root: the folder `datasets` of the workspace.
-        name: name of the dataset, as in `mgc download`.
+        root: the folder `datasets` of the workspace; for weights, which have no archives, `weights`.
+        name: name of the dataset or weights, as in `mgc download`.
     """
 
     root: Path
@@ -58,7 +58,7 @@ class Places:
         import filelock
 
         with files.translate_write_errors(self.root):
-            (self.root / ARCHIVES).mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.root / ".lock")
             try:
                 lock.acquire(blocking=False)

@@ -43,7 +43,7 @@ PAIRS = [(input_spec, feature) for input_spec in INPUTS for feature in input_spe
 
 def spec_for(input_spec: systems.InputSpec, feature: str) -> FeatureSpec:
     """The feature with its defaults, and the number of bands that the input requires."""
-    is_exact = input_spec.bands is not None and input_spec.adapter in ("relative", "absolute")
+    is_exact = input_spec.bands is not None and input_spec.adapter in ("relative", "absolute", "log-power")
     return FEATURES[feature](n_mels=input_spec.bands) if is_exact else FEATURES[feature]()
 
 
