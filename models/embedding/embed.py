@@ -169,11 +169,12 @@ def _make_plan(store: Store, source: Store, thorough: bool) -> _Plan:
         rows = fragment.to_pylist()
         seconds = store.spec.window / store.spec.sr
         wanted = pa.Table.from_pylist(manifest_rows(rows, windows, seconds), MANIFEST_SCHEMA)
-        if old is None or not _equal(old, wanted, _AUDIO):
-            plan.rows[shard] = rows
-        elif not manifest.has_complete_files(store, manifest.fragment_files(old)):
-            plan.rows[shard] = rows
-        elif thorough and any(verify.shard_problems(store, shard, manifest.fragment_files(old))):
+        if (
+            old is None
+            or not _equal(old, wanted, _AUDIO)
+            or not manifest.has_complete_files(store, manifest.fragment_files(old))
+            or (thorough and any(verify.shard_problems(store, shard, manifest.fragment_files(old))))
+        ):
             plan.rows[shard] = rows
         elif not _equal(old, wanted, MANIFEST_SCHEMA.names):
             plan.relabelled[shard] = wanted

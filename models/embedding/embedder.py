@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mgc.models.data import adapters
 from mgc.models.embedding.onnx_model import OnnxModule, read_description
-from mgc.models.parallel.device import choose_device
+from mgc.models.parallel.device import choose_device, retain_freed_memory
 from mgc.models.registry.weights import load_trained
 from mgc.models.runs.commands import is_run
 from mgc.models.runs.run import Run
@@ -124,7 +124,8 @@ def of_weights(name: str, workspace: Workspace, layer: str | None = None, device
     assert isinstance(network, TaggingNetwork)
     layer = layer or network.EMBEDDING
     if layer not in network.LAYERS:
-        raise SpecError(f"--layer {layer}: {system.id} has none of this name", f"choose from {', '.join(network.LAYERS)}")
+        known = ", ".join(network.LAYERS)
+        raise SpecError(f"--layer {layer}: {system.id} has none of this name", f"choose from {known}")
     spec, window = system.recipe.features, system.input.frames
     assert window is not None
     module = nn.Sequential(adapters.adapter(system.input, spec), _Layer(network, layer)).to(chosen).eval()
@@ -190,6 +191,7 @@ def build(
     model: str, layer: str, weights: str, spec: FeatureSpec, window: int, module: nn.Module, device: torch.device
 ) -> Embedder:
     """Build an embedder; the width is that of the vector of silence. For the arguments see `Embedder`."""
+    retain_freed_memory()
     with torch.inference_mode():
         width = module(torch.zeros(1, window, spec.bins, device=device)).shape[1]
     return Embedder(model, layer, weights, spec, window, module, width, device)

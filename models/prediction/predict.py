@@ -168,9 +168,7 @@ class _Member:
         squeeze = systems.of_run(run.config).squeezes(run.slicing)
         self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
         workspace = Workspace(run.path.resolve().parent.parent)
-        self._embedders = {
-            spec: of_spec(spec, workspace, str(device)) for spec in specs if isinstance(spec, Embedding)
-        }
+        self._embedders = {spec: of_spec(spec, workspace, str(device)) for spec in specs if isinstance(spec, Embedding)}
         #: Features to extract, one for each input.
         self.specs = [_extracted(source) for source in run.sources]
 

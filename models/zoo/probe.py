@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 _TRACK = InputSpec("statistics", features=("embedding", "stats"))
 
 
-@system(
-    "probe/knn", input=_TRACK, kind="classical", grid={"n_neighbors": (1, 3, 5, 10, 15, 30, 50)}, several=True
-)
+@system("probe/knn", input=_TRACK, kind="classical", grid={"n_neighbors": (1, 3, 5, 10, 15, 30, 50)}, several=True)
 def knn(n_classes: int) -> Pipeline:
     """The 15 nearest neighbours, nearer ones with more weight."""
     from sklearn.neighbors import KNeighborsClassifier

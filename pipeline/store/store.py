@@ -118,7 +118,8 @@ class Store:
             StoreError: one is.
         """
         if self.unfinished:
-            raise StoreError(f"{self.path}: its extraction is unfinished", f"run `{self.spec.command}` again: it continues")
+            remedy = f"run `{self.spec.command}` again: it continues"
+            raise StoreError(f"{self.path}: its extraction is unfinished", remedy)
 
     @property
     def repair_remedy(self) -> str:
