@@ -29,6 +29,7 @@ COMMANDS = {
     "remove": "mgc.models.housekeeping.commands:remove",
     "report": "mgc.models.report.commands:report",
     "reproduce": "mgc.models.reproduction.commands:reproduce",
+    "search": "mgc.models.search.commands:search",
     "serve": "mgc.models.service.commands:serve",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",

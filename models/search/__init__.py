@@ -1,0 +1,1 @@
+"""Search for music that resembles a track or a file."""
