@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from mgc.pipeline.workspace import Workspace
 
 #: Name of the only layer of a run: the input of its last layer.
 LAST = "last"
+#: Networks that a name without any stands for. In grouped cross-validation, the two together are about as good as the
+#: better one of them on all layers and classifiers that were tried, and that one is not always the same.
+DEFAULTS = {"musicnn": "musicnn/MSD_musicnn+MTT_musicnn"}
 #: Name of an ONNX file's output if its description names none.
 FIRST = "first"
 
@@ -107,30 +111,49 @@ def of_run(run: Run, device: str = "auto") -> Embedder:
 
 
 def of_weights(name: str, workspace: Workspace, layer: str | None = None, device: str = "auto") -> Embedder:
-    """A layer of a network whose weights `mgc download` fetched.
+    """A layer of networks whose weights `mgc download` fetched; that of several networks side by side.
 
     Args:
-        name: `musicnn`, or `musicnn/MTT_musicnn` and so on.
+        name: `musicnn/MTT_musicnn`, several as `musicnn/MSD_musicnn+MSD_vgg`; `musicnn` stands for `DEFAULT`.
         workspace: workspace that holds the weights.
-        layer: name of the layer; None for the one that the network's authors take.
+        layer: name of the layer in each of the networks, or one for each, joined by `+`; None for those that the
+            authors take.
         device: see `mgc.models.parallel.device.choose_device`.
 
     Raises:
         ModelError: there are no such weights, they are not downloaded, or damaged.
-        SpecError: the network has no such layer.
+        SpecError: a network has no such layer, or they do not read the same frames.
     """
     chosen = choose_device(device)
-    system, network, weights = load_trained(name, workspace)
-    assert isinstance(network, TaggingNetwork)
-    layer = layer or network.EMBEDDING
-    if layer not in network.LAYERS:
-        known = ", ".join(network.LAYERS)
-        raise SpecError(f"--layer {layer}: {system.id} has none of this name", f"choose from {known}")
+    package, _, networks = DEFAULTS.get(name, name).partition("/")
+    names = networks.split("+")
+    wanted = layer.split("+") if layer is not None else [None] * len(names)
+    wanted = wanted * len(names) if len(wanted) == 1 else wanted
+    if len(wanted) != len(names):
+        raise SpecError(f"--layer {layer}: {len(names)} networks", "name one layer for all, or one for each")
+    layers, digests, modules = [], [], []
+    for network_name, layer_name in zip(names, wanted, strict=True):
+        system, network, weights = load_trained(f"{package}/{network_name}", workspace)
+        assert isinstance(network, TaggingNetwork)
+        layers.append(layer_name or network.EMBEDDING)
+        if layers[-1] not in network.LAYERS:
+            known = ", ".join(network.LAYERS)
+            raise SpecError(f"--layer {layer_name}: {system.id} has none of this name", f"choose from {known}")
+        digests.append(weights.sha256)
+        modules.append(
+            nn.Sequential(adapters.adapter(system.input, system.recipe.features), _Layer(network, layers[-1]))
+        )
     spec, window = system.recipe.features, system.input.frames
     assert window is not None
-    module = nn.Sequential(adapters.adapter(system.input, spec), _Layer(network, layer)).to(chosen).eval()
-    full_name = f"{name.partition('/')[0]}/{weights.file.stem}"
-    return build(full_name, layer, weights.sha256, spec, window, module, chosen)
+    return build(
+        f"{package}/{networks}",
+        "+".join(dict.fromkeys(layers) if len(set(layers)) == 1 else layers),
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        spec,
+        window,
+        _SideBySide(modules).to(chosen).eval(),
+        chosen,
+    )
 
 
 def of_onnx(path: Path) -> Embedder:
@@ -207,6 +230,18 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map the network's input to vectors `(batch, d)`."""
         return self._network.embed(x, self._layer)
+
+
+class _SideBySide(nn.Module):
+    """The vectors of several networks, joined."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._networks = nn.ModuleList(modules)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map frames `(batch, frames, bins)` to vectors `(batch, sum of the widths)`."""
+        return torch.cat([network(frames) for network in self._networks], dim=1)
 
 
 class _Vectors(nn.Module):
