@@ -112,7 +112,9 @@ def test_tensors_origin_and_licence_are_kept(index: Path, places: Places, monkey
     assert weights.download(EARS, places, Settings(notes.append)) == 2
     assert stamps(places.root) == before
     assert notes[-1] == f"{places.folder} is complete: nothing to do; --check verifies its files"
-    with pytest.raises(DatasetError, match="was made from another version of tiny-ears; remove it with `mgc remove"):
+    with pytest.raises(
+        DatasetError, match=r"ears was made of another version of ears, or by another one of mgc; remove"
+    ):
         weights.download(replace(EARS, sha256="0" * 64), places, Settings(notes.append))
     assert stamps(places.root) == before
 
