@@ -81,6 +81,15 @@ def test_pooled_layers_are_means_and_maxima_over_time() -> None:
 
 
 @torch.inference_mode()
+def test_the_maximum_before_the_norm_is_the_maximum_behind_it() -> None:
+    block, x = TemporalBlock(9, 4), torch.rand(2, 1, 30, 12)
+    torch.nn.init.normal_(block.norm.weight)  # half of the lines fall
+    torch.nn.init.normal_(block.norm.bias)
+    plain = block.eval().norm(block.conv(torch.nn.functional.pad(x, (0, 0, 1, 2))).relu()).amax(dim=3)
+    assert torch.equal(block(x), plain)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("length", [4, 5])
 def test_even_filters_reach_one_frame_further_ahead(length: int) -> None:
     """TensorFlow: y[t] = sum of w[k] x[t + k - (length - 1) // 2]."""
