@@ -13,11 +13,11 @@ from mgc.pipeline.workspace import Workspace
 
 
 @help_groups.command("list")
-@click.argument("kind", required=False, type=console.choice("datasets", "stores", "runs"))
+@click.argument("kind", required=False, type=console.choice("datasets", "weights", "stores", "runs"))
 @console.json_option
 @console.common_options
 def list_(kind: str | None, data_dir: Path, as_json: bool) -> int:
-    """List the datasets, stores and runs of the workspace with their sizes.
+    """List the datasets, weights, stores and runs of the workspace with their sizes.
 
     Of a dataset, the number of audio files is shown; of a store its feature, and the number of tracks in use; of a run
     its model, and the accuracy by track where it was evaluated, marked if it is leaky.
@@ -42,7 +42,7 @@ def list_(kind: str | None, data_dir: Path, as_json: bool) -> int:
 @console.json_option
 @console.common_options
 def remove(names: tuple[str, ...], data_dir: Path, as_json: bool, dry_run: bool, yes: bool) -> int:
-    """Remove datasets, stores and runs from the workspace, with all their files.
+    """Remove datasets, weights, stores and runs from the workspace, with all their files.
 
     NAME is a path or the last part of one, as `mgc list` shows it; `demo` is the dataset of `mgc demo`. What goes is
     named first, with its size and with what needs it. Links, and what lies outside of the workspace, are left alone.

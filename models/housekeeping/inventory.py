@@ -1,4 +1,4 @@
-"""Inventory of a workspace: its datasets, stores and runs, with sizes, results, and what needs what.
+"""Inventory of a workspace: its datasets, weights, stores and runs, with sizes, results, and what needs what.
 
 Only small files and the directory are read: no torch, no frames. What is damaged is listed as far as it can be read.
 """
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgc.pipeline.errors import MgcError
-from mgc.pipeline.workspace import NOT_DATASETS, Workspace
+from mgc.pipeline.workspace import NOT_DATASETS, UNFINISHED, Workspace
 
-Kind = Literal["dataset", "store", "run", "remains"]
+Kind = Literal["dataset", "weights", "store", "run", "remains"]
 #: Beginning of the name of a folder that is being removed.
 REMAINS_PREFIX = ".removing-"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A dataset, store or run; or the remains of one whose removal was interrupted.
+    """A dataset, downloaded weights, a store or a run; or the remains of one whose removal was interrupted.
 
     Attributes:
         kind: what it is.
@@ -33,7 +33,7 @@ class Item:
         files: number of its files.
         changed: time of the last change of a file, in seconds since 1970.
         tracks: number of audio files of a dataset, of tracks in use of a store, or of tracks of a run; None if unknown.
-        finished: whether the extraction or the training has ended; True for datasets.
+        finished: whether the download of weights, the extraction or the training has ended; True for datasets.
         latest: whether commands use this store or run if none is named.
         is_link: whether the folder, or one above it in the workspace, is a symbolic link.
         details: `feature` and `dataset` of a store; `model`, `created`, `accuracy` by track and `leaky` of a run.
@@ -61,7 +61,7 @@ class Item:
 
 
 def take(workspace: Workspace) -> list[Item]:
-    """List what is in a workspace: datasets, stores, runs and remains, each by name.
+    """List what is in a workspace: datasets, weights, stores, runs and remains, each by name.
 
     Raises:
         MgcError: the workspace is no folder, or cannot be read.
@@ -72,6 +72,11 @@ def take(workspace: Workspace) -> list[Item]:
     try:
         return [
             *(_dataset(root, path) for path in _datasets(root)),
+            *(
+                _item("weights", root, path, finished=path.suffix != UNFINISHED)
+                for path in _folders(workspace.weights)
+                if not path.name.startswith(".")
+            ),
             *_stores(workspace),
             *_runs(workspace),
             *(_item("remains", root, path, finished=False) for path in _remains(root)),
@@ -108,7 +113,7 @@ def _datasets(root: Path) -> Iterator[Path]:
 
 def _remains(root: Path) -> Iterator[Path]:
     """Folders that an interrupted removal left."""
-    for folder in (root, root / "runs", root / "features", *_folders(root / "features")):
+    for folder in (root, root / "runs", root / "weights", root / "features", *_folders(root / "features")):
         yield from (path for path in _folders(folder) if path.name.startswith(REMAINS_PREFIX))
 
 

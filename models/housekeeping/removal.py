@@ -66,7 +66,7 @@ def _named(name: str, items: list[Item], workspace: Workspace) -> Item:
         )
     near = suggestions.nearest(plain, [other for item in items for other in (item.name, item.path.name)], cutoff=0.5)
     hint = suggestions.question(near)
-    problem = f"{name} is no dataset, store or run of {workspace.root}"
+    problem = f"{name} is no dataset, store, run or weights of {workspace.root}"
     raise MgcError(problem, f"{hint}`mgc list` shows what there is")
 
 

@@ -11,7 +11,7 @@ from mgc.pipeline.units import format_size
 from mgc.pipeline.wrapping import ellipsise
 
 #: Headings of the kinds, in their order.
-HEADINGS = {"dataset": "datasets", "store": "stores", "run": "runs", "remains": "remains"}
+HEADINGS = {"dataset": "datasets", "weights": "weights", "store": "stores", "run": "runs", "remains": "remains"}
 #: Smallest width of a column of names.
 _MIN_NAME = 20
 

@@ -37,6 +37,8 @@ class Loop:
         compile: whether the training step uses `torch.compile`.
         balance: sampling of an epoch: `class` or `track` draws equally many slices of every class or track, `none` uses
             every slice once. The number of slices per epoch stays the same.
+        thaw: epochs after which one more block of pretrained layers is trained, from the head down: the head alone at
+            first; 0 trains all layers from the beginning. See `mgc.models.training.thawing`.
         crop: whether each epoch draws every window anew from the whole track, instead of from its slice.
 
     Raises:
@@ -56,12 +58,14 @@ class Loop:
     compile: bool = False
     balance: Literal["none", "class", "track"] = "none"
     crop: bool = False
+    thaw: int = 0
 
     def __post_init__(self) -> None:
         limits = {
             "plateau_factor": (0 < self.plateau_factor < 1, "between 0 and 1"),
             "plateau_patience": (self.plateau_patience >= 0, "0 or more"),
             "warmup": (self.warmup >= 0, "0 or more"),
+            "thaw": (self.thaw >= 0, "0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and less than 1"),
             "clip": (0 <= self.clip < math.inf, "0 or a positive number"),
             "ema": (0 <= self.ema < 1, "at least 0 and less than 1"),
@@ -117,6 +121,7 @@ HELP = {
     "compile": "Compile the network with torch.compile.",
     "balance": "Draw equally many slices of each class, or of each track, per epoch.",
     "crop": "Draw windows from the whole track, anew each epoch.",
+    "thaw": "With --weights, train the head alone, and one more block every N epochs; 0 for all.",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -15,6 +15,7 @@ from mgc.models.data.stream import Batch
 from mgc.models.network import Network
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.registry.recipes import Training
+from mgc.models.training import thawing
 from mgc.models.training.optim import (
     build_loss,
     build_optimizer,
@@ -67,10 +68,8 @@ class Learner:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.loop.amp == "fp16")
         average = get_ema_multi_avg_fn(recipe.loop.ema)
         self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if recipe.loop.ema else None
-        # dynamic=False compiles a graph for each batch size. A graph for any size would depend on the size of the first
-        # batch, which differs after an interruption.
-        forward = ranks.data_parallel(network)
-        self._forward = torch.compile(forward, dynamic=False) if recipe.loop.compile else forward
+        self._n_trained = thawing.set_training(network.model, recipe.loop.thaw, 0)
+        self._forward = self._wrap()
         components = {
             "model": network.model,
             "inputs": network.inputs,
@@ -97,9 +96,17 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def train(self) -> None:
-        """Set the network to training mode."""
+    def train(self, epoch: int = 0) -> None:
+        """Set the network to training mode, and freeze the blocks that the epoch does not train.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self._network.train()
+        n_trained = thawing.set_training(self._network.model, self.recipe.loop.thaw, epoch)
+        if n_trained != self._n_trained and self.ranks.size > 1:
+            self._forward = self._wrap()  # DistributedDataParallel exchanges the gradients of its beginning
+        self._n_trained = n_trained
 
     def update(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """Make one update.
@@ -161,6 +168,13 @@ class Learner:
             output = forward(frames[0] if len(frames) == 1 else tuple(frames))
         total_loss(self._loss, output, labels).backward()
         del moments
+
+    def _wrap(self) -> nn.Module:
+        """Wrap the network for processes that train together, and compile it, if the recipe asks for that."""
+        forward = self.ranks.data_parallel(self._network)
+        # dynamic=False compiles a graph for each batch size. A graph for any size would depend on the size of the first
+        # batch, which differs after an interruption.
+        return cast(nn.Module, torch.compile(forward, dynamic=False)) if self.recipe.loop.compile else forward
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None)

@@ -120,7 +120,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Make the updates that are left of the current epoch."""
         progress, recipe, stream = self.progress, self.learner.recipe, self.training.stream
-        self.learner.train()
+        self.learner.train(progress.epoch)
         label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
         with tqdm(None, label, len(stream), initial=progress.batch, leave=False, disable=console.hides_bars()) as bar:
             self._step_started_at = time.monotonic()

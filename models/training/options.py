@@ -121,6 +121,9 @@ def resolve(
         augmentation=_choose_augmentation(system, options.augmentation, study.augmentation, specs, computed),
         loop=study.loop.override(options.loop),
     )
+    if recipe.loop.thaw and options.weights is None:
+        remedy = "name weights, such as `--weights musicnn`, or leave it out"
+        raise SpecError(f"--thaw {recipe.loop.thaw} without --weights: the frozen layers would stay random", remedy)
     pairs = {
         "epochs": (recipe.epochs, study.epochs),
         "batch size": (recipe.batch_size, study.batch_size),

@@ -2,12 +2,13 @@
 
 weights/musicnn/MSD_musicnn.safetensors ...    tensors under the names of the network's state dict
 weights/musicnn/LICENSE.md                     licence of the weights, from the wheel
-weights/musicnn/.download.json                 sizes and digests of these files, and the digest of the wheel
+weights/musicnn/.download.json                 sizes and digests of these files, and that of their description
 weights/musicnn.unfinished/                    the wheel, and what is made of it, while a download is at work
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -53,8 +54,8 @@ def download(weights: PublishedWeights, where: Places, settings: Settings) -> in
     """
     with where.locked(), files.translate_write_errors(where.root):
         if (record := read_record(where.folder)) is not None:
-            if record["sha256"] != weights.sha256:
-                problem = f"{where.folder} was made from another version of {weights.requirement.partition('==')[0]}"
+            if record["description"] != _identity(weights):
+                problem = f"{where.folder} was made of another version of {weights.name}, or by another one of mgc"
                 raise DatasetError(problem, f"remove it with `mgc remove {where.name}`, and download again")
             settings.note(f"{where.folder} is complete: nothing to do; --check verifies its files")
             return len(record["files"])
@@ -69,7 +70,7 @@ def download(weights: PublishedWeights, where: Places, settings: Settings) -> in
             for name, data in contents.items():
                 files.write_bytes(made / name, data)
             rows = {name: [len(data), files.digest(data)] for name, data in contents.items()}
-            value = {"weights": weights.name, "source": weights.file, "sha256": weights.sha256, "files": rows}
+            value = {"weights": weights.name, "source": weights.file, "description": _identity(weights), "files": rows}
             files.write_json_with_digest(made / RECORD, value)
             files.replace_folder(made, where.folder)
         finally:
@@ -154,15 +155,23 @@ def _origin(weights: PublishedWeights, network: PublishedNetwork) -> dict[str, A
     }
 
 
+def _identity(weights: PublishedWeights) -> str:
+    """Digest of a description: the checksum of the wheel, and all that the files are made by."""
+    return files.digest(files.encode_json(dataclasses.asdict(weights)))
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of complete weights: `weights`, `source`, `sha256` and `files`; None if there is none.
+    """Read the record of complete weights: `description` and `files`; None if there is none.
 
     Raises:
         DatasetError: the record is damaged.
     """
     try:
         value = files.read_json_with_digest(folder / RECORD)
-        return {"sha256": value["sha256"], "files": {name: tuple(row) for name, row in value["files"].items()}}
+        return {
+            "description": value["description"],
+            "files": {name: tuple(row) for name, row in value["files"].items()},
+        }
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, KeyError, TypeError, AttributeError) as error:

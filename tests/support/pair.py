@@ -38,6 +38,9 @@ PLAIN = dataclasses.replace(
 )
 WEIGHTED_LOSS = {"class_weights": True, "label_smoothing": 0.1, "clip": 0.5}
 GENTLE = {"model": PLAIN.id, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "loop": WEIGHTED_LOSS}
+#: The same from other weights; the layer below the head is trained in the second epoch only.
+THAWED = GENTLE | {"loop": WEIGHTED_LOSS | {"thaw": 1}}
+PRETRAINED = "pretrained.pt"
 #: Every setting that has a state or draws random numbers.
 EVERYTHING: dict[str, Any] = {
     "model": TINY.id, "epochs": 2, "augmentation": Augmentation(time_masks=1, time_width=8, gain=3.0, mixup=0.4),
@@ -113,6 +116,7 @@ class Pair:
         self.attempt("plain", **GENTLE)
         (self.folder / f"rows-{self.processes.rank}.json").write_text(json.dumps(rows))
         Learner.update = plain_update  # type: ignore[method-assign]
+        self.attempt("thawed", **THAWED, weights=self.folder / PRETRAINED)
         self.attempt("whole", **EVERYTHING)
         if second:  # mixup computes the loss twice per update
             patch_loss(2 * STOPPED - 1, stop)

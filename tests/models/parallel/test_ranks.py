@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from commands import MGC, mgc
-from pair import PLAIN, STOPPED
+from pair import PLAIN, PRETRAINED, STOPPED
 from stores import make_store
 from tiny import TINY
 
@@ -58,6 +58,7 @@ def pair(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the results of `pair.py` in two processes, the second of which kills itself in the end."""
     folder = tmp_path_factory.mktemp("pair")
     script = Path(__file__).parents[2] / "support" / "pair.py"
+    torch.save(PLAIN.build(5).state_dict(), folder / PRETRAINED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(script.parent))
         with pytest.raises(RunError, match=r"^process 2 of 2 was ended by SIGKILL; `mgc train --resume` goes on"):
@@ -90,18 +91,22 @@ def test_two_processes_see_each_slice_once_an_epoch(pair: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, store: Store) -> None:
-    run = run_of(pair, "plain")
+@pytest.mark.parametrize("name", ["plain", "thawed"])
+def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, store: Store, name: str) -> None:
+    run = run_of(pair, name)
     assert run.config["processes"] == 2
     parts = [open_run(run, [store], Ranks(rank, 2)).training for rank in (0, 1)]
     data = open_run(run, [store])
     whole, validation = data.training, data.validation
     recipe = training_recipe(run)
     network = Network(PLAIN, [store.spec], 3)
+    if name == "thawed":
+        pretrained = torch.load(pair / PRETRAINED, weights_only=True)
+        network.model[0].load_state_dict({key: pretrained[f"0.{key}"] for key in ("weight", "bias")})
     network.fit_standardisers(whole.stream)
     learner = Learner(network, recipe, STEPS, balanced_class_weights(whole.stream.labels, 3, torch.device("cpu")))
     for epoch in range(2):
-        network.train()
+        learner.train(epoch)
         losses, correct = [], 0
         for one, other in zip(*(part.stream.batches(epoch) for part in parts), strict=True):
             joined = Batch(
@@ -117,8 +122,8 @@ def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, sto
         scores = validate(network, recipe, validation)
         assert entry["validation_loss"] == pytest.approx(scores["loss"], rel=1e-4)
     checkpoint = run.load("last.pt")
-    for name, expected in network.model.state_dict().items():
-        torch.testing.assert_close(checkpoint["model"][name], expected, atol=2e-5, rtol=1e-3)
+    for key, expected in network.model.state_dict().items():
+        torch.testing.assert_close(checkpoint["model"][key], expected, atol=2e-5, rtol=1e-3)
     torch.testing.assert_close(checkpoint["inputs"], network.inputs.state_dict(), atol=1e-5, rtol=1e-5)
 
 

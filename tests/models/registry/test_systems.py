@@ -26,6 +26,8 @@ HEAVY = {
 #: Networks that take several seconds to overfit one batch.
 SLOW_TO_LEARN = HEAVY | {
     "padova2023/cnn1d",
+    "pons2019/vgg",
+    "pons2019/vgg-mtt",
     "ubc2020/ablation-cnn5",
     "ubc2020/ablation-cnn-rnn2",
     "ubc2020/prcnn-attention",
