@@ -108,7 +108,7 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     The dataset is a folder of audio, or a CSV or Parquet list of files; the same as --dataset. A second call changes
     nothing. After files were added, changed or removed, a call extracts only what is affected.
     """
-    from mgc.models.registry import systems
+    from mgc.models.registry import overview, systems
     from mgc.pipeline.datasets.clips import choose_splits
     from mgc.pipeline.extraction import extract as extraction
     from mgc.pipeline.store import summary
@@ -146,6 +146,11 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
     )
     if options["dry_run"]:
         return _print_dry_run(dataset, passes, out, settings, as_json)
+    wanted = overview.embeddings_for(options["system"]) if options["system"] else []
+    if wanted:
+        from mgc.models.embedding import extracted
+
+        extracted.require_networks(wanted, workspace, echo)
     results = []
     for variants, specs in passes.items():
         if variants and options["augment"] is None:
@@ -156,16 +161,22 @@ def extract(source: Place | None, data_dir: Path, as_json: bool, **options: Any)
                 dataset, specs, out, settings, echo=echo, progress=console.progress_bar("extract", "track")
             )
     reports = [summary.summarise(result.store) | {"decoded": result.n_decoded} for result in results]
+    stores = [result.store for result in results]
+    if wanted:
+        with console.phase("embedding"):
+            made = extracted.embed_stores(wanted, stores, workspace, console.progress_bar("embed", "track"))
+        reports += [summary.summarise(result.store) | {"embedded": result.n_embedded} for result in made]
+        stores += [result.store for result in made]
     if as_json:
         console.print_json({"stores": reports})
     else:
         width = console.width()
-        texts = (summary.render(report, result.store, width) for report, result in zip(reports, results, strict=True))
+        texts = (summary.render(report, store, width) for report, store in zip(reports, stores, strict=True))
         console.echo_text("\n\n".join(texts))
     for report in reports:
         summary.require_usable_tracks(report, limit)
     # Whatever the order of the features: `mgc train` chooses its model by the latest store.
-    latest = min((result.store for result in results), key=lambda store: systems.preference(store.spec.name))
+    latest = stores[-1] if wanted else min(stores, key=lambda store: systems.preference(store.spec.name))
     workspace.remember("store", latest.path)
     return 0
 

@@ -127,6 +127,16 @@ def extraction_of(
     return features, slicings.pop() if len(slicings) == 1 else None
 
 
+def embeddings_for(name: str) -> list[tuple[FeatureSpec, str]]:
+    """Collect what `mgc extract --for` embeds: each feature, and the network that embeds it as `mgc embed` names it.
+
+    Args:
+        name: id of a system, or key of a study; `all` embeds nothing, as weights may have to be downloaded.
+    """
+    recipes = [system.recipe for system in systems_named(name)] if name != "all" else []
+    return list(dict.fromkeys((recipe.features, recipe.embedding) for recipe in recipes if recipe.embedding))
+
+
 def systems_named(name: str, option: str = "") -> list[System]:
     """Return the system with an id, the systems of a study, or with `all` every system.
 
