@@ -107,7 +107,7 @@ def _windows(
         min(input_spec.frames, length) if input_spec.frames else None
         for input_spec, length in zip(inputs, lengths, strict=True)
     )
-    if len(frames) == 1:
+    if len(frames) == 1 or not all(spec.frame_rate for spec in specs):  # one frame per track has no duration
         return frames
     counts = [length if window is None else window for window, length in zip(frames, lengths, strict=True)]
     seconds = min(count / spec.frame_rate for count, spec in zip(counts, specs, strict=True))
