@@ -112,12 +112,14 @@ MAKING = {
     "slice": ("slice {store} --slice 1.5", "store", True),
     "split": ("split {store} --redo", "store", True),
     "train": (f"train --model {TINY.id} --epochs 1 --store {{store}}", "run", False),
+    "embed": ("embed {run} {store}", "store", False),
     "reproduce": (f"reproduce {TINY.id} --dataset data/songs --epochs 1 --scheduler {{scheduler}}", "run", False),
 }
 
 
 def test_every_command_is_reading_or_making() -> None:
-    own_tests = {"demo", "serve"}  # `serve` does not end by itself: tests/models/service/test_serve.py
+    # `serve` does not end by itself (tests/models/service/test_serve.py), `search` needs embeddings (tests/models/search).
+    own_tests = {"demo", "serve", "search"}
     assert {*READING, *MAKING, *own_tests} == set(cli.COMMANDS)
 
 

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 )
 @click.option("--top-k", type=option_types.COUNT, default=10, show_default=True, help="Tracks to list.")
 @help_groups.group("Answers")
-@click.option("--m3u", type=LOCAL_PATH, metavar="FILE", help="Write a playlist of the tracks.")
+@click.option("--playlist", type=LOCAL_PATH, metavar="FILE", help="Write an M3U playlist of the tracks.")
 @help_groups.group("Processes")
 @device_option
 @console.json_option
 @console.common_options
 def search(
-    what: str, store: Place | None, top_k: int, m3u: Path | None, device: str, data_dir: Path, as_json: bool
+    what: str, store: Place | None, top_k: int, playlist: Path | None, device: str, data_dir: Path, as_json: bool
 ) -> int:
     """List the tracks of a store of embeddings that resemble a track of it, or an audio file.
 
@@ -63,8 +63,8 @@ def search(
         console.print_json([_as_dict(one, root) for one in found])
     else:
         console.echo(*_lines(found))
-    if m3u is not None:
-        _write_playlist(m3u, found, root)
+    if playlist is not None:
+        _write_playlist(playlist, found, root)
     return 0
 
 

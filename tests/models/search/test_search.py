@@ -71,7 +71,7 @@ def test_a_file_finds_itself(data: Path, tmp_path: Path) -> None:
     assert (first["track_id"], first["path"]) == (row["track_id"], str(file.resolve()))
     assert first["similarity"] == pytest.approx(1, abs=1e-4)
     playlist = tmp_path / "like.m3u8"
-    by_id = mgc("search", row["track_id"], "--json", "--top-k", 3, "--m3u", playlist, "--data-dir", data).json
+    by_id = mgc("search", row["track_id"], "--json", "--top-k", 3, "--playlist", playlist, "--data-dir", data).json
     assert [one["track_id"] for one in by_id] == [one["track_id"] for one in others]
     assert playlist.read_text().splitlines() == ["#EXTM3U", *(one["path"] for one in by_id)]
     text = mgc("search", row["track_id"], "--top-k", 3, "--data-dir", data).out
