@@ -204,10 +204,8 @@ def test_the_command_says_what_is_wrong(index: Path, tmp_path: Path, monkeypatch
     )
     assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
     check = mgc("download", "musicnn", "--check", "--data-dir", tmp_path)
-    assert (check.code, last_line(check)) == (
-        1,
-        f"error: {tmp_path / 'weights' / 'musicnn'}: no weights that mgc downloaded; get them with `mgc download musicnn`",
-    )
+    folder, remedy = tmp_path / "weights" / "musicnn", "get them with `mgc download musicnn`"
+    assert (check.code, last_line(check)) == (1, f"error: {folder}: no weights that mgc downloaded; {remedy}")
     plan = mgc("download", "musicnn", "--dry-run", "--json", "--data-dir", tmp_path).json
     assert plan["archives"] == [{"file": real.file, "requirement": "musicnn==0.1.0", "bytes": real.size}]
     kept = mgc("download", "musicnn", "--keep-archives", "--data-dir", tmp_path)
