@@ -85,6 +85,7 @@ def test_tensors_origin_and_licence_are_kept(index: Path, places: Places, monkey
     with serving(index) as environment:
         set_index(monkeypatch, environment)
         assert weights.download(EARS, places, Settings(notes.append)) == 2
+    assert [note.partition(",")[0] for note in notes] == ["pip downloads tiny-ears==1.0"]
     file = places.folder / "net.safetensors"
     tensors = load_file(file)
     expected = {
