@@ -119,6 +119,10 @@ CASES = [
     ("train --resume --run {nowhere}", 1),
     ("train --weights {nowhere} --store {store}", 1),
     ("train --weights {nowhere}/a --model svm --store {store}", 2),
+    ("train --weights musicnn --model pons2019/musicnn --store {store}", 1),
+    ("train --thaw 2 --store {store}", 2),
+    ("download musicnn --check", 1),
+    ("download musicnn --keep-archives", 2),
     ("verify {store}", 0),
     ("verify {nowhere}", 1),
     ("verify {store} twice", 2),
@@ -132,7 +136,7 @@ BAD = {int: ("-1", "1.5", "x", "nan"), float: ("-1", "nan", "inf", "-inf", "x")}
 #: Options of which 0 is a valid value.
 ZERO = {
     "--clip", "--ema", "--fmin", "--label-smoothing", "--min-confidence", "--offset", "--overlap", "--plateau-patience",
-    "--port", "--retries", "--seed", "--start", "--unknown", "--warmup", "--weight-decay",
+    "--port", "--retries", "--seed", "--start", "--thaw", "--unknown", "--warmup", "--weight-decay",
 }  # fmt: skip
 #: Options of which 1 is no valid value either.
 BELOW_ONE = {

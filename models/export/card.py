@@ -105,9 +105,22 @@ def _data(run: Run, dataset: str) -> Iterator[str]:
     for number, source in enumerate(run.sources, 1):
         which = f" {number}" if len(run.sources) > 1 else ""
         yield f"- Input{which}: {escape(str(source.spec))}; {escape(str(run.slicing))}."
+    yield from _weights(run.config)
     if differences := run.config.get("differences"):
         yield f"- The training differs from the study in {len(differences)} settings:"
         yield from (f"  - {escape(str(line))}" for line in differences)
+
+
+def _weights(config: dict[str, Any]) -> Iterator[str]:
+    """A line on the published weights that a run started from: a licence such as ISC asks for its notice in copies."""
+    origin = (config.get("weights") or {}).get("origin") or {}
+    if not origin:
+        return
+    network, trained_on, licence, holder = (
+        escape(str(origin.get(key, "?"))) for key in ("network", "trained_on", "licence", "copyright")
+    )
+    yield f"- Initial weights: {network}, trained on {trained_on}. Licence {licence}, copyright {holder}."
+    yield f"  Cite {escape(str(origin.get('citation', '?')))}. Note: {escape(str(origin.get('note', '?')))}."
 
 
 def _scores(run: Run, metrics: dict[str, Any] | None) -> Iterator[str]:

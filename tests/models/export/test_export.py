@@ -111,6 +111,15 @@ def test_the_card_is_what_the_hub_reads(exported: Outcome) -> None:
     assert "The splits have not been audited" in body
 
 
+def test_the_card_names_the_weights_that_the_run_started_from() -> None:
+    origin = {"network": "net", "trained_on": "a <b> dataset", "licence": "ISC", "copyright": "somebody"}
+    first, second = card._weights({"weights": {"origin": origin | {"citation": "A paper", "note": "unknown"}}})
+    assert first == r"- Initial weights: net, trained on a \<b\> dataset. Licence ISC, copyright somebody."
+    assert second == "  Cite A paper. Note: unknown."
+    for config in ({}, {"weights": None}, {"weights": {"file": "a.pt"}}):
+        assert list(card._weights(config)) == []
+
+
 def test_names_in_the_card_are_escaped() -> None:
     name = "R&B <b>[x](http://x)\n# |\u202e"
     escaped = card.escape(name)

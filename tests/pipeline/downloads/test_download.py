@@ -79,13 +79,13 @@ class TestWhatItMakes:
 
     def test_all_that_can_be_had(self, world: World, tmp_path: Path):
         outcome = mgc("download")
-        for name in ("fma-small", "fma-medium", "fma-large", "fma-full", "gtzan", "tiny-fma"):
+        for name in ("fma-small", "fma-medium", "fma-large", "fma-full", "gtzan", "musicnn", "tiny-fma"):
             assert f"\n{name} " in f"\n{outcome.out}"
         assert "https://github.com/mdeff/fma" in outcome.out
         assert "dataset fma_small of the layout acme-offers cannot be downloaded (there is one" in outcome.err
         wrong = mgc("download", "fma-smal", "--data-dir", tmp_path)
         assert wrong.code == 2
-        assert "no dataset 'fma-smal' to download; did you mean fma-small" in wrong.err
+        assert "no dataset or weights 'fma-smal' to download; did you mean fma-small" in wrong.err
 
 
 #: Faults that are overcome: what is said, and how many requests it takes at most.
