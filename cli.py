@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "mgc.models.report.commands:report",
     "reproduce": "mgc.models.reproduction.commands:reproduce",
     "search": "mgc.models.search.commands:search",
+    "segments": "mgc.models.report.commands:segments",
     "serve": "mgc.models.service.commands:serve",
     "slice": "mgc.pipeline.commands:slice_",
     "split": "mgc.pipeline.commands:split",

@@ -97,6 +97,7 @@ READING = {
     "download": ("download",),
     "verify": ("verify {store}", "verify {run}", "verify"),
     "evaluate": ("evaluate {run}", "evaluate"),
+    "segments": ("segments {run} --out {new}",),
     "export": ("export {run} --from features --format torch --out {new}",),
     "predict": ("predict {run} {song} --scheduler {scheduler}", "predict {song} --scheduler {scheduler}"),
     "report": ("report {run}", "report", "report {run} {last-run}"),
@@ -118,7 +119,7 @@ MAKING = {
 
 
 def test_every_command_is_reading_or_making() -> None:
-    # `serve` does not end by itself (tests/models/service/test_serve.py), `search` needs embeddings (tests/models/search).
+    # `serve` does not end by itself (tests/models/service), `search` needs embeddings (tests/models/search).
     own_tests = {"demo", "serve", "search"}
     assert {*READING, *MAKING, *own_tests} == set(cli.COMMANDS)
 

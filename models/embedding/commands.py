@@ -32,7 +32,7 @@ from mgc.pipeline.workspace import Workspace
 @click.option("--out", type=PATH_OR_URL, help="Folder of the new store.  [default: that of STORE]")
 @click.option("--verify", is_flag=True, help="Check every byte of the store first, and make damaged shards again.")
 @help_groups.group("Processes")
-@click.option("--batch-size", type=option_types.COUNT, default=64, show_default=True, help="Windows per batch.")
+@click.option("--batch-size", type=option_types.Whole(2), default=64, show_default=True, help="Windows per batch.")
 @device_option
 @console.json_option
 @console.common_options

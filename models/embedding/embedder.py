@@ -141,7 +141,7 @@ def of_weights(name: str, workspace: Workspace, layer: str | None = None, device
             raise SpecError(f"--layer {layer_name}: {system.id} has none of this name", f"choose from {known}")
         digests.append(weights.sha256)
         modules.append(
-            nn.Sequential(adapters.adapter(system.input, system.recipe.features), _Layer(network, layers[-1]))
+            nn.Sequential(adapters.adapter(system.input, system.recipe.features), LayerModule(network, layers[-1]))
         )
     spec, window = system.recipe.features, system.input.frames
     assert window is not None
@@ -220,7 +220,7 @@ def build(
     return Embedder(model, layer, weights, spec, window, module, width, device)
 
 
-class _Layer(nn.Module):
+class LayerModule(nn.Module):
     """One layer of a tagging network."""
 
     def __init__(self, network: TaggingNetwork, layer: str) -> None:

@@ -10,10 +10,10 @@ import click
 
 from mgc.models.parallel.options import device_option
 from mgc.models.runs.commands import choose_run
-from mgc.pipeline import completion, console, help_groups
+from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import choose_store
 from mgc.pipeline.console import LOCAL_PATH, PATH_OR_URL
-from mgc.pipeline.errors import SpecError
+from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.workspace import Workspace
 
@@ -182,4 +182,49 @@ def report(
         console.print_json({"report": str(path), "bytes": path.stat().st_size, "runs": [str(r.path) for r in chosen]})
     else:
         console.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+@help_groups.command()
+@click.argument("path", type=LOCAL_PATH, required=False, metavar="[RUN]", shell_complete=completion.runs)
+@help_groups.group("Excerpts")
+@click.option("--count", type=option_types.COUNT, default=3, show_default=True, help="Excerpts of each kind and genre.")
+@click.option("--seconds", type=option_types.SECONDS, default=10, show_default=True, help="Length of an excerpt.")
+@click.option(
+    "--split",
+    type=console.choice("training", "validation", "test"),
+    default="test",
+    show_default=True,
+    help="Split that was scored.",
+)
+@click.option(
+    "--out", type=LOCAL_PATH, metavar="FOLDER", help="Folder to write.  [default: segments/RUN in the workspace]"
+)
+@console.json_option
+@console.common_options
+def segments(
+    path: Path | None, count: int, seconds: float, split: str, out: Path | None, data_dir: Path, as_json: bool
+) -> int:
+    """Cut excerpts to listen to: those of each genre that a run gets best, gets worst, and is least certain of.
+
+    The run must have been evaluated, and its audio files must be where they were extracted. Excerpts are FLAC, in a
+    folder for each genre; segments.csv lists them.
+    """
+    workspace = Workspace(data_dir)
+    run = choose_run(workspace, path)
+    from mgc.models.report import segments as cutting
+    from mgc.models.report.results import read_results
+
+    folder = out or workspace.root / "segments" / run.path.resolve().name
+    chosen = cutting.choose(read_results(run, split), count)
+    with console.progress_bar("segments", "excerpt")(len(chosen)) as advance:
+        made, problems = cutting.cut(run, chosen, seconds, folder, advance)
+    for problem in problems:
+        console.warn(f"segments: {problem}")
+    if not made:
+        raise MgcError("no excerpt could be cut", "see the lines above")
+    if as_json:
+        console.print_json({"folder": str(folder), "segments": [one.as_dict() for one in made]})
+    else:
+        console.echo(f"{folder}: {len(made)} excerpts, listed in {cutting.LIST}")
     return 0

@@ -20,13 +20,10 @@ _FADE_S = 0.05
 
 
 def excerpt(root: Root, path: bytes, start_s: float, content_hash: str | None) -> tuple[bytes, float]:
-    """Decode an excerpt of a track and encode it as MP3.
+    """Decode `SECONDS` of a track and encode them as MP3.
 
     Args:
-        root: folder or URL of the dataset.
-        path: path of the file below it.
-        start_s: second at which it begins; earlier if the track ends before the excerpt.
-        content_hash: hash of the bytes that were extracted; None if it is unknown.
+        root, path, start_s, content_hash: see `decode`.
 
     Returns:
         The MP3, and the second at which it begins.
@@ -38,20 +35,7 @@ def excerpt(root: Root, path: bytes, start_s: float, content_hash: str | None) -
     import soundfile
     import soxr
 
-    with local_path(root, path, {}) as local:
-        file = inspect(local)
-        if content_hash is not None and file.content_hash != content_hash:
-            raise UnusableAudio("unreadable", "it has changed since it was extracted")
-        samples, rate, first = np.empty(0, np.float32), 0, 0.0
-        for opener in (open_libsndfile, open_ffmpeg):
-            with suppress(UnusableAudio):
-                decoding = opener(file)
-                samples, first = _cut(decoding, start_s)
-                rate = decoding.sample_rate
-            if len(samples) > rate:  # a second at least
-                break
-    if not len(samples):
-        raise UnusableAudio("unreadable", "it cannot be decoded")
+    samples, rate, first = decode(root, path, start_s, SECONDS, content_hash)
     samples = soxr.resample(samples, rate, RATE)
     fade = np.linspace(0, 1, int(_FADE_S * RATE), dtype=np.float32)[: len(samples) // 2]
     samples[: len(fade)] *= fade
@@ -64,9 +48,45 @@ def excerpt(root: Root, path: bytes, start_s: float, content_hash: str | None) -
     return buffer.getvalue(), first
 
 
-def _cut(decoding: Decoding, start_s: float) -> tuple[np.ndarray, float]:
+def decode(
+    root: Root, path: bytes, start_s: float, seconds: float, content_hash: str | None
+) -> tuple[np.ndarray, int, float]:
+    """Decode an excerpt of a track.
+
+    Args:
+        root: folder or URL of the dataset.
+        path: path of the file below it.
+        start_s: second at which it begins; earlier if the track ends before the excerpt.
+        seconds: its length; less if the track is shorter.
+        content_hash: hash of the bytes that were extracted; None if it is unknown.
+
+    Returns:
+        Mono samples, float32 `(samples,)`, their rate in Hz, and the second at which they begin.
+
+    Raises:
+        UnusableAudio: the file is missing, has changed, or cannot be decoded.
+        OSError: it cannot be reached.
+    """
+    with local_path(root, path, {}) as local:
+        file = inspect(local)
+        if content_hash is not None and file.content_hash != content_hash:
+            raise UnusableAudio("unreadable", "it has changed since it was extracted")
+        samples, rate, first = np.empty(0, np.float32), 0, 0.0
+        for opener in (open_libsndfile, open_ffmpeg):
+            with suppress(UnusableAudio):
+                decoding = opener(file)
+                samples, first = _cut(decoding, start_s, seconds)
+                rate = decoding.sample_rate
+            if len(samples) > rate:  # a second at least
+                break
+    if not len(samples):
+        raise UnusableAudio("unreadable", "it cannot be decoded")
+    return samples, rate, first
+
+
+def _cut(decoding: Decoding, start_s: float, seconds: float) -> tuple[np.ndarray, float]:
     """Decode up to the end of the excerpt; return its samples, float32 `(samples,)`, and its start in seconds."""
-    length = int(SECONDS * decoding.sample_rate)
+    length = int(seconds * decoding.sample_rate)
     stop = int(start_s * decoding.sample_rate) + length
     kept: list[np.ndarray] = []
     n_kept = n_read = 0

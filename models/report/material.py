@@ -52,6 +52,11 @@ class Material:
             n = len(set(track_ids)) - len(self.rows)
             self._add(f"The store no longer holds {n:,} of the tracks, or other files under their names.")
 
+    @property
+    def root(self) -> str | None:
+        """Folder or URL of the audio files; None if the store cannot be read."""
+        return str(self._store.dataset.get("root", "")) if self._store is not None else None
+
     def spectrogram(self, track_id: str) -> Spectrogram | None:
         """Draw the stored frames of a track; None if there are none, or none along time."""
         row, store = self.rows.get(track_id), self._store
