@@ -236,7 +236,7 @@ class Vgg(TaggingNetwork):
 
     The two trained networks have the same tensors and different pools: the graph of `MSD_vgg` pools by 4×1 and 1×4
     first, that of `MTT_vgg` by 4×1 with steps of 2×2, and by 2×2. The authors' own Python code runs both with the pools
-    of `MTT_vgg`, which moves the tags of `MSD_vgg` by up to 0.55; here each has those that it was trained with.
+    of `MTT_vgg`, which moves tags of `MSD_vgg` by up to 0.55 (synthetic input); here each has its own.
 
     Args:
         n_classes: number of outputs.
