@@ -17,7 +17,7 @@ from mgc.models.data.adapters import (
     adapter,
 )
 from mgc.models.registry import systems
-from mgc.pipeline.features import FEATURES, FeatureSpec
+from mgc.pipeline.features import FEATURES, Embedding, FeatureSpec
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -43,6 +43,8 @@ PAIRS = [(input_spec, feature) for input_spec in INPUTS for feature in input_spe
 
 def spec_for(input_spec: systems.InputSpec, feature: str) -> FeatureSpec:
     """The feature with its defaults, and the number of bands that the input requires."""
+    if feature == Embedding.name:
+        return Embedding(width=5, window=16_000, hop_length=16_000, of="mel", pool="track")
     is_exact = input_spec.bands is not None and input_spec.adapter in ("relative", "absolute", "log-power")
     return FEATURES[feature](n_mels=input_spec.bands) if is_exact else FEATURES[feature]()
 
