@@ -69,6 +69,8 @@ NOT_RUN: dict[str, tuple[str, str | None]] = {
     "mgc demo": ("takes minutes; the workspace of this test is its result", "tests/test_end_to_end.py"),
     "mgc download fma-small": FETCHES,
     "mgc download gtzan": FETCHES,
+    "mgc download musicnn*": ("needs a package index", "tests/pipeline/downloads/test_weights.py"),
+    "mgc train * --weights musicnn*": ("needs these weights", "tests/models/training/test_thawing.py"),
     "mgc reproduce kth2020/cnn": ("needs clips of 30 s", "tests/models/reproduction/test_real_music.py"),
     "mgc reproduce xu2022 --seeds 0,1,2": ALL_SYSTEMS,
     "mgc reproduce all *": ALL_SYSTEMS,
@@ -86,6 +88,7 @@ NOT_RUN: dict[str, tuple[str, str | None]] = {
 PYTHON_ELSEWHERE: dict[str, tuple[str, str | None]] = {
     "python.md": ("needs what its blocks make", "tests/models/interface/test_page.py"),
     "own_system.md": ("the files of a package", "tests/journeys/test_own_package.py"),
+    "weights.md": ("needs downloaded weights", "tests/models/zoo/test_pons2019.py"),
     "scaling.md": ("needs a cluster, and packages that mgc does not use", None),
 }
 #: Commands that end with 1, as their page says: a copy that is not the published dataset, findings of an audit.
