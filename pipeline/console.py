@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
-from mgc.pipeline import help_groups, settings, wrapping
+from mgc.pipeline import help_groups, settings, troubleshooting, wrapping
 from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.escaping import visible, visible_json, visible_lines
 from mgc.pipeline.storage import urls
@@ -175,7 +175,10 @@ def _print_error(problem: str, remedy: str, code: int) -> int:
     """Print an error on stderr, after its traceback if `--debug` is given, and return the exit code."""
     if _state.shows_tracebacks and code != 130:
         _print(visible_lines(traceback.format_exc()), err=True)
-    warn(f"error: {problem}" + (f"; {remedy}" if remedy else ""))
+    message = problem + (f"; {remedy}" if remedy else "")
+    warn(f"error: {message}")
+    if _state.verbosity is Verbosity.VERBOSE and (address := troubleshooting.address(message)):
+        warn(f"more: {address}")
     return code
 
 

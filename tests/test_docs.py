@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import click
 import pytest
+from commands import mgc
 from test_rooms import ORDER
 
 from mgc.cli import COMMANDS, main
+from mgc.pipeline.troubleshooting import anchor
 
 ROOT = Path(__file__).parents[1]
 DESIGN = ROOT / "docs" / "design.md"
@@ -110,9 +113,50 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert target.startswith("https://") or (page.parent / target).is_file(), (page.name, target)
 
 
+def texts(module: str) -> list[str]:
+    """The constant parts of all strings in a module; those that stand side by side are one, `{}` is a value."""
+    nodes = list(ast.walk(ast.parse(module)))
+    joined = [
+        "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+    ]
+    return joined + [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
 def test_messages_that_are_explained_are_said_by_the_code() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    code = "".join(path.read_text("utf-8") for room in ("pipeline", "models") for path in (ROOT / room).rglob("*.py"))
-    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
-    assert len(explained) > 5
-    assert [message for message in explained if message not in code] == []
+    modules = [path for room in ("pipeline", "models") for path in (ROOT / room).rglob("*.py")]
+    code = [text for path in modules for text in texts(path.read_text(encoding="utf-8"))]
+    explained = re.findall(r"^### `([^`]+)`$", page, re.MULTILINE)
+    assert len(explained) > 40
+    assert [message for message in explained if not any(message in text for text in code)] == []
+    listed = (ROOT / "manifests" / "troubleshooting.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == explained, "manifests/troubleshooting.txt lists the headings of the page, in their order"
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_links_to_headings_lead_somewhere() -> None:
+    links = [
+        (page, target, heading)
+        for page in PAGES
+        for target, heading in re.findall(r"\]\(([^):#]*)#([^)]*)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 10
+    wrong = [(page.name, t, h) for page, t, h in links if h not in anchors(page.parent / t if t else page)]
+    assert wrong == []
+
+
+def test_an_error_names_its_explanation_with_verbose(tmp_path: Path) -> None:
+    words = ("evaluate", "--data-dir", tmp_path / "empty")
+    usual, verbose = mgc(*words), mgc(*words, "--verbose")
+    assert usual.error.startswith("no run in ")
+    assert "more: " not in usual.err
+    *_, error, more = verbose.err.splitlines()
+    assert (error, more) == (usual.err.strip(), "more: docs/troubleshooting.md#no-run-in")
+    assert "more: " not in mgc("info", tmp_path / "no", "--nonsense", "--verbose").err  # it needs no explanation

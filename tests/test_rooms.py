@@ -64,6 +64,7 @@ ORDER = (
     "mgc.pipeline.suggestions",
     "mgc.pipeline.units",
     "mgc.pipeline.versions",
+    "mgc.pipeline.troubleshooting",
     "mgc.pipeline.wrapping",
     "mgc.pipeline.escaping",
     "mgc.pipeline.errors",

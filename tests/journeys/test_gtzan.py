@@ -9,40 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from commands import done_in
-
-from mgc.pipeline.datasets.clips import split_list
-from mgc.pipeline.datasets.published import published_dataset
+from stand_ins import GTZAN_GENRES, write_gtzan
 
 pytestmark = [pytest.mark.slow, pytest.mark.corpus, pytest.mark.timeout(600)]
 
-GENRES = published_dataset("gtzan").genres
-SECONDS = 6
 PNG = b"\x89PNG\r\n"
-
-
-def clips_of(genre: str) -> list[str]:
-    """Two training clips, one of validation, one of test, and one that the filtered list omits, if there is one."""
-    listed = {f"{genre}.{n:05}": split_list("gtzan-filtered").get(f"{genre}.{n:05}") for n in range(100)}
-    some = []
-    for split, count in (("training", 2), ("validation", 1), ("test", 1), (None, 1)):
-        some += [clip for clip, its_split in listed.items() if its_split == split][:count]
-    return some
+#: Clips of each genre; of some, the filtered list omits none.
+COUNTS = {"training": 2, "validation": 1, "test": 1, None: 1}
 
 
 @pytest.fixture(scope="module")
 def workspace(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the folder `gtzan/genres`, as the archive has it."""
     data = tmp_path_factory.mktemp("data")
-    music = sorted((corpus / "fma_debian").rglob("*.mp3"))
-    for number, clip in enumerate(clip for genre in GENRES for clip in clips_of(genre)):
-        samples, rate = soundfile.read(music[number % len(music)], frames=44_100 * SECONDS, start=44_100)
-        if number >= len(music):
-            samples = samples[::-1]  # the corpus has fewer clips: no two files are equal
-        path = data / "gtzan" / "genres" / clip.split(".")[0] / f"{clip}.au"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, samples.reshape(len(samples), -1).mean(axis=1)[::2], rate // 2)
+    write_gtzan(data / "gtzan" / "genres", sorted((corpus / "fma_debian").rglob("*.mp3")), COUNTS, suffix="au")
     return data
 
 
@@ -54,7 +35,7 @@ def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
     assert f"{n_clips} of {n_clips} in use" in said
 
     said = done_in(workspace, "extract", "--feature", "mel", "--slice", 4, "--splits", "gtzan-filtered").out
-    omitted = n_clips - 4 * len(GENRES)
+    omitted = n_clips - 4 * len(GTZAN_GENRES)
     assert f"left out, not in the list gtzan-filtered: {omitted} (" in said
     assert f"{n_clips - omitted} of {n_clips} in use" in said
     assert "splits    training 20 (" in said
@@ -69,7 +50,7 @@ def test_from_the_folder_to_the_pictures(workspace: Path) -> None:
 
     said = done_in(workspace, "evaluate", "--by-genre", "--device", "cpu").out
     assert "10 tracks" in said
-    assert all(genre in said for genre in GENRES)
+    assert all(genre in said for genre in GTZAN_GENRES)
     assert (run / "confusion.png").read_bytes().startswith(PNG)
     assert "confusion.png" in said
     tracks = (run / "track-predictions.csv").read_text()

@@ -33,6 +33,7 @@ class ServerProcess:
         errors: file of what it writes on stderr.
         token: its token; empty if it needs none.
         started: when it was started, in seconds since the epoch.
+        line: what it says on stdout when it answers.
     """
 
     url: str
@@ -41,6 +42,7 @@ class ServerProcess:
     errors: Path
     token: str
     started: float
+    line: str
     session: requests.Session = field(default_factory=requests.Session)
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -90,7 +92,7 @@ def server(folder: Path, *words: object, token: str = "", **environment: str) ->
             line = process.stdout.readline()
             found = re.search(r"at (http://\S+) \(Ctrl-C stops\)", line)
             assert found, (line, (folder / "errors").read_text())
-            yield ServerProcess(found[1], process, temporary, folder / "errors", token, started)
+            yield ServerProcess(found[1], process, temporary, folder / "errors", token, started, line)
         finally:
             if process.poll() is None:
                 process.terminate()
