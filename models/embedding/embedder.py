@@ -21,6 +21,7 @@ from mgc.models.runs.run import Run
 from mgc.models.training.last_layer import LastLayer
 from mgc.models.training.predict import load_network
 from mgc.models.zoo.pons2019 import TaggingNetwork
+from mgc.pipeline.downloads.published_weights import published_weights_names
 from mgc.pipeline.errors import ModelError, RunError, SpecError
 from mgc.pipeline.features import Embedding, FeatureSpec
 from mgc.pipeline.workspace import Workspace
@@ -188,6 +189,9 @@ def open_model(name: str, workspace: Workspace, layer: str | None = None, device
         if layer not in (None, LAST, FIRST):
             raise SpecError(f"--layer {layer}: {name} has one layer to take", "leave the option out")
         return of_onnx(path) if path.suffix == ".onnx" else of_run(Run.open(path), device)
+    if name.partition("/")[0] not in published_weights_names():
+        known = ", ".join(published_weights_names())
+        raise ModelError(f"{name}: no run, no ONNX file and no downloaded weights", f"name a run's folder, or {known}")
     return of_weights(name, workspace, layer, device)
 
 

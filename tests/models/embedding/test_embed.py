@@ -268,7 +268,10 @@ class TestCommand:
         assert classical.error.endswith(
             "moments/logreg has no embeddings; name the run of a network that reads one store"
         )
-        for model, problem in (("nothing", "there are no weights 'nothing'"), ("musicnn", "MSD_musicnn")):
+        for model, problem in (
+            ("nothing", "nothing: no run, no ONNX file and no downloaded weights"),
+            ("musicnn", "MSD_musicnn"),
+        ):
             refused = mgc("embed", model, mel, "--data-dir", tmp_path / "empty")
             assert refused.code == 1
             assert problem in refused.error
