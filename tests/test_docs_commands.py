@@ -69,8 +69,12 @@ NOT_RUN: dict[str, tuple[str, str | None]] = {
     "mgc demo": ("takes minutes; the workspace of this test is its result", "tests/test_end_to_end.py"),
     "mgc download fma-small": FETCHES,
     "mgc download gtzan": FETCHES,
-    "mgc download musicnn*": ("needs a package index", "tests/pipeline/downloads/test_weights.py"),
+    "mgc download musicnn*": ("needs a package index", "tests/pipeline/downloads/test_published_weights.py"),
     "mgc train * --weights musicnn*": ("needs these weights", "tests/models/training/test_thawing.py"),
+    "mgc extract fma_small --for probe/logreg": ("needs these weights", "tests/models/zoo/test_probe.py"),
+    "mgc embed musicnn *": ("needs these weights", "tests/models/embedding/test_embed.py"),
+    "mgc embed network.onnx": ("needs another program's network", "tests/models/embedding/test_embed.py"),
+    "mgc train --model probe/logreg *": ("needs stores of these weights", "tests/models/zoo/test_probe.py"),
     "mgc reproduce kth2020/cnn": ("needs clips of 30 s", "tests/models/reproduction/test_real_music.py"),
     "mgc reproduce xu2022 --seeds 0,1,2": ALL_SYSTEMS,
     "mgc reproduce all *": ALL_SYSTEMS,
@@ -93,10 +97,11 @@ PYTHON_ELSEWHERE: dict[str, tuple[str, str | None]] = {
 }
 #: Commands that end with 1, as their page says: a copy that is not the published dataset, findings of an audit.
 ENDS_WITH_1 = {"download.md": "mgc download fma-small --check", "audit.md": "mgc audit"}  # by how they begin
-#: What stands for the capitals in the commands of a page.
+#: What stands for the capitals in the commands of a page, and for the tracks of datasets that the stand-ins lack.
 NAMES = {
     "plot.md": {"STORE": "data/features/fma_demo/mel-500399", "TRACK": "5501"},
     "performance.md": {"FOLDER": "data/fma_debian"},
+    "embeddings.md": {"000317": "005501"},
 }
 #: Commands that a page takes for granted, because its text names them.
 BEFORE = {
