@@ -128,12 +128,17 @@ def extraction_of(
 
 
 def embeddings_for(name: str) -> list[tuple[FeatureSpec, str]]:
-    """Collect what `mgc extract --for` embeds: each feature, and the network that embeds it as `mgc embed` names it.
+    """Collect what `mgc extract --for` embeds, see `embeddings_of`.
 
     Args:
         name: id of a system, or key of a study; `all` embeds nothing, as weights may have to be downloaded.
     """
-    recipes = [system.recipe for system in systems_named(name)] if name != "all" else []
+    return embeddings_of(systems_named(name)) if name != "all" else []
+
+
+def embeddings_of(chosen: Iterable[System]) -> list[tuple[FeatureSpec, str]]:
+    """Collect the features that are embedded for systems, each with the name of the network that does it."""
+    recipes = [system.recipe for system in chosen]
     return list(dict.fromkeys((recipe.features, recipe.embedding) for recipe in recipes if recipe.embedding))
 
 

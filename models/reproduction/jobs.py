@@ -75,7 +75,7 @@ def plan(name: str, protocol: str, seeds: Sequence[int], limits: Limits) -> list
     """List the jobs that a name stands for, members of ensembles before these.
 
     Args:
-        name: id of a system, key of a study, or `all`.
+        name: id of a system, key of a study, or `all`: but for probes, whose networks may have to be downloaded.
         protocol: `published`, `leak-free` or `both`. A system with one protocol has that, whatever is asked for.
         seeds: seeds of the trainings. A system that does not depend on its seed gets the first one only.
         limits: what shortens the trainings.
@@ -83,7 +83,7 @@ def plan(name: str, protocol: str, seeds: Sequence[int], limits: Limits) -> list
     Raises:
         UnknownModelError: there is no such system or study.
     """
-    named = overview.systems_named(name)
+    named = [system for system in overview.systems_named(name) if name != "all" or not system.recipe.embedding]
     members = [systems.get(id) for system in named for id in system.members]
     ordered = sorted(dict.fromkeys([*members, *named]), key=lambda system: (system.kind == "ensemble", system.id))
     jobs = []

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.models.data.pooled_view import as_read
+from mgc.models.embedding import extracted
 from mgc.models.registry import overview
 from mgc.models.registry.systems import System
 from mgc.models.runs.selection import limit_tracks
@@ -58,6 +60,8 @@ def extract_for(
     Raises:
         MgcError: a store cannot be written, belongs to another dataset, or has no usable track.
     """
+    wanted = overview.embeddings_of(chosen)
+    extracted.require_networks(wanted, workspace, echo)
     features, slicing = overview.extraction_of(chosen)
     passes: dict[tuple[Variant, ...], list[FeatureSpec]] = {}
     for spec, variants in features:
@@ -73,7 +77,8 @@ def extract_for(
         for result in extract.extract(dataset, specs, out, settings, echo=echo, progress=progress):
             summary.require_usable_tracks(summary.summarise(result.store), summary.parse_limit(None))
             stores.append(result.store)
-    return stores
+    embedded = extracted.embed_stores(wanted, stores, workspace, progress)
+    return [*stores, *(as_read(result.store) for result in embedded)]
 
 
 def _limited(options: Options, dataset: Dataset, out: Path, whole: Path, limit: int, seeds: Sequence[int]) -> Options:

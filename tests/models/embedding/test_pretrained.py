@@ -105,3 +105,16 @@ def test_networks_are_fetched_before_the_first_file_is_decoded(workspace: Worksp
     assert failed.code == 1
     assert failed.err.splitlines()[-1] == "error: no index; look for one"
     assert not list((tmp_path / "data").glob("features/*/*"))
+
+
+def test_a_probe_is_reproduced_like_any_system(workspace: Workspace, scheduler: str, tmp_path: Path) -> None:
+    """Its store is extracted and embedded; `all` leaves probes out, as they may need a download."""
+    shutil.copytree(workspace.weights, tmp_path / "weights")
+    songs = workspace.root / "songs"
+    words = ("--dataset", songs, "--scheduler", scheduler, "--data-dir", tmp_path, "--json")
+    made = mgc("reproduce", "probe/logreg", *words)
+    assert made.code == 0, made.err
+    assert list(tmp_path.glob("features/*/embedding-*"))
+    from mgc.models.reproduction.jobs import Limits, plan
+
+    assert not [job for job in plan("all", "both", [0], Limits(None, None)) if job.system.study == "probe"]
