@@ -40,6 +40,9 @@ class Loop:
         thaw: epochs after which one more block of pretrained layers is trained, from the head down: the head alone at
             first; 0 trains all layers from the beginning. See `mgc.models.training.thawing`.
         crop: whether each epoch draws every window anew from the whole track, instead of from its slice.
+        select: epoch whose weights the run keeps. `best`: the best one by the monitored validation metric, with early
+            stopping. `last`: the last one, without early stopping: validation then chooses nothing, which is safer if
+            the validation split is small.
 
     Raises:
         SpecError: a value is out of its range.
@@ -59,6 +62,7 @@ class Loop:
     balance: Literal["none", "class", "track"] = "none"
     crop: bool = False
     thaw: int = 0
+    select: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         limits = {
@@ -122,6 +126,7 @@ HELP = {
     "balance": "Draw equally many slices of each class, or of each track, per epoch.",
     "crop": "Draw windows from the whole track, anew each epoch.",
     "thaw": "With --weights, train the head alone, and one more block every N epochs; 0 for all.",
+    "select": "Keep the best epoch by validation, or the last one.",
 }
 
 

@@ -173,7 +173,8 @@ class Trainer:
             for head in epoch_heads(learner.recipe):
                 self.echo(head)
             self._is_headed = True
-        self.echo(format_epoch(entry, learner.recipe, is_best=is_best))
+        chosen = is_best and learner.recipe.loop.select == "best"
+        self.echo(format_epoch(entry, learner.recipe, is_best=chosen))
 
     def _save(self) -> None:
         checkpoint.save(self.run, self.learner, self.progress)

@@ -68,7 +68,8 @@ class Progress:
             recipe: training settings; names the monitored score.
 
         Returns:
-            True if the monitored score is the best so far.
+            True if the run keeps the weights of this epoch: the monitored score is the best so far, or the recipe keeps
+            the last epoch.
         """
         self.epoch += 1
         entry = {f"train_{name}": value for name, value in self.means().items()}
@@ -77,7 +78,8 @@ class Progress:
         self.batch, self.loss, self.correct, self.slices, self.seconds = 0, 0.0, 0, 0, 0.0
         score = validation[recipe.monitor]
         is_first = not self.best_epoch or math.isnan(self.best)
-        is_best = is_first or (score > self.best if recipe.mode == "max" else score < self.best)
+        is_better = score > self.best if recipe.mode == "max" else score < self.best
+        is_best = is_first or is_better or recipe.loop.select == "last"
         if is_best:
             self.best, self.best_epoch = score, self.epoch
         return is_best
@@ -105,6 +107,8 @@ def remaining_time(
     # Without a backward pass, a validation batch takes about a third of an update.
     n_steps += epochs * n_validation / 3
     left = f"{epochs} more epochs" if progress.epoch else f"{epochs} epochs"
+    if recipe.loop.select == "last":
+        return f"about {format_duration(step * n_steps)} for {left}"
     return f"about {format_duration(step * n_steps)} for at most {left}; early stopping usually ends it sooner"
 
 

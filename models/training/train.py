@@ -153,7 +153,8 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
     if not ranks.is_main:
         return
     best = summary["best"]
-    epoch = f"best epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
+    kept = "last" if run.config["training"] and run.config["training"]["loop"].get("select") == "last" else "best"
+    epoch = f"{kept} epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
     by_slice, by_track = best["validation_accuracy"], best["validation_track_accuracy"]
     leaky = " (leaky)" if run.config["leaky"] else ""
     echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track{leaky}")

@@ -42,6 +42,7 @@ def train(store: Store, data: Path, *words: object) -> Any:
 LOOP = Loop(
     schedule="cosine", plateau_factor=0.3, plateau_patience=4, warmup=3, label_smoothing=0.2, class_weights=True,
     clip=2.0, ema=0.5, amp="bf16", channels_last=False, compile=False, balance="track", crop=True,
+    select="last",
 )  # fmt: skip
 
 

@@ -347,7 +347,7 @@ QUICK_DEATHS = ("steps after a checkpoint",)
 #: Every setting of the loop that has a state or draws random numbers.
 EVERYTHING = {
     "schedule": "cosine", "warmup": 12, "label_smoothing": 0.1, "class_weights": True, "clip": 0.5, "ema": 0.9,
-    "amp": "bf16", "balance": "class", "crop": True,
+    "amp": "bf16", "balance": "class", "crop": True, "select": "last",
 }  # fmt: skip
 PLATEAU = {"schedule": "plateau", "plateau_patience": 0, "ema": 0.5, "balance": "track"}
 
@@ -382,11 +382,18 @@ def test_a_killed_run_continues_to_the_same_weights(store: Store, whole: Run, tm
     assert run.history[-1]["epoch"] == len(run.history) == 6
 
 
+def test_the_last_epoch_is_kept_on_request(whole: Run) -> None:
+    scores = [entry["validation_accuracy"] for entry in whole.history]
+    assert max(scores[:-1]) > scores[-1] or scores.index(max(scores)) < len(scores) - 1  # another one would be the best
+    assert whole.load("best.pt")["epoch"] == whole.summary["best_epoch"] == len(whole.history) == 6
+
+
 def test_loop_settings_are_recorded(whole: Run) -> None:
     assert whole.config["training"]["loop"] == dataclasses.asdict(Loop(**EVERYTHING))
     assert whole.config["differences"] == [
         "schedule cosine for constant", "warmup 12 for 0", "label smoothing 0.1 for 0", "class weights yes for no",
         "clip 0.5 for 0", "ema 0.9 for 0", "amp bf16 for off", "balance class for none", "crop yes for no",
+        "select last for best",
     ]  # fmt: skip
 
 

@@ -1,0 +1,175 @@
+"""A network of mgc's own for collections of a few hundred tracks: several small networks in one.
+
+Networks trained from nothing on a hundred tracks learn the sound of a few recordings rather than a genre. Three
+measures against that: the members see a smooth spectrum only (20 cepstral coefficients) and read it by statistics over
+the slice; training mixes the mean and deviation of each band, which differ with recording and mastering, between
+slices; and the output is the mean of the probabilities of eight members. `docs/decisions.md` lists what was tried.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.fft import dct
+from torch import Tensor, nn
+
+from mgc.models.registry.systems import InputSpec, system
+
+_BANDS = 128
+_N_MFCC = 20
+# Slices of 4 s at a hop of 512 and 22,050 Hz.
+_LOG_MEL = InputSpec("relative", features=("mel",), bands=_BANDS, frames=172, min_frames=32)
+#: Added to variances before their root is taken, whose gradient is infinite at 0.
+_EPSILON = 1e-4
+
+
+class FrequencyMixStyle(nn.Module):
+    """Mix mean and deviation of each band between slices, in training only (Schmid et al., "Freq-MixStyle", 2022).
+
+    Each slice is normalised band by band, then gets a mixture of its own statistics and those of another slice of the
+    batch. The label stays that of the slice.
+
+    Args:
+        probability: probability with which a slice is changed.
+        alpha: the share of the own statistics is drawn from Beta(alpha, alpha).
+    """
+
+    def __init__(self, probability: float, alpha: float = 0.4) -> None:
+        super().__init__()
+        self.probability = probability
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix slices `(batch, bands, frames)`; in evaluation mode return them as they are."""
+        if not self.training:
+            return x
+        mean = x.mean(dim=2, keepdim=True)
+        deviation = (x.var(dim=2, keepdim=True, correction=0) + _EPSILON).sqrt()
+        partners = torch.randperm(len(x), device=x.device)
+        share = torch.distributions.Beta(self.alpha, self.alpha).sample((len(x), 1, 1)).to(x)
+        changed = torch.rand(len(x), 1, 1, device=x.device) < self.probability
+        share = torch.where(changed, share, 1.0)
+        mixed_mean = share * mean + (1 - share) * mean[partners]
+        mixed_deviation = share * deviation + (1 - share) * deviation[partners]
+        return (x - mean) / deviation * mixed_deviation + mixed_mean
+
+
+class Cepstrum(nn.Module):
+    """The first 20 cepstral coefficients of each frame, each standardised over the training slices."""
+
+    basis: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        basis = dct(np.eye(_BANDS), axis=1, norm="ortho")[:, :_N_MFCC].astype(np.float32)
+        self.register_buffer("basis", torch.from_numpy(basis), persistent=False)
+        self.norm = nn.BatchNorm1d(_N_MFCC, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convert levels `(batch, bands, frames)` in dB to coefficients `(batch, 20, frames)`."""
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round levels to half a decibel
+            return self.norm((x.float().transpose(1, 2) @ self.basis).transpose(1, 2))
+
+
+class CepstralStatistics(nn.Module):
+    """Mean, deviation and deviation of differences of each coefficient over the slice, and one hidden layer.
+
+    Args:
+        n_classes: number of classes.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.mix = FrequencyMixStyle(0.5)
+        self.cepstrum = Cepstrum()
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(3 * _N_MFCC, affine=False),
+            nn.Dropout(0.5),
+            nn.Linear(3 * _N_MFCC, 64),
+            nn.BatchNorm1d(64),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(64, n_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map levels `(batch, bands, frames)` to logits `(batch, n_classes)`."""
+        return self.head(_statistics(self.cepstrum(self.mix(x))))
+
+
+class TemporalCNN(nn.Module):
+    """Two convolutions along time over cepstral coefficients, read by their mean and deviation over the slice.
+
+    The head reads the statistics of the coefficients themselves, too (as x-vectors do: Snyder et al., 2018).
+
+    Args:
+        n_classes: number of classes.
+        filters: maps of each convolution.
+    """
+
+    def __init__(self, n_classes: int, filters: int = 64) -> None:
+        super().__init__()
+        self.mix = FrequencyMixStyle(0.7)
+        self.cepstrum = Cepstrum()
+        self.features = nn.Sequential(
+            nn.Conv1d(_N_MFCC, filters, 5, bias=False),
+            nn.BatchNorm1d(filters),
+            nn.ReLU(),
+            nn.Conv1d(filters, filters, 3, dilation=2, bias=False),
+            nn.BatchNorm1d(filters),
+            nn.ReLU(),
+        )
+        n_statistics = 2 * filters + 3 * _N_MFCC
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(n_statistics, affine=False), nn.Dropout(0.3), nn.Linear(n_statistics, n_classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map levels `(batch, bands, frames)` to logits `(batch, n_classes)`."""
+        coefficients = self.cepstrum(self.mix(x))
+        maps = self.features(coefficients).float()
+        return self.head(torch.cat([maps.mean(dim=2), _deviation(maps), _statistics(coefficients)], dim=1))
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Standard deviation over the last axis, `(batch, rows, n)` to `(batch, rows)`."""
+    return (x.var(dim=2, correction=0) + _EPSILON).sqrt()
+
+
+def _statistics(coefficients: Tensor) -> Tensor:
+    """Mean, deviation and deviation of the differences of successive frames: `(batch, 20, frames)` to `(batch, 60)`."""
+    changes = coefficients.diff(dim=2)
+    return torch.cat([coefficients.mean(dim=2), _deviation(coefficients), _deviation(changes)], dim=1)
+
+
+class Committee(nn.Module):
+    """Networks that learn independently of each other, and whose probabilities are averaged.
+
+    Args:
+        members: modules from levels `(batch, bands, frames)` to logits `(batch, n_classes)`.
+    """
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Map log-mel spectrograms `(batch, 1, bands, frames)` to the logarithm of the mean probabilities.
+
+        Returns:
+            `(batch, n_classes)`. In training, a tuple of it, without a gradient, and of the logits of each member,
+            whose losses are added up.
+        """
+        logits = [member(x.squeeze(1)).float() for member in self.members]
+        log_probabilities = torch.stack(logits).log_softmax(dim=2)
+        mean = log_probabilities.logsumexp(dim=0) - math.log(len(logits))
+        return (mean.detach(), *logits) if self.training else mean
+
+
+@system("mgc/cnn", input=_LOG_MEL)
+def cnn(n_classes: int) -> nn.Module:
+    """Eight small networks in one: four temporal CNNs, and four on statistics of the cepstrum."""
+    kinds = (TemporalCNN, CepstralStatistics)
+    return Committee([kind(n_classes) for kind in kinds for _ in range(4)])

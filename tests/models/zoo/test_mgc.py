@@ -1,0 +1,88 @@
+"""mgc: what the members of its network see, how they learn, and what averaging their weights gives."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dct
+from shapes import n_params
+
+from mgc.models.registry import systems
+from mgc.models.zoo.mgc import CepstralStatistics, Cepstrum, Committee, FrequencyMixStyle, TemporalCNN, cnn
+
+
+def levels(batch: int = 6, frames: int = 40, seed: int = 0) -> torch.Tensor:
+    """Levels in dB as the input adapter makes them, `(batch, 128, frames)`."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(batch, 128, frames, generator=generator).cumsum(dim=1) - 40).clamp(-80, 0)
+
+
+def test_parameters_of_the_members() -> None:
+    # 60 · 64 + 64 + 2 · 64 and 64 · 6 + 6; 20 · 5 · 64 + 128 + 64 · 3 · 64 + 128, and (128 + 60) · 6 + 6.
+    statistics, temporal = 4_032 + 390, 6_528 + 12_416 + 1_134
+    assert [n_params(CepstralStatistics(6), ""), n_params(TemporalCNN(6), "")] == [statistics, temporal]
+    assert n_params(cnn(6), "") == 4 * (statistics + temporal) == 98_000
+    assert systems.get("mgc/cnn").params(6) == 98_000
+
+
+def test_mixed_slices_have_the_statistics_of_a_mixture() -> None:
+    mix, x = FrequencyMixStyle(1.0).train(), levels()
+    torch.manual_seed(3)
+    mixed = mix(x).numpy()
+    torch.manual_seed(3)
+    partners = torch.randperm(len(x)).numpy()
+    share = torch.distributions.Beta(0.4, 0.4).sample((len(x), 1)).numpy()
+    assert (partners != np.arange(len(x))).any()
+    own = x.numpy()
+    for statistic in (np.mean, np.std):
+        expected = share * statistic(own, axis=2) + (1 - share) * statistic(own, axis=2)[partners]
+        np.testing.assert_allclose(statistic(mixed, axis=2), expected, atol=2e-2)
+    # The pattern in time stays that of the slice.
+    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(mixed[0], own[0], strict=True) if a.std() > 0.1 < b.std()]
+    assert len(correlations) > 50
+    assert min(correlations) > 0.999
+
+
+def test_slices_are_mixed_in_training_only_and_with_their_probability() -> None:
+    x = levels(batch=200, frames=8)
+    assert FrequencyMixStyle(1.0).eval()(x) is x
+    torch.testing.assert_close(FrequencyMixStyle(0.0).train()(x), x, atol=1e-3, rtol=0)
+    torch.manual_seed(0)
+    changed = (FrequencyMixStyle(0.5).train()(x) - x).abs().amax(dim=(1, 2)) > 0.01
+    assert 70 < int(changed.sum()) < 130
+
+
+def test_coefficients_are_an_orthonormal_cosine_transform() -> None:
+    x, module = levels(), Cepstrum().eval()
+    module.norm.running_mean.fill_(2.0)
+    module.norm.running_var.fill_(9.0)
+    expected = (dct(x.numpy(), axis=1, norm="ortho")[:, :20] - 2) / 3
+    np.testing.assert_allclose(module(x).numpy(), expected, atol=1e-3)
+
+
+def test_silence_has_finite_gradients() -> None:
+    model = cnn(3).train()
+    outputs = model(torch.full((4, 1, 128, 172), -80.0))
+    sum(output.sum() for output in outputs[1:]).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_the_output_is_the_mean_of_the_members_probabilities() -> None:
+    model, x = cnn(5).eval(), levels(frames=172).unsqueeze(1)
+    expected = torch.stack([member(x.squeeze(1)).softmax(dim=1) for member in model.members]).mean(dim=0)
+    torch.testing.assert_close(model(x).exp(), expected)
+    torch.testing.assert_close(model(x).softmax(dim=1), expected)
+
+
+def test_members_learn_independently() -> None:
+    torch.manual_seed(0)
+    model = Committee([CepstralStatistics(3), TemporalCNN(3)]).train()
+    mean, *logits = model(levels().unsqueeze(1))
+    assert not mean.requires_grad
+    torch.nn.functional.cross_entropy(logits[0], torch.tensor([0, 1, 2, 0, 1, 2])).backward()
+    assert all(weight.grad is not None for weight in model.members[0].parameters())
+    assert all(weight.grad is None for weight in model.members[1].parameters())
+
+
+@pytest.mark.parametrize("frames", [32, 172, 300])
+def test_slices_of_other_lengths(frames: int) -> None:
+    assert cnn(4).eval()(levels(2, frames).unsqueeze(1)).shape == (2, 4)
