@@ -226,10 +226,15 @@ def _least_probability(run: Run, unknown: float | str) -> float:
     if not isinstance(unknown, str):
         return unknown
     from mgc.models.prediction.unknown import KEPT, choose_threshold
+    from mgc.models.training import typicality
 
     chosen = choose_threshold(run)
     reached = f"{KEPT:.0%} of the {chosen.n_tracks:,} rightly named validation tracks reach it".replace("%", " %")
     console.echo(f"predict: none of these below {100 * chosen.probability:.1f} %: {reached}", err=True)
+    if (typical := typicality.load(run)) is not None:
+        n, inside = len(typical.validation), int((typical.validation <= typical.limit).sum())
+        what = f"a distance of {typical.limit:.3g} from the training tracks"
+        console.echo(f"predict: none of these beyond {what}: {inside} of {n} validation tracks are nearer", err=True)
     return chosen.probability
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from mgc.models import classical
 from mgc.models.data.pooled_view import PooledView
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching
@@ -25,9 +26,10 @@ from mgc.models.prediction.prediction import FilePrediction, timeline
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run, Source
 from mgc.models.runs.selection import TRACK_SCHEMA, Selection
+from mgc.models.training import typicality
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.last_layer import LastLayer
-from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network
+from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network, vectors
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
 from mgc.pipeline.store.manifest import drop_uncut
@@ -138,20 +140,21 @@ class FilePredictor:
             return FilePrediction(path, reason=row["reason"], **common)
         means = np.mean([answer.mean for answer in answers], axis=0)
         seconds = np.mean([answer.timeline for answer in answers], axis=0)
-        return FilePrediction(
-            path, probabilities=dict(zip(self.classes, means.tolist(), strict=True)), timeline=seconds, **common
-        )
+        probabilities = dict(zip(self.classes, means.tolist(), strict=True))
+        strange = any(answer.strange for answer in answers)
+        return FilePrediction(path, probabilities=probabilities, timeline=seconds, strange=strange, **common)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What one model says of one file: manifest row, mean probabilities `(genres,)`, `timeline`, and see `Detail`."""
+    """What one model says of a file: manifest row, mean probabilities `(genres,)`; see `Detail`, `FilePrediction`."""
 
     row: dict[str, Any]
     mean: np.ndarray
     timeline: np.ndarray
     starts: np.ndarray
     embeddings: np.ndarray | None
+    strange: bool
 
 
 class _Member:
@@ -164,6 +167,7 @@ class _Member:
         self._run = run
         specs = [source.spec for source in run.sources]
         self._score = _embedding_model(run, specs, device) if embed else _plain_model(run, specs, device)
+        self._typical = typicality.load(run)
         training = run.config["training"] or {}
         squeeze = systems.of_run(run.config).squeezes(run.slicing)
         self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
@@ -178,11 +182,14 @@ class _Member:
         rows = _refused_by_any(views)
         data = self._data(views, rows)
         probabilities, embeddings = np.zeros((0, len(self._run.classes))), None
+        strange = np.zeros(len(data.slices), bool)
         if len(data.slices):
             set_residency([data], self._batching.device)
             scores, embeddings = self._score(data.stream)
             probabilities = scores.astype(np.float64)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
+            if self._typical is not None:
+                strange = self._typical.distances(self._vectors(data)) > self._typical.limit
         rows = drop_uncut(rows, data.slices, self._run.slicing, views[0])
         owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
         slicing = self._run.slicing
@@ -192,9 +199,15 @@ class _Member:
             own = owners == row["track_id"]
             mean = probabilities[own].mean(axis=0) if own.any() else np.zeros(0)
             seconds = timeline(starts[own], length_s, probabilities[own], row["duration_s"] or 0)
-            vectors = None if embeddings is None else embeddings[own]
-            answers.append(_Answer(row, mean, seconds, starts[own], vectors))
+            seen = None if embeddings is None else embeddings[own]
+            answers.append(_Answer(row, mean, seconds, starts[own], seen, bool(strange[own].any())))
         return answers
+
+    def _vectors(self, data: SplitData) -> np.ndarray:
+        """The vectors that a probe classifies, `(tracks, values)`."""
+        system, specs = systems.of_run(self._run.config), [source.spec for source in self._run.sources]
+        batches = vectors(system, specs, data.stream, "features")()
+        return classical.map_blocks(np.asarray, batches, len(data.slices))
 
     def _view(self, store: Store, source: Source) -> Store:
         """Present extracted frames as the feature that the system reads."""

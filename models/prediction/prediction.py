@@ -20,6 +20,7 @@ class FilePrediction:
         duration_s: length in seconds; None if unknown.
         probabilities: probability of each genre, the mean over the slices; empty if the file was dropped.
         timeline: probabilities in each second of the file, float64 `(seconds, genres)`; see `timeline`.
+        strange: whether it is farther from the training tracks than music is, as far as the run can tell.
     """
 
     path: str
@@ -29,6 +30,7 @@ class FilePrediction:
     duration_s: float | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     timeline: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    strange: bool = False
 
     @property
     def genre(self) -> str | None:

@@ -28,7 +28,7 @@ def as_dict(prediction: FilePrediction, *, unknown: float = 0, timeline: bool = 
 
     Args:
         prediction: the prediction.
-        unknown: probability below which the most probable genre is not named.
+        unknown: see `named_genre`.
         timeline: add the probabilities in each second.
     """
     values: dict[str, Any] = {
@@ -39,6 +39,7 @@ def as_dict(prediction: FilePrediction, *, unknown: float = 0, timeline: bool = 
         "duration_s": prediction.duration_s,
         "genre": named_genre(prediction, unknown),
         "probabilities": prediction.probabilities,
+        "strange": prediction.strange,
     }
     if timeline:
         genres = list(prediction.probabilities)
@@ -48,9 +49,16 @@ def as_dict(prediction: FilePrediction, *, unknown: float = 0, timeline: bool = 
 
 
 def named_genre(prediction: FilePrediction, unknown: float) -> str | None:
-    """Return the most probable genre; None for a dropped file, and if its probability is below `unknown`."""
+    """Return the most probable genre; None for a dropped file, and for one that is none of them.
+
+    Args:
+        prediction: the prediction.
+        unknown: probability below which a genre is not named, and above 0 neither is that of a strange file.
+    """
     genre = prediction.genre
-    return genre if genre is not None and prediction.probabilities[genre] >= unknown else None
+    if genre is None or (unknown > 0 and prediction.strange):
+        return None
+    return genre if prediction.probabilities[genre] >= unknown else None
 
 
 def table(predictions: Sequence[FilePrediction], genres: Sequence[str], *, unknown: float = 0) -> pa.Table:
@@ -193,6 +201,7 @@ class ResultFile:
             row["duration_s"],
             row["probabilities"],
             np.array(seconds).reshape(len(seconds), len(row["probabilities"])),
+            row.get("strange", False),
         )
 
     def append(self, prediction: FilePrediction) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mgc.models import classical
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.runs import overview, seal
 from mgc.models.runs.run import Run
+from mgc.models.training import typicality
 from mgc.models.training.assembly import RunData, build_learner, open_run
 from mgc.models.training.board import TensorBoardLogger
 from mgc.models.training.loop import Echo, Trainer, accuracies
@@ -23,6 +25,7 @@ from mgc.models.training.predict import open_stores, vectors
 from mgc.models.training.preparation import prepare, refuse_skipping
 from mgc.models.training.search import LabelledVectors, base_classifier, search
 from mgc.pipeline.errors import RunError
+from mgc.pipeline.features import Embedding
 from mgc.pipeline.store.store import Store
 
 
@@ -227,10 +230,16 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     if result:
         base_classifier(estimator).set_params(**result.best.values)
     classical.fit(estimator, *fitting_data)
-    run.write_files({"model.skops": classical.encode(estimator)})
     labels = validation.stream.labels
-    x = vectors(system, specs, validation.stream, "validation")
-    probabilities = classical.predict_proba(estimator, x, len(labels))
+    validation_x = vectors(system, specs, validation.stream, "validation")
+    contents = {"model.skops": classical.encode(estimator)}
+    if any(isinstance(spec, Embedding) for spec in specs):
+        known = classical.map_blocks(np.asarray, x(), len(tracks))
+        held_out = classical.map_blocks(np.asarray, validation_x(), len(labels))
+        if (typical := typicality.fit(specs, known, held_out)) is not None:
+            contents[typicality.FILE] = typical.encode()
+    run.write_files(contents)
+    probabilities = classical.predict_proba(estimator, validation_x, len(labels))
     scores = accuracies(probabilities, labels, validation.tracks)
     summary: dict[str, Any] = {"best": {f"validation_{name}": value for name, value in scores.items()}}
     return summary | ({"search": result.as_dict()} if result else {})

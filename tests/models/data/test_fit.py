@@ -8,7 +8,7 @@ import torch
 from mgc.models.data.fit import Fit, check_fit
 from mgc.models.registry import systems
 from mgc.pipeline.errors import ModelError
-from mgc.pipeline.features import Chroma, FeatureSpec, Mel, Mfcc, Stft, Waveform
+from mgc.pipeline.features import Chroma, Embedding, FeatureSpec, Mel, Mfcc, Stft, Waveform
 from mgc.pipeline.store.slicing import Slicing
 
 DEFAULT = Slicing()  # 4 s, half overlapping
@@ -23,9 +23,16 @@ def fit(id: str, spec: FeatureSpec, slicing: Slicing = DEFAULT, slice_frames: in
 @pytest.mark.parametrize("id", [system.id for system in systems.systems() if system.kind != "ensemble"])
 def test_a_study_does_not_differ_from_itself(id: str) -> None:
     system = systems.get(id)
-    specs = [system.recipe.features, *system.recipe.further]
+    specs = [_embedded(system.recipe.features, system.recipe.embedding), *system.recipe.further]
     lengths = [system.recipe.slicing.n_frames(spec) or (spec.frames(31) if spec.frame_rate else 1) for spec in specs]
     assert check_fit(system, specs, system.recipe.slicing, lengths, ["a"] * len(specs)).differences == ()
+
+
+def _embedded(spec: FeatureSpec, network: str) -> FeatureSpec:
+    """What a probe reads of the feature of its recipe."""
+    if not network:
+        return spec
+    return Embedding(network, "penultimate", 400, of=spec.as_option(), window=47_872, hop_length=47_872, pool="track")
 
 
 @pytest.mark.parametrize(

@@ -163,15 +163,10 @@ def test_the_description_fits_the_networks() -> None:
         assert len(set(network.tags)) == 50
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace with the real weights, from pip's own index."""
-    data = tmp_path_factory.mktemp("data")
-    outcome = mgc("download", "musicnn", "--data-dir", data, "--retries", 1)
-    if outcome.code and ("cannot reach" in outcome.err or "No matching distribution" in outcome.err):
-        pytest.skip("no package index has musicnn here")
-    assert outcome.code == 0, outcome.err
-    return Workspace(data)
+@pytest.fixture
+def workspace(musicnn: Path) -> Workspace:
+    """A workspace with the real weights."""
+    return Workspace(musicnn.parents[1])
 
 
 @pytest.mark.slow
