@@ -180,3 +180,9 @@ def test_export_prints_both_files_of_a_mobile_net(corpus: Path) -> None:
     row = rows["xu2022/mobilenet"]
     assert float(row["int8, MB"]) < float(row["float, MB"]) / 2
     assert min(float(row["float, ms"]), float(row["int8, ms"])) > 0
+
+
+@pytest.mark.slow
+def test_embed_prints_its_cost_beside_the_networks() -> None:
+    (rows,) = tables(run(BENCHMARKS / "embed.py", "--random", "--smoke"))
+    assert float(rows["penultimate"]["embed / forward"].split()[0]) > 0.5
