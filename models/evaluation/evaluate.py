@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ import scipy
 import sklearn
 import torch
 
-from mgc.models.evaluation import audited, joining, metrics, pictures, tables
+from mgc.models.evaluation import audited, joining, metrics, pictures, tables, temperature
 from mgc.models.evaluation.evaluation import Evaluation
 from mgc.models.evaluation.metrics import Predictions
 from mgc.models.evaluation.other_dataset import OtherDataset
@@ -105,6 +106,7 @@ def evaluate(
         join=join,
         joins={name: metrics.headline(joined) for name, joined in by_join.items()},
         chance=metrics.chance(tracks, _training_tracks(members[0])),
+        calibration=_calibration(runs, target, tracks),
         differences=tuple(dict.fromkeys(line for run in runs for line in run.config["differences"])),
         leaky=bool(heard) or (other is None and any(run.config["leaky"] for run in runs)),
         n_heard=len(heard),
@@ -270,6 +272,14 @@ def _require_same_tracks(name: str, tracks: Predictions, other_name: str, other:
         raise RunError(
             f"{name} and {other_name} make no ensemble: {problem}", "train them on stores of one dataset with one split"
         )
+
+
+def _calibration(runs: Sequence[Run], target: _Target, tracks: Predictions) -> dict[str, Any] | None:
+    """What the temperature of the validation tracks does to others; None if there is none, or for these themselves."""
+    if len(runs) > 1 or target.split == "validation":
+        return None
+    fitted = temperature.of_run(runs[0], results_name("track-predictions.parquet", "validation"))
+    return fitted.effect(tracks.truth, tracks.probabilities) if fitted is not None else None
 
 
 def _training_tracks(run: Run) -> dict[str, int]:

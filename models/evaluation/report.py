@@ -181,6 +181,14 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
     units = "tracks, as artists are unknown" if evaluation.n_unattributed == n else "artists"
     yield f"In brackets: 95 % intervals, from {evaluation.bootstrap['resamples']:,} bootstrap samples of the {units}."
     yield from _joins(evaluation)
+    if (found := evaluation.calibration) is not None:
+        ece, entropy = found["ece"], found["cross_entropy"]
+        tracks = counted(found["n_tracks"], "validation track")
+        yield (
+            f"Tempered by {found['temperature']:.2f}, which suits the {tracks} best: "
+            f"ECE by track {ece['before']:.2f} -> {ece['after']:.2f}, cross-entropy {entropy['before']:.2f} -> "
+            f"{entropy['after']:.2f} nats (mgc predict --calibrated)."
+        )
     if evaluation.other_seeds is False:
         yield "Other seeds were not tried: the spread between seeds (`mgc train --seeds`) is not in the intervals."
     if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:

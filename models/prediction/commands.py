@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -18,12 +19,13 @@ from mgc.models.runs.commands import choose_run, is_run
 from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import scheduler_option, timeout_option
 from mgc.pipeline.console import LOCAL_PATH
-from mgc.pipeline.errors import MgcError, SpecError, UsageError
+from mgc.pipeline.errors import MgcError, RunError, SpecError, UsageError
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mgc.models.evaluation.temperature import Temperature
     from mgc.models.prediction.frames import Decoding
     from mgc.models.prediction.predict import FilePredictor, Sink
     from mgc.models.prediction.prediction import FilePrediction
@@ -71,6 +73,11 @@ class _Unknown(option_types.Real):
     help="Answer `none of these` if the most probable genre is less probable than T, or than 95 % of the rightly named "
     "validation tracks are.",
 )
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Temper probabilities as suits the validation tracks best, after `mgc evaluate --split validation`.",
+)
 @click.option("--csv", "csv_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as CSV.")
 @click.option("--parquet", "parquet_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as Parquet.")
 @click.option("--out", type=LOCAL_PATH, metavar="FILE", help="Keep results here (JSON lines); a later call continues.")
@@ -102,6 +109,7 @@ def predict(
     pictures: Path | None,
     embeddings: Path | None,
     unknown: float | str,
+    calibrated: bool,
     csv_file: Path | None,
     parquet_file: Path | None,
     out: Path | None,
@@ -129,7 +137,8 @@ def predict(
     for note in listed.notes:
         console.echo(f"predict: {note}", err=True)
     run = choose_run(Workspace(data_dir), path)
-    least = _least_probability(run, unknown)
+    temperature = _temperature(run) if calibrated else None
+    least = _least_probability(run, unknown, temperature)
     head = {"run": run.config["created"], "model": run.model, "genres": list(run.classes)}
     store = results.ResultFile(out, head) if out is not None else None
     decoding = frames.Decoding(workers, scheduler, timeout)
@@ -147,6 +156,8 @@ def predict(
             load = functools.partial(_load_predictor, run, device, embed=embeddings is not None)
             with console.phase("decoding and prediction"):
                 predictions = _predict(processes, load, listed.paths, store, decoding, sinks)
+        if temperature is not None:
+            predictions = [one.tempered(temperature.apply) for one in predictions]
         # The answers come before the processes end, which takes half a second.
         if as_json:
             console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
@@ -221,14 +232,32 @@ def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     return run, files
 
 
-def _least_probability(run: Run, unknown: float | str) -> float:
+def _temperature(run: Run) -> Temperature:
+    """Return the temperature of the run's validation tracks, and say what it is.
+
+    Raises:
+        RunError: the run was not evaluated on them.
+    """
+    from mgc.models.evaluation import temperature
+    from mgc.models.evaluation.evaluate import results_name
+
+    fitted = temperature.of_run(run, results_name("track-predictions.parquet", "validation"))
+    if fitted is None:
+        problem = f"--calibrated: {run.path} has not been evaluated on its validation tracks"
+        raise RunError(problem, f"`mgc evaluate {shlex.quote(str(run.path))} --split validation` does it")
+    how = f"which suits the {fitted.n_tracks:,} validation tracks best"
+    console.echo(f"predict: probabilities are tempered by {fitted.value:.2f}, {how}", err=True)
+    return fitted
+
+
+def _least_probability(run: Run, unknown: float | str, temperature: Temperature | None) -> float:
     """Return the probability that --unknown stands for, and say how it was chosen."""
     if not isinstance(unknown, str):
         return unknown
     from mgc.models.prediction.unknown import KEPT, choose_threshold
     from mgc.models.training import typicality
 
-    chosen = choose_threshold(run)
+    chosen = choose_threshold(run) if temperature is None else choose_threshold(run, temperature.apply)
     reached = f"{KEPT:.0%} of the {chosen.n_tracks:,} rightly named validation tracks reach it".replace("%", " %")
     console.echo(f"predict: none of these below {100 * chosen.probability:.1f} %: {reached}", err=True)
     if (typical := typicality.load(run)) is not None:

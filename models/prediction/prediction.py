@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,6 +37,16 @@ class FilePrediction:
     def genre(self) -> str | None:
         """The most probable genre, the first one of equals; None if the file was dropped."""
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+    def tempered(self, temper: Callable[[np.ndarray], np.ndarray]) -> FilePrediction:
+        """The same prediction with probabilities `(n, genres)` passed through a function, over time, too."""
+        if not self.probabilities:
+            return self
+        shares = temper(np.array([[*self.probabilities.values()]]))[0]
+        seconds = temper(self.timeline) if len(self.timeline) else self.timeline
+        return replace(
+            self, probabilities=dict(zip(self.probabilities, shares.tolist(), strict=True)), timeline=seconds
+        )
 
 
 def timeline(starts: np.ndarray, length_s: float, probabilities: np.ndarray, duration_s: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,14 @@ class Threshold:
     n_tracks: int
 
 
-def choose_threshold(run: Run) -> Threshold:
+def choose_threshold(run: Run, calibrate: Callable[[np.ndarray], np.ndarray] = lambda shares: shares) -> Threshold:
     """Choose the greatest probability that `KEPT` of the rightly named validation tracks reach.
 
     This knows nothing of music of other genres: it only limits how many right names are lost.
+
+    Args:
+        run: the run.
+        calibrate: function from probabilities `(n, K)` to those that are shown.
 
     Raises:
         RunError: the run was not evaluated on its validation tracks, or none of them is named rightly.
@@ -50,5 +55,5 @@ def choose_threshold(run: Run) -> Threshold:
     if not right.any():
         problem = f"--unknown validation: the run names none of its {len(right)} validation tracks rightly"
         raise RunError(problem, "give a probability instead")
-    highest = np.sort(shares.max(axis=0)[right])
+    highest = np.sort(calibrate(shares.T).max(axis=1)[right])
     return Threshold(float(highest[int((1 - KEPT) * len(highest))]), len(highest))
