@@ -29,8 +29,8 @@ from mgc.models.embedding.embedder import Embedder, LayerModule, build, open_mod
 from mgc.models.embedding.windows import Windows, spans
 from mgc.models.parallel.device import choose_device
 from mgc.models.registry import systems
-from mgc.pipeline.storage import files
-from mgc.pipeline.store.manifest import publish, write_fragment
+from mgc.pipeline.extraction.output import commit_shard, temporary_path
+from mgc.pipeline.store.manifest import publish
 from mgc.pipeline.store.shard import ShardWriter
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
@@ -76,14 +76,11 @@ def random_network(device: str) -> Embedder:
 
 def made_up_store(folder: Path, spec, n_shards: int, n_tracks: int) -> Store:
     """Create a store of random frames: tracks of 30 s in shards of `n_tracks`."""
-    import pyarrow as pa
-
-    from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
-
     store = Store.create(folder / "mel", spec, {"name": "made up", "root": "/", "genres": ["one"]})
     rng, n_frames = np.random.default_rng(0), spec.frames(30.0)
     for shard in range(n_shards):
-        writer, rows = ShardWriter(store.shard_path(shard), spec), []
+        temporary, rows = temporary_path(store, shard), []
+        writer = ShardWriter(temporary, spec)
         for track in range(n_tracks):
             writer.append(rng.uniform(-80, 0, (n_frames, spec.bins)).astype(np.float32))
             rows.append(
@@ -92,8 +89,7 @@ def made_up_store(folder: Path, spec, n_shards: int, n_tracks: int) -> Store:
                  "n_frames": n_frames, "content_hash": f"{shard}-{track}"}
             )  # fmt: skip
         writer.close()
-        sums = files.folder_checksums(store.shard_path(shard), store.shard_path(shard).name)
-        write_fragment(store, shard, pa.Table.from_pylist(rows, MANIFEST_SCHEMA), sums)
+        commit_shard(store, shard, temporary, rows)
     publish(store, Slicing(seconds=3.0))
     return Store.open(store.path)
 

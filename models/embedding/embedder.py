@@ -148,7 +148,7 @@ def of_weights(name: str, workspace: Workspace, layer: str | None = None, device
     assert window is not None
     return build(
         f"{package}/{networks}",
-        "+".join(dict.fromkeys(layers) if len(set(layers)) == 1 else layers),
+        layers[0] if len(set(layers)) == 1 else "+".join(layers),
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
         spec,
         window,

@@ -124,6 +124,21 @@ def read_columns(run: Run, name: str, columns: Sequence[str]) -> pa.Table:
         raise seal.damage_error(path, getattr(error, "strerror", None) or "a column is missing") from None
 
 
+def read_tracks(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the table of predictions for tracks.
+
+    Returns:
+        Index of the true genre of each track, int64 `(n,)`, and probabilities, float64 `(n, K)`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunError: it is damaged, or lacks a column.
+    """
+    table = read_columns(run, name, ["true", *(PREFIX + genre for genre in run.classes)])
+    truth = pc.index_in(table["true"], value_set=pa.array(run.classes)).to_numpy().astype(np.int64)
+    return truth, np.stack([table[PREFIX + genre].to_numpy() for genre in run.classes], axis=1)
+
+
 def read_predictions(data: bytes, run: Run, name: str) -> Predictions:
     """Decode a file of predictions by slice, of this version of mgc or of 0.1.0.
 

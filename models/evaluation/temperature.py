@@ -89,8 +89,6 @@ def of_run(run: Run, name: str) -> Temperature | None:
         RunError: the table is damaged.
     """
     try:
-        table = tables.read_columns(run, name, ["true", *(tables.PREFIX + genre for genre in run.classes)])
+        return fit(*tables.read_tracks(run, name))
     except FileNotFoundError:
         return None
-    probabilities = np.stack([table[tables.PREFIX + genre].to_numpy() for genre in run.classes], axis=1)
-    return fit(np.array([run.classes.index(genre) for genre in table["true"].to_pylist()]), probabilities)

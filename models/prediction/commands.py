@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -19,7 +18,7 @@ from mgc.models.runs.commands import choose_run, is_run
 from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import scheduler_option, timeout_option
 from mgc.pipeline.console import LOCAL_PATH
-from mgc.pipeline.errors import MgcError, RunError, SpecError, UsageError
+from mgc.pipeline.errors import MgcError, SpecError, UsageError
 from mgc.pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -239,12 +238,11 @@ def _temperature(run: Run) -> Temperature:
         RunError: the run was not evaluated on them.
     """
     from mgc.models.evaluation import temperature
-    from mgc.models.evaluation.evaluate import results_name
+    from mgc.models.prediction.unknown import VALIDATION_TRACKS, not_validated
 
-    fitted = temperature.of_run(run, results_name("track-predictions.parquet", "validation"))
+    fitted = temperature.of_run(run, VALIDATION_TRACKS)
     if fitted is None:
-        problem = f"--calibrated: {run.path} has not been evaluated on its validation tracks"
-        raise RunError(problem, f"`mgc evaluate {shlex.quote(str(run.path))} --split validation` does it")
+        raise not_validated(run, "--calibrated")
     how = f"which suits the {fitted.n_tracks:,} validation tracks best"
     console.echo(f"predict: probabilities are tempered by {fitted.value:.2f}, {how}", err=True)
     return fitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,6 @@ from mgc.models.data.pooled_view import PooledView
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching
 from mgc.models.data.waveform_view import WaveformView
-from mgc.models.embedding.computed_view import ComputedView
-from mgc.models.embedding.embedder import of_spec
 from mgc.models.network import outputs
 from mgc.models.parallel.device import choose_device
 from mgc.models.prediction import frames
@@ -35,6 +33,9 @@ from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
 from mgc.pipeline.store.manifest import drop_uncut
 from mgc.pipeline.store.store import Store
 from mgc.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mgc.models.embedding.embedder import Embedder
 
 #: Function from slices to probabilities, float32 `(slices, genres)`, and embeddings `(slices, d)` if they are wanted.
 Score: TypeAlias = Callable[[Slices], tuple[np.ndarray, np.ndarray | None]]
@@ -172,7 +173,7 @@ class _Member:
         squeeze = systems.of_run(run.config).squeezes(run.slicing)
         self._batching = Batching(training.get("batch_size", BATCH_SIZE), device, squeeze=squeeze)
         workspace = Workspace(run.path.resolve().parent.parent)
-        self._embedders = {spec: of_spec(spec, workspace, str(device)) for spec in specs if isinstance(spec, Embedding)}
+        self._embedders = {spec: _embedder(spec, workspace, device) for spec in specs if isinstance(spec, Embedding)}
         #: Features to extract, one for each input.
         self.specs = [_extracted(source) for source in run.sources]
 
@@ -212,6 +213,8 @@ class _Member:
     def _view(self, store: Store, source: Source) -> Store:
         """Present extracted frames as the feature that the system reads."""
         if isinstance(source.spec, Embedding):
+            from mgc.models.embedding.computed_view import ComputedView
+
             spec = dataclasses.replace(source.spec, pool="windows")
             return PooledView.of(ComputedView.of(store, spec, self._embedders[source.spec]))
         return store if source.waveform is None else WaveformView.of(store, source.spec)
@@ -224,6 +227,13 @@ class _Member:
         selection = Selection(self._run.classes, tracks.select(TRACK_SCHEMA.names).cast(TRACK_SCHEMA))
         inputs = RunInputs(selection, stores, self._run.slicing, [source.frames for source in self._run.sources])
         return inputs.split("test", self._batching)
+
+
+def _embedder(spec: Embedding, workspace: Workspace, device: torch.device) -> Embedder:
+    """The network of an embedding; imported here, as only probes need it."""
+    from mgc.models.embedding.embedder import of_spec
+
+    return of_spec(spec, workspace, str(device))
 
 
 def _extracted(source: Source) -> FeatureSpec:

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgc.models.evaluation import tables
-from mgc.models.evaluation.evaluate import results_path
+from mgc.models.evaluation.evaluate import results_name
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import RunError
 
 #: Share of the rightly named validation tracks that keep their name.
 KEPT = 0.95
+
+
+#: Table of the validation tracks that the threshold, and a temperature, are chosen by.
+VALIDATION_TRACKS = results_name("track-predictions.parquet", "validation")
+
+
+def not_validated(run: Run, option: str) -> RunError:
+    """The error that a run was not evaluated on its validation tracks, which an option needs."""
+    problem = f"{option}: {run.path} has not been evaluated on its validation tracks"
+    return RunError(problem, f"`mgc evaluate {shlex.quote(str(run.path))} --split validation` does it")
 
 
 @dataclass(frozen=True)
@@ -42,18 +52,13 @@ def choose_threshold(run: Run, calibrate: Callable[[np.ndarray], np.ndarray] = l
     Raises:
         RunError: the run was not evaluated on its validation tracks, or none of them is named rightly.
     """
-    name = results_path(run, "track-predictions.parquet", "validation").name
-    genres = [tables.PREFIX + genre for genre in run.classes]
-    command = f"`mgc evaluate {shlex.quote(str(run.path))} --split validation`"
     try:
-        table = tables.read_columns(run, name, ["true", "predicted", *genres])
+        truth, shares = tables.read_tracks(run, VALIDATION_TRACKS)
     except FileNotFoundError:
-        problem = f"--unknown validation: {run.path} has not been evaluated on its validation tracks"
-        raise RunError(problem, f"{command} does it") from None
-    right = np.array(table["true"].to_pylist()) == np.array(table["predicted"].to_pylist())
-    shares = np.stack([table[genre].to_numpy() for genre in genres])
+        raise not_validated(run, "--unknown validation") from None
+    right = shares.argmax(axis=1) == truth
     if not right.any():
         problem = f"--unknown validation: the run names none of its {len(right)} validation tracks rightly"
         raise RunError(problem, "give a probability instead")
-    highest = np.sort(calibrate(shares.T).max(axis=1)[right])
+    highest = np.sort(calibrate(shares).max(axis=1)[right])
     return Threshold(float(highest[int((1 - KEPT) * len(highest))]), len(highest))

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from mgc.models.runs.run import Run
 
 
+_scored_split_option = click.option(
+    "--split",
+    type=console.choice("training", "validation", "test"),
+    default="test",
+    show_default=True,
+    help="Split that was scored.",
+)
+
+
 @help_groups.command()
 @click.argument("runs", type=LOCAL_PATH, nargs=-1, shell_complete=completion.runs)
 @help_groups.group("Scores")
@@ -141,13 +150,7 @@ def _open_others(
 @help_groups.command()
 @click.argument("runs", type=LOCAL_PATH, nargs=-1, shell_complete=completion.runs)
 @help_groups.group("Report")
-@click.option(
-    "--split",
-    type=console.choice("training", "validation", "test"),
-    default="test",
-    show_default=True,
-    help="Split that was scored.",
-)
+@_scored_split_option
 @click.option("--out", type=LOCAL_PATH, help="File to write.  [default: report.html or comparison.html, see above]")
 @click.option("--no-audio", is_flag=True, help="Leave out the excerpts to listen to.")
 @click.option("--common", is_flag=True, help="Compare runs of different tracks on those that all of them have.")
@@ -190,13 +193,7 @@ def report(
 @help_groups.group("Excerpts")
 @click.option("--count", type=option_types.COUNT, default=3, show_default=True, help="Excerpts of each kind and genre.")
 @click.option("--seconds", type=option_types.SECONDS, default=10, show_default=True, help="Length of an excerpt.")
-@click.option(
-    "--split",
-    type=console.choice("training", "validation", "test"),
-    default="test",
-    show_default=True,
-    help="Split that was scored.",
-)
+@_scored_split_option
 @click.option(
     "--out", type=LOCAL_PATH, metavar="FOLDER", help="Folder to write.  [default: segments/RUN in the workspace]"
 )

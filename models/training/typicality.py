@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def fit(specs: Sequence[FeatureSpec], training: np.ndarray, validation: np.ndarr
     values, vectors = np.linalg.eigh(covariance)
     whitening = (vectors / np.sqrt(np.maximum(values, 1e-9))) / scale[:, None]
     typicality = Typicality(chosen, x.mean(axis=0), whitening.astype(np.float32), np.zeros(0))
-    return Typicality(chosen, typicality.mean, typicality.whitening, typicality.distances(validation))
+    return replace(typicality, validation=typicality.distances(validation))
 
 
 def load(run: Run) -> Typicality | None:
