@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 
 from mgc.models.export.graph import Graph, Origin, Window
+from mgc.models.export.onnx_file import Model
 from mgc.models.export.slices import Block, Slices
 from mgc.models.runs.run import Run
 from mgc.pipeline.errors import MgcError
@@ -25,9 +26,6 @@ ROUNDED_LIMIT = 1e-3
 ROUNDED_SHARE = 1e-3
 #: Tracks that are looked at, and slices of each.
 N_TRACKS, PER_TRACK = 8, 2
-
-#: A model, or what was exported of it: from its inputs to probabilities `(slices, classes)`.
-Model: TypeAlias = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)

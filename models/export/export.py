@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from mgc.models import classical
-from mgc.models.data.adapters import Picture
-from mgc.models.export import card, check, estimator, onnx_file, slices, smaller, torch_file
-from mgc.models.export.check import Check, Model
+from mgc.models.export import card, check, conversion, estimator, onnx_file, slices, smaller, torch_file
+from mgc.models.export.check import Check
 from mgc.models.export.description import describe
-from mgc.models.export.graph import Graph, Origin, build
-from mgc.models.export.onnx_file import Session
+from mgc.models.export.graph import Graph, Origin, Window, build
+from mgc.models.export.onnx_file import Model, Session
 from mgc.models.export.slices import Slices
 from mgc.models.export.smaller import Measurement, Precision
 from mgc.models.registry import systems
@@ -102,13 +101,11 @@ def export(
     if form == "torch":
         if systems.of_run(run.config).kind == "classical":
             raise MgcError(f"{run.model} is no network, and torch.export holds only networks", "take --format onnx")
-        program = onnx_file.trace(graph, example, any_length=_any_length(graph, origin))
-        loaded = torch_file.Program(torch_file.encode(program, {}))
+        program, loaded = conversion.to_torch(graph, example, window)
         result = check.compare(loaded, reference, graph, blocks, made_up)
-        data = torch_file.encode(program, describe(run, origin, window, _record(result)))
-        shapes = [["batch", *values.shape[1:]] for values in example]
+        data, shapes = torch_file.encode(program, describe(run, origin, window, _record(result))), loaded.shapes
     else:
-        proto = _to_onnx(run, graph, example, origin)
+        proto = _to_onnx(run, graph, example, origin, window)
         session = Session(proto.SerializeToString())
         result = check.compare(session, reference, graph, blocks, made_up)
         onnx_file.write_metadata(proto, describe(run, origin, window, _record(result)))
@@ -140,11 +137,6 @@ def _record(result: Check) -> dict[str, Any]:
     return {"check": result.as_dict()}
 
 
-def _any_length(graph: Graph, origin: Origin) -> bool:
-    """Whether the network rescales its input to one size."""
-    return origin == "features" and any(isinstance(module, Picture) for module in graph.network.modules())
-
-
 def _reference(run: Run) -> Model:
     """The run's model, from frames to probabilities."""
     graph, _ = build(run, "features")
@@ -162,12 +154,13 @@ def _is_network(run: Run) -> bool:
     return systems.of_run(run.config).kind == "neural"
 
 
-def _to_onnx(run: Run, graph: Graph, example: Sequence[np.ndarray], origin: Origin) -> ModelProto:
+def _to_onnx(
+    run: Run, graph: Graph, example: Sequence[np.ndarray], origin: Origin, window: Window | None
+) -> ModelProto:
     """Convert a run to ONNX."""
     is_network = _is_network(run)
-    program = onnx_file.trace(graph, example, any_length=_any_length(graph, origin))
     names = onnx_file.input_names(len(run.sources), origin)
-    proto = onnx_file.encode(program, names, "probabilities" if is_network else "vectors")
+    proto = conversion.to_onnx(graph, example, names, "probabilities" if is_network else "vectors", window)
     if is_network:
         return proto
     fitted = classical.load(run.path / "model.skops", run.read("model.skops"))

@@ -58,6 +58,11 @@ class Graph(nn.Module):
         for number, index in enumerate(repeats):
             self.register_buffer(f"_repeat{number}", index, persistent=False)
 
+    @property
+    def repeats(self) -> list[Tensor | None]:
+        """Per front end, the frames that fill a slice shorter than the network's input; None if none are repeated."""
+        return [getattr(self, f"_repeat{number}") for number in range(len(self.front_ends))]
+
     def forward(self, *inputs: Tensor) -> Tensor:
         """Convert samples `(batch, samples)`, or frames `(batch, frames, bins)` for each input.
 
@@ -72,8 +77,8 @@ class Graph(nn.Module):
     def frames(self, samples: Tensor) -> tuple[Tensor, ...]:
         """Compute the frames of each input from samples `(batch, samples)`; short slices are repeated to fill them."""
         result = []
-        for number, front_end in enumerate(self.front_ends):
-            values, index = front_end(samples), getattr(self, f"_repeat{number}")
+        for front_end, index in zip(self.front_ends, self.repeats, strict=True):
+            values = front_end(samples)
             result.append(values if index is None else values[:, index])
         return tuple(result)
 
@@ -103,8 +108,10 @@ def build(run: Run, origin: Origin) -> tuple[Graph, Window | None]:
     if window is not None:
         for source in run.sources:
             frames = _slice_frames(run, source.spec, source.frames)
-            front_ends.append(Features(source.spec, window.margin, frames, source.waveform))
             repeats.append(None if frames == source.frames else torch.arange(source.frames) % frames)
+            # A single front end computes all frames of its window, so that windows of other lengths have other numbers.
+            counted = None if len(run.sources) == 1 else frames
+            front_ends.append(Features(source.spec, window.margin, counted, source.waveform))
     return Graph(front_ends, network, repeats, is_neural=system.kind == "neural").eval(), window
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 #: First part of the names of nodes; see above.
 MODEL, INPUT = "model/", "input/"
-#: Scope of the network's own layers in `Graph`.
-_MODEL_SCOPE = "network.model"
+#: Scope of the network's own layers in `Graph`, as `torch.export` and as tracing writes it.
+_MODEL_SCOPES = "network.model", "/network/model/"
+#: Version of the operators of traced files.
+_OPSET = 18
+
+#: A model, or what was exported of it: from its inputs to probabilities `(slices, classes)`.
+Model: TypeAlias = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def require_packages(names: Sequence[str] = PACKAGES) -> None:
@@ -51,24 +57,22 @@ def trace(module: nn.Module, inputs: Sequence[np.ndarray], *, any_length: bool =
     Args:
         module: takes one tensor per input.
         inputs: example of each input.
-        any_length: leave the length of the slices open, too, if the module allows it. For networks that pool over time,
-            PyTorch's symbolic arithmetic takes a quarter of an hour, so this is for networks that rescale their input.
+        any_length: leave the length of the slices open, too, as far as PyTorch's symbolic arithmetic can. Only for
+            modules that take any length: on others it can take a quarter of an hour. It may still fix the length, or
+            bound it: run the result at other lengths.
 
     Raises:
         MgcError: it cannot be exported.
     """
     tensors = tuple(torch.from_numpy(np.repeat(values[:1], 3, axis=0)) for values in inputs)
-    batch = torch.export.Dim("batch", min=1)
-    attempts: list[dict[int, Any]] = [{0: batch, 1: torch.export.Dim.AUTO}] if any_length else []
-    attempts.append({0: batch})
-    problem = ""
-    for dims in attempts:
-        try:
-            with quiet(), torch.no_grad():
-                return torch.export.export(module, tensors, dynamic_shapes=((dims,) * len(tensors),))
-        except Exception as error:  # torch raises many kinds of errors for what it cannot trace
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise MgcError(f"PyTorch cannot export the network ({problem})", "")
+    dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if any_length:
+        dims[1] = torch.export.Dim.AUTO
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module, tensors, dynamic_shapes=((dims,) * len(tensors),))
+    except Exception as error:  # torch raises many kinds of errors for what it cannot trace
+        raise MgcError(f"PyTorch cannot export the network ({_first_line(error)})", "") from None
 
 
 def encode(program: torch.export.ExportedProgram, names: Sequence[str], output: str) -> ModelProto:
@@ -87,7 +91,7 @@ def encode(program: torch.export.ExportedProgram, names: Sequence[str], output: 
     proto = exported.model_proto
     for number, node in enumerate(proto.graph.node):
         scopes = next((entry.value for entry in node.metadata_props if "name_scopes" in entry.key), "")
-        node.name = f"{MODEL if _MODEL_SCOPE in scopes else INPUT}{number}-{node.op_type}"
+        node.name = _node_name(scopes, number, node.op_type)
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
@@ -99,6 +103,73 @@ def encode(program: torch.export.ExportedProgram, names: Sequence[str], output: 
         if len(shape.dim) > 1 and shape.dim[1].dim_param:
             _rename(proto, shape.dim[1].dim_param, "length")
     return proto
+
+
+def encode_any_length(module: nn.Module, inputs: Sequence[np.ndarray], names: Sequence[str], output: str) -> ModelProto:
+    """Convert a module to ONNX for any number of slices of any length, by tracing it.
+
+    `torch.export` cannot leave the length open where a layer's arithmetic on it is beyond its solver, and unrolls
+    recurrent layers step by step. Tracing can, but keeps as constants whatever a module computes from lengths in
+    Python: compare the result with the module at other lengths.
+
+    Args:
+        module: takes one tensor per input.
+        inputs: example of each input.
+        names: names of the inputs.
+        output: name of the output.
+
+    Raises:
+        MgcError: there is no operator of ONNX for one of the module.
+    """
+    import onnx
+
+    lengths = ["length"] if len(names) == 1 else [f"length_{number}" for number in range(1, len(names) + 1)]
+    axes = {name: {0: "batch", 1: length} for name, length in zip(names, lengths, strict=True)}
+    buffer = io.BytesIO()
+    try:
+        # It prints the graph of a failure.
+        with quiet(), torch.no_grad(), _initial_states(module), contextlib.redirect_stdout(io.StringIO()):
+            torch.onnx.export(
+                module, tensors(inputs), buffer, dynamo=False,  # type: ignore[arg-type]  # tracing writes to buffers, too
+                input_names=list(names), output_names=[output],
+                opset_version=_OPSET, dynamic_axes={**axes, output: {0: "batch"}},
+            )  # fmt: skip
+    except Exception as error:  # torch raises many kinds of errors for what it cannot convert
+        raise MgcError(f"PyTorch cannot trace the network ({_first_line(error)})", "") from None
+    proto = onnx.load_from_string(buffer.getvalue())
+    for number, node in enumerate(proto.graph.node):
+        node.name = _node_name(node.name, number, node.op_type)
+    return proto
+
+
+@contextlib.contextmanager
+def _initial_states(module: nn.Module) -> Iterator[None]:
+    """Give recurrent layers their initial states as arguments, zeros: else tracing fixes the number of slices."""
+
+    def add(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
+        assert isinstance(layer, nn.RNNBase)
+        if len(arguments) > 1:
+            return None
+        values = arguments[0]
+        n_states = layer.num_layers * (2 if layer.bidirectional else 1)
+        state = values.new_zeros(n_states, values.shape[0 if layer.batch_first else 1], layer.hidden_size)
+        return values, (state, state) if isinstance(layer, nn.LSTM) else state
+
+    hooks = [layer.register_forward_pre_hook(add) for layer in module.modules() if isinstance(layer, nn.RNNBase)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _node_name(scope: str, number: int, operator: str) -> str:
+    part = MODEL if any(own in scope for own in _MODEL_SCOPES) else INPUT
+    return f"{part}{number}-{operator}"
 
 
 def _rename(proto: ModelProto, old: str, new: str) -> None:

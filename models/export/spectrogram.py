@@ -190,7 +190,7 @@ class Transform(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Convert frames `(batch, frames, n_fft)` to power `(batch, frames, 1 + n_fft/2)`."""
-        grid = frames.unflatten(2, (self._rows, self._columns))
+        grid = frames.reshape(frames.shape[0], -1, self._rows, self._columns)
         real, imaginary = self.first[0] @ grid, self.first[1] @ grid
         cos, sin = self.twiddle[0], self.twiddle[1]
         real, imaginary = real * cos - imaginary * sin, real * sin + imaginary * cos

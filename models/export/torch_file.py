@@ -13,6 +13,8 @@ from mgc.models.export.onnx_file import quiet, tensors
 
 #: Name of the extra file in which the metadata stand, a JSON object of texts.
 METADATA = "mgc.json"
+#: Axes of an input: slices, samples or frames, and bins.
+_AXES = "batch", "length", "bins"
 
 
 def encode(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> bytes:
@@ -28,7 +30,15 @@ class Program:
 
     def __init__(self, data: bytes) -> None:
         with quiet():
-            self._module = torch.export.load(io.BytesIO(data)).module()
+            program = torch.export.load(io.BytesIO(data))
+            self._module = program.module()
+        names = program.graph_signature.user_inputs
+        values = [node.meta["val"] for node in program.graph.nodes if node.name in names]
+        #: Shape of each input; the names `batch` and `length` stand for any number.
+        self.shapes = [
+            [size if isinstance(size, int) else name for size, name in zip(value.shape, _AXES, strict=False)]
+            for value in values
+        ]
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Compute probabilities `(slices, classes)`."""

@@ -140,7 +140,7 @@ def _deviation(x: Tensor) -> Tensor:
 
 def _statistics(coefficients: Tensor) -> Tensor:
     """Mean, deviation and deviation of the differences of successive frames: `(batch, 20, frames)` to `(batch, 60)`."""
-    changes = coefficients.diff(dim=2)
+    changes = coefficients[:, :, 1:] - coefficients[:, :, :-1]
     return torch.cat([coefficients.mean(dim=2), _deviation(coefficients), _deviation(changes)], dim=1)
 
 
