@@ -168,6 +168,9 @@ def predict(
     refused = sum(one.status != "ok" for one in predictions)
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
+    if strange := sum(one.strange for one in predictions):
+        what = "unlike the music that the run was trained on; `--unknown validation` names no genre of such"
+        console.warn(f"predict: {strange} of {len(predictions)} files are {what}")
     if refused:
         console.warn(f"predict: {refused} of {len(predictions)} files were refused")
     _act(predictions, **actions)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from mgc.models import classical
 from mgc.models.data.pooled_view import PooledView
 from mgc.models.data.split_data import RunInputs, SplitData, set_residency
 from mgc.models.data.stream import Batching
@@ -27,7 +26,7 @@ from mgc.models.runs.selection import TRACK_SCHEMA, Selection
 from mgc.models.training import typicality
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.last_layer import LastLayer
-from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network, vectors
+from mgc.models.training.predict import BATCH_SIZE, Slices, load_model, load_network
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.features import Embedding, FeatureSpec, parse_feature
 from mgc.pipeline.store.manifest import drop_uncut
@@ -190,7 +189,8 @@ class _Member:
             probabilities = scores.astype(np.float64)
             probabilities /= probabilities.sum(axis=1, keepdims=True)
             if self._typical is not None:
-                strange = self._typical.distances(self._vectors(data)) > self._typical.limit
+                distances = self._typical.distances(typicality.track_vectors(self._run, data))
+                strange = (distances > self._typical.limit)[data.tracks]
         rows = drop_uncut(rows, data.slices, self._run.slicing, views[0])
         owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
         slicing = self._run.slicing
@@ -203,12 +203,6 @@ class _Member:
             seen = None if embeddings is None else embeddings[own]
             answers.append(_Answer(row, mean, seconds, starts[own], seen, bool(strange[own].any())))
         return answers
-
-    def _vectors(self, data: SplitData) -> np.ndarray:
-        """The vectors that a probe classifies, `(tracks, values)`."""
-        system, specs = systems.of_run(self._run.config), [source.spec for source in self._run.sources]
-        batches = vectors(system, specs, data.stream, "features")()
-        return classical.map_blocks(np.asarray, batches, len(data.slices))
 
     def _view(self, store: Store, source: Source) -> Store:
         """Present extracted frames as the feature that the system reads."""

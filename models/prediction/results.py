@@ -109,7 +109,8 @@ def text(
             yield f"{name:{margin}}{visible(reason)}"
             continue
         shares = np.array(list(prediction.probabilities.values()))
-        prefix = f"{NONE_OF_THESE}: " if named_genre(prediction, unknown) is None else ""
+        is_named = named_genre(prediction, unknown) is not None
+        prefix = f"{NONE_OF_THESE}: " if not is_named else "strange: " if prediction.strange else ""
         yield from _ranking(f"{name:{margin}}{prefix}", list(prediction.probabilities), shares, top_k, cell, width)
         if timeline:
             for second, row in enumerate(prediction.timeline):

@@ -10,7 +10,7 @@ best.pt             weights of the best epoch
 last.pt             the whole state after the last step, from which `--resume` continues; a finished run drops it
                     (unless it was trained with --keep-last)
 model.skops         the fitted estimator (classical systems)
-typical.npz         distances of music from the training tracks (probes)
+typical.npz         distances of music from the training tracks
 summary.json        result of the training; absent while it is unfinished
 sealed.json         sizes and digests of the other files (`seal`); they are checked when they are read
 

@@ -116,6 +116,7 @@ def _schemas(service: Service) -> dict[str, Any]:
         "genre": genre,
         "top": {"type": "array", "items": _object({"genre": genre, "probability": probability})},
         "probabilities": shares,
+        "strange": {"type": "boolean", "description": "it is unlike all music that the model has learnt from"},
         "timeline": {
             "type": "array",
             "items": _object({"start_s": {"type": "integer", "minimum": 0}, "probabilities": shares}),

@@ -191,6 +191,7 @@ class Service:
             "genre": prediction.genre,
             "top": [{"genre": genre, "probability": shares[genre]} for genre in best],
             "probabilities": shares,
+            "strange": prediction.strange,
         }
         if timeline:
             rows = [dict(zip(shares, row, strict=True)) for row in prediction.timeline.tolist()]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mgc.models import classical
@@ -25,7 +24,6 @@ from mgc.models.training.predict import open_stores, vectors
 from mgc.models.training.preparation import prepare, refuse_skipping
 from mgc.models.training.search import LabelledVectors, base_classifier, search
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.features import Embedding
 from mgc.pipeline.store.store import Store
 
 
@@ -155,6 +153,8 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
         summary = _fit_network(run, data, echo, ranks)
     if not ranks.is_main:
         return
+    if (typical := typicality.fit(run, stores, data)) is not None:
+        run.write_files({typicality.FILE: typical.encode()})
     best = summary["best"]
     kept = "last" if run.config["training"] and run.config["training"]["loop"].get("select") == "last" else "best"
     epoch = f"{kept} epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
@@ -232,13 +232,7 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     classical.fit(estimator, *fitting_data)
     labels = validation.stream.labels
     validation_x = vectors(system, specs, validation.stream, "validation")
-    contents = {"model.skops": classical.encode(estimator)}
-    if any(isinstance(spec, Embedding) for spec in specs):
-        known = classical.map_blocks(np.asarray, x(), len(tracks))
-        held_out = classical.map_blocks(np.asarray, validation_x(), len(labels))
-        if (typical := typicality.fit(specs, known, held_out)) is not None:
-            contents[typicality.FILE] = typical.encode()
-    run.write_files(contents)
+    run.write_files({"model.skops": classical.encode(estimator)})
     probabilities = classical.predict_proba(estimator, validation_x, len(labels))
     scores = accuracies(probabilities, labels, validation.tracks)
     summary: dict[str, Any] = {"best": {f"validation_{name}": value for name, value in scores.items()}}

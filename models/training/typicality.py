@@ -1,10 +1,10 @@
-"""Typicality: how far a track is from the music that a probe was fitted on.
+"""Typicality: how far a track is from the music that a run was trained on.
 
 A classifier divides all that it hears among its genres: white noise, too. The embeddings of a pretrained network know
-more: those of noise, speech or a metronome are far from those of music. Distances are those of Mahalanobis in the means
-over the windows, after K. Lee et al., "A simple unified framework for detecting out-of-distribution samples", NeurIPS
-2018, here with one Gaussian for all genres, whose covariance is shrunk by O. Ledoit and M. Wolf, "A well-conditioned
-estimator for large-dimensional covariance matrices", 2004, since there are more values than tracks.
+more, and so does a summary of the sound itself: those of noise, speech or a metronome are far from those of music.
+Distances are those of Mahalanobis, after K. Lee et al., "A simple unified framework for detecting out-of-distribution
+samples", NeurIPS 2018, here with one Gaussian for all genres, whose covariance is shrunk by O. Ledoit and M. Wolf, "A
+well-conditioned estimator for large-dimensional covariance matrices", 2004, since there may be more values than tracks.
 """
 
 from __future__ import annotations
@@ -12,17 +12,30 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from mgc.models import classical
+from mgc.models.data.split_data import RunInputs, SplitData
+from mgc.models.data.stream import Batching
+from mgc.models.registry import systems
 from mgc.models.runs.run import Run
+from mgc.models.training import sound_summary
+from mgc.models.training.assembly import RunData
+from mgc.models.training.predict import BATCH_SIZE, vectors
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.features import Embedding, FeatureSpec
+from mgc.pipeline.features import Embedding, Mel
+from mgc.pipeline.store.store import Store
 
 #: File of a run.
 FILE = "typical.npz"
 #: Standard deviations of the logarithm of distances that are still typical: 99 % of a normal distribution.
 _DEVIATIONS = 2.33
+#: Tracks of each split that a Gaussian is fitted on and measured by.
+MOST_TRACKS = 1000
 
 
 @dataclass(frozen=True)
@@ -30,20 +43,18 @@ class Typicality:
     """The training tracks of a run, as a Gaussian.
 
     Attributes:
-        columns: columns of the vectors that count, int64 `(d,)`.
-        mean: their means, float64 `(d,)`.
+        mean: means of their vectors, float64 `(d,)`.
         whitening: matrix that makes their covariance the identity, float32 `(d, d)`.
         validation: distances of the validation tracks, float64 `(n,)`.
     """
 
-    columns: np.ndarray
     mean: np.ndarray
     whitening: np.ndarray
     validation: np.ndarray
 
     def distances(self, vectors: np.ndarray) -> np.ndarray:
-        """Distances of tracks, float64 `(n,)`, from their vectors `(n, values)`."""
-        return np.linalg.norm((vectors[:, self.columns] - self.mean) @ self.whitening.astype(np.float64), axis=1)
+        """Distances of tracks, float64 `(n,)`, from their vectors `(n, d)`."""
+        return np.linalg.norm((vectors - self.mean) @ self.whitening.astype(np.float64), axis=1)
 
     @property
     def limit(self) -> float:
@@ -62,31 +73,77 @@ class Typicality:
         return buffer.getvalue()
 
 
-def fit(specs: Sequence[FeatureSpec], training: np.ndarray, validation: np.ndarray) -> Typicality | None:
-    """Fit the typicality of a probe; None if no input is an embedding, or there are fewer than two tracks.
+def fit(run: Run, stores: Sequence[Store], data: RunData) -> Typicality | None:
+    """Fit the typicality of a run on its training tracks; see `track_vectors`.
 
     Args:
-        specs: feature of each input, whose vectors stand side by side.
-        training, validation: vectors of the tracks, `(n, values)`.
+        run: the run.
+        stores: store of each input.
+        data: its data.
+
+    Returns:
+        None if the run has no input that tells, or there are fewer than two training or validation tracks.
+    """
+    if not any(isinstance(source.spec, Embedding) or sound_summary.supports(source.spec) for source in run.sources):
+        return None
+    known, held_out = (track_vectors(run, split) for split in _some_tracks(run, stores, data))
+    return fit_vectors(known, held_out)
+
+
+def fit_vectors(training: np.ndarray, validation: np.ndarray) -> Typicality | None:
+    """Fit a Gaussian on the vectors of tracks `(n, values)`; rows with NaN are left out.
+
+    Returns:
+        None if there are fewer than two tracks of either split.
     """
     from sklearn.covariance import ledoit_wolf
 
-    columns, first = [], 0
-    for spec in specs:
-        if isinstance(spec, Embedding):
-            columns.append(np.arange(first, first + spec.width))  # the means; the deviations tell less
-        first += spec.bins
-    if not columns or min(len(training), len(validation)) < 2:
+    x, held_out = (np.asarray(v, np.float64)[np.isfinite(v).all(axis=1)] for v in (training, validation))
+    if min(len(x), len(held_out)) < 2:
         return None
-    chosen = np.concatenate(columns)
-    x = training[:, chosen].astype(np.float64)
     scale = x.std(axis=0)
     scale[scale < 1e-9] = 1.0
     covariance, _ = ledoit_wolf((x - x.mean(axis=0)) / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     whitening = (vectors / np.sqrt(np.maximum(values, 1e-9))) / scale[:, None]
-    typicality = Typicality(chosen, x.mean(axis=0), whitening.astype(np.float32), np.zeros(0))
-    return replace(typicality, validation=typicality.distances(validation))
+    typicality = Typicality(x.mean(axis=0), whitening.astype(np.float32), np.zeros(0))
+    return replace(typicality, validation=typicality.distances(held_out))
+
+
+def track_vectors(run: Run, data: SplitData) -> np.ndarray:
+    """Compute what the typicality of each track is judged by, float64 `(tracks, values)`.
+
+    For a probe these are the means of its embeddings over the windows (their deviations tell less), for other systems
+    the summary of the sound by the first input that is a mel spectrogram.
+    """
+    specs = [source.spec for source in run.sources]
+    if not any(isinstance(spec, Embedding) for spec in specs):
+        store = next(number for number, spec in enumerate(specs) if sound_summary.supports(spec))
+        return sound_summary.summarise(data, store, cast(Mel, specs[store]))
+    columns, first = [], 0
+    for spec in specs:
+        if isinstance(spec, Embedding):
+            columns.append(np.arange(first, first + spec.width))
+        first += spec.bins
+    batches = vectors(systems.of_run(run.config), specs, data.stream, "features")()
+    rows = classical.map_blocks(np.asarray, batches, len(data.slices))
+    return rows[:, np.concatenate(columns)].astype(np.float64)
+
+
+def _some_tracks(run: Run, stores: Sequence[Store], data: RunData) -> list[SplitData]:
+    """The training and the validation tracks, evenly some of them if they are many, without augmentation."""
+    chosen = []
+    for name in ("training", "validation"):
+        tracks = run.selection.tracks.filter(pc.equal(run.selection.tracks["split"], name))
+        rows = np.linspace(0, len(tracks) - 1, min(len(tracks), MOST_TRACKS)).astype(int)
+        chosen.append(tracks.take(pa.array(rows)))
+    selection = replace(run.selection, tracks=pa.concat_tables(chosen))
+    inputs = RunInputs(selection, stores, run.slicing, [source.frames for source in run.sources])
+    batching = Batching(BATCH_SIZE, data.training.stream.device, squeeze=data.system.squeezes(run.slicing))
+    splits = [inputs.split(name, batching) for name in ("training", "validation")]
+    for one in (one for split in splits for one in split.streams):
+        one.skip_damaged = bool(run.config.get("skip_damaged", False))
+    return splits
 
 
 def load(run: Run) -> Typicality | None:

@@ -224,6 +224,7 @@
       cell(row, ranked(probabilities).slice(0, 3).map(([genre, p]) => `${genre} ${percent(p)}`).join(", "));
       return row;
     }));
+    byId("strange").hidden = !answer.strange;
     say(`Done: ${shares[0][0]} ${percent(shares[0][1])}.${answer.detail ? ` Note: ${answer.detail}.` : ""}`);
     render();
   }

@@ -1,4 +1,4 @@
-"""Sounds that are no music get no genre from a probe of a pretrained network, and music by others does."""
+"""Sounds that are no music are strange to a run and get no genre, and music by other artists does."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 import soundfile
+import torch
 from commands import mgc, mgc_all
 
 from mgc.models.runs.run import Run
 from mgc.models.training import typicality
+from mgc.models.training.sound_summary import SoundSummary, supports
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.features import Embedding, Stats
+from mgc.pipeline.features import Mel, Mfcc, Stft
 
 RATE = 22050
 TEXT = "Nobody knows why the quick brown fox jumps over the lazy dog every Monday morning, and nobody asks. " * 6
@@ -47,14 +50,17 @@ def write_sounds(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.corpus
-def test_noise_speech_and_a_metronome_are_of_no_genre(corpus: Path, musicnn: Path, scheduler: str, tmp_path: Path):
+@pytest.mark.parametrize("model", ["probe/logreg", "moments/svm", "vit2021/cnn"])
+def test_noise_speech_and_a_metronome_are_of_no_genre(model, corpus: Path, request, scheduler: str, tmp_path: Path):
     data = tmp_path / "data"
-    shutil.copytree(musicnn, data / "weights" / "musicnn")
-    dataset = ("--dataset", corpus / "fma_debian", "--scheduler", scheduler)
+    wanted = ("--feature", "mel")
+    if model.startswith("probe/"):
+        shutil.copytree(request.getfixturevalue("musicnn"), data / "weights" / "musicnn")
+        wanted = ("--for", model)
     mgc_all(
         data,
-        ("extract", "--for", "probe/logreg", *dataset),
-        ("train",),
+        ("extract", *wanted, "--dataset", corpus / "fma_debian", "--scheduler", scheduler),
+        ("train", "--model", model, *(("--epochs", 1) if model == "vit2021/cnn" else ())),
         ("evaluate", "--no-report"),
         ("evaluate", "--split", "validation", "--no-report"),
     )
@@ -68,47 +74,61 @@ def test_noise_speech_and_a_metronome_are_of_no_genre(corpus: Path, musicnn: Pat
         by_name, (None, True)
     )
     assert "of 12 validation tracks are nearer" in answers.err
+    assert f"{len(by_name)} of {len(sounds)} files are unlike the music that the run was trained on" in answers.err
     test_tracks = [row for row in Run.open(run).selection.tracks.to_pylist() if row["split"] == "test"]
     files = [corpus / "fma_debian" / row["track_id"][:3] / f"{row['track_id']}.mp3" for row in test_tracks]
     music = mgc("predict", run, *files, "--json", "--scheduler", scheduler).json
     assert sum(row["strange"] for row in music) <= 2  # of 12, by artists that the run has not heard
 
 
-def embedding(width: int) -> Embedding:
-    return Embedding(width=width, window=16_000, hop_length=16_000, of="mel", pool="track")
-
-
 def test_distances_are_those_of_mahalanobis() -> None:
-    """With many tracks, those of the true covariance; deviations and other inputs do not count."""
+    """With many tracks, those of the true covariance."""
     rng = np.random.default_rng(0)
     root = rng.standard_normal((4, 4))
     centre = np.array([3.0, -1.0, 0.5, 10.0])
 
     def draw(n: int) -> np.ndarray:
-        means = rng.standard_normal((n, 4)) @ root.T + centre
-        return np.concatenate([rng.standard_normal((n, 518)), means, 1e3 * rng.standard_normal((n, 4))], axis=1)
+        return rng.standard_normal((n, 4)) @ root.T + centre
 
-    specs = [Stats(), embedding(4)]
-    typical = typicality.fit(specs, draw(50_000), draw(1000))
+    typical = typicality.fit_vectors(draw(50_000), draw(1000))
     assert typical is not None
     x = draw(200)
-    deviations = x[:, 518:522] - centre
-    wanted = np.sqrt(np.einsum("ni,ij,nj->n", deviations, np.linalg.inv(root @ root.T), deviations))
+    wanted = np.sqrt(np.einsum("ni,ij,nj->n", x - centre, np.linalg.inv(root @ root.T), x - centre))
     np.testing.assert_allclose(typical.distances(x), wanted, rtol=0.05)
     assert np.median(typical.validation) < typical.limit
     logs = np.log(typical.validation)
     assert typical.limit == pytest.approx(np.exp(logs.mean() + 2.33 * logs.std(ddof=1)))
-    assert typicality.fit([Stats()], draw(10)[:, :518], draw(10)[:, :518]) is None
+    assert typicality.fit_vectors(draw(10), np.full((10, 4), np.nan)) is None
 
 
 def test_more_values_than_tracks_and_constant_ones() -> None:
     rng = np.random.default_rng(1)
-    training, validation = rng.standard_normal((20, 80)), rng.standard_normal((5, 80))
+    training, validation = rng.standard_normal((20, 40)), rng.standard_normal((5, 40))
     training[:, 3] = 7.0
-    typical = typicality.fit([embedding(40)], training, validation)
+    typical = typicality.fit_vectors(training, validation)
     assert typical is not None
-    assert np.isfinite(typical.distances(rng.standard_normal((3, 80)))).all()
+    assert np.isfinite(typical.distances(rng.standard_normal((3, 40)))).all()
     assert typical.distances(training + 50).min() > typical.limit
+
+
+@pytest.mark.parametrize(("n_mels", "octaves"), [(40, [(20, 40)]), (128, [(20, 40), (40, 80), (80, 128)])])
+def test_a_sound_is_summarised_by_its_cepstrum(n_mels: int, octaves: list[tuple[int, int]]) -> None:
+    db = np.random.default_rng(2).normal(-40, 12, (3, 50, n_mels)).astype(np.float32)
+    relative = np.maximum(db - db.max(axis=(1, 2), keepdims=True), -80)
+    cepstrum = scipy.fft.dct(relative, axis=2, norm="ortho")
+    means, envelope = cepstrum.mean(axis=1), cepstrum[..., :20]
+    fine = [np.sqrt((means[:, first:stop] ** 2).mean(axis=1)) for first, stop in octaves]
+    moves = [envelope.std(axis=1), np.diff(envelope, axis=1).std(axis=1), np.stack(fine, axis=1)]
+    expected = np.concatenate([means[:, :20], *(np.log(values + 0.01) for values in moves)], axis=1)
+    actual = SoundSummary(n_mels)(torch.from_numpy(db)).numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
+    silent = SoundSummary(n_mels)(torch.full((1, 50, n_mels), -100.0))
+    assert torch.isfinite(silent).all()
+
+
+def test_only_mel_spectrograms_of_enough_bands_tell() -> None:
+    assert supports(Mel(n_mels=40))
+    assert not any(map(supports, (Mel(n_mels=39), Stft(), Mfcc())))
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_answer_is_that_of_mgc_predict(running, run, song, scheduler, tmp_pa
     outcome = mgc("predict", run, song, "--timeline", "--json", "--scheduler", scheduler)
     [expected] = outcome.json
     answer = running.predict(song.read_bytes(), song.name, timeline=True, top_k=2).json()
-    for key in ("duration_s", "genre", "probabilities", "timeline"):
+    for key in ("duration_s", "genre", "probabilities", "timeline", "strange"):
         assert answer[key] == expected[key]
     assert [entry["start_s"] for entry in answer["timeline"]] == [0, 1, 2, 3, 4]
     shares = sorted(answer["probabilities"].values(), reverse=True)

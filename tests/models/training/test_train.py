@@ -665,7 +665,7 @@ def test_a_classical_system(tmp_path: Path, model: str) -> None:
     run = quiet(store, tmp_path / "runs", model=model)
     assert run.finished
     assert sorted(file.name for file in run.path.iterdir()) == [
-        "config.json", "model.skops", "sealed.json", "summary.json", "tracks.parquet",
+        "config.json", "model.skops", "sealed.json", "summary.json", "tracks.parquet", "typical.npz",
     ]  # fmt: skip
     assert run.summary["best"]["validation_accuracy"] > CHANCE + 0.3
     table = predict(run)
