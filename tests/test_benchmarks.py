@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import math
 import os
@@ -180,6 +181,17 @@ def test_export_prints_both_files_of_a_mobile_net(corpus: Path) -> None:
     row = rows["xu2022/mobilenet"]
     assert float(row["int8, MB"]) < float(row["float, MB"]) / 2
     assert min(float(row["float, ms"]), float(row["int8, ms"])) > 0
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(ctypes.util.find_library("mpg123") is None, reason="needs libmpg123")
+def test_mpg123_decodes_the_samples_of_libsndfile(corpus: Path) -> None:
+    (rows,) = tables(run(BENCHMARKS / "mpg123.py", corpus / "fma_debian", "--smoke"))
+    first, after, before = rows.values()
+    assert float(first["ratio"]) == 1
+    assert float(after["largest difference of a sample"]) <= 1e-6
+    assert 0 < float(before["largest difference of a sample"]) <= 1e-4
+    assert float(before["by more"]) == 0
 
 
 @pytest.mark.slow
