@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -71,6 +72,21 @@ def _children_cpu() -> float:
     """CPU seconds of all child processes so far."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def peak_mb() -> float:
+    """Peak memory of this process since `reset_peak`, in MB (10^6 bytes)."""
+    try:  # not ru_maxrss: after a fork it starts at the parent's peak
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6
+
+
+def reset_peak() -> None:
+    """Reset the peak memory of this process; only Linux can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def default_folder() -> Path:

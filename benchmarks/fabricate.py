@@ -9,7 +9,6 @@ hash. RECORD is a JSON file for the memory and the CPU time of the client proces
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -66,30 +65,14 @@ def fabricate(task: Task) -> pa.Table:
     return pa.table({"status": ["ok"] * n, "reason": pa.nulls(n, pa.string()), "duration_s": [SECONDS] * n})
 
 
-def peak_mb() -> float:
-    """Peak memory of this process since `reset_peak`, in MB (10^6 bytes)."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT / 1e6
-    # Not ru_maxrss: after a fork it starts at the parent's peak.
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
-
-
-def reset_peak() -> None:
-    """Reset the peak memory of this process; only Linux can."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def main() -> None:
     record, *arguments = sys.argv[1:]
     usage: dict[str, float] = {}
     dispatch = extraction._dispatch
 
     def record_stage(stage: str) -> None:
-        usage.update({f"{stage}_mb": peak_mb(), f"{stage}_s": time.perf_counter() - start})
-        reset_peak()
+        usage.update({f"{stage}_mb": common.peak_mb(), f"{stage}_s": time.perf_counter() - start})
+        common.reset_peak()
 
     def recorded_dispatch(*arguments: object) -> None:
         record_stage("planning")

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import itertools
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,10 @@ def open_stream(
     return stream
 
 
-def endless_batches(stream: Stream) -> Iterator[Batch]:
-    """Generate the batches of epoch after epoch."""
+def endless_batches(stream: Stream, start: int = 0) -> Generator[Batch, None, None]:
+    """Generate the batches of epoch after epoch, from batch number `start` of the first one on."""
     for epoch in itertools.count():
-        yield from stream.batches(epoch)
+        yield from stream.batches(epoch, 0 if epoch else start)
 
 
 class Slices(torch.utils.data.Dataset):
@@ -101,9 +101,15 @@ def _read_npy(sample: tuple[bytes], spec: FeatureSpec, decode: bool) -> torch.Te
 
 
 def make_loaders(
-    store: Store, folder: Path, decode: bool, device: torch.device, batch_size: int
+    store: Store,
+    folder: Path,
+    decode: bool,
+    device: torch.device,
+    batch_size: int,
+    residencies: Sequence[Residency] = ("device", "stream"),
+    workers: int = WORKERS,
 ) -> dict[str, Callable[[], Iterable]]:
-    """Create the loaders to compare.
+    """Create the loaders to compare. All deliver their batches on the device.
 
     Args:
         store: store of noise.
@@ -111,17 +117,20 @@ def make_loaders(
         decode: whether the loaders decode frames to float32.
         device: device of the stream's batches.
         batch_size: slices per batch.
+        residencies: residencies of the stream to compare; `device` among them.
+        workers: worker processes of each DataLoader.
 
     Returns:
         Functions that start an epoch, by name of the loader.
     """
     frames = int(store.slices["n_frames"][0].as_py())
     kind = Stream if decode else UndecodedStream
-    streams = {name: open_stream(store, device, name, batch_size, frames, kind) for name in ("device", "stream")}
+    streams = {name: open_stream(store, device, name, batch_size, frames, kind) for name in residencies}
     loaders: dict[str, Callable[[], Iterable]] = {name: stream.batches for name, stream in streams.items()}
-    settings: dict[str, Any] = {"num_workers": WORKERS, "multiprocessing_context": "spawn", "persistent_workers": True}
+    settings: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "spawn", "persistent_workers": True}
+    settings["pin_memory"] = device.type == "cuda"
     slice_loader = torch.utils.data.DataLoader(Slices(store, decode), batch_size, shuffle=True, **settings)
-    loaders["DataLoader"] = lambda: iter(slice_loader)
+    loaders["DataLoader"] = lambda: (to_device(frames, device) for frames, _ in slice_loader)
     if importlib.util.find_spec("webdataset"):
         import webdataset
 
@@ -133,9 +142,14 @@ def make_loaders(
         dataset = dataset.map(functools.partial(_read_npy, spec=store.spec, decode=decode))
         dataset = dataset.batched(batch_size, collation_fn=torch.utils.data.default_collate)
         tar_loader = torch.utils.data.DataLoader(dataset, None, **settings)
-        loaders["WebDataset"] = lambda: iter(tar_loader)
+        loaders["WebDataset"] = lambda: (to_device(frames, device) for (frames,) in tar_loader)
     loaders["gather"] = functools.partial(gather, streams["device"], device, decode)
     return loaders
+
+
+def to_device(frames: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a batch to the device, without waiting for it if its memory is pinned; on the CPU it is there already."""
+    return frames.to(device, non_blocking=frames.is_pinned()) if device.type == "cuda" else frames
 
 
 def gather(stream: Stream, device: torch.device, decode: bool) -> Iterator[torch.Tensor]:

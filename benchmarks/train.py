@@ -28,7 +28,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -114,16 +113,27 @@ def time_steps(id: str, folder: Path, arguments: argparse.Namespace) -> tuple[ob
     return id, batch_size, Spread.of(rounds["random"]).median, *ratios
 
 
-def make_learner(id: str, batch_size: int, frames: int, device: torch.device) -> tuple[Learner, Batch]:
-    """Create the learner of a system, by its recipe but with another batch size, and a batch of random tensors."""
+def make_learner(id: str, batch_size: int, frames: int, device: torch.device, **loop: object) -> tuple[Learner, Batch]:
+    """Create the learner of a system, by its recipe, and a batch of random tensors.
+
+    Args:
+        id: id of the system.
+        batch_size: slices per batch, instead of the recipe's.
+        frames: frames per slice.
+        device: device of both.
+        **loop: settings of the recipe's loop to change, such as `amp`.
+    """
     system = systems.get(id)
     assert system.recipe.training is not None
     spec = system.recipe.features
-    recipe: Training = dataclasses.replace(system.recipe.training, batch_size=batch_size)
+    recipe: Training = dataclasses.replace(
+        system.recipe.training, batch_size=batch_size, loop=dataclasses.replace(system.recipe.training.loop, **loop)
+    )
     torch.manual_seed(0)
-    network = Network(system, [spec], CLASSES).to(device).train()
+    network = Network(system, [spec], CLASSES, channels_last=recipe.loop.channels_last).to(device).train()
+    values = torch.rand((batch_size, frames, spec.bins), device=device)
     random_batch = Batch(
-        torch.rand((batch_size, frames, spec.bins), device=device) * 60 - 60,
+        values * 0.2 - 0.1 if spec.name == "waveform" else values * 60 - 60,  # samples, or levels in dB
         torch.arange(batch_size, device=device) % CLASSES, np.arange(batch_size), np.arange(batch_size), 0,
     )  # fmt: skip
     return Learner(network, recipe, 10**6), random_batch
@@ -145,8 +155,7 @@ def time_loaders(folder: Path, arguments: argparse.Namespace) -> list[tuple[obje
             for name, epoch in loaders.items():
                 start, n = time.perf_counter(), 0
                 for batch in epoch():
-                    values = batch.frames if isinstance(batch, Batch) else batch
-                    n += len(values[0] if isinstance(values, list | tuple) else values)
+                    n += len(batch.frames if isinstance(batch, Batch) else batch)
                 synchronise(device)
                 # Counts slices, not batches: each worker of WebDataset ends with a smaller batch of its own.
                 assert n == len(store.slices), f"{name} read {n} of {len(store.slices)} slices"
@@ -204,22 +213,13 @@ def measure_memory(folder: Path, arguments: argparse.Namespace) -> Iterator[tupl
 def read_epoch(path: Path, residency: Residency, batch_size: int) -> tuple[int, int]:
     """Read an epoch; return the size of the store's frames and the increase of the peak memory, in bytes."""
     retain_freed_memory()
-    before, store = _peak_memory(), Store.open(path)
+    before, store = common.peak_mb(), Store.open(path)
     stream = open_stream(
         store, torch.device("cpu"), residency, batch_size, int(store.slices["n_frames"][0].as_py()), Stream
     )
     for _ in stream.batches():
         pass
-    return stream.nbytes, _peak_memory() - before
-
-
-def _peak_memory() -> int:
-    """Peak memory of this process in bytes."""
-    try:  # not `ru_maxrss`: on Linux it starts at the peak of the parent process
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * common.RSS_UNIT
+    return stream.nbytes, round((common.peak_mb() - before) * 1e6)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -18,6 +18,15 @@ properties.load_profile()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test with the mark `cuda` on a machine without a CUDA GPU."""
+    if item.get_closest_marker("cuda"):
+        import torch  # the module of such a test has imported it already
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Commands that are given no workspace leave the one in this folder alone."""

@@ -304,7 +304,7 @@ def test_resident_frames_take_nbytes_of_memory(store: Store) -> None:
     assert stream._resident_pool.frames.nbytes == stream.nbytes
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_resident_frames_take_nbytes_of_gpu_memory(store: Store) -> None:
     stream = open_stream(store, residency="device", device=torch.device("cuda"))
     before = torch.cuda.memory_allocated()
@@ -313,7 +313,7 @@ def test_resident_frames_take_nbytes_of_gpu_memory(store: Store) -> None:
     assert torch.cuda.memory_allocated() - before == pytest.approx(stream.nbytes, rel=0.1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("residency", RESIDENCIES)
 def test_a_gpu_gets_the_same_batches(store: Store, small_groups: None, residency: Residency) -> None:
     on_gpu = open_stream(store, residency=residency, device=torch.device("cuda"))

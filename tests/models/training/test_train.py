@@ -679,7 +679,7 @@ def test_a_classical_system(tmp_path: Path, model: str) -> None:
 # -- devices ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 def test_a_gpu_learns_the_same(store: Store, tmp_path: Path) -> None:
     run = quiet(store, tmp_path, device="cuda")
     assert run.history[-1]["validation_accuracy"] > 0.9
