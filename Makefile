@@ -10,7 +10,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 HUNT := MGC_HYPOTHESIS_PROFILE=hunt OMP_NUM_THREADS=1 $(PYTEST) -m hypothesis --timeout 3600 $(PARALLEL)
 MINUTES ?= 10
 
-.PHONY: help demo test test-slow test-long test-all hunt docs lint format bench bench-smoke clean
+.PHONY: help demo test test-slow test-long test-all hunt docs lint format bench bench-smoke bench-gpu clean
 
 help:
 	@echo "make demo         compose a small dataset, then extract, train and evaluate on it"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint         check the code with ruff and mypy"
 	@echo "make format       format the code with ruff"
 	@echo "make bench        measure extraction and training against limits and other tools (needs a folder of MP3s)"
+	@echo "make bench-gpu    measure everything that mgc does on a GPU, within 8 minutes"
 	@echo "make bench-smoke  run the benchmarks at their smallest sizes"
 	@echo "make clean        remove the environment and build products, but not data/"
 
@@ -78,6 +79,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/audit.py
+
+bench-gpu: $(VENV)/installed
+	$(BIN)/python benchmarks/gpu.py --json gpu.json
 
 bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py --smoke

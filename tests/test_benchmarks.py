@@ -198,3 +198,86 @@ def test_mpg123_decodes_the_samples_of_libsndfile(corpus: Path) -> None:
 def test_embed_prints_its_cost_beside_the_networks() -> None:
     (rows,) = tables(run(BENCHMARKS / "embed.py", "--random", "--smoke"))
     assert float(rows["penultimate"]["embed / forward"].split()[0]) > 0.5
+
+
+@pytest.mark.slow
+def test_gpu_runs_every_part_without_a_gpu(tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    out = run(BENCHMARKS / "gpu.py", "--device", "cpu", "--smoke", "--json", record)
+    (rows,) = tables(out)
+    parts = json.loads(record.read_text())["parts"]
+    recorded = [row for part in parts.values() for row in part["rows"]]
+    assert list(rows) == [row["name"] for row in recorded]
+    assert [row for row in recorded if row["status"] == "failed"] == []
+    assert all(math.isfinite(figure) for row in recorded for figure in row["figures"].values())
+    for part in ("loading", "waits", "epochs", "frontend", "exhaustion", "resume", "prediction", "steps"):
+        assert any(row["status"] == "measured" for row in parts[part]["rows"]), part
+    for system in ("kth2020/cnn", "vit2021/cnn", "padova2023/cnn1d"):
+        step = next(row for row in recorded if row["name"] == f"step, {system}, float32")["figures"]
+        assert min(step[name] for name in ("random_ms", "resident_ratio", "host_ratio", "streamed_ratio")) > 0
+    assert {"step, vit2021/cnn, bf16", "step, vit2021/cnn, channels_last", "step, vit2021/cnn, compile"} <= set(rows)
+    met = {row["name"]: row["met"] for row in recorded}
+    assert met["resume, vit2021/cnn, deterministic algorithms"]
+    assert met["out of memory: what mgc says"]
+    assert met["out of memory: its advice"]
+    assert met["front end, mfcc: largest difference from the CPU"]
+    # Without a GPU, reads of values stand for waits: the loss, and the number of correct slices.
+    waits = next(row for row in recorded if row["name"] == "waits for the device, vit2021/cnn, resident")
+    assert waits["figures"]["waits_per_update"] == 2
+    absent = {row["name"] for row in recorded if row["status"] == "absent" and "torchaudio" not in row["name"]}
+    needs_cuda = {"lines of code that wait for the device", "residency chosen on a device that is nearly full"}
+    assert absent - {"step, vit2021/cnn, compile (or a C++ compiler)"} == needs_cuda | {"tests with the mark cuda"}
+
+
+#: Parts that fail in three ways, between parts that do not. A part's process imports this script, too.
+FAULTS = """
+import os, sys, time
+sys.path.insert(0, {benchmarks!r})
+import gpu
+from gpu_parts.measurement import Row
+
+def well(setup):
+    yield Row("well", "1 s")
+
+def raises(setup):
+    yield Row("before", "2 s")
+    raise ValueError("no such thing\\nsecond line")
+
+def dies(setup):
+    print("last words", flush=True)
+    os._exit(9)
+    yield
+
+def hangs(setup):
+    time.sleep(100)
+    yield
+
+gpu.PARTS = {{measure.__name__: gpu.Part(measure, 9) for measure in (well, raises, dies, hangs)}}
+gpu.SMOKE_SECONDS = 10.0
+if __name__ == "__main__":
+    sys.exit(gpu.main())
+"""
+
+
+@pytest.mark.slow
+def test_gpu_shows_a_failed_part_as_a_row_and_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "faults.py"
+    script.write_text(FAULTS.format(benchmarks=str(BENCHMARKS)))
+    command = [sys.executable, script, "--device", "cpu", "--smoke", "--parts", "raises,dies", "hangs", "well"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    (rows,) = tables(done.stdout)
+    assert {name: (row["figure"], row["bar is"]) for name, row in rows.items()} == {
+        "well": ("1 s", ""),
+        "before": ("2 s", ""),
+        "raises": ("ValueError: no such thing", "failed"),
+        "dies": ("its process ended with exit code 9", "failed"),
+        "hangs": ("not done in time", "failed"),
+    }
+    assert 'raise ValueError("no such thing' in done.stderr  # the traceback
+    assert "last words" in done.stderr
+    *_, last = done.stdout.splitlines()
+    assert [row["name"] for row in json.loads(last)["parts"]["raises"]["rows"]] == ["before", "raises"]
+    unknown = subprocess.run([*command[:2], "--parts", "all"], capture_output=True, text=True, timeout=300)
+    assert unknown.returncode == 2
+    assert "--parts all: there is no such part; choose from well, raises" in unknown.stderr

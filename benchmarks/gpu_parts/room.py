@@ -69,6 +69,7 @@ def _measure(setup: Setup, source: Source, residency: str) -> Row:
         text = f"{frames / 1e6:.0f} MB of frames, {host / 1e6:.0f} MB more in the process"
         return Row(name, text, figures=figures)
     figures |= {"device_peak_bytes": peak, "device_kept_bytes": kept}
+    figures["device_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
     # A batch as stored, its copy in float32, its index, and the batch before: eight times its size as stored, and more.
     allowed = 1.02 * predicted + 6 * batch_bytes
     text = f"{peak / 1e6:.0f} MB at most, {kept / 1e6:.0f} MB kept; predicted {predicted / 1e6:.0f} MB"

@@ -54,7 +54,10 @@ def _torchaudio(setup: Setup, spec: Spectral, samples: Tensor, seconds: float) -
     name = f"torchaudio, {spec.name}"
     if not importlib.util.find_spec("torchaudio"):
         return Row(name, "torchaudio is not installed", status="absent")
-    transform = _torchaudio_transform(spec).to(setup.device)
+    try:
+        transform = _torchaudio_transform(spec).to(setup.device)
+    except (ImportError, OSError) as error:  # it was built for another PyTorch
+        return Row(name, f"torchaudio cannot be imported: {str(error).splitlines()[0]}", status="absent")
     other = repeated(setup, lambda: transform(samples)).median
     figures = {"seconds": other, "ratio": other / seconds}
     return Row(name, f"{1000 * other:.2f} ms, {figures['ratio']:.2f} times as long as mgc", figures=figures)
