@@ -45,8 +45,8 @@ from typing import Any, NamedTuple
 
 # Segments that expand would blur what a training takes. PyTorch counts GPUs without opening a context if it uses NVML,
 # so the processes of the parts can be forked from one that has imported it. Both are read when PyTorch is imported.
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:False")
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+os.environ["PYTORCH_CUDA_ALLOC_CONF"] = os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:False"
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 import common
 import torch
@@ -69,7 +69,7 @@ class Part(NamedTuple):
 PARTS = {
     "machine": Part(machine.describe, 15),
     "tests": Part(machine.run_tests, 60),
-    "loading": Part(loading.measure_loading, 60),
+    "loading": Part(loading.measure_loading, 80),
     "waits": Part(waits.count_waits, 30),
     "epochs": Part(epochs.measure_epochs, 80),
     "frontend": Part(spectra.measure_front_end, 30),

@@ -69,7 +69,7 @@ def _measure(setup: Setup, label: str, id: str, store: Store, seconds: float) ->
         run = prepare([store], options, folder, lambda line: None)
         data = open_run(run, [store])
         learner = build_learner(run, data, lambda line: None)
-        batches = data.training.stream.batches()
+        batches = data.training.streams[0].batches()
         learner.update(next(batches), 0)
         update_s = timed(setup.device, lambda: update(learner, batches, measured)) / measured
         batches.close()
@@ -81,7 +81,7 @@ def _measure(setup: Setup, label: str, id: str, store: Store, seconds: float) ->
     text = f"{epoch_s:.2f} s {what}; {n_updates:,} updates of {1000 * update_s:.2f} ms, {other:.0%} not the network"
     if id != SMALLEST:
         return Row(label, text, figures=figures)
-    return Row(label, text, f"≤ {EPOCH_BAR} s", epoch_s <= EPOCH_BAR, figures)
+    return Row(label, text, f"≤ {EPOCH_BAR} s", None if setup.smoke else epoch_s <= EPOCH_BAR, figures)
 
 
 def _train(setup: Setup, store: Store, options: Options, folder: Path) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ class Row:
         name: what was measured.
         text: the figure with its unit, or why there is none.
         bar: the bar that the figure must meet; empty for none.
-        met: whether it meets the bar; None without a bar or a figure.
+        met: whether it meets the bar; None without a bar or a figure, and for the times of a smoke run.
         figures: the numbers behind the text, by name, with the unit in the name.
         status: see `Status`.
         details: more lines than the table has room for, such as a traceback.
@@ -35,7 +35,7 @@ class Row:
     text: str
     bar: str = ""
     met: bool | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     status: Status = "measured"
     details: str = ""
 

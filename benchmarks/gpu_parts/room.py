@@ -16,6 +16,7 @@ from gpu_parts.measurement import Row, Setup, needs_cuda
 from gpu_parts.sources import DEEPEST, RESIDENCIES, SMALLEST, Source, noise_store, open_source
 from gpu_parts.steps import NAMES
 from mgc.models.data import sampling
+from mgc.models.data.stream import Residency
 from mgc.models.network import Network, Outputs
 from mgc.models.parallel.device import free_memory
 from mgc.models.training.assembly import open_run
@@ -41,7 +42,7 @@ def measure_memory(setup: Setup) -> Iterator[Row]:
         yield needs_cuda("residency chosen on a device that is nearly full")
 
 
-def _measure(setup: Setup, source: Source, residency: str) -> Row:
+def _measure(setup: Setup, source: Source, residency: Residency) -> Row:
     """Read an epoch and compare the memory that it took on the device with the prediction."""
     device = setup.device
     stream = source.stream(setup, residency)

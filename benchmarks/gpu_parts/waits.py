@@ -28,7 +28,7 @@ from mgc.models.training.learner import Learner
 #: Waits of an update that are wanted.
 WANTED = 2
 #: Calls of the CUDA runtime by which the host waits for the device.
-CALLS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+CALLS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 #: Operators that read a value of a tensor; elsewhere than on a GPU they stand for the calls. Optimisers read counters
 #: that are on the host, and are left out.
 READS, OPTIMISER = "aten::_local_scalar_dense", "Optimizer.step"
