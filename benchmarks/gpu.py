@@ -70,7 +70,7 @@ PARTS = {
     "machine": Part(machine.describe, 15),
     "tests": Part(machine.run_tests, 60),
     "loading": Part(loading.measure_loading, 80),
-    "waits": Part(waits.count_waits, 30),
+    "waits": Part(waits.count_waits, 45),
     "epochs": Part(epochs.measure_epochs, 80),
     "frontend": Part(spectra.measure_front_end, 30),
     "memory": Part(room.measure_memory, 30),

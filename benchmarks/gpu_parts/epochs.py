@@ -13,7 +13,7 @@ from unittest import mock
 from train import make_learner
 
 from gpu_parts.measurement import Row, Setup, no_time, synchronise, timed
-from gpu_parts.sources import DEEPEST, FMA_SMALL, SMALLEST, SYSTEMS, noise_store, window
+from gpu_parts.sources import FMA_SMALL, SMALLEST, SYSTEMS, noise_store, window
 from gpu_parts.steps import update
 from mgc.models.parallel.device import seed_everything
 from mgc.models.registry import systems
@@ -32,14 +32,13 @@ EPOCHS = 2
 
 def measure_epochs(setup: Setup) -> Iterator[Row]:
     """Measure an epoch of each system, or a part of it if it takes too long."""
-    ids = sorted(SYSTEMS, key=lambda id: (id != SMALLEST, id == DEEPEST))  # the one with a bar first
-    for number, id in enumerate(ids):
+    for number, id in enumerate(SYSTEMS):
         label = f"epoch of {setup.size(sum(FMA_SMALL), 16):,} tracks, {id}"
         if setup.left < 5:
             yield no_time(label)
             continue
         store = noise_store(setup, id, setup.size(FMA_SMALL[0], 8), setup.size(FMA_SMALL[1], 8))
-        yield _measure(setup, label, id, store, setup.left / (len(ids) - number))
+        yield _measure(setup, label, id, store, setup.left / (len(SYSTEMS) - number))
 
 
 def _measure(setup: Setup, label: str, id: str, store: Store, seconds: float) -> Row:

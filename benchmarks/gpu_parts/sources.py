@@ -24,10 +24,10 @@ from mgc.pipeline.features import FeatureSpec, Waveform
 from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 
-#: The systems that are measured: a deep network of STFT pictures, two small ones of mel bands, one of samples.
-SYSTEMS = ("xu2022/resnet-3-4-23-3", "kth2020/cnn", "vit2021/cnn", "padova2023/cnn1d")
-#: The smallest of them, and the deepest.
-SMALLEST, DEEPEST = "vit2021/cnn", "xu2022/resnet-3-4-23-3"
+#: The systems that are measured: two small networks of mel bands, one of samples, a deep one of STFT pictures.
+SYSTEMS = ("vit2021/cnn", "kth2020/cnn", "padova2023/cnn1d", "xu2022/resnet-3-4-23-3")
+#: The smallest of them, which comes first, and the deepest, which comes last: its steps take longest.
+SMALLEST, DEEPEST = SYSTEMS[0], SYSTEMS[-1]
 RESIDENCIES: tuple[Residency, ...] = ("device", "host", "stream")
 #: Tracks of FMA-small, and of its training and validation split.
 FMA_SMALL = (6400, 800)

@@ -34,7 +34,7 @@ ROUND_SECONDS, STEPS = 0.4, (3, 400)
 def measure_steps(setup: Setup) -> Iterator[Row]:
     """Measure all systems in all settings: the quick settings first, compilation last."""
     sources: dict[str, tuple[Source, dict[str, Stream]]] = {}
-    ids = [id for id in SYSTEMS[::-1] if not setup.smoke or id != DEEPEST]  # the deepest one last
+    ids = [id for id in SYSTEMS if not setup.smoke or id != DEEPEST]
     combinations = [
         (name, id) for name in SETTINGS for id in ids if not setup.smoke or name == "float32" or id == SMALLEST
     ]
