@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgc.models import skops_reader
 from mgc.pipeline.errors import ModelError, RunError
 from mgc.pipeline.storage import files
 
@@ -240,15 +241,18 @@ def load(path: Path, data: bytes | None = None) -> Pipeline:
     Raises:
         RunError: the file is missing or damaged, contains a type that is not trusted, or holds no fitted classifier.
     """
-    import skops.io
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
-    remedy = "train a new run"
+    remedy, foreign = "train a new run", ""
     try:
         data = path.read_bytes() if data is None else data
-        foreign = _foreign_types(data)
-        model = None if foreign else skops.io.loads(data, trusted=TRUSTED)
+        model = skops_reader.read(data)
+        if model is None:
+            import skops.io
+
+            foreign = _foreign_types(data)
+            model = None if foreign else skops.io.loads(data, trusted=TRUSTED)
     except FileNotFoundError:
         raise RunError(f"{path}: missing", remedy) from None
     except Exception as error:  # whatever zipfile, json, numpy and skops raise for foreign bytes

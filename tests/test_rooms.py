@@ -37,6 +37,7 @@ ORDER = (
     "mgc.models.runs",
     "mgc.models.parallel",
     "mgc.models.classical",
+    "mgc.models.skops_reader",
     "mgc.models",
     "mgc.pipeline.plot",
     "mgc.pipeline.commands",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -92,6 +91,8 @@ class Augmenter:
         alpha = self.augmentation.mixup
         if not alpha:
             return frames, labels, 1.0
+        from scipy.special import betaincinv  # here: evaluation and prediction import this module, too
+
         random = Draws(self.seed, epoch, draws)
         share = float(betaincinv(alpha, alpha, random.uniform("share")[0]))
         share = max(share, 1 - share)

@@ -26,9 +26,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import scipy
-import sklearn
-import torch
 
 from mgc.models.evaluation import audited, joining, metrics, pictures, tables, temperature
 from mgc.models.evaluation.evaluation import Evaluation
@@ -42,6 +39,7 @@ from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.store.store import Store
+from mgc.pipeline.versions import versions
 
 #: Result files of a run, in the order in which they are written: metrics.json is never older than the others.
 RESULTS = (
@@ -115,12 +113,7 @@ def evaluate(
         evaluations=_count_evaluations(target.paths(runs[0])[-1]) + 1 if is_single else None,
         audit=audited.verdict(members[0], split) if other is None else None,
         bootstrap={"resamples": n_resamples, "seed": seed},
-        versions={
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "scikit-learn": sklearn.__version__,
-            "torch": torch.__version__,
-        },
+        versions=versions(["numpy", "scipy", "scikit-learn", "torch"]),
         track_ids=tuple(tracks.tracks.tolist()),
     )
     if is_single:

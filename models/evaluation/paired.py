@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from mgc.models.evaluation.intervals import UPPER, Component, kish, total
 
@@ -108,6 +107,8 @@ def score_error(error: Error, resampled: np.ndarray, n_groups: int, seeds: Seque
 
 def span(difference: float, error: Error, resampled: np.ndarray) -> Span:
     """Compute the confidence interval of a difference from its error."""
+    from scipy import stats
+
     centre = error.shrinkage * difference
     half = float(stats.t.ppf(UPPER, error.variance.freedom)) * error.variance.variance**0.5
     first, last = np.nanquantile(resampled, [1 - UPPER, UPPER])
@@ -118,6 +119,8 @@ def span(difference: float, error: Error, resampled: np.ndarray) -> Span:
 
 def p_value(difference: float, error: Error) -> float:
     """Probability of a difference at least as large if the systems are equally good, by Student's t."""
+    from scipy import stats
+
     quantile = abs(error.shrinkage * difference) / error.variance.variance**0.5
     return float(2 * stats.t.sf(quantile, error.variance.freedom))
 

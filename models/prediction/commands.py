@@ -284,9 +284,7 @@ def _write_tables(table: pa.Table, csv_file: Path | None, parquet_file: Path | N
 
 
 def _load_predictor(run: Run, device: str, *, embed: bool) -> FilePredictor:
-    """Load the model, and what decoding imports in this process, while the worker processes start."""
-    import librosa.filters  # noqa: F401
-
+    """Load the model while the worker processes start."""
     from mgc.models.prediction.predict import FilePredictor
 
     return FilePredictor(run, device, embed=embed)

@@ -95,7 +95,6 @@ def evaluate(
     from mgc.models.evaluation import comparison, report
     from mgc.models.evaluation.evaluate import evaluate as evaluate_runs
     from mgc.models.evaluation.evaluate import result_paths
-    from mgc.models.report.page import write_report
     from mgc.models.training.predict import require_scorable
 
     own_split = split or "test"
@@ -111,21 +110,25 @@ def evaluate(
         result_paths(group[0], own_split, other) if len(group) == 1 else []
         for group, other in zip(groups, others, strict=True)
     ]
+    shows_one = not as_json and len(evaluations) == 1
+    if shows_one:  # before the report, which takes some seconds
+        console.echo_text(report.text(evaluations[0], by_genre=by_genre, width=console.width()))
     if not (no_report or stores or (ensemble and len(members) > 1)):
+        from mgc.models.report.page import write_report
+
         for run, paths in zip(members, files, strict=True):
             with console.phase(f"report of {run.path.name}"):
                 paths.append(write_report(run, own_split, device=device))
-    if as_json:
+    if shows_one:
+        console.echo("", *report.written_lines(files[0], console.width()))
+    elif as_json:
         objects = [
             evaluation.as_dict() | {"files": [str(path) for path in paths]}
             for evaluation, paths in zip(evaluations, files, strict=True)
         ]
         console.print_json(objects[0] if len(objects) == 1 else objects)
-    elif len(evaluations) > 1:
-        console.echo_text(comparison.text(members, evaluations, files, by_genre=by_genre, width=console.width()))
     else:
-        console.echo_text(report.text(evaluations[0], by_genre=by_genre, width=console.width()))
-        console.echo("", *report.written_lines(files[0], console.width()))
+        console.echo_text(comparison.text(members, evaluations, files, by_genre=by_genre, width=console.width()))
     return 0
 
 

@@ -208,6 +208,6 @@ def _power(windowed: np.ndarray) -> np.ndarray:
 def hann(n_fft: int) -> np.ndarray:
     """Return the periodic Hann window, float64 `(n_fft,)`.
 
-    It has the bits of `scipy.signal.get_window("hann", n_fft)`, whose import takes a worker 2 s.
+    It has the bits of `scipy.signal.get_window("hann", n_fft)`, whose import takes a worker half a second or more.
     """
     return 0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, n_fft + 1)[:-1])

@@ -64,11 +64,7 @@ def run_task(task: Task) -> pa.Table:
 
 
 def dask_setup(worker: object) -> None:
-    """Import and compile what most features need before the first task, if `cluster.connect` preloads this module.
-
-    Extractions do not: STFT frames need no librosa, whose import takes longer than a clip.
-    """
-    import librosa.filters  # noqa: F401
+    """Import and compile what most features need before the first task, if `cluster.connect` preloads this module."""
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
