@@ -208,9 +208,8 @@ def main() -> None:
     options = parser.parse_args()
     attempts = 1 if options.smoke else options.attempts
     chosen = [name for name in LIMITS if any(name.startswith(word) for word in options.commands)]
-    print(
-        *(f"{key}: {value}" for key, value in environment(["torch", "scikit-learn", "distributed"]).items()), sep="\n"
-    )
+    machine = environment(["torch", "scikit-learn", "distributed"])
+    print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     commands, workers = [], []
     with tempfile.TemporaryDirectory(prefix="mgc-startup-") as folder:
         words = prepare(Path(folder)) if options.imports or any(not n.startswith("worker") for n in chosen) else {}

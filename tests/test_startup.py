@@ -72,6 +72,7 @@ def test_scores_need_no_filter_banks_and_not_all_of_scikit_learn(run: str, works
     assert not modules & (NEEDLESS | {"distributed", "numba", "soundfile", "jinja2"})
 
 
+@pytest.mark.slow
 def test_a_prediction_imports_neither_filter_banks_nor_pictures(workspace: Path) -> None:
     clip = workspace / "songs" / "Rock" / "rock-1.mp3"
     modules = imported(workspace, "predict", "runs/neural", str(clip), "--workers", "1")
