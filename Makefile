@@ -89,6 +89,7 @@ bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/audit.py --smoke
 	$(BIN)/python benchmarks/compare.py --smoke
 	$(BIN)/python benchmarks/serve.py --smoke
+	$(BIN)/python benchmarks/startup.py --smoke
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -227,7 +227,11 @@ def main() -> None:
     if commands:
         print("\n" + table(("command", "wall, s", "CPU, s", "others, s", "limit, s"), commands))
     if workers:
-        header = ("worker", "Dask: CPU, s", "wall", "mgc: CPU", "wall", "ready: CPU", "wall", "limit, s")
+        header = (
+            "worker",
+            *(f"{stage}: {clock}, s" for stage in ("Dask", "mgc", "ready") for clock in ("CPU", "wall")),
+            "limit, s",
+        )
         print("\n" + table(header, workers))
     if options.json:
         options.json.write_text(json.dumps({**machine, "commands": commands, "workers": workers}, indent=1) + "\n")

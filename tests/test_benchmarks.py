@@ -281,3 +281,17 @@ def test_gpu_shows_a_failed_part_as_a_row_and_goes_on(tmp_path: Path) -> None:
     unknown = subprocess.run([*command[:2], "--parts", "all"], capture_output=True, text=True, timeout=300)
     assert unknown.returncode == 2
     assert "--parts all: there is no such part; choose from well, raises" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_startup_prints_seconds_beside_their_limits(tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    rows = ("models", "evaluate scikit-learn", "predict network", "train", "worker mel")
+    commands, workers = tables(run(BENCHMARKS / "startup.py", "--smoke", "--commands", *rows, "--json", record))
+    assert set(commands) == set(rows) - {"worker mel"}
+    for row in commands.values():
+        assert all(float(row[column]) > 0 for column in ("wall, s", "CPU, s", "limit, s"))
+    assert float(commands["models"]["others, s"]) == 0 < float(commands["predict network"]["others, s"])
+    worker = workers["worker mel"]
+    assert 0 < float(worker["Dask: CPU, s"]) < float(worker["mgc: CPU, s"]) < float(worker["ready: CPU, s"])
+    assert len(json.loads(record.read_text())["commands"]) == len(commands)
