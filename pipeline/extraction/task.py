@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class Task:
         max_duration: length in seconds beyond which a track is dropped as `too-long`; None for no limit.
         heartbeat_folder: local folder that all workers and the client share, for the heartbeats of stores at a URL;
             None if they share none: the heartbeat is then an object in the store.
+        id: names the task, also if it is sent again or repeated by Dask.
     """
 
     root: str
@@ -48,6 +51,7 @@ class Task:
     failures: dict[int, str] = field(default_factory=dict)
     max_duration: float | None = None
     heartbeat_folder: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def heartbeat_path(self) -> Place:
@@ -95,6 +99,40 @@ class Heartbeat:
             os.close(self._handle)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def leave_result(task: Task, result: pa.Table) -> None:
+    """Keep the result of a task if its worker is about to leave, beside the heartbeat.
+
+    A worker whose lifetime has ended (`dask worker --lifetime`) still finishes its task, but Dask takes no result from
+    it and has another worker repeat the task, which may again last longer than the rest of a lifetime.
+    """
+    from distributed import Status, get_worker
+
+    try:
+        leaves = get_worker().status != Status.running
+    except ValueError:  # there is no Dask worker
+        return
+    if leaves:
+        buffer = io.BytesIO()
+        with pa.ipc.new_stream(buffer, result.schema) as stream:
+            stream.write_table(result)
+        _result_path(task).write_bytes(buffer.getvalue())
+
+
+def take_result(task: Task) -> pa.Table | None:
+    """Return the result that a worker has left of a task, and remove it; None if there is none."""
+    path = _result_path(task)
+    try:
+        result = pa.ipc.open_stream(path.read_bytes()).read_all()
+    except (OSError, pa.ArrowInvalid):  # none, or one that is being written
+        return None
+    path.unlink()
+    return result
+
+
+def _result_path(task: Task) -> Place:
+    return task.heartbeat_path.parent / f"{files.TEMPORARY_PREFIX}{task.id}.result"
 
 
 def read_heartbeat(task: Task) -> tuple[int, str] | None:

@@ -16,7 +16,7 @@ from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, unescape
 from mgc.pipeline.dsp.compilation import compilation_lock
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.extraction.reading import FileReader, Sink, frame_gaps
-from mgc.pipeline.extraction.task import Heartbeat, Task
+from mgc.pipeline.extraction.task import Heartbeat, Task, leave_result, take_result
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.analysis import analyse
 from mgc.pipeline.features.spec import Clipped
@@ -41,6 +41,8 @@ def run_task(task: Task) -> pa.Table:
     Returns:
         One row per track with the columns `status`, `reason` and `duration_s`.
     """
+    if (left := take_result(task)) is not None:
+        return left
     with compilation_lock(target.store.spec.name for target in task.targets):
         _warm_up(task)
     root = parse_url(task.root) or os.fsencode(task.root)
@@ -60,7 +62,9 @@ def run_task(task: Task) -> pa.Table:
         for output in outputs:
             output.discard()
     status, reason, duration = zip(*results, strict=True)
-    return pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
+    result = pa.table({"status": status, "reason": pa.array(reason, pa.string()), "duration_s": duration})
+    leave_result(task, result)
+    return result
 
 
 def dask_setup(worker: object) -> None:

@@ -20,7 +20,12 @@ WORKER = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard")
 
 @contextlib.contextmanager
 def foreign_cluster(
-    folder: Path, *, workers: int = 2, nannies: bool = True, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    workers: int = 2,
+    nannies: bool = True,
+    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[str]:
     """Start a scheduler and workers on this machine; they end with the context.
 
@@ -29,6 +34,7 @@ def foreign_cluster(
         workers: number of worker processes.
         nannies: give each worker a nanny, a process that restarts it.
         environment: environment variables of the processes, besides those of this process.
+        options: further options of the workers.
 
     Yields:
         The scheduler's address.
@@ -41,7 +47,7 @@ def foreign_cluster(
         [DASK, "scheduler", *contact, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
     ]
     if workers:
-        commands += [[DASK, "worker", *contact, *WORKER, "--nanny" if nannies else "--no-nanny"]] * workers
+        commands += [[DASK, "worker", *contact, *WORKER, "--nanny" if nannies else "--no-nanny", *options]] * workers
     processes = [_start(command, folder, environment or {}) for command in commands]
     try:
         deadline = time.monotonic() + 60

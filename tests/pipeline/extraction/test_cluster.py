@@ -19,6 +19,7 @@ from typing import Any
 import distributed
 import hazards
 import pytest
+import slow_reading
 import stalling
 import tardy
 from clusters import end, foreign_cluster, networked_cluster
@@ -253,6 +254,21 @@ class TestForeignCluster:
             out, err = running.communicate(timeout=100)
         assert running.returncode == 0, err
         assert tree(Path(json.loads(out)["stores"][0]["store"])) == tree(harmless)
+
+    @pytest.mark.slow
+    def test_workers_whose_lifetime_ends_lose_no_shard(self, scheduler, tmp_path):
+        """As batch systems end them: each worker leaves after some seconds, with its task, and another one comes."""
+        songs = write_genres(tmp_path / "songs", tracks=60, seconds=0.6)
+        expected = mgc(*arguments(songs, tmp_path / "calm", "--scheduler", scheduler)).json["stores"][0]
+        slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": slow_reading.__file__}
+        lifetime = ("--lifetime", "9 s", "--lifetime-stagger", "2 s", "--lifetime-restart")
+        with foreign_cluster(tmp_path, environment=slow, options=lifetime) as address:
+            outcome = mgc(*arguments(songs, tmp_path / "ending", "--scheduler", address))
+        assert outcome.code == 0, outcome.err
+        [actual] = outcome.json["stores"]
+        assert actual["ok"] == expected["ok"] == 120
+        assert tree(Path(actual["store"])) == tree(Path(expected["store"]))
+        assert (tmp_path / "log").read_text().count("Reason: worker-lifetime-reached") >= 2
 
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://nobody.invalid:8786", "smoke://signals", "8786"])
     def test_nobody_there(self, address, songs, tmp_path, monkeypatch):
