@@ -81,6 +81,7 @@ NOT_RUN: dict[str, tuple[str, str | None]] = {
     "mgc reproduce STUDY *": ALL_SYSTEMS,
     "mgc train --nproc *": TWO_MACHINES,
     "torchrun *": TWO_MACHINES,
+    "python docs/examples/slurm.py *": ("needs SLURM", "tests/pipeline/extraction/test_slurm.py"),
     "mgc extract --dataset s3://*": OBJECTS,
     "mgc extract --dataset tracks.csv --audio-root https://*": OBJECTS,
     "mgc verify s3://*": OBJECTS,
