@@ -30,7 +30,7 @@ PICTURE_SIZE = 224
 #: Default system by feature. Of several stores that one extraction made, the feature that stands first here decides:
 #: an epoch of xu2022/mobilenet takes a multiple of the others'.
 _DEFAULTS = {
-    "mel": "kth2020/cnn",
+    "mel": "mgc/cnn",
     "mfcc": "vit2021/cnn",
     "stft": "xu2022/mobilenet",
     "embedding": "probe/logreg",

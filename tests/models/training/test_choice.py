@@ -47,7 +47,7 @@ def test_the_latest_store_decides_and_the_others_are_named(folder, candidates):
         " (beside it: mel, chroma); others: `mgc models`"
     )
     system, line = choice.default_system(candidates("mel"))
-    assert line == f"model: kth2020/cnn, the default for mel; store: {folder / 'mel'}, the latest; others: `mgc models`"
+    assert line == f"model: mgc/cnn, the default for mel; store: {folder / 'mel'}, the latest; others: `mgc models`"
     assert (
         "beside it: mel-96, chroma, stft and 1 more"
         in choice.default_system(candidates("mel", "mel-96", "chroma", "stft", "stft"))[1]
@@ -57,8 +57,8 @@ def test_the_latest_store_decides_and_the_others_are_named(folder, candidates):
 @pytest.mark.parametrize("names", [("stft", "mel"), ("mel", "stft"), ("chroma", "mel")])
 def test_of_named_stores_the_order_does_not_decide(names, candidates):
     system, line = choice.default_system(candidates(*names, named=True))
-    assert system.id == "kth2020/cnn"
-    assert line == "model: kth2020/cnn, the default for mel; others: `mgc models`"
+    assert system.id == "mgc/cnn"
+    assert line == "model: mgc/cnn, the default for mel; others: `mgc models`"
 
 
 def test_a_feature_without_a_default_is_an_error_that_names_a_store_with_one(folder, candidates):
@@ -66,7 +66,7 @@ def test_a_feature_without_a_default_is_an_error_that_names_a_store_with_one(fol
         choice.default_system(candidates("chroma", "mel"))
     assert str(caught.value) == (
         f"{folder / 'chroma'}, the latest store, holds chroma, which has no default model; name a model with --model; "
-        f"`mgc models` lists them all; or train kth2020/cnn: --store {folder / 'mel'}"
+        f"`mgc models` lists them all; or train mgc/cnn: --store {folder / 'mel'}"
     )
     with pytest.raises(ModelError, match=r"chroma holds chroma, which has no default model; name a model with --model"):
         choice.default_system(candidates("chroma", named=True))
@@ -117,7 +117,7 @@ def test_the_command_says_it_once(folder):
     data = folder.parents[1]
     Workspace(data).remember("store", folder / "mel")
     outcome = mgc("train", "--data-dir", data, "--search")
-    assert outcome.error.startswith("--search: kth2020/cnn is a network; ")
+    assert outcome.error.startswith("--search: mgc/cnn is a network; ")
     assert [line.partition(";")[0] for line in outcome.err.splitlines()[:-1]] == [
-        "model: kth2020/cnn, the default for mel"
+        "model: mgc/cnn, the default for mel"
     ]
