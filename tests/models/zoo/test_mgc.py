@@ -7,7 +7,15 @@ from scipy.fft import dct
 from shapes import n_params
 
 from mgc.models.registry import systems
-from mgc.models.zoo.mgc import CepstralStatistics, Cepstrum, Committee, FrequencyMixStyle, TemporalCNN, cnn
+from mgc.models.zoo.mgc import (
+    BandStatistics,
+    CepstralStatistics,
+    Cepstrum,
+    Committee,
+    FrequencyMixStyle,
+    TemporalCNN,
+    cnn,
+)
 
 
 def levels(batch: int = 6, frames: int = 40, seed: int = 0) -> torch.Tensor:
@@ -17,11 +25,13 @@ def levels(batch: int = 6, frames: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 def test_parameters_of_the_members() -> None:
-    # 60 · 64 + 64 + 2 · 64 and 64 · 6 + 6; 20 · 5 · 64 + 128 + 64 · 3 · 64 + 128, and (128 + 60) · 6 + 6.
-    statistics, temporal = 4_032 + 390, 6_528 + 12_416 + 1_134
-    assert [n_params(CepstralStatistics(6), ""), n_params(TemporalCNN(6), "")] == [statistics, temporal]
-    assert n_params(cnn(6), "") == 4 * (statistics + temporal) == 98_000
-    assert systems.get("mgc/cnn").params(6) == 98_000
+    # 60 · 64 + 64 + 2 · 64 and 64 · 6 + 6; 20 · 5 · 64 + 128 + 64 · 3 · 64 + 128, and (128 + 60) · 6 + 6; as the first,
+    # with 2 · 64 + 3 · 16 statistics.
+    cepstral, temporal, bands = 4_032 + 390, 6_528 + 12_416 + 1_134, 11_456 + 390
+    kinds = {CepstralStatistics: cepstral, TemporalCNN: temporal, BandStatistics: bands}
+    assert {kind: n_params(kind(6), "") for kind in kinds} == kinds
+    assert n_params(cnn(6), "") == 4 * (cepstral + temporal + bands) == 145_384
+    assert systems.get("mgc/cnn").params(6) == 145_384
 
 
 def test_mixed_slices_have_the_statistics_of_a_mixture() -> None:
@@ -59,6 +69,18 @@ def test_coefficients_are_an_orthonormal_cosine_transform() -> None:
     np.testing.assert_allclose(module(x).numpy(), expected, atol=1e-3)
 
 
+def test_statistics_of_bands() -> None:
+    x, model = levels(), BandStatistics(6).eval()
+    captured: list[torch.Tensor] = []
+    model.head.register_forward_pre_hook(lambda module, inputs: captured.extend(inputs))
+    model(x)
+    (statistics,) = captured
+    pairs, groups = x.numpy().reshape(6, 64, 2, 40).mean(axis=2), x.numpy().reshape(6, 16, 8, 40)
+    contrasts = np.ptp(groups, axis=2)
+    expected = [pairs.mean(axis=2), contrasts.mean(axis=2), groups.mean(axis=(2, 3)), pairs.std(axis=2)]
+    np.testing.assert_allclose(statistics, np.concatenate([*expected, contrasts.std(axis=2)], axis=1), atol=1e-2)
+
+
 def test_silence_has_finite_gradients() -> None:
     model = cnn(3).train()
     outputs = model(torch.full((4, 1, 128, 172), -80.0))
@@ -75,7 +97,7 @@ def test_the_output_is_the_mean_of_the_members_probabilities() -> None:
 
 def test_members_learn_independently() -> None:
     torch.manual_seed(0)
-    model = Committee([CepstralStatistics(3), TemporalCNN(3)]).train()
+    model = Committee([BandStatistics(3), TemporalCNN(3)]).train()
     mean, *logits = model(levels().unsqueeze(1))
     assert not mean.requires_grad
     torch.nn.functional.cross_entropy(logits[0], torch.tensor([0, 1, 2, 0, 1, 2])).backward()
