@@ -1,10 +1,10 @@
 """A network of mgc's own for collections of a few hundred tracks: several small networks in one.
 
 Networks trained from nothing on a hundred tracks learn the sound of a few recordings rather than a genre. Three
-measures against that: the members read statistics over the slice, most of them of a smooth spectrum (20 cepstral
-coefficients); training mixes the mean and deviation of each band, which differ with recording and mastering, between
-slices; and the output is the mean of the probabilities of twelve members of three kinds, which are wrong about
-different genres. `docs/decisions.md` lists what was tried.
+measures against that: the members read statistics over the slice only, of a smooth spectrum (20 cepstral coefficients)
+or of bands; training mixes the mean and deviation of each band, which differ with recording and mastering, between
+slices; and the output is the mean of the probabilities of eight members of two kinds, which are wrong about different
+genres. `docs/decisions.md` lists what was tried.
 """
 
 from __future__ import annotations
@@ -121,40 +121,6 @@ class BandStatistics(nn.Module):
             return self.head(torch.cat([*means, _deviation(levels), _deviation(contrasts)], dim=1))
 
 
-class TemporalCNN(nn.Module):
-    """Two convolutions along time over cepstral coefficients, read by their mean and deviation over the slice.
-
-    The head reads the statistics of the coefficients themselves, too (as x-vectors do: Snyder et al., 2018).
-
-    Args:
-        n_classes: number of classes.
-        filters: maps of each convolution.
-    """
-
-    def __init__(self, n_classes: int, filters: int = 64) -> None:
-        super().__init__()
-        self.mix = FrequencyMixStyle(0.7)
-        self.cepstrum = Cepstrum()
-        self.features = nn.Sequential(
-            nn.Conv1d(_N_MFCC, filters, 5, bias=False),
-            nn.BatchNorm1d(filters),
-            nn.ReLU(),
-            nn.Conv1d(filters, filters, 3, dilation=2, bias=False),
-            nn.BatchNorm1d(filters),
-            nn.ReLU(),
-        )
-        n_statistics = 2 * filters + 3 * _N_MFCC
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(n_statistics, affine=False), nn.Dropout(0.3), nn.Linear(n_statistics, n_classes)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map levels `(batch, bands, frames)` to logits `(batch, n_classes)`."""
-        coefficients = self.cepstrum(self.mix(x))
-        maps = self.features(coefficients).float()
-        return self.head(torch.cat([maps.mean(dim=2), _deviation(maps), _statistics(coefficients)], dim=1))
-
-
 def _head(n_statistics: int, n_classes: int) -> nn.Sequential:
     """Build a classifier of statistics `(batch, n_statistics)` with one hidden layer."""
     return nn.Sequential(
@@ -205,6 +171,6 @@ class Committee(nn.Module):
 
 @system("mgc/cnn", input=_LOG_MEL)
 def cnn(n_classes: int) -> nn.Module:
-    """Twelve small networks in one: four temporal CNNs, and four each on statistics of the cepstrum and of bands."""
-    kinds = (TemporalCNN, CepstralStatistics, BandStatistics)
+    """Eight small networks in one: four on statistics of the cepstrum, and four on those of bands."""
+    kinds = (CepstralStatistics, BandStatistics)
     return Committee([kind(n_classes) for kind in kinds for _ in range(4)])
