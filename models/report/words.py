@@ -97,7 +97,7 @@ def cautions(results: Results) -> Iterator[str]:
         yield f"{counted(absent, 'genre')} without any track: the macro scores are those of the others."
     if differences := metrics["differences"]:
         n_settings = counted(len(differences), "setting")
-        yield f"Not as published: {n_settings} differ from the study, listed at the end of this page."
+        yield f"Not as published in {n_settings}, listed at the end of this page."
     yield "Genres are labels that someone gave; the score says how well the system repeats them on music like this."
 
 

@@ -57,7 +57,7 @@ def draw_history(
     Args:
         history: entries of the epochs.
         title: title of the picture.
-        best_epoch: epoch that is marked; None for none.
+        best_epoch: epoch whose weights are kept, which is marked; None for none.
         alarm: see `pictures.new_figure`.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -79,7 +79,7 @@ def draw_history(
     _scale_rates(rates, [entry["lr"] for entry in history])
     for axes in (*plots, rates):
         if best_epoch:
-            axes.axvline(best_epoch, color="0.5", linestyle=":", label="best epoch")
+            axes.axvline(best_epoch, color="0.5", linestyle=":", label="epoch kept")
         axes.set(xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         axes.grid(axis="y")

@@ -43,7 +43,7 @@ def test_texts_have_space_of_their_own(epochs: int, rates: str, title: str) -> N
     assert_legible(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "training", "validation", "validation, by track", "best epoch",
+        "training", "validation", "validation, by track", "epoch kept",
     ]  # fmt: skip
     for axes in figure.axes:
         labels = [label.get_text() for label in tick_labels(axes) if label.get_text()]
