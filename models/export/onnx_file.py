@@ -205,7 +205,7 @@ class Session:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and need not be printed, too
         if threads is not None:
             options.intra_op_num_threads = options.inter_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
