@@ -156,7 +156,7 @@ def gather(stream: Stream, device: torch.device, decode: bool) -> Iterator[torch
     """Gather the windows of an epoch from a tensor on the device by indices on it: the lower limit of the stream."""
     order, pool, spec = stream.order(0), stream._resident_pool, stream._spec
     begins = torch.from_numpy(pool.base[stream.shard_of] + stream._first).to(device)
-    for rows in torch.from_numpy(order.rows).to(device).split(stream._bounds[1]):
+    for rows in torch.from_numpy(order.rows.astype(np.int64)).to(device).split(stream._bounds[1]):
         index = begins[rows][:, None] + stream._ramp
         windows = pool.frames.index_select(0, index.flatten()).view(len(rows), stream.frames, spec.bins)
         yield windows.float().mul_(spec.scale).add_(spec.offset) if decode else windows

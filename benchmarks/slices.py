@@ -5,10 +5,10 @@
     python benchmarks/slices.py --smoke              smallest sizes; the figures mean nothing
 
 The store is made up: manifest and slice index as an extraction publishes them, 47 tracks of 30 s a shard, without
-frames, which no measurement reads. Each row is a process of its own that opens one split as a training does: "slices" is
-what `RunInputs.split` takes, "with an order" that and the order of the first epoch. Kept is the resident memory
-afterwards beyond that before the split was opened, peak the largest on the way; both in bytes per slice of the whole
-index, 80 % of which are of the training split. Linux only: the peak is that of /proc/self/status.
+frames, which no measurement reads. Each row is a process of its own that opens one split as a training does: "slices"
+is what `RunInputs.split` takes, "with an order" that and the order of an epoch. Kept is the resident memory afterwards
+beyond that before the split was opened, peak the largest on the way. Both are in bytes per slice of the whole index,
+80 % of which are of the training split. Linux only: the figures are those of /proc/self/status.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Streams of several stores joined slice by slice, for systems of several inputs.
 
-Row i of every stream's slice table is the same moment of the same track (`Selection.join_slices` builds such tables).
+Row i of every stream's slice table is the same moment of the same track (`Selection.join_columns` builds such tables).
 The batches follow the order of the first stream. Each store is still read shard by shard, whole; a group of another
 store consists of the shards that hold the slices of the first store's group.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 from mgc.models.data.sampling import Order
 from mgc.models.data.stream import Batch, Stream
+from mgc.models.runs.narrow import narrow, parts
 
 
 class JointStream:
@@ -31,13 +32,19 @@ class JointStream:
     def __init__(self, streams: Sequence[Stream], rates: Sequence[float]) -> None:
         self.streams = tuple(streams)
         first = self.streams[0]
-        self.labels, self.device = first.labels, first.device
+        self.device = first.device
         # Features with one frame per track have a rate of 0.
         self._ratios = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
-        spares = [
-            np.floor(stream.spare / ratio + 1e-9) for stream, ratio in zip(self.streams, self._ratios, strict=True)
-        ]
-        first.spare = np.min(spares, axis=0).astype(np.int64)
+        pairs = list(zip(self.streams, self._ratios, strict=True))
+        first.spare = narrow(
+            len(first.spare),
+            lambda part: np.min([np.floor(stream.spare[part] / ratio + 1e-9) for stream, ratio in pairs], axis=0),
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each slice, int64 `(slices,)`; made anew each time."""
+        return self.streams[0].labels
 
     def __len__(self) -> int:
         """Number of batches per epoch."""
@@ -68,6 +75,12 @@ class JointStream:
 
 def _convert_order(order: Order, stream: Stream, ratio: float) -> Order:
     """Convert the order of the first stream to another one, with its own shards and `ratio` times the frame rate."""
-    groups = [np.unique(stream.shard_of[order.group_of == number]) for number in range(len(order.groups))]
-    crops = np.floor(order.crops * ratio + 1e-9).astype(np.int64)
-    return Order(order.rows, order.draws, crops, order.group_of, groups)
+    n_shards = len(stream.shards)
+    pairs = np.empty(0, np.int64)
+    for part in parts(len(stream.shard_of)):
+        group_of = order.group_of(part)
+        read = np.flatnonzero(group_of >= 0)
+        pairs = np.union1d(pairs, group_of[read] * n_shards + stream.shard_of[part][read])
+    groups = np.split(pairs % n_shards, np.searchsorted(pairs // n_shards, np.arange(1, len(order.groups))))
+    crops = narrow(len(order.crops), lambda part: np.floor(order.crops[part] * ratio + 1e-9))
+    return dataclasses.replace(order, crops=crops, groups=groups)

@@ -16,8 +16,8 @@ from mgc.models.data.stream import Batching, Residency, Stream
 from mgc.models.data.waveform_view import open_stream
 from mgc.models.parallel.device import free_memory
 from mgc.models.runs.selection import Selection
-from mgc.pipeline.store.cutting import widened
-from mgc.pipeline.store.slicing import Slicing
+from mgc.models.runs.slice_columns import SliceColumns
+from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
 #: Share of the free memory that frames may fill; the rest is for weights and activations.
@@ -29,21 +29,40 @@ class SplitData:
     """The slices of a split, and streams of their frames.
 
     Attributes:
-        slices: slice table of the first store (`SLICE_SCHEMA`).
+        columns: the slices, in few bytes each.
         streams: one stream for each store.
         stream: the batches: the only stream, or all streams joined.
-        tracks: track of each slice, as indices from 0, int64 `(slices,)`.
     """
 
-    slices: pa.Table
+    columns: SliceColumns
     streams: tuple[Stream, ...]
     stream: Stream | JointStream
-    tracks: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.columns)
+
+    @property
+    def tracks(self) -> np.ndarray:
+        """Track of each slice, as indices from 0 in the order of their first slices, integers `(slices,)`."""
+        return self.columns.tracks
+
+    @property
+    def slices(self) -> pa.Table:
+        """Slice table of the first store (`SLICE_SCHEMA`). Made anew each time, of some 70 bytes a slice."""
+        return self.take_slices(None)
+
+    def take_slices(self, rows: np.ndarray | None) -> pa.Table:
+        """Return rows of `slices`, int64; None for all."""
+        table = self.columns.table(rows)
+        for name, values in self.streams[0].frame_columns(rows).items():
+            table = table.append_column(SLICE_SCHEMA.field(name), pa.array(values, SLICE_SCHEMA.field(name).type))
+        return table.select(SLICE_SCHEMA.names)
 
     @property
     def unreadable(self) -> np.ndarray:
         """Whether each slice could not be read, bool `(slices,)`."""
-        unreadable = np.zeros(len(self.slices), bool)
+        unreadable = np.zeros(len(self), bool)
         for stream in self.streams:
             unreadable |= np.isin(stream.shard_of, list(stream.shard_errors))
         return unreadable
@@ -85,19 +104,18 @@ class RunInputs:
         Raises:
             RunError: a store no longer holds one of the tracks, or another file under its id.
         """
-        tables, labels = self.selection.join_slices(self.stores, self.slicing, name, variants=sampling.variants)
-        if sampling.crop:
-            tables = widened(tables, [store.tracks for store in self.stores])
-        tracks = tables[0]["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-        strata = {"none": None, "class": labels, "track": tracks}[sampling.balance]
+        columns, tables = self.selection.join_columns(
+            self.stores, self.slicing, name, variants=sampling.variants, crop=sampling.crop
+        )
+        strata = {"none": None, "class": columns.labels, "track": columns.tracks}[sampling.balance]
         streams = tuple(
-            open_stream(store, table, labels, window, batching, strata)
+            open_stream(store, table, columns.labels, window, batching, strata)
             for store, table, window in zip(self.stores, tables, self.frames, strict=True)
         )
         if len(streams) == 1:
-            return SplitData(tables[0], streams, streams[0], tracks)
+            return SplitData(columns, streams, streams[0])
         rates = [store.spec.frame_rate for store in self.stores]
-        return SplitData(tables[0], streams, JointStream(streams, rates), tracks)
+        return SplitData(columns, streams, JointStream(streams, rates))
 
 
 def set_residency(

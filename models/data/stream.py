@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mgc.models.data.sampling import EpochSampler, Order, process_slice
+from mgc.models.runs.narrow import narrow, parts
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.store.store import Store
 
@@ -95,21 +96,21 @@ class Stream:
 
     Args:
         store: store of the frames.
-        slices: slice table (`SLICE_SCHEMA`).
-        labels: class index of each slice, int64 `(slices,)`.
+        slices: table with the columns `shard`, `first_frame` and `n_frames` of `SLICE_SCHEMA`, in any integer types.
+        labels: class index of each slice, integers `(slices,)`.
         frames: frames of a window.
         batching: batch size, device, seed, and the part of this process.
-        strata: stratum of each slice to balance by, such as its class, as indices from 0, int64 `(slices,)`; None for
-            every slice once an epoch.
+        strata: stratum of each slice to balance by, such as its class, as indices from 0, integers `(slices,)`; None
+            for every slice once an epoch.
 
     Attributes:
         residency: where frames stay once they are read; the batches are the same for all.
         skip_damaged: leave out shards that cannot be read instead of raising. Batches then lack their slices. A batch
             that is left without slices, or in training with a lone one, is left out; the others keep their numbers.
         shard_errors: error of each shard that could not be read, by its index in `shards`.
-        spare: frames by which the window of each slice can be moved, int64 `(slices,)`.
+        spare: frames by which the window of each slice can be moved, integers `(slices,)`.
         shards: numbers of the shards that hold the slices, ascending.
-        shard_of: shard of each slice as an index of `shards`, int64 `(slices,)`.
+        shard_of: shard of each slice as an index of `shards`, integers `(slices,)`.
     """
 
     def __init__(
@@ -121,19 +122,27 @@ class Stream:
         batching: Batching,
         strata: np.ndarray | None = None,
     ) -> None:
-        self.labels, self.frames, self.device = labels, frames, batching.device
+        self._labels, self.frames, self.device = labels, frames, batching.device
         self.residency: Residency = "device"
         self.skip_damaged = False
         self.shard_errors: dict[int, StoreError] = {}
         self._host: dict[int, np.ndarray] = {}
         self._batching, self._strata, self._squeeze = batching, strata, batching.squeeze
         self._store, self._spec = store, store.spec
-        self.shards, self.shard_of = np.unique(slices["shard"].to_numpy(), return_inverse=True)
-        self._first = slices["first_frame"].to_numpy()
-        self._length = slices["n_frames"].to_numpy().astype(np.int64)
-        self.spare = np.zeros_like(self._length) if self._squeeze else np.maximum(self._length - frames, 0)
+        # The columns of a split of 100 million slices: held narrow, and computed part by part.
+        n, shard = len(slices), slices["shard"].to_numpy()
+        self._first, self._length = (_narrow(slices[name].to_numpy()) for name in ("first_frame", "n_frames"))
+        held = np.zeros(int(shard.max(initial=-1)) + 1, bool)
+        for part in parts(n):
+            held[shard[part]] = True
+        self.shards = np.flatnonzero(held)
+        self.shard_of = narrow(n, lambda part: np.searchsorted(self.shards, shard[part]))
+        spared = np.iinfo(np.int64).max if self._squeeze else frames
+        self.spare = narrow(n, lambda part: np.maximum(self._length[part].astype(np.int64) - spared, 0))
         self._stop = np.zeros(len(self.shards), np.int64)  # frames to read of each shard: up to its last slice
-        np.maximum.at(self._stop, self.shard_of, self._first + self._length)
+        for part in parts(n):
+            stop = self._first[part].astype(np.int64) + self._length[part]
+            np.maximum.at(self._stop, self.shard_of[part], stop)
         n_batches = -(-len(slices) // batching.batch_size)
         own_part = process_slice(len(slices), batching.share)
         n = own_part.stop - own_part.start
@@ -145,6 +154,17 @@ class Stream:
     def __len__(self) -> int:
         """Number of batches per epoch."""
         return len(self._bounds) - 1
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each slice, int64 `(slices,)`; made anew each time."""
+        return self._labels.astype(np.int64)
+
+    def frame_columns(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return the columns `shard`, `first_frame` and `n_frames` of rows of the slice table; None for all."""
+        chosen = slice(None) if rows is None else rows
+        shard = self.shards[self.shard_of[chosen]]
+        return {"shard": shard, "first_frame": self._first[chosen], "n_frames": self._length[chosen]}
 
     @property
     def bins(self) -> int:
@@ -184,25 +204,25 @@ class Stream:
         if start >= len(self):
             return
         order = order or self.order(epoch)
-        current = order.group_of[order.rows[self._bounds[start]]]
+        current = order.group_of(order.rows[self._bounds[start]])
         with contextlib.closing(self._pools(order.groups[current:])) as pools:
             pool = next(pools)
             for number, (begin, end) in enumerate(itertools.pairwise(self._bounds[start:]), start):
                 windows, readable = [], []
-                group_of = order.group_of[order.rows[begin:end]]
+                group_of = order.group_of(order.rows[begin:end])
                 # The slices of a batch can come from two groups or more, each with a pool of its own.
                 for positions in np.split(np.arange(begin, end), np.flatnonzero(np.diff(group_of)) + 1):
-                    if order.group_of[order.rows[positions[0]]] != current:
-                        pool, current = next(pools), order.group_of[order.rows[positions[0]]]
+                    if group_of[positions[0] - begin] != current:
+                        pool, current = next(pools), group_of[positions[0] - begin]
                     positions = positions[~pool.unreadable[self.shard_of[order.rows[positions]]]]
-                    crops = order.crops[order.draws[positions]]
+                    crops = order.crops[order.draws[positions]].astype(np.int64)
                     windows.append(self._gather_windows(pool, order.rows[positions], crops))
                     readable.append(positions)
                 positions = np.concatenate(readable)
                 if not len(positions) or (len(positions) == 1 < end - begin and self._batching.seed is not None):
                     continue
-                rows, draws = order.rows[positions], order.draws[positions]
-                labels = self._send(self.labels[rows])
+                rows, draws = (column[positions].astype(np.int64) for column in (order.rows, order.draws))
+                labels = self._send(self._labels[rows].astype(np.int64))
                 frames = self._to_frames(self._decode(windows), epoch, rows, draws)
                 yield Batch(frames, labels, rows, draws, number)
 
@@ -287,7 +307,7 @@ class Stream:
 
         Args:
             pool: pool of the shards of these slices.
-            rows: rows of the slice table, int64 `(rows,)`.
+            rows: rows of the slice table, integers `(rows,)`.
             crops: first frame of each window, relative to its slice, int64 `(rows,)`.
         """
         begins = pool.base[self.shard_of[rows]] + self._first[rows]
@@ -315,3 +335,7 @@ class Stream:
     @property
     def _frame_bytes(self) -> int:
         return self._spec.bins * np.dtype(self._spec.dtype).itemsize
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return narrow(len(values), values.__getitem__)

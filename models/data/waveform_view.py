@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mgc.models.data.frontend import FrontEnd
 from mgc.models.data.stream import Batching, Pool, Stream
+from mgc.models.runs.narrow import parts
 from mgc.pipeline.features import FeatureSpec, Spectral
 from mgc.pipeline.store.cuts import Cut
 from mgc.pipeline.store.cutting import cut as cut_tracks
@@ -168,7 +169,7 @@ class FrontEndStream(Stream):
 
     Args:
         store: view of the waveform store.
-        slices: slice table (`SLICE_SCHEMA`), in frames of the spectrogram.
+        slices: see `Stream`; in frames of the spectrogram.
         labels, frames, batching, strata: see `Stream`.
 
     Attributes:
@@ -188,20 +189,29 @@ class FrontEndStream(Stream):
         self.transform: SampleTransform | None = None
         self._front_end = FrontEnd(store.spec).to(batching.device).eval()
         self._spec, self._hop, self._n_fft = store.source.spec, store.spec.hop_length, store.spec.n_fft
-        # The track or variant of each slice is the last one that begins before it.
-        spans, block = store.spans, store.block_length
-        shard = self.shards[self.shard_of].astype(np.int64)
-        keys = (spans[:, 0] << 40) + spans[:, 1]
-        owner = spans[np.searchsorted(keys, (shard << 40) + self._first // store.stride, "right") - 1]
-        # In samples of the shard: the centre of a slice's first frame, and the samples of its track that the slice's
-        # frames depend on.
-        self._centre = owner[:, 1] * block + (self._first - owner[:, 1] * store.stride) * self._hop
-        last = self._centre + (self._length - 1) * self._hop
-        self._low = np.maximum(self._centre - self._n_fft // 2, owner[:, 1] * block)
-        self._high = np.minimum(last + self._n_fft // 2, (owner[:, 1] + owner[:, 2]) * block)
-        self._high = np.maximum(self._high, self._low)
+        self._spans, self._stride, self._block = store.spans, store.stride, store.block_length
+        self._keys = (self._spans[:, 0] << 40) + self._spans[:, 1]
         self._stop = np.zeros(len(self.shards), np.int64)
-        np.maximum.at(self._stop, self.shard_of, -(-self._high // block))
+        for part in parts(len(slices)):
+            _, _, high = self._sample_ranges(part)
+            np.maximum.at(self._stop, self.shard_of[part], -(-high // self._block))
+
+    def _sample_ranges(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return positions in samples of the shard for rows of the slice table, each int64 `(rows,)`.
+
+        Returns:
+            The centre of each slice's first frame; and first and stop of the samples of its track that the slice's
+            frames depend on.
+        """
+        # The track or variant of each slice is the last one that begins before it.
+        first, length = self._first[rows].astype(np.int64), self._length[rows].astype(np.int64)
+        shard = self.shards[self.shard_of[rows]].astype(np.int64)
+        owner = self._spans[np.searchsorted(self._keys, (shard << 40) + first // self._stride, "right") - 1]
+        centre = owner[:, 1] * self._block + (first - owner[:, 1] * self._stride) * self._hop
+        last = centre + (length - 1) * self._hop
+        low = np.maximum(centre - self._n_fft // 2, owner[:, 1] * self._block)
+        high = np.minimum(last + self._n_fft // 2, (owner[:, 1] + owner[:, 2]) * self._block)
+        return centre, low, np.maximum(high, low)
 
     @property
     def bins(self) -> int:
@@ -211,15 +221,16 @@ class FrontEndStream(Stream):
     def _gather_windows(self, pool: Pool, rows: np.ndarray, crops: np.ndarray) -> Tensor:
         """Gather the samples under each window, `(rows, samples)` in the stored dtype; zeros beyond the slice."""
         frames = int(self._length[rows].max(initial=1)) if self._squeeze else self.frames
-        begin = self._centre[rows] + crops * self._hop - self._n_fft // 2
-        low = np.maximum(begin, self._low[rows])
-        high = np.maximum(np.minimum(begin + (frames - 1) * self._hop + self._n_fft, self._high[rows]), low)
+        centre, first, stop = self._sample_ranges(rows)
+        begin = centre + crops * self._hop - self._n_fft // 2
+        low = np.maximum(begin, first)
+        high = np.maximum(np.minimum(begin + (frames - 1) * self._hop + self._n_fft, stop), low)
         base = pool.base[self.shard_of[rows]] * self._spec.bins
         samples = pool.frames.flatten()
         windows = samples.new_zeros(len(rows), (frames - 1) * self._hop + self._n_fft)
         # Row by row: an index for each sample would be four times as large as the samples.
-        for window, shift, first, stop in zip(windows, low - begin, low + base, high + base, strict=True):
-            window[shift : shift + stop - first] = samples[first:stop]
+        for window, shift, source, end in zip(windows, low - begin, low + base, high + base, strict=True):
+            window[shift : shift + end - source] = samples[source:end]
         return windows
 
     def _decode(self, windows: list[Tensor]) -> Tensor:
@@ -231,7 +242,7 @@ class FrontEndStream(Stream):
         """Compute the frames of each window, float32 `(batch, frames, bins)`."""
         with torch.no_grad():
             frames = self._front_end(values if self.transform is None else self.transform(values, epoch, draws))
-        length = torch.from_numpy(self._length[rows]).to(self.device)[:, None]
+        length = torch.from_numpy(self._length[rows].astype(np.int64)).to(self.device)[:, None]
         if self._squeeze:
             return _take_frames(frames, self._ramp * length // self.frames)
         if (self._length[rows] < self.frames).any():

@@ -93,8 +93,8 @@ class Slices:
         data = inputs.split(split, Batching(BATCH, torch.device("cpu"), squeeze=squeeze))
         wanted = _evenly(data.tracks, per_track)
         genres = pa.array(selection.classes, pa.string()).take(pa.array(data.stream.labels))
-        owner = pc.index_in(data.slices["track_id"], value_set=tracks["track_id"].combine_chunks())
         table = data.slices.select(["track_id", "start_s", "first_frame", "n_frames"])
+        owner = pc.index_in(table["track_id"], value_set=tracks["track_id"].combine_chunks())
         table = table.append_column("genre", genres).append_column("artist_id", tracks["artist_id"].take(owner))
         for batch in data.stream.batches():
             keep = np.flatnonzero(wanted[batch.rows])

@@ -182,8 +182,8 @@ class _Member:
         rows = _refused_by_any(views)
         data = self._data(views, rows)
         probabilities, embeddings = np.zeros((0, len(self._run.classes))), None
-        strange = np.zeros(len(data.slices), bool)
-        if len(data.slices):
+        strange = np.zeros(len(data), bool)
+        if len(data):
             set_residency([data], self._batching.device)
             scores, embeddings = self._score(data.stream)
             probabilities = scores.astype(np.float64)
@@ -191,8 +191,9 @@ class _Member:
             if self._typical is not None:
                 distances = self._typical.distances(typicality.track_vectors(self._run, data))
                 strange = (distances > self._typical.limit)[data.tracks]
-        rows = drop_uncut(rows, data.slices, self._run.slicing, views[0])
-        owners, starts = data.slices["track_id"].to_numpy(), data.slices["start_s"].to_numpy()
+        slices = data.slices
+        rows = drop_uncut(rows, slices, self._run.slicing, views[0])
+        owners, starts = slices["track_id"].to_numpy(), slices["start_s"].to_numpy()
         slicing = self._run.slicing
         length_s = np.inf if slicing.whole else slicing.length_s(views[0].spec)
         answers = []

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.models.runs.narrow import PART
+from mgc.models.runs.slice_columns import ColumnCollector, SliceColumns
 from mgc.models.runs.slice_splits import slice_splits
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import RunError, StoreError
-from mgc.pipeline.store.cutting import cut, cut_alike
+from mgc.pipeline.store.cutting import cut, cut_alike, widened
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
 
@@ -84,31 +86,10 @@ class Selection:
         Raises:
             RunError: the store no longer holds one of the tracks, or another file under its id.
         """
-        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
-        self._require_unchanged(store, tracks)
-        ids = tracks["track_id"].combine_chunks()
-        in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
-        if (stored := store.cut_of(slicing)) is not None:
-            # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
-            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist(), cut=stored)
-        else:
-            tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
-        track_labels = pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy()
         slices, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
-        split_column = SLICE_SCHEMA.get_field_index("split")
-        for table in tables:
-            if not (variants and split == "training"):
-                table = table.filter(pc.is_null(table["variant"]))
-            track = pc.index_in(table["track_id"], value_set=ids)
-            table, track = table.filter(pc.is_valid(track)), track.drop_null()
-            if self.split_seed is not None:
-                drawn = slice_splits(table["track_id"], table["start_s"].to_numpy(), self.split_seed)
-                in_split_too = pa.array(drawn == SPLITS.index(split))
-                table, track = table.filter(in_split_too), track.filter(in_split_too)
-            # The split that the run recorded: the store's may have changed since.
-            split_values = pa.repeat(split, len(table))
-            slices.append(table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values))
-            labels.append(track_labels[track.to_numpy()].astype(np.int64))
+        for table, block_labels in self._read(store, slicing, split, variants=variants):
+            slices.append(table)
+            labels.append(block_labels)
         return pa.concat_tables(slices), np.concatenate(labels)
 
     def join_slices(
@@ -130,16 +111,81 @@ class Selection:
             RunError: a store no longer holds one of the tracks, or another file under its id.
         """
         first, *others = stores
-        table, labels = self.slices(first, slicing, split, variants=variants and not others)
-        tables = [table]
+        blocks = [self.slices(first, slicing, split, variants=variants and not others)]
+        return next(self._join(blocks, stores, slicing, split))
+
+    def join_columns(
+        self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False, crop: bool = False
+    ) -> tuple[SliceColumns, list[pa.Table]]:
+        """List the slices of a split as `join_slices` does, in few bytes a slice.
+
+        Args:
+            stores, slicing, split, variants: see `join_slices`.
+            crop: extend each slice to its whole track; see `widened`.
+
+        Returns:
+            What all stores say of the slices, and of each store a table with the columns `shard`, `first_frame` and
+            `n_frames`, in the smallest integer types.
+
+        Raises:
+            RunError: see `join_slices`.
+        """
+        first, *others = stores
+        ids = self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)).combine_chunks()
+        collector = ColumnCollector(split, ids, len(stores))
+        # Joining and extending look up all tracks for each block: row groups are too small for that.
+        blocks = _merge(
+            self._read(first, slicing, split, variants=variants and not others), PART if others or crop else 0
+        )
+        for tables, labels in self._join(blocks, stores, slicing, split):
+            collector.add(widened(tables, [store.tracks for store in stores]) if crop else tables, labels)
+        return collector.finish()
+
+    def _join(
+        self, blocks: Iterable[tuple[pa.Table, np.ndarray]], stores: Sequence[Store], slicing: Slicing, split: str
+    ) -> Iterator[tuple[list[pa.Table], np.ndarray]]:
+        """Join blocks of slices of the first store, and their labels, with the other stores; see `join_slices`."""
+        first, *others = stores
         seconds = None if slicing.whole else slicing.length_s(first.spec)
         tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
         for other in others:
             self._require_unchanged(other, tracks)
-            table, common_rows = cut_alike(tables[0], seconds, other.spec, _tracks_with_frames(other))
-            tables = [*(earlier.take(common_rows) for earlier in tables), table]
-            labels = labels[common_rows]
-        return tables, labels
+        for table, labels in blocks:
+            tables = [table]
+            for other in others:
+                alike, common_rows = cut_alike(tables[0], seconds, other.spec, _tracks_with_frames(other))
+                tables = [*(earlier.take(common_rows) for earlier in tables), alike]
+                labels = labels[common_rows]
+            yield tables, labels
+
+    def _read(
+        self, store: Store, slicing: Slicing, split: str, *, variants: bool
+    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Yield what `slices` returns, row group by row group of the slice index."""
+        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        self._require_unchanged(store, tracks)
+        ids = tracks["track_id"].combine_chunks()
+        in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
+        if (stored := store.cut_of(slicing)) is not None:
+            # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
+            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist(), cut=stored)
+        else:
+            tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
+        track_labels = pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy()
+        split_column = SLICE_SCHEMA.get_field_index("split")
+        for table in tables:
+            if not (variants and split == "training"):
+                table = table.filter(pc.is_null(table["variant"]))
+            track = pc.index_in(table["track_id"], value_set=ids)
+            table, track = table.filter(pc.is_valid(track)), track.drop_null()
+            if self.split_seed is not None:
+                drawn = slice_splits(table["track_id"], table["start_s"].to_numpy(), self.split_seed)
+                in_split_too = pa.array(drawn == SPLITS.index(split))
+                table, track = table.filter(in_split_too), track.filter(in_split_too)
+            # The split that the run recorded: the store's may have changed since.
+            split_values = pa.repeat(split, len(table))
+            labels = track_labels[track.to_numpy()].astype(np.int64)
+            yield table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values), labels
 
     def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
         """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
@@ -153,6 +199,20 @@ class Selection:
                 f"{store.path}: track {missing[0]}{others} of the run is gone or has changed",
                 "restore its file and run `mgc extract` again, or train a new run",
             )
+
+
+def _merge(blocks: Iterable[tuple[pa.Table, np.ndarray]], n: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Merge consecutive blocks of slices and labels to blocks of at least `n` slices; yield at least one block."""
+    tables, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
+    yielded = False
+    for table, block_labels in blocks:
+        tables.append(table)
+        labels.append(block_labels)
+        if sum(map(len, labels)) >= max(n, 1):
+            yield pa.concat_tables(tables), np.concatenate(labels)
+            tables, labels, yielded = tables[:1], labels[:1], True
+    if len(tables) > 1 or not yielded:
+        yield pa.concat_tables(tables), np.concatenate(labels)
 
 
 def select_tracks(

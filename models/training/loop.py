@@ -200,7 +200,7 @@ class Trainer:
             return
         run, ranks, progress = self.run, self.learner.ranks, self.progress
         rows = np.concatenate(ranks.all_gather(batch.rows))
-        slices = self.training.slices.select(["track_id", "variant", "start_s"]).take(rows).to_pylist()
+        slices = self.training.take_slices(rows).select(["track_id", "variant", "start_s"]).to_pylist()
         epoch, step = progress.epoch + 1, progress.batch + 1
         report = {"epoch": epoch, "step": step, "loss": str(loss), "next_lr": self.learner.lr, "slices": slices}
         if ranks.is_main:

@@ -95,7 +95,7 @@ def predict_slices(
     squeeze = systems.of_run(run.config).squeezes(run.slicing)
     batch_size = batch_size or training.get("batch_size", BATCH_SIZE)
     data = inputs.split(split, Batching(batch_size, torch_device, squeeze=squeeze))
-    if not len(data.slices):
+    if not len(data):
         raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
     set_residency([data], torch_device)
     probabilities = load_model(run, [opened.spec for opened in stores], torch_device)(data.stream)

@@ -219,7 +219,7 @@ def _fit_inputs(stores: Sequence[Store], plan: _Plan) -> tuple[list[int], Sequen
     Returns:
         Frames of a window in each store, and the differences of features and slicing from the study.
     """
-    tables, _ = plan.selection.join_slices(stores, plan.slicing, "training")
+    _, tables = plan.selection.join_columns(stores, plan.slicing, "training")
     lengths = [typical_length(table["n_frames"].to_numpy()) for table in tables]
     specs, paths = [store.spec for store in stores], [str(store.path) for store in stores]
     fit = check_fit(plan.system, specs, plan.slicing, lengths, paths, frontend=_any_computed(stores))

@@ -179,13 +179,12 @@ _RESIDENCY_TEXTS = {"device": "kept on the device", "host": "kept in memory", "s
 def _describe(run: Run, stores: Sequence[Store], data: RunData) -> Iterator[str]:
     """Yield lines about a run before it is trained: system, slices, device and memory."""
     splits = data.training, data.validation
-    training, validation = (f"{len(split.slices)} slices of {split.tracks.max() + 1} tracks" for split in splits)
+    training, validation = (f"{len(split)} slices of {split.tracks.max() + 1} tracks" for split in splits)
     params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""
     yield f"{run.model}: {params}{len(run.classes)} genres"
     yield f"{training} to train on, {validation} to validate with"
     if run.config.get("variants"):
-        variants = data.training.slices["variant"]
-        n_variants = variants.length() - variants.null_count
+        n_variants = data.training.columns.n_variants
         yield f"{n_variants} of the slices to train on are of variants: {', '.join(run.config['variants'])}"
     device = data.training.stream.device
     place = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else run.config["device"]
@@ -220,7 +219,7 @@ def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     system, training, validation = data.system, data.training, data.validation
     estimator = system.build(len(run.classes))
     classical.set_seed(estimator, run.config["seed"])
-    tracks = training.slices["track_id"].to_pylist()
+    tracks = training.columns.table()["track_id"].to_pylist()
     ids = run.selection.tracks.select(["track_id", "artist_id"]).to_pydict()
     artist_of = dict(zip(ids["track_id"], ids["artist_id"], strict=True))
     specs = [source.spec for source in run.sources]

@@ -126,7 +126,7 @@ def track_vectors(run: Run, data: SplitData) -> np.ndarray:
             columns.append(np.arange(first, first + spec.width))
         first += spec.bins
     batches = vectors(systems.of_run(run.config), specs, data.stream, "features")()
-    rows = classical.map_blocks(np.asarray, batches, len(data.slices))
+    rows = classical.map_blocks(np.asarray, batches, len(data))
     return rows[:, np.concatenate(columns)].astype(np.float64)
 
 

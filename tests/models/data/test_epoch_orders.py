@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,13 +76,24 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(("size", "small"), [(1, False), (1, True), (3, True)])
 @pytest.mark.parametrize("name", CASES)
 def test_batches_are_those_of_earlier_versions(
-    name: str, size: int, stores: dict[str, list[Store]], monkeypatch: pytest.MonkeyPatch
+    name: str, size: int, small: bool, stores: dict[str, list[Store]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The digests were written down before the order of an epoch was held in 32-bit numbers."""
+    """The digests were written down before the order of an epoch was held in 32-bit numbers.
+
+    Args:
+        name: key of `CASES`.
+        size: number of processes.
+        small: sort and convert 20 slices at a time, as if there were millions.
+        stores: by the name in `CASES`.
+        monkeypatch: sets the sizes.
+    """
     monkeypatch.setattr(sampling, "GROUP_BYTES", 25_000)
+    if small:
+        for place in ("data.sampling.BLOCK", "runs.narrow.PART", "runs.selection.PART"):
+            monkeypatch.setattr(f"mgc.models.{place}", 20)
     which, case, expected = CASES[name]
     read: list[Any] = []
     for rank in range(size):

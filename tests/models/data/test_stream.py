@@ -138,7 +138,7 @@ def test_slices_of_the_shards_of_a_group_are_mixed(store: Store, small_groups: N
     assert sorted(np.concatenate(order.groups)) == list(range(len(stream.shards)))
     shard = stream.shard_of[order.rows]
     for group in range(len(order.groups)):
-        shards_in_order = shard[order.group_of[order.rows] == group]
+        shards_in_order = shard[order.group_of(order.rows) == group]
         switches = np.count_nonzero(np.diff(shards_in_order))
         assert switches >= len(order.groups[group]) - 1
     # The groups follow each other, and the first one changes with the epoch.
