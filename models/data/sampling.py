@@ -252,11 +252,11 @@ def _draw_crops(spare: np.ndarray, drawn: np.ndarray | None, generator: np.rando
         generator: source of random numbers; not used if no window can be moved.
 
     Returns:
-        Integers `(slices,)`, in the smallest type.
+        Integers `(slices,)`.
     """
     most = int(spare.max(initial=0))
     if most == 0:
-        return np.broadcast_to(np.int8(0), len(spare))
+        return np.broadcast_to(np.int32(0), len(spare))
     crops = np.empty(len(spare), dtype_for(0, most))
     for part in parts(len(spare)):
         of_draws = spare[part] if drawn is None else spare[drawn[part]]

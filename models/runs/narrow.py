@@ -16,17 +16,19 @@ def parts(n: int) -> Iterator[slice]:
         yield slice(begin, min(begin + PART, n))
 
 
-def dtype_for(low: int, high: int) -> np.dtype:
-    """Return the smallest signed integer type that holds all values from `low` to `high`."""
-    return np.result_type(np.min_scalar_type(min(low, -1)), np.min_scalar_type(min(-high - 1, -1)))
+def dtype_for(low: int, high: int, smallest: type[np.signedinteger] = np.int32) -> np.dtype:
+    """Return the smallest signed integer type from `smallest` on that holds all values from `low` to `high`."""
+    low, high = min(low, -1), min(-high - 1, -1)
+    return np.result_type(smallest, np.min_scalar_type(low), np.min_scalar_type(high))
 
 
-def narrow(n: int, part: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """Compute a column of whole numbers and hold it in the smallest signed type that its values fit in.
+def narrow(n: int, part: Callable[[slice], np.ndarray], *, codes: bool = False) -> np.ndarray:
+    """Compute a column of whole numbers, in int32 if all of them fit, else in int64.
 
     Args:
         n: number of rows.
         part: returns the values of a slice of the rows; called twice for each, the first time for their range.
+        codes: use int8 or int16 if the values fit. Not for numbers to calculate with: NumPy's results would overflow.
 
     Returns:
         Integers `(n,)`. If all are equal it is read-only, and one value is in memory.
@@ -35,7 +37,7 @@ def narrow(n: int, part: Callable[[slice], np.ndarray]) -> np.ndarray:
     if not ranges:
         return np.empty(0, np.int64)
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    dtype = dtype_for(low, high)
+    dtype = dtype_for(low, high, np.int8 if codes else np.int32)
     if low == high:
         return np.broadcast_to(np.array(low, dtype), n)
     column = np.empty(n, dtype)

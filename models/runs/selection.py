@@ -189,7 +189,7 @@ class Selection:
 
     def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
         """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
-        stored = _tracks_with_frames(store)
+        stored = store.tracks.select(["track_id", "content_hash"]).filter(pc.greater(store.tracks["n_frames"], 0))
         rows = pc.index_in(tracks["track_id"], value_set=stored["track_id"].combine_chunks())
         same = pc.equal(stored["content_hash"].take(rows), tracks["content_hash"])
         missing = tracks["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()

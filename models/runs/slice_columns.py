@@ -22,7 +22,7 @@ FRAME_COLUMNS = ("shard", "first_frame", "n_frames")
 class SliceColumns:
     """What the slice tables of a split say, without the text and the 64-bit numbers of `SLICE_SCHEMA`.
 
-    Integer columns have the smallest signed type that holds their values.
+    `tracks` is int32, or int64 if there are too many; other integer columns may be int8 or int16.
 
     Attributes:
         split: split of all slices.
@@ -108,13 +108,9 @@ class ColumnCollector:
         names = pc.unique(first["variant"]).drop_null().to_pylist()
         self._variant_names += [name for name in names if name not in self._variant_names]
         variants = pc.index_in(first["variant"], value_set=pa.array(self._variant_names, pa.string()))
-        values = {
-            "tracks": self._code_of[track],
-            "variants": pc.fill_null(variants, -1).to_numpy(),
-            "labels": labels,
-        }
-        for name, column in values.items():
-            self._columns[name].append(_narrow(column))
+        self._columns["tracks"].append(self._code_of[track])
+        self._columns["variants"].append(_narrow(pc.fill_null(variants, -1).to_numpy(), codes=True))
+        self._columns["labels"].append(_narrow(labels, codes=True))
         self._columns["start_s"].append(first["start_s"].to_numpy())
         for table, frames in zip(tables, self._frames, strict=True):
             for name in FRAME_COLUMNS:
@@ -128,7 +124,10 @@ class ColumnCollector:
             pa.table({name: pa.array(np.concatenate(columns.pop(name))) for name in FRAME_COLUMNS})
             for columns in self._frames
         ]
-        tracks, variants, labels = (_joined(self._columns.pop(name)) for name in ("tracks", "variants", "labels"))
+        tracks = np.concatenate(self._columns.pop("tracks"))
+        variants, labels = (
+            _narrow(np.concatenate(self._columns.pop(name)), codes=True) for name in ("variants", "labels")
+        )
         starts, codes = _encode_starts(np.concatenate(self._columns.pop("start_s")))
         columns = SliceColumns(
             self.split,
@@ -143,13 +142,8 @@ class ColumnCollector:
         return columns, frames
 
 
-def _narrow(values: np.ndarray) -> np.ndarray:
-    return narrow(len(values), values.__getitem__)
-
-
-def _joined(blocks: list[np.ndarray]) -> np.ndarray:
-    """Concatenate blocks in the widest of their types."""
-    return _narrow(np.concatenate(blocks))
+def _narrow(values: np.ndarray, *, codes: bool = False) -> np.ndarray:
+    return narrow(len(values), values.__getitem__, codes=codes)
 
 
 def _encode_starts(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -159,4 +153,4 @@ def _encode_starts(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         known = np.union1d(known, np.unique(starts[rows]))
         if len(known) > min(MOST_STARTS, max(1, len(starts) // 4)):
             return starts, None
-    return known, narrow(len(starts), lambda rows: np.searchsorted(known, starts[rows]))
+    return known, narrow(len(starts), lambda rows: np.searchsorted(known, starts[rows]), codes=True)
