@@ -86,11 +86,13 @@ class Selection:
         Raises:
             RunError: the store no longer holds one of the tracks, or another file under its id.
         """
-        slices, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
-        for table, block_labels in self._read(store, slicing, split, variants=variants):
-            slices.append(table)
-            labels.append(block_labels)
-        return pa.concat_tables(slices), np.concatenate(labels)
+        slices, rows = _concatenate(self._read(store, slicing, split, variants=variants))
+        return slices, self._track_labels(split)[rows]
+
+    def _track_labels(self, split: str) -> np.ndarray:
+        """Class index of each track of a split, int64 `(tracks,)`."""
+        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
+        return pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
 
     def join_slices(
         self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False
@@ -110,9 +112,9 @@ class Selection:
         Raises:
             RunError: a store no longer holds one of the tracks, or another file under its id.
         """
-        first, *others = stores
-        blocks = [self.slices(first, slicing, split, variants=variants and not others)]
-        return next(self._join(blocks, stores, slicing, split))
+        block = _concatenate(self._read(stores[0], slicing, split, variants=variants and len(stores) == 1))
+        ((tables, rows),) = self._join([block], stores, slicing, split)
+        return tables, self._track_labels(split)[rows]
 
     def join_columns(
         self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False, crop: bool = False
@@ -132,36 +134,44 @@ class Selection:
         """
         first, *others = stores
         ids = self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)).combine_chunks()
-        collector = ColumnCollector(split, ids, len(stores))
+        collector = ColumnCollector(split, ids, self._track_labels(split), len(stores))
         # Joining and extending look up all tracks for each block: row groups are too small for that.
         blocks = _merge(
             self._read(first, slicing, split, variants=variants and not others), PART if others or crop else 0
         )
-        for tables, labels in self._join(blocks, stores, slicing, split):
-            collector.add(widened(tables, [store.tracks for store in stores]) if crop else tables, labels)
+        for tables, rows in self._join(blocks, stores, slicing, split):
+            collector.add(widened(tables, [store.tracks for store in stores]) if crop else tables, rows)
         return collector.finish()
 
     def _join(
         self, blocks: Iterable[tuple[pa.Table, np.ndarray]], stores: Sequence[Store], slicing: Slicing, split: str
     ) -> Iterator[tuple[list[pa.Table], np.ndarray]]:
-        """Join blocks of slices of the first store, and their labels, with the other stores; see `join_slices`."""
+        """Join blocks that `_read` yields of the first store with the other stores.
+
+        Yields:
+            Slice table (`SLICE_SCHEMA`) of each store, and the track of each row as `_read` yields it.
+        """
         first, *others = stores
         seconds = None if slicing.whole else slicing.length_s(first.spec)
         tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
         for other in others:
             self._require_unchanged(other, tracks)
-        for table, labels in blocks:
+        for table, track_rows in blocks:
             tables = [table]
             for other in others:
                 alike, common_rows = cut_alike(tables[0], seconds, other.spec, _tracks_with_frames(other))
                 tables = [*(earlier.take(common_rows) for earlier in tables), alike]
-                labels = labels[common_rows]
-            yield tables, labels
+                track_rows = track_rows[common_rows]
+            yield tables, track_rows
 
     def _read(
         self, store: Store, slicing: Slicing, split: str, *, variants: bool
     ) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yield what `slices` returns, row group by row group of the slice index."""
+        """Yield the slices of a split, row group by row group of the slice index; see `slices`.
+
+        Yields:
+            Slice table (`SLICE_SCHEMA`), and the track of each slice as a row of the split's tracks, int64 `(slices,)`.
+        """
         tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
         self._require_unchanged(store, tracks)
         ids = tracks["track_id"].combine_chunks()
@@ -171,21 +181,19 @@ class Selection:
             tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist(), cut=stored)
         else:
             tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
-        track_labels = pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy()
         split_column = SLICE_SCHEMA.get_field_index("split")
         for table in tables:
             if not (variants and split == "training"):
                 table = table.filter(pc.is_null(table["variant"]))
-            track = pc.index_in(table["track_id"], value_set=ids)
-            table, track = table.filter(pc.is_valid(track)), track.drop_null()
+            track = _rows_of(table["track_id"], ids)
+            table, track = table.filter(pa.array(track >= 0)), track[track >= 0]
             if self.split_seed is not None:
                 drawn = slice_splits(table["track_id"], table["start_s"].to_numpy(), self.split_seed)
-                in_split_too = pa.array(drawn == SPLITS.index(split))
-                table, track = table.filter(in_split_too), track.filter(in_split_too)
+                in_split_too = drawn == SPLITS.index(split)
+                table, track = table.filter(pa.array(in_split_too)), track[in_split_too]
             # The split that the run recorded: the store's may have changed since.
             split_values = pa.repeat(split, len(table))
-            labels = track_labels[track.to_numpy()].astype(np.int64)
-            yield table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values), labels
+            yield table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values), track
 
     def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
         """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
@@ -201,18 +209,37 @@ class Selection:
             )
 
 
-def _merge(blocks: Iterable[tuple[pa.Table, np.ndarray]], n: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Merge consecutive blocks of slices and labels to blocks of at least `n` slices; yield at least one block."""
-    tables, labels = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
-    yielded = False
-    for table, block_labels in blocks:
+def _rows_of(track_ids: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    """Return the row of `ids` for each of a row group's track ids, int64 `(slices,)`; -1 if it is not there.
+
+    As `index_in`, which would hash all `ids` for each row group. Here they are looked up in a hash of the row group's.
+    """
+    encoded = track_ids.combine_chunks().dictionary_encode()
+    place = pc.index_in(ids, value_set=encoded.dictionary)
+    rows = np.full(len(encoded.dictionary), -1)
+    rows[place.drop_null().to_numpy()] = np.flatnonzero(pc.is_valid(place).to_numpy(zero_copy_only=False))
+    return rows[encoded.indices.to_numpy()]
+
+
+def _concatenate(blocks: Iterable[tuple[pa.Table, np.ndarray]]) -> tuple[pa.Table, np.ndarray]:
+    """Concatenate blocks that `Selection._read` yields."""
+    tables, rows = [SLICE_SCHEMA.empty_table()], [np.empty(0, np.int64)]
+    for table, block_rows in blocks:
         tables.append(table)
-        labels.append(block_labels)
-        if sum(map(len, labels)) >= max(n, 1):
-            yield pa.concat_tables(tables), np.concatenate(labels)
-            tables, labels, yielded = tables[:1], labels[:1], True
-    if len(tables) > 1 or not yielded:
-        yield pa.concat_tables(tables), np.concatenate(labels)
+        rows.append(block_rows)
+    return pa.concat_tables(tables), np.concatenate(rows)
+
+
+def _merge(blocks: Iterable[tuple[pa.Table, np.ndarray]], n: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Merge blocks that `Selection._read` yields to blocks of at least `n` slices; the last one may be smaller."""
+    waiting: list[tuple[pa.Table, np.ndarray]] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(rows) for _, rows in waiting) >= n:
+            yield _concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield _concatenate(waiting)
 
 
 def select_tracks(

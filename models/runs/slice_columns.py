@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.models.runs.narrow import narrow, parts
+from mgc.models.runs.narrow import dtype_for, parts
 from mgc.pipeline.store.slicing import SLICE_SCHEMA
 
 #: Most different starts that are held as codes of 16 bits.
@@ -28,7 +28,7 @@ class SliceColumns:
         split: split of all slices.
         track_ids: ids of the tracks, in the order in which slices of them come first.
         tracks: track of each slice as an index of `track_ids`, integers `(slices,)`.
-        starts: different starts in seconds, float64, ascending; if there are too many, the start of each slice.
+        starts: different starts in seconds, float64; if there are too many, the start of each slice.
         start_codes: start of each slice as an index of `starts`, integers `(slices,)`; None if `starts` has it.
         variant_names: names of the variants.
         variants: variant of each slice as an index of `variant_names`, integers `(slices,)`; -1 for the track itself.
@@ -72,34 +72,28 @@ class SliceColumns:
         return pa.table(columns, schema=pa.schema([SLICE_SCHEMA.field(name) for name in columns]))
 
 
-@dataclass
 class ColumnCollector:
     """Collects the slice tables of a split, block by block, into `SliceColumns`.
 
-    Attributes:
+    Args:
         split: split of all slices.
         ids: ids of all tracks of the split.
+        labels: class index of each of these tracks, int64 `(tracks,)`.
         n_stores: number of stores.
     """
 
-    split: str
-    ids: pa.Array
-    n_stores: int
-    _columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    _frames: list[dict[str, list[np.ndarray]]] = field(default_factory=list)
-    _variant_names: list[str] = field(default_factory=list)
-    _n_tracks: int = 0
-    _code_of: np.ndarray = field(init=False)
+    def __init__(self, split: str, ids: pa.Array, labels: np.ndarray, n_stores: int) -> None:
+        self._split, self._ids, self._labels_of = split, ids, labels
+        self._tracks, self._labels, self._variants, self._starts = (_Column(np.int32), *(_Column() for _ in range(3)))
+        self._frames = [{name: _Column(np.int32) for name in FRAME_COLUMNS} for _ in range(n_stores)]
+        self._code_of = np.full(len(ids), -1, dtype_for(0, len(ids)))
+        self._n_tracks = 0
+        self._variant_names: list[str] = []
+        self._code_of_start: dict[float, int] | None = {}
 
-    def __post_init__(self) -> None:
-        self._columns = {name: [] for name in ("tracks", "start_s", "variants", "labels")}
-        self._frames = [{name: [] for name in FRAME_COLUMNS} for _ in range(self.n_stores)]
-        self._code_of = np.full(len(self.ids), -1, np.int32 if len(self.ids) < 2**31 else np.int64)
-
-    def add(self, tables: list[pa.Table], labels: np.ndarray) -> None:
-        """Append a block: the table (`SLICE_SCHEMA`) of each store, and class indices, int64 `(slices,)`."""
+    def add(self, tables: list[pa.Table], track: np.ndarray) -> None:
+        """Append a block: the table (`SLICE_SCHEMA`) of each store, and the rows of `ids`, integers `(slices,)`."""
         first = tables[0]
-        track = pc.index_in(first["track_id"], value_set=self.ids).to_numpy()
         # Codes in the order of the first slice of each track.
         present, at = np.unique(track, return_index=True)
         new = track[np.sort(at[self._code_of[present] < 0])]
@@ -108,49 +102,68 @@ class ColumnCollector:
         names = pc.unique(first["variant"]).drop_null().to_pylist()
         self._variant_names += [name for name in names if name not in self._variant_names]
         variants = pc.index_in(first["variant"], value_set=pa.array(self._variant_names, pa.string()))
-        self._columns["tracks"].append(self._code_of[track])
-        self._columns["variants"].append(_narrow(pc.fill_null(variants, -1).to_numpy(), codes=True))
-        self._columns["labels"].append(_narrow(labels, codes=True))
-        self._columns["start_s"].append(first["start_s"].to_numpy())
+        self._tracks.append(self._code_of[track])
+        self._variants.append(pc.fill_null(variants, -1).to_numpy())
+        self._labels.append(self._labels_of[track])
+        self._add_starts(first["start_s"].to_numpy())
         for table, frames in zip(tables, self._frames, strict=True):
-            for name in FRAME_COLUMNS:
-                frames[name].append(_narrow(table[name].to_numpy()))
+            for name, column in frames.items():
+                column.append(table[name].to_numpy())
+
+    def _add_starts(self, starts: np.ndarray) -> None:
+        """Append starts in seconds, float64, as codes as long as there are few different ones."""
+        if self._code_of_start is not None:
+            different, inverse = np.unique(starts, return_inverse=True)
+            codes = self._code_of_start
+            of_different = np.array([codes.setdefault(start, len(codes)) for start in different.tolist()], np.int64)
+            if len(codes) <= MOST_STARTS:
+                self._starts.append(of_different[inverse])
+                return
+            earlier, self._code_of_start, self._starts = self._starts.finish(), None, _Column(np.float64)
+            self._starts.append(np.array(list(codes), np.float64)[earlier])
+        self._starts.append(starts)
 
     def finish(self) -> tuple[SliceColumns, list[pa.Table]]:
-        """Return the columns, and of each store a table of `FRAME_COLUMNS` in the smallest integer types."""
-        order = np.flatnonzero(self._code_of >= 0)
-        order = order[np.argsort(self._code_of[order])]
-        frames = [
-            pa.table({name: pa.array(np.concatenate(columns.pop(name))) for name in FRAME_COLUMNS})
-            for columns in self._frames
-        ]
-        tracks = np.concatenate(self._columns.pop("tracks"))
-        variants, labels = (
-            _narrow(np.concatenate(self._columns.pop(name)), codes=True) for name in ("variants", "labels")
-        )
-        starts, codes = _encode_starts(np.concatenate(self._columns.pop("start_s")))
+        """Return the columns, and of each store a table of `FRAME_COLUMNS`; nothing can be added afterwards."""
+        order = np.argsort(self._code_of)[len(self._code_of) - self._n_tracks :]
+        starts, codes = self._starts.finish(), None
+        if self._code_of_start is not None:
+            starts, codes = np.array(list(self._code_of_start), np.float64), starts
         columns = SliceColumns(
-            self.split,
-            self.ids.take(pa.array(order)),
-            tracks,
+            self._split,
+            self._ids.take(pa.array(order)),
+            self._tracks.finish(),
             starts,
             codes,
             pa.array(self._variant_names, pa.string()),
-            variants,
-            labels,
+            self._variants.finish(),
+            self._labels.finish(),
         )
-        return columns, frames
+        tables = [pa.table({name: column.finish() for name, column in frames.items()}) for frames in self._frames]
+        return columns, tables
 
 
-def _narrow(values: np.ndarray, *, codes: bool = False) -> np.ndarray:
-    return narrow(len(values), values.__getitem__, codes=codes)
+class _Column:
+    """A column that grows in place, in the smallest type from `dtype` on that holds its values."""
 
+    def __init__(self, dtype: type[np.number] = np.int8) -> None:
+        self._values, self._n = np.empty(0, dtype), 0
 
-def _encode_starts(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the different starts and the index of each; the starts themselves and None if there are too many."""
-    known = np.empty(0)
-    for rows in parts(len(starts)):
-        known = np.union1d(known, np.unique(starts[rows]))
-        if len(known) > min(MOST_STARTS, max(1, len(starts) // 4)):
-            return starts, None
-    return known, narrow(len(starts), lambda rows: np.searchsorted(known, starts[rows]), codes=True)
+    def append(self, values: np.ndarray) -> None:
+        """Append numbers, `(n,)`."""
+        if not len(values):
+            return
+        if self._values.dtype.kind == "i":
+            fitting = np.promote_types(self._values.dtype, dtype_for(int(values.min()), int(values.max()), np.int8))
+            self._values = self._values.astype(fitting, copy=False)
+        stop = self._n + len(values)
+        if stop > len(self._values):
+            # Large arrays are moved by the system, not copied.
+            self._values.resize(max(stop, len(self._values) * 9 // 8), refcheck=False)
+        self._values[self._n : stop] = values
+        self._n = stop
+
+    def finish(self) -> np.ndarray:
+        """Return the column; nothing can be appended afterwards."""
+        self._values.resize(self._n, refcheck=False)
+        return self._values
