@@ -92,6 +92,17 @@ def test_scale_prints_memory_and_time_of_every_command(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept" / "60" / "fma_scale").glob("*/*.mp3"))) == 60
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_slices_prints_the_bytes_of_each_split(tmp_path: Path) -> None:
+    record = tmp_path / "figures.json"
+    (rows,) = tables(run(BENCHMARKS / "slices.py", "--smoke", "--cases", "training", "validation", "--json", record))
+    assert list(rows) == ["training", "validation"]
+    figures = json.loads(record.read_text())["results"]["training"]
+    assert figures["n"] == 2000 * 14
+    assert figures["slices kept"] <= figures["slices peak"]
+
+
 @pytest.mark.corpus
 def test_standard_clips_are_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
