@@ -118,6 +118,4 @@ def test_the_command_says_it_once(folder):
     Workspace(data).remember("store", folder / "mel")
     outcome = mgc("train", "--data-dir", data, "--search")
     assert outcome.error.startswith("--search: mgc/cnn is a network; ")
-    assert [line.partition(";")[0] for line in outcome.err.splitlines()[:-1]] == [
-        "model: mgc/cnn, the default for mel"
-    ]
+    assert [line.partition(";")[0] for line in outcome.err.splitlines()[:-1]] == ["model: mgc/cnn, the default for mel"]
