@@ -51,10 +51,10 @@ class SoundSummary(nn.Module):
             of the deviations of their changes from frame to frame, and of the root mean square of the mean coefficients
             in each octave of the fine structure.
         """
-        cepstrum = self._levels(db.float()) @ self.basis
-        envelope = cepstrum[..., :N_ENVELOPE]
+        levels = self._levels(db.float())
+        envelope = levels @ self.basis[:, :N_ENVELOPE]
         changes = envelope[:, 1:] - envelope[:, :-1]
-        means = cepstrum.mean(dim=1)
+        means = levels.mean(dim=1) @ self.basis
         fine = torch.stack([means[:, octave].square().mean(dim=1).sqrt() for octave in self._octaves], dim=1)
         moves = [envelope.std(dim=1, correction=0), changes.std(dim=1, correction=0), fine]
         return torch.cat([means[:, :N_ENVELOPE], *((values + _EPSILON).log() for values in moves)], dim=1)

@@ -143,6 +143,7 @@ def _some_tracks(run: Run, stores: Sequence[Store], data: RunData) -> list[Split
     splits = [inputs.split(name, batching) for name in ("training", "validation")]
     for one in (one for split in splits for one in split.streams):
         one.skip_damaged = bool(run.config.get("skip_damaged", False))
+        one.residency = "stream"  # frames are read once, and few tracks of each shard are wanted
     return splits
 
 
