@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import uuid
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.store.store import Store
 
@@ -114,18 +113,15 @@ def leave_result(task: Task, result: pa.Table) -> None:
     except ValueError:  # there is no Dask worker
         return
     if leaves:
-        buffer = io.BytesIO()
-        with pa.ipc.new_stream(buffer, result.schema) as stream:
-            stream.write_table(result)
-        _result_path(task).write_bytes(buffer.getvalue())
+        parquet.write_table(_result_path(task), result)
 
 
 def take_result(task: Task) -> pa.Table | None:
     """Return the result that a worker has left of a task, and remove it; None if there is none."""
     path = _result_path(task)
     try:
-        result = pa.ipc.open_stream(path.read_bytes()).read_all()
-    except (OSError, pa.ArrowInvalid):  # none, or one that is being written
+        result = parquet.read_table(path)
+    except FileNotFoundError:
         return None
     path.unlink()
     return result
