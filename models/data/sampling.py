@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgc.models.runs.narrow import dtype_for, narrow, parts
+from mgc.models.runs.narrow import dtype_for, narrow, narrowed, parts
 
 #: Raw bytes of the shards whose slices are shuffled together; streaming holds two such groups.
 GROUP_BYTES = 256_000_000
@@ -108,9 +108,7 @@ class EpochSampler:
             generator = np.random.default_rng([self.seed, epoch])
             shards = np.argsort(generator.random(n_shards))
             if self.strata is not None:
-                balanced = sample_balanced(self.strata, generator)
-                drawn = narrow(n, balanced.__getitem__)
-                del balanced
+                drawn = narrowed(sample_balanced(self.strata, generator))
             keys = draw_permutation(n, generator)
             crops = _draw_crops(spare, drawn, generator)
         shard_of = self.shard_of if drawn is None else narrow(n, lambda part: self.shard_of[drawn[part]])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mgc.models.data.sampling import EpochSampler, Order, process_slice
-from mgc.models.runs.narrow import narrow, parts
+from mgc.models.runs.narrow import narrow, narrowed, parts
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.store.store import Store
 
@@ -131,7 +131,7 @@ class Stream:
         self._store, self._spec = store, store.spec
         # The columns of a split of 100 million slices: held narrow, and computed part by part.
         n, shard = len(slices), slices["shard"].to_numpy()
-        self._first, self._length = (_narrow(slices[name].to_numpy()) for name in ("first_frame", "n_frames"))
+        self._first, self._length = (narrowed(slices[name].to_numpy()) for name in ("first_frame", "n_frames"))
         held = np.zeros(int(shard.max(initial=-1)) + 1, bool)
         for part in parts(n):
             held[shard[part]] = True
@@ -335,7 +335,3 @@ class Stream:
     @property
     def _frame_bytes(self) -> int:
         return self._spec.bins * np.dtype(self._spec.dtype).itemsize
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    return narrow(len(values), values.__getitem__)

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mgc.models.export.check import LIMIT
 from mgc.models.export.graph import Graph, Window
 from mgc.models.export.onnx_file import Model, tensors
 
 #: What is tried: numbers of slices, and their lengths as multiples of the run's own.
 _TRIED = ((1, 0.5), (2, 2.0))
-#: Greatest difference from the module, absolute and relative; see `mgc.models.export.check.LIMIT`.
-_LIMIT = 1e-4
 
 
 def others(graph: Graph, example: Sequence[np.ndarray], window: Window | None) -> list[list[np.ndarray]]:
@@ -53,7 +52,7 @@ def takes(model: Model, graph: Graph, inputs: Sequence[list[np.ndarray]]) -> boo
             outputs = model(values)
         except Exception:  # each runtime has its own errors
             return False
-        if not np.allclose(outputs, expected, rtol=_LIMIT, atol=_LIMIT):
+        if not np.allclose(outputs, expected, rtol=LIMIT, atol=LIMIT):
             return False
     return True
 

@@ -22,6 +22,11 @@ def dtype_for(low: int, high: int, smallest: type[np.signedinteger] = np.int32) 
     return np.result_type(smallest, np.min_scalar_type(low), np.min_scalar_type(high))
 
 
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """Return a column of whole numbers in the type that `narrow` gives it."""
+    return narrow(len(values), values.__getitem__)
+
+
 def narrow(n: int, part: Callable[[slice], np.ndarray], *, codes: bool = False) -> np.ndarray:
     """Compute a column of whole numbers, in int32 if all of them fit, else in int64.
 
