@@ -221,7 +221,7 @@ def _seconds(run: Run) -> float | None:
 
 
 def _size(run: Run) -> int | None:
-    file = run.path / ("model.skops" if run.config.get("kind") == "classical" else "best.pt")
+    file = run.path / run.model_file()
     return file.stat().st_size if file.is_file() else None
 
 

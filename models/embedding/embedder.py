@@ -104,7 +104,7 @@ def of_run(run: Run, device: str = "auto") -> Embedder:
     chosen = choose_device(device)
     network = load_network(run, [run.spec], chosen).eval()
     module = _Vectors(LastLayer(network, len(run.classes)))
-    weights = hashlib.sha256(run.read("best.pt")).hexdigest()
+    weights = hashlib.sha256(run.read(run.model_file())).hexdigest()
     embedder = build(run.path.name, LAST, weights, run.spec, run.frames, module, chosen)
     if not embedder.width:
         raise RunError(f"{run.path}: {run.model} has no last layer that gives a row for each slice", "name another run")

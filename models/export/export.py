@@ -140,7 +140,7 @@ def _record(result: Check) -> dict[str, Any]:
 def _reference(run: Run) -> Model:
     """The run's model, from frames to probabilities."""
     graph, _ = build(run, "features")
-    fitted = classical.load(run.path / "model.skops", run.read("model.skops")) if not _is_network(run) else None
+    fitted = classical.load(run.path / run.model_file(), run.read(run.model_file())) if not _is_network(run) else None
 
     def predict(frames: Sequence[np.ndarray]) -> np.ndarray:
         with torch.no_grad():
@@ -163,7 +163,7 @@ def _to_onnx(
     proto = conversion.to_onnx(graph, example, names, "probabilities" if is_network else "vectors", window)
     if is_network:
         return proto
-    fitted = classical.load(run.path / "model.skops", run.read("model.skops"))
+    fitted = classical.load(run.path / run.model_file(), run.read(run.model_file()))
     with torch.no_grad():
         n_values = graph(*onnx_file.tensors(example)).shape[1]
     return estimator.join(proto, fitted, n_values, run.model)

@@ -185,6 +185,8 @@ class Recipe:
         further: features of the second and further stores, for a system with several inputs.
         embedding: network that `features` are embedded with, as `mgc embed` names it; empty for systems that read
             `features` themselves.
+        refit: whether the model in use is trained once more, on training and validation tracks, see
+            `mgc.models.training.refit`.
     """
 
     model: str
@@ -197,6 +199,7 @@ class Recipe:
     training: Training | None = None
     further: tuple[FeatureSpec, ...] = ()
     embedding: str = ""
+    refit: bool = False
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -253,6 +256,7 @@ class _Reader:
             sources=types.MappingProxyType(self._sources),
             further=tuple(self._features(f"further[{i}]", table) for i, table in enumerate(further)),
             embedding=self._setting("embedding", document["embedding"], str) if "embedding" in document else "",
+            refit=self._setting("refit", document["refit"], bool) if "refit" in document else False,
         )
 
     def _features(self, where: str, table: Any) -> FeatureSpec:

@@ -127,7 +127,7 @@ def penultimate(run: Run, split: str, track_ids: list[str], device: str = "auto"
     ]
     stream = streams[0] if len(streams) == 1 else JointStream(streams, [store.spec.frame_rate for store in stores])
     specs = [store.spec for store in stores]
-    tapped = LastLayer(load_network(run, specs, torch_device), len(run.classes))
+    tapped = LastLayer(load_network(run, specs, torch_device, split), len(run.classes))
     vectors = tapped.split(outputs(tapped, stream, "map"))[0].numpy().astype(np.float64)
     return vectors if vectors.ndim == 2 and vectors.shape[1] and np.isfinite(vectors).all() else None
 

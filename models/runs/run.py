@@ -10,6 +10,9 @@ best.pt             weights of the best epoch
 last.pt             the whole state after the last step, from which `--resume` continues; a finished run drops it
                     (unless it was trained with --keep-last)
 model.skops         the fitted estimator (classical systems)
+refit.pt            weights of the last epoch on training and validation tracks (with --refit); they are the ones in use
+refit-last.pt       what last.pt is to best.pt
+refit.skops         the estimator fitted on training and validation tracks (with --refit, classical systems)
 typical.npz         distances of music from the training tracks
 summary.json        result of the training; absent while it is unfinished
 sealed.json         sizes and digests of the other files (`seal`); they are checked when they are read
@@ -238,6 +241,20 @@ class Run:
             raise seal.damage_error(self.path / "summary.json", "no JSON object")
         return summary
 
+    def model_file(self, split: str | None = None) -> str:
+        """Name of the file of the model that a split is scored with.
+
+        A run with a refit has two models. The first one learnt from the training split alone and scores training and
+        validation split; the other one learnt from both, and does everything else.
+
+        Args:
+            split: split of the run's own tracks; None for any other tracks.
+        """
+        first, refitted = (
+            ("model.skops", "refit.skops") if self.config["kind"] == "classical" else ("best.pt", "refit.pt")
+        )
+        return refitted if self.config.get("refit") and split not in ("training", "validation") else first
+
     def read(self, name: str) -> bytes:
         """Read a file of the run, and check it.
 
@@ -295,7 +312,7 @@ class Run:
         """Replace a checkpoint atomically.
 
         Args:
-            name: `best.pt` or `last.pt`.
+            name: name of the file, such as `best.pt`.
             state: tensors and plain values.
 
         Raises:
@@ -316,7 +333,7 @@ class Run:
         """Load a checkpoint, with its tensors on the CPU.
 
         Args:
-            name: `best.pt` or `last.pt`.
+            name: name of the file, such as `best.pt`.
 
         Raises:
             RunError: the checkpoint is missing or damaged.

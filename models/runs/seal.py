@@ -31,6 +31,8 @@ _REMEDIES = {
     "history.jsonl": "restore it from a copy; `mgc evaluate` and `mgc train --resume` work without it",
     "best.pt": "restore it from a copy, train a new run, or continue an unfinished one with `mgc train --resume`",
     "last.pt": "train a new run; `mgc evaluate` works without it (--split validation if the run is unfinished)",
+    "refit.pt": "restore it from a copy, or train a new run; `mgc evaluate --split validation` works without it",
+    "refit-last.pt": "delete it: `mgc train --resume` then begins the refit anew",
     NAME: "restore it from a copy, or delete it to use the run unchecked",
 }
 

@@ -18,6 +18,7 @@ _SETTINGS = (
     "weights",
     "fold",
     "search",
+    "refit",
     "split_unit",
 )
 #: Settings of its stores: path and moment of extraction may differ, tracks, labels and slices may not.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,13 @@ class Selection:
             pc.is_in(self.tracks["track_id"], value_set=known["track_id"].combine_chunks()),
         )
         return self.tracks["track_id"].filter(pc.and_(pc.equal(self.tracks["split"], split), heard)).to_pylist()
+
+    def merged(self) -> Selection:
+        """Return the same tracks with those of the validation split in the training split."""
+        splits = self.tracks["split"]
+        column = TRACK_SCHEMA.get_field_index("split")
+        values = pc.if_else(pc.equal(splits, "validation"), "training", splits)
+        return replace(self, tracks=self.tracks.set_column(column, TRACK_SCHEMA.field(column), values))
 
     def slices(
         self, store: Store, slicing: Slicing, split: str, *, variants: bool = False

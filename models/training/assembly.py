@@ -38,7 +38,7 @@ class RunData:
 
     Attributes:
         system: system to train.
-        training: slices of the training split.
+        training: slices of the training split; for a refit, of the validation split, too.
         validation: slices of the validation split.
         residency: for each store, the bytes of its frames and where they stay between epochs.
     """
@@ -49,7 +49,7 @@ class RunData:
     residency: list[tuple[int, Residency]]
 
 
-def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS) -> RunData:
+def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS, *, refit: bool = False) -> RunData:
     """Open the data of a run, and set up PyTorch as the run recorded it.
 
     The number of threads is set to that of the beginning of the run, and random numbers are seeded with the run's seed.
@@ -58,6 +58,7 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS) -
         run: run to train.
         stores: store of each input of its system, see `predict.open_stores`.
         ranks: processes that train together, each of which reads a share of every epoch.
+        refit: train on the tracks of the validation split, too, whose slices are then not read for themselves.
 
     Raises:
         RunError: a store no longer holds a track of the run as it was.
@@ -69,17 +70,20 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS) -
     seed_everything(run.config["seed"])
     system, device, recipe = systems.of_run(run.config), ranks.device(run.config["device"]), training_recipe(run)
     require_amp(recipe.loop.amp if recipe else "off", device)
-    inputs = RunInputs(run.selection, stores, run.slicing, [source.frames for source in run.sources])
+    selections = run.selection.merged() if refit else run.selection, run.selection
+    windows = [source.frames for source in run.sources]
+    to_train, to_validate = (RunInputs(selection, stores, run.slicing, windows) for selection in selections)
     sampling = Sampling(variants=bool(run.config.get("variants")))
     if recipe:
         sampling = dataclasses.replace(sampling, balance=recipe.loop.balance, crop=recipe.loop.crop)
     batch_size = recipe.batch_size if recipe else BATCH_SIZE
     batching = Batching(batch_size, device, squeeze=system.squeezes(run.slicing), share=ranks.share)
     seeded = dataclasses.replace(batching, seed=run.config["seed"] if recipe else None)
-    training, validation = inputs.split("training", seeded, sampling), inputs.split("validation", batching)
+    training, validation = to_train.split("training", seeded, sampling), to_validate.split("validation", batching)
     for stream in (*training.streams, *validation.streams):
         stream.skip_damaged = run.config.get("skip_damaged", False)
-    residency = set_residency((training, validation), device, run.config.get("residency", "auto"), ranks.local_size)
+    read = (training,) if refit else (training, validation)
+    residency = set_residency(read, device, run.config.get("residency", "auto"), ranks.local_size)
     return RunData(system, training, validation, residency)
 
 
@@ -94,7 +98,9 @@ def training_recipe(run: Run) -> Training | None:
     return Training(**values | {"optimizer": optimizer, "augmentation": augmentation, "loop": loop})
 
 
-def build_learner(run: Run, data: RunData, echo: Echo = print, ranks: Ranks = SINGLE_PROCESS) -> Learner:
+def build_learner(
+    run: Run, data: RunData, echo: Echo = print, ranks: Ranks = SINGLE_PROCESS, *, state_file: str = "last.pt"
+) -> Learner:
     """Build the network of a run and what updates it, at their initial state.
 
     Weights are random or read from the file that the run starts from, and standardising inputs are fitted on the
@@ -106,6 +112,7 @@ def build_learner(run: Run, data: RunData, echo: Echo = print, ranks: Ranks = SI
         data: its data, from `open_run`.
         echo: prints which weights were read.
         ranks: processes that train together.
+        state_file: file of the run for the checkpoint.
 
     Raises:
         RunError: the file of initial weights has changed since the run began.
@@ -115,7 +122,7 @@ def build_learner(run: Run, data: RunData, echo: Echo = print, ranks: Ranks = SI
     specs = [source.spec for source in run.sources]
     channels_last = recipe.loop.channels_last and stream.device.type != "mps"  # some of its kernels read them wrongly
     network = Network(data.system, specs, n_classes, channels_last=channels_last).to(stream.device)
-    if not ranks.broadcast((run.path / "last.pt").exists()):
+    if not ranks.broadcast((run.path / state_file).exists()):
         if recorded := run.config.get("weights"):
             _load_weights(network, data.system, run, recorded, echo)
         network.fit_standardisers(stream, ranks)

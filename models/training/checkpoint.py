@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training in `last.pt`, from which it continues to bit-identical weights."""
+"""Checkpoints: the state of a training in a file, from which it continues to bit-identical weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from mgc.pipeline.errors import RunError
 _OPTIONAL = ("inputs", "scaler")
 
 
-def save(run: Run, learner: Learner, progress: Progress) -> None:
-    """Write the state of the training to `last.pt`, and the history to `history.jsonl`.
+def save(run: Run, learner: Learner, progress: Progress, name: str = "last.pt") -> None:
+    """Write the state of a training.
 
     All processes call this, and rank 0 writes. The other ranks contribute their random state only: everything else is
     either the same on all ranks or restored from rank 0.
+
+    Args:
+        run: run that is trained.
+        learner: its learner.
+        progress: its progress.
+        name: name of the file.
 
     Raises:
         MgcError: the checkpoint cannot be written; the one before is kept.
@@ -32,12 +38,11 @@ def save(run: Run, learner: Learner, progress: Progress) -> None:
         return
     state = {key: component.state_dict() for key, component in learner.components.items()}
     state |= {"random": random, "progress": dataclasses.asdict(progress)} | ({"others": others} if others else {})
-    run.save("last.pt", state)
-    run.write_history(progress.history)
+    run.save(name, state)
 
 
-def restore(run: Run, learner: Learner) -> Progress:
-    """Load `last.pt` into the learner and PyTorch's random number generators.
+def restore(run: Run, learner: Learner, name: str = "last.pt") -> Progress:
+    """Load a state into the learner and PyTorch's random number generators; for arguments see `save`.
 
     Returns:
         The progress that was saved.
@@ -45,7 +50,7 @@ def restore(run: Run, learner: Learner) -> Progress:
     Raises:
         RunError: the checkpoint is damaged, or belongs to another model.
     """
-    state, ranks = run.load("last.pt"), learner.ranks
+    state, ranks = run.load(name), learner.ranks
     try:
         for key, component in learner.components.items():
             component.load_state_dict(state.get(key, {}) if key in _OPTIONAL else state[key])
@@ -54,7 +59,7 @@ def restore(run: Run, learner: Learner) -> Progress:
         return Progress(**state["progress"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
-        raise RunError(f"{run.path / 'last.pt'}: cannot be continued ({first_line})", "train a new run") from error
+        raise RunError(f"{run.path / name}: cannot be continued ({first_line})", "train a new run") from error
 
 
 @contextlib.contextmanager

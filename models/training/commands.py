@@ -78,6 +78,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="slice: split slices at random, as some studies do; the run is marked leaky.",
 )
+@click.option(
+    "--refit/--no-refit",
+    default=None,
+    help="Train once more, on the validation tracks, too, for the model in use.  [default: the recipe's]",
+)
 @click.option("--evaluate", is_flag=True, help="Also evaluate the runs on the test split when they are finished.")
 @click.option("--search", is_flag=True, help="Choose hyper-parameters of kNN, SVM and the like by cross-validation.")
 @click.option("--find-lr", is_flag=True, help="Train no run; print the learning rate at which the loss falls fastest.")

@@ -168,7 +168,7 @@ def _require_same_data(first: Run, run: Run) -> None:
 
 
 def _weights(run: Run) -> Path:
-    return run.path / ("model.skops" if run.config["kind"] == "classical" else "best.pt")
+    return run.path / run.model_file()
 
 
 def _digest(path: Path) -> str:

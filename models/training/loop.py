@@ -37,7 +37,7 @@ Echo = Callable[[str], None]
 
 @dataclass
 class Trainer:
-    """Trains a network epoch by epoch, from the run's last checkpoint if there is one.
+    """Trains a network epoch by epoch, from its last checkpoint if there is one.
 
     Every process that trains has its own trainer, and all of them call `fit`.
 
@@ -45,7 +45,10 @@ class Trainer:
         run: run that checkpoints, the best weights and the history are written to.
         learner: network and optimiser, at their initial state.
         training: slices to train on.
-        validation: slices that the best epoch is chosen by.
+        validation: slices that the best epoch is chosen by; None if they are trained on, too, which needs a recipe that
+            keeps the last epoch. Then the run's history is not written either: it is that of the validated training.
+        weights_file: file of the run for the weights of the best epoch.
+        state_file: file of the run for the checkpoint.
         echo: prints a line.
         on_epoch_end: called with the history entry of each epoch, after the checkpoint is written.
         progress: counters and history.
@@ -54,7 +57,9 @@ class Trainer:
     run: Run
     learner: Learner
     training: SplitData
-    validation: SplitData
+    validation: SplitData | None
+    weights_file: str = "best.pt"
+    state_file: str = "last.pt"
     echo: Echo = print
     on_epoch_end: Callable[[dict[str, Any]], object] = lambda entry: None
     progress: Progress = field(default_factory=Progress, init=False)
@@ -81,10 +86,11 @@ class Trainer:
         """
         run, learner = self.run, self.learner
         learner.ranks.reseed(run.config["seed"])
-        if learner.ranks.broadcast((run.path / "last.pt").exists()):
-            self.progress = checkpoint.restore(run, learner)
+        if learner.ranks.broadcast((run.path / self.state_file).exists()):
+            self.progress = checkpoint.restore(run, learner, self.state_file)
             self._require_best()
-            self.echo(f"continues in {self._position()}")
+            if not self.progress.finished(learner.recipe):
+                self.echo(f"continues in {self._position()}")
         self._saved_at = time.monotonic()
         try:
             while not self.progress.finished(learner.recipe):
@@ -98,7 +104,16 @@ class Trainer:
             raise
         except torch.OutOfMemoryError:
             pass  # only after this clause is the traceback gone, which holds the tensors of the update
-        raise memory.out_of_memory_error(learner, (self.training, self.validation), self._batch_size)
+        raise memory.out_of_memory_error(learner, self._splits, self._batch_size)
+
+    @property
+    def _prefix(self) -> str:
+        """What precedes the number of an epoch in lines for the user."""
+        return "refit, " if self.validation is None else ""
+
+    @property
+    def _splits(self) -> list[SplitData]:
+        return [self.training] if self.validation is None else [self.training, self.validation]
 
     def _require_best(self) -> None:
         """Choose the best of the epochs to come if the weights of the best one so far are damaged.
@@ -107,21 +122,22 @@ class Trainer:
             RunError: no epoch is to come.
         """
         run, progress = self.run, self.progress
-        problem = seal.problem(run.path, "best.pt") if progress.best_epoch else None
+        weights = run.path / self.weights_file
+        problem = seal.problem(run.path, weights.name) if progress.best_epoch else None
         if not (problem := self.learner.ranks.broadcast(problem)):
             return
         if progress.finished(self.learner.recipe):
             raise self.learner.ranks.shared_error(
-                RunError(f"{run.path / 'best.pt'}: damaged ({problem}), and no epoch is left", "train a new run")
+                RunError(f"{weights}: damaged ({problem}), and no epoch is left", "train a new run")
             )
         progress.best, progress.best_epoch = math.nan, progress.epoch
-        self.echo(f"{run.path / 'best.pt'} is damaged: the best epoch is chosen among those to come")
+        self.echo(f"{weights} is damaged: the best epoch is chosen among those to come")
 
     def _train_epoch(self) -> None:
         """Make the updates that are left of the current epoch."""
         progress, recipe, stream = self.progress, self.learner.recipe, self.training.stream
         self.learner.train(progress.epoch)
-        label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
+        label = f"{self._prefix}epoch {progress.epoch + 1}/{recipe.epochs}"
         with tqdm(None, label, len(stream), initial=progress.batch, leave=False, disable=console.hides_bars()) as bar:
             self._step_started_at = time.monotonic()
             for batch in self.learner.ranks.lockstep(stream.batches(progress.epoch, progress.batch)):
@@ -156,8 +172,11 @@ class Trainer:
         """Validate, write the best weights and the checkpoint, and report the epoch."""
         run, learner, progress = self.run, self.learner, self.progress
         learner.ranks.broadcast_buffers(learner.network)
-        scores = validate(learner.network, learner.recipe, self.validation, learner.ranks)
-        for problem in {*self.training.damage_messages, *self.validation.damage_messages}.difference(progress.damaged):
+        scores = {}
+        if self.validation is not None:
+            scores = validate(learner.network, learner.recipe, self.validation, learner.ranks)
+        damage = {message for split in self._splits for message in split.damage_messages}
+        for problem in sorted(damage.difference(progress.damaged)):
             progress.damaged.append(problem)
             self.echo(f"goes on without {problem}")
         with checkpoint.uninterrupted():
@@ -165,10 +184,12 @@ class Trainer:
             learner.end_epoch(scores)
             is_best = progress.end_epoch(scores, lr, time.monotonic() - self._step_started_at, learner.recipe)
             if is_best and learner.ranks.is_main:
-                run.save("best.pt", learner.network.weights() | {"epoch": progress.epoch})
+                run.save(self.weights_file, learner.network.weights() | {"epoch": progress.epoch})
             self._save()
         entry = progress.history[-1]
         self.on_epoch_end(entry)
+        if self.validation is None:
+            return
         if not self._is_headed:
             for head in epoch_heads(learner.recipe):
                 self.echo(head)
@@ -177,22 +198,29 @@ class Trainer:
         self.echo(format_epoch(entry, learner.recipe, is_best=chosen))
 
     def _save(self) -> None:
-        checkpoint.save(self.run, self.learner, self.progress)
+        checkpoint.save(self.run, self.learner, self.progress, self.state_file)
+        if self.validation is not None and self.learner.ranks.is_main:
+            self.run.write_history(self.progress.history)
         self._saved_at = time.monotonic()
 
     def _position(self) -> str:
         progress = self.progress
-        return f"epoch {progress.epoch + 1}, after {progress.batch} of {len(self.training.stream)} batches"
+        n_batches = len(self.training.stream)
+        return f"{self._prefix}epoch {progress.epoch + 1}, after {progress.batch} of {n_batches} batches"
 
     def _estimate(self) -> str | None:
         """Estimate the remaining time once enough updates have been timed; None before that and ever after."""
-        n_training, n_validation = len(self.training.stream), len(self.validation.stream)
+        n_training, n_validation = len(self.training.stream), 0
+        if self.validation is not None:
+            n_validation = len(self.validation.stream)
         if self._step_seconds is None:
             return None
         if sum(self._step_seconds) <= ESTIMATE_SECONDS and self.progress.batch != n_training:
             return None
         step_seconds, self._step_seconds = self._step_seconds, None
-        return remaining_time(step_seconds, self.progress, self.learner.recipe, n_training, n_validation)
+        line = remaining_time(step_seconds, self.progress, self.learner.recipe, n_training, n_validation)
+        refit_follows = self.validation is not None and self.run.config.get("refit")
+        return f"{line}; the refit takes as long again" if refit_follows else line
 
     def _require_finite(self, loss: float, batch: Batch) -> None:
         """Raise `RunError` if the loss is NaN or infinite; `not-finite.json` then lists the slices of the batch."""

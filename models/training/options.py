@@ -44,6 +44,8 @@ class Options:
         skip_damaged: train without shards that cannot be read.
         tensorboard: also write event files, see `mgc.models.training.board`.
         keep_last: keep `last.pt`, the state after the last update, when the training is finished.
+        refit: train once more, on training and validation tracks, when the first model is finished, see
+            `mgc.models.training.fitting`; None leaves it to the recipe.
         fold: number of the cross-validation fold that validates, from 1, and number of folds, see
             `mgc.models.training.folds`; None for the store's validation split.
         split_unit: `track`, or `slice` to draw the split of each slice, see `mgc.models.training.slice_split`.
@@ -72,6 +74,7 @@ class Options:
     skip_damaged: bool = False
     tensorboard: bool = False
     keep_last: bool = False
+    refit: bool | None = None
     fold: tuple[int, int] | None = None
     split_unit: str = "track"
     search: bool = False
@@ -140,6 +143,36 @@ def resolve(
         if value != studied
     ]
     return recipe, recipe.seed, differences + recipe.loop.differences(study.loop)
+
+
+def refits(system: System, recipe: Training | None, options: Options) -> bool:
+    """Whether a run is trained once more, on training and validation tracks; see `mgc.models.training.fitting`.
+
+    A system whose recipe asks for it goes without where it makes no sense.
+
+    Args:
+        system: system to train.
+        recipe: training settings of the run; None for a classical system.
+        options: settings that the user chose.
+
+    Raises:
+        SpecError: the user asked for it where it makes no sense.
+    """
+    if not (system.recipe.refit if options.refit is None else options.refit):
+        return False
+    if options.fold is not None:
+        problem, remedy = "the tracks of a fold are there to be scored, not to learn from", "leave out --folds"
+    elif options.split_unit == "slice":
+        problem, remedy = "--split-unit slice validates on tracks that were learnt already", "leave one of them out"
+    elif recipe and recipe.loop.select != "last":
+        problem, remedy = "no split is left to choose the epoch by", "add --select last"
+    elif recipe and recipe.loop.schedule == "plateau":
+        problem, remedy = "no split is left to lower the learning rate by", "choose another --schedule"
+    else:
+        return True
+    if options.refit:
+        raise SpecError(f"--refit: {problem}", remedy)
+    return False
 
 
 def _choose_optimizer(study: Optimizer, options: Options) -> Optimizer:

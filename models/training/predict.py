@@ -39,6 +39,8 @@ def predict(
 ) -> pa.Table:
     """Predict the class probabilities of every slice of a split, with the weights of the best epoch.
 
+    A run with a refit scores training and validation split by its first model, see `Run.model_file`.
+
     Tracks, splits and slicing are those that the run recorded, even if the store has changed them since. Windows
     shorter than a slice are cut from its centre.
 
@@ -78,7 +80,7 @@ def predict_slices(
         run: trained run.
         selection: tracks; its classes are those of the run.
         stores: store of the tracks for each input of the system, of the features that the run was trained on.
-        split: split of the selection.
+        split: split of the selection; `test` for tracks of another dataset, see `Run.model_file`.
         device: see `predict`.
         batch_size: see `predict`.
 
@@ -98,7 +100,7 @@ def predict_slices(
     if not len(data):
         raise RunError(f"{run.path}: the run has no {split} tracks", "choose another split")
     set_residency([data], torch_device)
-    probabilities = load_model(run, [opened.spec for opened in stores], torch_device)(data.stream)
+    probabilities = load_model(run, [opened.spec for opened in stores], torch_device, split)(data.stream)
     return _predictions(selection, data, probabilities)
 
 
@@ -233,13 +235,16 @@ def vectors(system: systems.System, specs: Sequence[FeatureSpec], stream: Slices
     return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
 
 
-def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Callable[[Slices], np.ndarray]:
-    """Load a run's model: the weights of its best epoch, or its fitted estimator.
+def load_model(
+    run: Run, specs: Sequence[FeatureSpec], device: torch.device, split: str | None = None
+) -> Callable[[Slices], np.ndarray]:
+    """Load a run's model: the weights of its best epoch, or its fitted estimator; of a refit, if there is one.
 
     Args:
         run: trained run.
         specs: feature of the frames of each input.
         device: device of the network; estimators stay on the CPU.
+        split: split of the run's own tracks that is scored; None for any other tracks. See `Run.model_file`.
 
     Returns:
         Function that applies the model to every slice of a stream: float32 `(slices, classes)`.
@@ -249,15 +254,16 @@ def load_model(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> 
     """
     system = systems.of_run(run.config)
     if system.kind == "classical":
-        estimator = classical.load(run.path / "model.skops", run.read("model.skops"))
+        name = run.model_file(split)
+        estimator = classical.load(run.path / name, run.read(name))
         return lambda stream: classical.predict_proba(
             estimator, vectors(system, specs, stream, "features"), len(stream.labels)
         )
-    network = load_network(run, specs, device)
+    network = load_network(run, specs, device, split)
     return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
 
 
-def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -> Network:
+def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device, split: str | None = None) -> Network:
     """Load the network of a run of kind `neural`, with the weights of its best epoch; for arguments see `load_model`.
 
     Raises:
@@ -265,13 +271,14 @@ def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device) -
     """
     system = systems.of_run(run.config)
     network = Network(system, specs, len(run.classes), channels_last=device.type != "mps").to(device)
-    weights = run.load("best.pt")
+    name = run.model_file(split)
+    weights = run.load(name)
     try:
         network.load(weights)
     except (KeyError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(
-            f"{run.path / 'best.pt'}: not the weights of {run.model} ({first_line})", "train a new run"
+            f"{run.path / name}: not the weights of {run.model} ({first_line})", "train a new run"
         ) from error
     return network
 

@@ -24,7 +24,7 @@ from mgc.models.training import origin
 from mgc.models.training.board import require_tensorboard
 from mgc.models.training.folds import hold_out
 from mgc.models.training.loop import Echo
-from mgc.models.training.options import Options, resolve
+from mgc.models.training.options import Options, refits, resolve
 from mgc.models.training.slice_split import require_divisible, split_slices
 from mgc.pipeline.errors import ModelError, SpecError, StoreError
 from mgc.pipeline.store.cuts import find_cut
@@ -46,6 +46,7 @@ class _Plan:
         selection: tracks of the run and their splits.
         variants: augmentation variants of the training tracks to train on, too.
         differences: differences of the recipe from the study's.
+        refit: train once more, on training and validation tracks.
     """
 
     system: System
@@ -57,6 +58,7 @@ class _Plan:
     selection: Selection
     variants: list[str]
     differences: list[str]
+    refit: bool
 
 
 def prepare(
@@ -114,6 +116,7 @@ def prepare(
         "skip_damaged": options.skip_damaged,
         "tensorboard": options.tensorboard,
         "keep_last": options.keep_last,
+        "refit": plan.refit,
         "fold": options.fold,
         "search": options.search,
         "processes": ranks.size,
@@ -175,8 +178,8 @@ def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan
         selection = hold_out(selection, *options.fold, seed=options.seed or 0)
     if ranks.size > 1:
         _require_shareable(ranks.size, system, recipe, options, selection.tracks)
-    variants = _training_variants(first, system, options)
-    return _Plan(system, recipe, seed, device, slicing, cut, selection, variants, differences)
+    variants, refit = _training_variants(first, system, options), refits(system, recipe, options)
+    return _Plan(system, recipe, seed, device, slicing, cut, selection, variants, differences, refit)
 
 
 def _choose_slicing(store: Store, system: System, options: Options) -> tuple[Slicing, str]:
@@ -270,6 +273,12 @@ def _data_differences(stores: Sequence[Store], plan: _Plan, options: Options) ->
     """Yield the differences from the study in tracks, initial weights and variants."""
     if options.fold is not None:
         yield "fold {} of {} for the validation split".format(*options.fold)
+    if plan.refit != plan.system.recipe.refit and options.fold is None:
+        yield (
+            "trained again on the validation tracks, too"
+            if plan.refit
+            else "not trained again on the validation tracks"
+        )
     if options.split_unit == "slice" and plan.system.recipe.dataset.published_unit == "track":
         yield "slices of one track in several splits (leaky)"
     if options.weights is not None:

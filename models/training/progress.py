@@ -62,7 +62,8 @@ class Progress:
         """Append the epoch to the history and reset the batch counters.
 
         Args:
-            validation: scores by name, see `loop.validate`; the entry has them as `validation_<name>`.
+            validation: scores by name, see `loop.validate`; the entry has them as `validation_<name>`. Empty if nothing
+                is validated: then the recipe must keep the last epoch.
             lr: learning rate of the next update.
             seconds: time since the last batch, that of the validation.
             recipe: training settings; names the monitored score.
@@ -76,7 +77,7 @@ class Progress:
         entry |= {f"validation_{name}": value for name, value in validation.items()}
         self.history.append({"epoch": self.epoch, **entry, "lr": lr, "seconds": round(self.seconds + seconds, 3)})
         self.batch, self.loss, self.correct, self.slices, self.seconds = 0, 0.0, 0, 0, 0.0
-        score = validation[recipe.monitor]
+        score = validation.get(recipe.monitor, math.nan)
         is_first = not self.best_epoch or math.isnan(self.best)
         is_better = score > self.best if recipe.mode == "max" else score < self.best
         is_best = is_first or is_better or recipe.loop.select == "last"

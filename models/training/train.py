@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mgc.models import classical
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.runs import overview, seal
 from mgc.models.runs.run import Run
-from mgc.models.training import typicality
-from mgc.models.training.assembly import RunData, build_learner, open_run
-from mgc.models.training.board import TensorBoardLogger
-from mgc.models.training.loop import Echo, Trainer, accuracies
+from mgc.models.training import fitting, typicality
+from mgc.models.training.assembly import RunData, open_run
+from mgc.models.training.loop import Echo
 from mgc.models.training.options import Options
-from mgc.models.training.predict import open_stores, vectors
+from mgc.models.training.predict import open_stores
 from mgc.models.training.preparation import prepare, refuse_skipping
-from mgc.models.training.search import LabelledVectors, base_classifier, search
 from mgc.pipeline.errors import RunError
 from mgc.pipeline.store.store import Store
 
@@ -145,31 +140,34 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
     if ranks.is_main:
         ranks.broadcast({"path": str(run.path.resolve()), "config": run.config})  # to `follow`
     data = open_run(run, stores, ranks)
+    residency = " + ".join(residency for _, residency in data.residency)
     for line in _describe(run, stores, data):
         echo(line)
-    if data.system.kind == "classical":
-        summary = _fit_classical(run, data, echo)
-    else:
-        summary = _fit_network(run, data, echo, ranks)
+    summary = fitting.fit(run, data, echo, ranks)
+    if ranks.is_main and (typical := typicality.fit(run, stores, data)) is not None:
+        run.write_files({typicality.FILE: typical.encode()})
+    del data  # the refit has frames of its own
+    if run.config.get("refit"):
+        summary |= {"refit": fitting.refit(run, stores, summary, echo, ranks)}
     if not ranks.is_main:
         return
-    if (typical := typicality.fit(run, stores, data)) is not None:
-        run.write_files({typicality.FILE: typical.encode()})
     best = summary["best"]
     kept = "last" if run.config["training"] and run.config["training"]["loop"].get("select") == "last" else "best"
     epoch = f"{kept} epoch {best['epoch']} of {summary['epochs']}: " if "epoch" in best else ""
     by_slice, by_track = best["validation_accuracy"], best["validation_track_accuracy"]
     leaky = " (leaky)" if run.config["leaky"] else ""
     echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track{leaky}")
-    residency = " + ".join(residency for _, residency in data.residency)
+    if run.config.get("refit"):
+        echo("the model in use was trained on the validation tracks, too (refit); these scores are of the one before")
     run.finish(summary | {"residency": residency, "seconds": time.monotonic() - started_at})
     _drop_last(run)
 
 
 def _drop_last(run: Run) -> None:
-    """Remove `last.pt` of a finished run, unless it was trained with `--keep-last`, or by a version without it."""
-    if run.config.get("keep_last") is False and (run.path / "last.pt").exists():
-        seal.remove_file(run.path, "last.pt")
+    """Remove the checkpoints of a finished run, unless it keeps them, or a version without `--keep-last` trained it."""
+    for name in ("last.pt", "refit-last.pt") if run.config.get("keep_last") is False else ():
+        if (run.path / name).exists():
+            seal.remove_file(run.path, name)
 
 
 #: How `_describe` prints each residency.
@@ -200,39 +198,3 @@ def _describe(run: Run, stores: Sequence[Store], data: RunData) -> Iterator[str]
             yield f"{source.spec} is computed of {source.waveform} (--frontend device)"
     if n_repeated := sum(split.stream.n_repeated for split in splits):
         yield f"{n_repeated} slices are shorter than {run.frames} frames and repeated to fill them"
-
-
-def _fit_network(run: Run, data: RunData, echo: Echo, ranks: Ranks) -> dict[str, Any]:
-    """Train a neural system; return its part of the summary."""
-    trainer = Trainer(run, build_learner(run, data, echo, ranks), data.training, data.validation, echo)
-    with contextlib.ExitStack() as stack:
-        if run.config.get("tensorboard") and ranks.is_main:
-            trainer.on_epoch_end = stack.enter_context(TensorBoardLogger(run)).add
-        progress = trainer.fit()
-    best = progress.history[progress.best_epoch - 1]
-    summary = {"epochs": progress.epoch, "best_epoch": progress.best_epoch, "best": best}
-    return summary | ({"damaged": progress.damaged} if progress.damaged else {})
-
-
-def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
-    """Fit a classical system, with hyper-parameters by grid search if the run asks for it; see `_fit_network`."""
-    system, training, validation = data.system, data.training, data.validation
-    estimator = system.build(len(run.classes))
-    classical.set_seed(estimator, run.config["seed"])
-    tracks = training.columns.table()["track_id"].to_pylist()
-    ids = run.selection.tracks.select(["track_id", "artist_id"]).to_pydict()
-    artist_of = dict(zip(ids["track_id"], ids["artist_id"], strict=True))
-    specs = [source.spec for source in run.sources]
-    x = vectors(system, specs, training.stream, "features")
-    fitting_data = LabelledVectors(x, training.stream.labels, tracks, [artist_of[track] for track in tracks])
-    result = search(estimator, system.grid, fitting_data, echo) if run.config.get("search") else None
-    if result:
-        base_classifier(estimator).set_params(**result.best.values)
-    classical.fit(estimator, *fitting_data)
-    labels = validation.stream.labels
-    validation_x = vectors(system, specs, validation.stream, "validation")
-    run.write_files({"model.skops": classical.encode(estimator)})
-    probabilities = classical.predict_proba(estimator, validation_x, len(labels))
-    scores = accuracies(probabilities, labels, validation.tracks)
-    summary: dict[str, Any] = {"best": {f"validation_{name}": value for name, value in scores.items()}}
-    return summary | ({"search": result.as_dict()} if result else {})

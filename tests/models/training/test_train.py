@@ -319,8 +319,8 @@ DEATHS = {
     "after the checkpoint of a step": """
 loop.CHECKPOINT_SECONDS = 0.0
 whole = checkpoint.save
-checkpoint.save = lambda run, learner, progress: (
-    whole(run, learner, progress), (progress.epoch, progress.batch) == (1, 3) and kill()
+checkpoint.save = lambda run, learner, progress, name: (
+    whole(run, learner, progress, name), (progress.epoch, progress.batch) == (1, 3) and kill()
 )
 """,
     "steps after a checkpoint": """
