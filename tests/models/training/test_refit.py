@@ -150,7 +150,10 @@ def test_a_refit_that_was_killed_continues_to_the_same_weights(
 #: Options that do not go with `--refit`, and why.
 REFUSED = [
     ({"fold": (1, 3)}, "the tracks of a fold are there to be scored"),
-    ({"split_unit": "slice"}, "--split-unit slice validates on tracks that were learnt already"),
+    (
+        {"split_unit": "slice", "loop": LAST | {"crop": False}},
+        "--split-unit slice validates on tracks that were learnt already",
+    ),
     ({"loop": LAST | {"select": "best"}}, "no split is left to choose the epoch by"),
     ({"loop": LAST | {"schedule": "plateau"}}, "no split is left to lower the learning rate by"),
 ]
