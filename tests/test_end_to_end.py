@@ -11,7 +11,7 @@ from commands import done_in
 
 from mgc.pipeline.demo.tracks import BROKEN_TRACKS
 
-DEFAULTS = {"stft": "xu2022/mobilenet", "mel": "mgc/cnn", "mfcc": "vit2021/cnn"}
+DEFAULTS = {"stft": "mgc/stft", "mel": "mgc/cnn", "mfcc": "mgc/mfcc"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

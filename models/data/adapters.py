@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgc.models.parallel.device import wide_dtype
 from mgc.models.registry.systems import PICTURE_SIZE, InputSpec
-from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.dsp.filterbanks import mel_bank
+from mgc.pipeline.features import FeatureSpec, Spectral
 from mgc.pipeline.features.stats import MOMENTS
 
 #: Levels are clipped this many dB below the slice's maximum (librosa's `top_db`).
@@ -56,6 +58,10 @@ def _adapter(input_spec: InputSpec, spec: FeatureSpec) -> nn.Module:
             values = LogPower()
         case "mfcc":
             values = _mfcc(spec, input_spec.bands or spec.bins)
+        case "mel":
+            assert isinstance(spec, Spectral)
+            assert input_spec.bands is not None
+            values = nn.Sequential(MelBands(spec.sr, spec.n_fft, input_spec.bands), RelativeDecibels())
     return nn.Sequential(values, SingleChannel(input_spec.time_first))
 
 
@@ -96,6 +102,36 @@ class LogPower(nn.Module):
         """Convert levels in dB of any shape to the same shape, >= 0."""
         with torch.autocast(db.device.type, enabled=False):  # half precision would round powers to a thousandth
             return (1 + 10_000 * torch.exp(db * (math.log(10) / 10))).log10()
+
+
+class MelBands(nn.Module):
+    """Levels of mel bands from those of an STFT: the weighted mean of the powers under each triangle.
+
+    The triangles are those of `librosa.filters.mel` from 0 Hz to half the sample rate. If the transform is so short
+    that no frequency falls under one, its band repeats the nearest band that has some: a band at the floor would look
+    like the strongest contrast there is.
+
+    Args:
+        sr: sample rate in Hz.
+        n_fft: length of the Fourier transform in samples.
+        n_mels: number of bands.
+    """
+
+    weights: Tensor
+
+    def __init__(self, sr: int, n_fft: int, n_mels: int) -> None:
+        super().__init__()
+        bank = mel_bank(sr, n_fft, n_mels, 0.0, None)
+        filled = np.flatnonzero(bank.any(axis=0))
+        nearest = filled[np.abs(np.subtract.outer(np.arange(n_mels), filled)).argmin(axis=1)]
+        weights = (bank / np.maximum(bank.sum(axis=0), np.finfo(np.float32).tiny))[:, nearest]
+        self.register_buffer("weights", torch.from_numpy(np.ascontiguousarray(weights)), persistent=False)
+        self._decibels = Decibels()
+
+    def forward(self, db: Tensor) -> Tensor:
+        """Convert `(batch, frames, 1 + n_fft/2)` in dB to `(batch, frames, n_mels)` in dB."""
+        with torch.autocast(db.device.type, enabled=False):  # half precision cannot hold powers
+            return self._decibels(torch.exp(db.float() * (math.log(10) / 10)) @ self.weights)
 
 
 class FirstCoefficients(nn.Module):

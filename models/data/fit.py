@@ -141,16 +141,16 @@ def require_feature(system: System, input_spec: InputSpec, spec: FeatureSpec, st
         raise ModelError(
             f"{system.id} needs {' or '.join(input_spec.features)} features, {store} holds {spec.name}", remedy
         )
-    if input_spec.bands is None:
+    if input_spec.stored_bands is None:
         return
     if input_spec.adapter == "mfcc":
-        if spec.bins < input_spec.bands:
+        if spec.bins < input_spec.stored_bands:
             setting = "n_mels=128" if spec.name == "mel" else f"n_mfcc={input_spec.bands}"
             raise ModelError(
                 f"{system.id} needs {input_spec.bands} MFCCs, {store} has {spec.bins} {spec.name} values a frame",
                 f"extract more: `mgc extract --feature {spec.name}:{setting}`",
             )
-    elif spec.bins != input_spec.bands:
+    elif spec.bins != input_spec.stored_bands:
         is_waveform = input_spec.adapter == "waveform"
         unit, setting = ("samples a frame", "hop_length") if is_waveform else ("bands", "n_mels")
         raise ModelError(
@@ -173,7 +173,7 @@ def _differences(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec, f
         for values in (study_settings, settings):
             values["fmax"] = values["fmax"] or values["sr"] / 2
     differences = []
-    if spec.name == "mfcc" and input_spec.adapter in ("mfcc", "moments"):
+    if spec.name == "mfcc" != study.name and input_spec.adapter in ("mfcc", "moments"):
         # A floor cannot be applied to the bands once they have been through a truncated DCT.
         differences.append("MFCCs without a floor 80 dB below each slice's maximum")
     elif spec.name != study.name:

@@ -30,7 +30,7 @@ def describe_need(input_spec: InputSpec, study: FeatureSpec, *, study_only: bool
     if study_only:
         return str(study)
     features = " or ".join(input_spec.features)
-    if input_spec.bands is None:
+    if input_spec.stored_bands is None:
         return features
     if input_spec.adapter == "mfcc":
         return f"{features} with {input_spec.bands} values a frame or more"
@@ -51,11 +51,12 @@ def unmet_needs(input_spec: InputSpec, spec: FeatureSpec, study: FeatureSpec, *,
         return [f"{spec.name} for {study.name if study_only else ' or '.join(input_spec.features)}"]
     if study_only:
         return study_differences(input_spec, spec, study)
-    if input_spec.bands is None or spec.bins == input_spec.bands:
+    bands = input_spec.stored_bands
+    if bands is None or spec.bins == bands:
         return []
     if input_spec.adapter == "mfcc":
-        return [f"{spec.bins} values a frame for {input_spec.bands}"] if spec.bins < input_spec.bands else []
-    return [f"{'hop' if input_spec.adapter == 'waveform' else 'bands'} {spec.bins} for {input_spec.bands}"]
+        return [f"{spec.bins} values a frame for {bands}"] if spec.bins < bands else []
+    return [f"{'hop' if input_spec.adapter == 'waveform' else 'bands'} {spec.bins} for {bands}"]
 
 
 def nearest_store(stores: Sequence[Store], name: str, unmet: Callable[[Store], list[str]]) -> str:

@@ -28,11 +28,11 @@ Builder = Callable[[int], Any]
 PICTURE_SIZE = 224
 
 #: Default system by feature. Of several stores that one extraction made, the feature that stands first here decides:
-#: an epoch of xu2022/mobilenet takes a multiple of the others'.
+#: the one on which most was measured, then the smaller one.
 _DEFAULTS = {
     "mel": "mgc/cnn",
-    "mfcc": "vit2021/cnn",
-    "stft": "xu2022/mobilenet",
+    "mfcc": "mgc/mfcc",
+    "stft": "mgc/stft",
     "embedding": "probe/logreg",
 }
 
@@ -50,20 +50,26 @@ class InputSpec:
         adapter: conversion of stored levels in dB, or samples, to the model's tensor; see `mgc.models.data.adapters`.
         features: names of the features that the input can be made from, the preferred one first.
         bands: required number of mel bands, of statistics per track, or with `waveform` of samples per frame; with
-            `mfcc`, the number of coefficients used, from the first on; None for any number.
+            `mfcc`, the number of coefficients used, from the first on; with `mel`, the number of bands that are made
+            of any number of frequencies; None for any number.
         frames: frames per slice that the model is trained on; None for any number.
         min_frames: minimum number of frames that the model's pools need; None if it is `frames`.
         time_first: whether the tensor's axes are (channel, time, band) instead of (channel, band, time).
         standardise: whether all values are scaled together to mean 0 and standard deviation 1 over the training split.
     """
 
-    adapter: Literal["picture", "relative", "absolute", "log-power", "mfcc", "statistics", "moments", "waveform"]
+    adapter: Literal["picture", "relative", "absolute", "log-power", "mel", "mfcc", "statistics", "moments", "waveform"]
     features: tuple[str, ...]
     bands: int | None = None
     frames: int | None = None
     min_frames: int | None = None
     time_first: bool = False
     standardise: bool = False
+
+    @property
+    def stored_bands(self) -> int | None:
+        """Number of values a frame that a store must hold, with `mfcc` at least; None for any number."""
+        return None if self.adapter == "mel" else self.bands
 
     @property
     def shape(self) -> tuple[int | None, ...]:

@@ -1,10 +1,13 @@
-"""A network of mgc's own for collections of a few hundred tracks: several small networks in one.
+"""Networks of mgc's own for collections of a few hundred tracks: several small networks in one.
 
 Networks trained from nothing on a hundred tracks learn the sound of a few recordings rather than a genre. Three
 measures against that: the members read statistics over the slice only, of a smooth spectrum (20 cepstral coefficients)
 or of bands; training mixes the mean and deviation of each band, which differ with recording and mastering, between
 slices; and the output is the mean of the probabilities of eight members of two kinds, which are wrong about different
 genres. `docs/decisions.md` lists what was tried.
+
+`mgc/stft` is the same on mel bands that are made of an STFT. `mgc/mfcc` has members of one kind: stored
+coefficients show no bands.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ _N_MFCC = 20
 _N_PAIRS, _N_GROUPS = 64, 16
 # Slices of 4 s at a hop of 512 and 22,050 Hz.
 _LOG_MEL = InputSpec("relative", features=("mel",), bands=_BANDS, frames=172, min_frames=32)
+_MFCC = InputSpec("mfcc", features=("mfcc",), bands=_N_MFCC, frames=172, min_frames=32)
+# The same at 44,100 Hz.
+_STFT = InputSpec("mel", features=("stft",), bands=_BANDS, frames=345, min_frames=32)
 #: Added to variances before their root is taken, whose gradient is infinite at 0.
 _EPSILON = 1e-4
 
@@ -121,6 +127,26 @@ class BandStatistics(nn.Module):
             return self.head(torch.cat([*means, _deviation(levels), _deviation(contrasts)], dim=1))
 
 
+class CoefficientStatistics(nn.Module):
+    """`CepstralStatistics` of coefficients as they are stored, without the mean of the zeroth.
+
+    That mean is the loudness of the recording: stored coefficients are not relative to the loudest level of a slice.
+
+    Args:
+        n_classes: number of classes.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.mix = FrequencyMixStyle(0.5)
+        self.head = _head(3 * _N_MFCC - 1, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map coefficients `(batch, 20, frames)` to logits `(batch, n_classes)`."""
+        with torch.autocast(x.device.type, enabled=False):  # see `Cepstrum`
+            return self.head(_statistics(self.mix(x.float()))[:, 1:])
+
+
 def _head(n_statistics: int, n_classes: int) -> nn.Sequential:
     """Build a classifier of statistics `(batch, n_statistics)` with one hidden layer."""
     return nn.Sequential(
@@ -157,7 +183,7 @@ class Committee(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Map log-mel spectrograms `(batch, 1, bands, frames)` to the logarithm of the mean probabilities.
+        """Map spectrograms or coefficients `(batch, 1, bands, frames)` to the logarithm of the mean probabilities.
 
         Returns:
             `(batch, n_classes)`. In training, a tuple of it, without a gradient, and of the logits of each member,
@@ -174,3 +200,15 @@ def cnn(n_classes: int) -> nn.Module:
     """Eight small networks in one: four on statistics of the cepstrum, and four on those of bands."""
     kinds = (CepstralStatistics, BandStatistics)
     return Committee([kind(n_classes) for kind in kinds for _ in range(4)])
+
+
+@system("mgc/stft", input=_STFT)
+def stft(n_classes: int) -> nn.Module:
+    """The members of `mgc/cnn`, on mel bands up to half the sample rate."""
+    return cnn(n_classes)
+
+
+@system("mgc/mfcc", input=_MFCC)
+def mfcc(n_classes: int) -> nn.Module:
+    """Eight small networks in one, on statistics of stored cepstral coefficients."""
+    return Committee([CoefficientStatistics(n_classes) for _ in range(8)])

@@ -11,6 +11,7 @@ from mgc.models.data.adapters import (
     Cepstrum,
     FirstCoefficients,
     JoinBlocks,
+    MelBands,
     Moments,
     Picture,
     RelativeDecibels,
@@ -71,6 +72,31 @@ def test_relative_decibels_equal_librosas_ref_max(slices: np.ndarray) -> None:
     expected = [librosa.power_to_db(each, ref=np.max, top_db=80) for each in power]
     db = RelativeDecibels()(log_mel(slices)).transpose(1, 2)
     np.testing.assert_allclose(db.numpy(), np.stack(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize(("sr", "n_fft"), [(44100, 1024), (22050, 2048)])
+def test_mel_bands_of_an_stft_are_librosas_up_to_a_constant_a_band(slices: np.ndarray, sr: int, n_fft: int) -> None:
+    magnitude = np.abs(librosa.stft(slices, n_fft=n_fft, hop_length=512))
+    db = torch.from_numpy(librosa.amplitude_to_db(magnitude, ref=1.0, top_db=None)).transpose(1, 2)
+    module = MelBands(sr, n_fft, 128)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bands = module(db).numpy()
+    bank = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=128)
+    expected = librosa.power_to_db(bank @ magnitude**2, top_db=None).swapaxes(1, 2) - 10 * np.log10(bank.sum(axis=1))
+    np.testing.assert_allclose(bands[:1], expected[:1], atol=0.01)  # noise, far above the floor
+    flat = module(torch.full((1, 3, 1 + n_fft // 2), -20.0))
+    torch.testing.assert_close(flat, torch.full((1, 3, 128), -20.0), atol=1e-3, rtol=0)
+
+
+def test_mel_bands_without_a_frequency_repeat_the_nearest() -> None:
+    bank = librosa.filters.mel(sr=44100, n_fft=256, n_mels=128)
+    empty = np.flatnonzero(~bank.any(axis=1))
+    assert len(empty) > 10
+    levels = MelBands(44100, 256, 128)(torch.randn(1, 4, 129) * 10)[0].numpy().T
+    filled = np.flatnonzero(bank.any(axis=1))
+    for band in empty:
+        distances = np.abs(filled - band)
+        assert any(np.array_equal(levels[band], levels[k]) for k in filled[distances == distances.min()])
 
 
 @pytest.mark.parametrize(("n_mels", "n_mfcc"), [(128, 13), (128, 20), (40, 40)])

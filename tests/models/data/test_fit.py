@@ -36,7 +36,7 @@ def _embedded(spec: FeatureSpec, network: str) -> FeatureSpec:
 
 
 @pytest.mark.parametrize(
-    ("spec", "frames"), [(Stft(), None), (Mel(), 172), (Mfcc(), 130)], ids=lambda value: getattr(value, "name", value)
+    ("spec", "frames"), [(Stft(), 345), (Mel(), 172), (Mfcc(), 172)], ids=lambda value: getattr(value, "name", value)
 )
 def test_default_models_fit_default_stores(spec: FeatureSpec, frames: int | None) -> None:
     assert fit(systems.default_model(spec.name), spec).frames == (frames,)

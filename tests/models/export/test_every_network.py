@@ -18,11 +18,13 @@ from mgc.models.registry import systems
 from mgc.pipeline.features import FeatureSpec, from_dict
 
 TYPICAL = (
-    "kth2020/crnn", "mgc/cnn", "padova2023/late-fusion", "padova2023/cnn2d-mfcc", "vit2021/lstm", "xu2022/mobilenet",
+    "kth2020/crnn", "mgc/cnn", "mgc/stft", "padova2023/late-fusion", "padova2023/cnn2d-mfcc", "vit2021/lstm",
+    "xu2022/mobilenet",
 )  # fmt: skip
 #: Other networks than xu2022's that take slices of any length: they pool over time, or keep the last state.
 ANY_LENGTH = (
-    "mgc/cnn", "padova2023/cnn1d", "padova2023/cnn2d-mel", "padova2023/cnn2d-mfcc", "padova2023/late-fusion",
+    "mgc/cnn", "mgc/mfcc", "mgc/stft", "padova2023/cnn1d", "padova2023/cnn2d-mel", "padova2023/cnn2d-mfcc",
+    "padova2023/late-fusion",
     "pons2019/musicnn", "ref/crnn-choi2017", "ubc2020/ablation-cnn-rnn2-attention", "ubc2020/ablation-rnn",
     "ubc2020/prcnn-attention", "vit2021/lstm",
 )  # fmt: skip

@@ -228,7 +228,7 @@ def test_duplicate_id_is_refused() -> None:
         register(lambda n_classes: nn.Linear(1, n_classes))
 
 
-@pytest.mark.parametrize(("feature", "id"), [("stft", "xu2022/mobilenet"), ("mel", "mgc/cnn"), ("mfcc", "vit2021/cnn")])
+@pytest.mark.parametrize(("feature", "id"), [("stft", "mgc/stft"), ("mel", "mgc/cnn"), ("mfcc", "mgc/mfcc")])
 def test_default_model_reads_the_feature_it_is_the_default_for(feature: str, id: str) -> None:
     assert systems.default_model(feature) == id
     assert feature in systems.get(id).input.features

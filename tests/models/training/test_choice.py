@@ -41,9 +41,9 @@ def candidates(folder: Path) -> Callable[..., StoreCandidates]:
 
 def test_the_latest_store_decides_and_the_others_are_named(folder, candidates):
     system, line = choice.default_system(candidates("stft", "mel", "chroma"))
-    assert system.id == "xu2022/mobilenet"
+    assert system.id == "mgc/stft"
     assert line == (
-        f"model: xu2022/mobilenet, the default for stft; store: {folder / 'stft'}, the latest"
+        f"model: mgc/stft, the default for stft; store: {folder / 'stft'}, the latest"
         " (beside it: mel, chroma); others: `mgc models`"
     )
     system, line = choice.default_system(candidates("mel"))

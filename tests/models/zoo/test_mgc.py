@@ -1,19 +1,24 @@
-"""mgc: what the members of its network see, how they learn, and what averaging their weights gives."""
+"""mgc: what the members of its networks see, how they learn, and what averaging their weights gives."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy.fft import dct
 from shapes import n_params
+from torch import nn
 
 from mgc.models.registry import systems
 from mgc.models.zoo.mgc import (
     BandStatistics,
     CepstralStatistics,
     Cepstrum,
+    CoefficientStatistics,
     Committee,
     FrequencyMixStyle,
     cnn,
+    mfcc,
 )
 
 
@@ -24,11 +29,13 @@ def levels(batch: int = 6, frames: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 def test_parameters_of_the_members() -> None:
-    # 60 · 64 + 64 + 2 · 64 and 64 · 6 + 6; as these, with 2 · 64 + 3 · 16 statistics for 60.
-    kinds = {CepstralStatistics: 4_032 + 390, BandStatistics: 11_456 + 390}
+    # 60 · 64 + 64 + 2 · 64 and 64 · 6 + 6; as these, with 2 · 64 + 3 · 16, and with 59 statistics for 60.
+    kinds = {CepstralStatistics: 4_032 + 390, BandStatistics: 11_456 + 390, CoefficientStatistics: 3_968 + 390}
     assert {kind: n_params(kind(6), "") for kind in kinds} == kinds
-    assert n_params(cnn(6), "") == 4 * sum(kinds.values()) == 65_072
-    assert systems.get("mgc/cnn").params(6) == 65_072
+    assert n_params(cnn(6), "") == 4 * (4_422 + 11_846) == 65_072
+    assert n_params(mfcc(6), "") == 8 * 4_358 == 34_864
+    sizes = {id: systems.get(f"mgc/{id}").params(6) for id in ("cnn", "stft", "mfcc")}
+    assert sizes == {"cnn": 65_072, "stft": 65_072, "mfcc": 34_864}
 
 
 def test_mixed_slices_have_the_statistics_of_a_mixture() -> None:
@@ -78,9 +85,23 @@ def test_statistics_of_bands() -> None:
     np.testing.assert_allclose(statistics, np.concatenate([*expected, contrasts.std(axis=2)], axis=1), atol=1e-2)
 
 
-def test_silence_has_finite_gradients() -> None:
-    model = cnn(3).train()
-    outputs = model(torch.full((4, 1, 128, 172), -80.0))
+def test_statistics_of_stored_coefficients_leave_the_loudness_out() -> None:
+    x, model = levels()[:, :20], CoefficientStatistics(6).eval()
+    captured: list[torch.Tensor] = []
+    model.head.register_forward_pre_hook(lambda module, inputs: captured.extend(inputs))
+    outputs = model(x)
+    values = x.numpy()
+    expected = [values.mean(axis=2)[:, 1:], values.std(axis=2), np.diff(values, axis=2).std(axis=2)]
+    np.testing.assert_allclose(captured[0], np.concatenate(expected, axis=1), atol=1e-2)
+    louder = x.clone()
+    louder[:, 0] += 100
+    torch.testing.assert_close(model(louder), outputs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("build", "bands"), [(cnn, 128), (mfcc, 20)])
+def test_silence_has_finite_gradients(build: Callable[[int], nn.Module], bands: int) -> None:
+    model = build(3).train()
+    outputs = model(torch.full((4, 1, bands, 172), -80.0))
     sum(output.sum() for output in outputs[1:]).backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
@@ -104,4 +125,5 @@ def test_members_learn_independently() -> None:
 
 @pytest.mark.parametrize("frames", [32, 172, 300])
 def test_slices_of_other_lengths(frames: int) -> None:
-    assert cnn(4).eval()(levels(2, frames).unsqueeze(1)).shape == (2, 4)
+    x = levels(2, frames).unsqueeze(1)
+    assert cnn(4).eval()(x).shape == mfcc(4).eval()(x[:, :, :20]).shape == (2, 4)
