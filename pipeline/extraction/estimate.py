@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
 from mgc.pipeline.extraction import probe
 from mgc.pipeline.extraction.batches import estimated_seconds
 from mgc.pipeline.features import FeatureSpec
@@ -144,11 +146,16 @@ def estimate(
         workers: number of workers; None if a scheduler knows it.
     """
     seconds = np.append(_lengths(dataset, tracks, stores), UNKNOWN_S)
+    # Looked up once for all batches: `index_in` hashes the whole track table.
+    columns = ["track_id", "split"]
+    batched = pa.concat_tables([t.select(columns) for t in (DATASET_SCHEMA.empty_table(), *(b for b, _ in batches))])
+    rows = pc.index_in(batched["track_id"], tracks["track_id"].combine_chunks())
+    batched_seconds = seconds[pc.fill_null(rows, len(tracks)).to_numpy()]
+    is_training = pc.fill_null(pc.equal(batched["split"], "training"), False).to_numpy()
+    edges = np.cumsum([0, *(len(batch) for batch, _ in batches)])
     cpu_s = n_bytes = 0.0
-    for batch, targets in batches:
-        rows = pc.index_in(batch["track_id"], tracks["track_id"].combine_chunks())
-        lengths = seconds[pc.fill_null(rows, len(tracks)).to_numpy()]
-        training = pc.fill_null(pc.equal(batch["split"], "training"), False).to_numpy()
+    for (first, stop), (_, targets) in zip(itertools.pairwise(edges), batches, strict=True):
+        lengths, training = batched_seconds[first:stop], is_training[first:stop]
         variants = targets[0].store.variants
         with_variants = np.where(training, frame_multiplier(variants), 1)
         specs = [target.store.spec for target in targets]
