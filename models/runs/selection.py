@@ -293,7 +293,7 @@ def select_tracks(
 
 def classes_of(store: Store, tracks: pa.Table) -> tuple[str, ...]:
     """Return the genres of tracks in the order of a model's outputs: as the dataset lists them, then others by name."""
-    present = set(tracks["genre"].to_pylist())
+    present = set(pc.unique(tracks["genre"]).to_pylist())
     known = [genre for genre in store.dataset["genres"] if genre in present]
     return (*known, *sorted(present.difference(known)))
 
@@ -358,7 +358,7 @@ def _require_classes(store: Store, tracks: pa.Table, classes: tuple[str, ...], *
         raise StoreError(f"{store.path}: {available} to train on", "a classifier needs tracks of two genres or more")
     if unsplit:
         return
-    training = set(tracks["genre"].filter(pc.equal(tracks["split"], "training")).to_pylist())
+    training = set(pc.unique(tracks["genre"].filter(pc.equal(tracks["split"], "training"))).to_pylist())
     missing = [genre for genre in classes if genre not in training]
     remedy = f"add tracks, or assign the splits anew: `mgc split {store.path} --redo`"
     if missing:

@@ -45,18 +45,19 @@ def changed_tracks(
     changes: Changes = {}
     stale_shards: set[int] = set()
     in_dataset = pc.is_valid(index)
-    before, now = past.filter(in_dataset), tracks.take(index.drop_null())
-    sizes, times = now["size"].combine_chunks(), now["mtime_ns"].combine_chunks()
+    before = past.filter(in_dataset) if index.null_count else past
+    now = index.drop_null()
+    sizes, times = (tracks[name].take(now).combine_chunks() for name in ("size", "mtime_ns"))
     was_missing = _equals(before["reason"], "missing")
     was_unreadable = _equals(before["reason"], "unreadable")
-    file_changed = rows_differ(before["path"], now["path"])
+    file_changed = rows_differ(before["path"], tracks["path"].take(now))
     file_changed |= rows_differ(before["size"], sizes) | rows_differ(before["mtime_ns"], times)
     file_changed |= was_missing & sizes.is_valid().to_numpy(zero_copy_only=False)
     undecoded = left_out.without_frames(before)
     file_changed &= ~undecoded
     labels_changed = np.zeros(len(before), bool)
     for name in DATASET_SCHEMA.names:
-        labels_changed |= rows_differ(before[name], now[name])
+        labels_changed |= rows_differ(before[name], tracks[name].take(now))
     relabelled_shards = set(pc.unique(before["shard"].filter(pa.array(labels_changed & ~undecoded))).to_pylist())
     suspects = np.flatnonzero(file_changed | was_unreadable)
     columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
@@ -64,7 +65,7 @@ def changed_tracks(
         rows = suspects[first : first + BLOCK_ROWS]
         records = before.select(columns).take(rows).to_pylist()
         signatures = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist())
-        paths = now["path"].take(rows).to_pylist()
+        paths = tracks["path"].take(now.take(rows)).to_pylist()
         for i, record, size, mtime, path in zip(rows, records, *signatures, paths, strict=True):
             if file_changed[i]:
                 values = _changed_file(dataset.root, unescape(path), record, size, mtime, hashes)

@@ -95,7 +95,7 @@ def dry_run(
         echo(note)
     results, plans = [], []
     for store, spec in zip(stores, specs, strict=True):
-        past = manifest.history(store)
+        past = manifest.history(store, planning.PAST_COLUMNS)
         plan, notes = plan_store(store, dataset, tracks, past, {}, options)
         for note in notes:
             echo(f"{store.path.name}: {note}")
@@ -103,7 +103,7 @@ def dry_run(
         path = store_path(out, spec, options.variants)
         exists = not is_new(path)
         if exists and options.rebuild:
-            past = manifest.history(open_by_head(path))
+            past = manifest.history(open_by_head(path), planning.PAST_COLUMNS)
         results.append(_count(path, exists, dataset, tracks, past, plan))
     for note in left_out.describe(dataset, plans[0].left_out):
         echo(note)

@@ -181,7 +181,8 @@ def _plan(
     _clean(store)
     if not journal.finish_rewrites(store):
         echo(f"{store.path.name}: plan.parquet is damaged: what the interrupted extraction left is planned anew")
-    plan, notes = plan_store(store, dataset, tracks, manifest.history(store), hashes, options)
+    past = manifest.history(store, planning.PAST_COLUMNS)
+    plan, notes = plan_store(store, dataset, tracks, past, hashes, options)
     for note in notes:
         echo(f"{store.path.name}: {note}")
     if plan.batches:
@@ -208,7 +209,7 @@ def plan_store(
         store: the store.
         dataset: the dataset.
         tracks: its tracks, see `duplicates.find`.
-        past: the store's `manifest.history`.
+        past: the store's `manifest.history` with `planning.PAST_COLUMNS`.
         hashes: content hashes of files that were read by this call already, by track id.
         options: settings of the extraction.
 

@@ -15,7 +15,7 @@ from mgc.pipeline.errors import MgcError, SpecError
 from mgc.pipeline.escaping import visible
 from mgc.pipeline.store import last_audit, ranges
 from mgc.pipeline.store.cuts import Cut
-from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
+from mgc.pipeline.store.slicing import Slicing
 from mgc.pipeline.store.store import Store
 from mgc.pipeline.wrapping import WIDTH, wrap
 
@@ -87,16 +87,17 @@ def summarise(store: Store) -> dict[str, Any]:
 
 def _describe_cut(store: Store, cut: Cut) -> dict[str, Any]:
     """Return a cut as a dict: name, slicing, numbers of slices and tracks, and who asked for it."""
-    columns = ["track_id", "variant"]
-    groups = store.read_slices(map(int, store.shard_files()), columns, cut)
-    slices = pa.concat_tables([SLICE_SCHEMA.empty_table().select(columns), *groups])
-    own = slices["track_id"].filter(pc.is_null(slices["variant"]))
+    n_slices = n_tracks = 0
+    for slices in store.read_slices(map(int, store.shard_files()), ["track_id", "variant"], cut):
+        own = slices["track_id"].filter(pc.is_null(slices["variant"]))
+        n_slices += len(own)
+        n_tracks += pc.count_distinct(own).as_py()  # all slices of a track are in one row group
     return {
         "name": cut.name,
         "default": cut.default,
         "slicing": cut.slicing.as_dict(),
-        "slices": len(own),
-        "tracks": pc.count_distinct(own).as_py(),
+        "slices": n_slices,
+        "tracks": n_tracks,
         "for": list(cut.systems),
     }
 
