@@ -148,6 +148,8 @@ class Selection:
         )
         for tables, rows in self._join(blocks, stores, slicing, split):
             collector.add(widened(tables, [store.tracks for store in stores]) if crop else tables, rows)
+        # The track table was copied column by column, and Arrow's memory pool keeps that memory.
+        pa.default_memory_pool().release_unused()
         return collector.finish()
 
     def _join(
@@ -306,7 +308,7 @@ def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
 def usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
     """Tracks of a store that have a genre, a split and, cut by `slicing` (None for the store's), a slice."""
     if slicing is None or slicing == store.slicing:
-        tracks = store.tracks.filter(pc.equal(store.tracks["status"], "ok"))
+        tracks = store.tracks.select(TRACK_SCHEMA.names).filter(pc.equal(store.tracks["status"], "ok"))
     else:
         tracks = _tracks_to_cut(store)
         if (stored := store.cut_of(slicing)) is not None:
