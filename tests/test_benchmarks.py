@@ -14,6 +14,8 @@ from unittest import mock
 
 import pytest
 
+from mgc.pipeline.store.store import Store
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -84,12 +86,19 @@ def test_profile_names_functions(corpus: Path) -> None:
 def test_scale_prints_memory_and_time_of_every_command(tmp_path: Path) -> None:
     record = tmp_path / "figures.json"
     out = run(BENCHMARKS / "scale.py", "--smoke", "--keep", tmp_path / "kept", "--json", record)
-    sizes, extraction, commands = tables(out)
-    assert list(sizes) == list(extraction) == ["60"]
-    assert list(commands) == ["60: no-op, csv parsed", "60: no-op", "60: slice"]
-    figures = json.loads(record.read_text())["results"]["60"]
+    sizes, extraction, commands, training = tables(out)
+    assert list(sizes) == list(extraction) == list(training) == ["300"]
+    assert list(commands) == ["300: no-op, csv parsed", "300: no-op", "300: slice", "300: train"]
+    figures = json.loads(record.read_text())["results"]["300"]
     assert 0 < figures["planning_mb"] <= figures["client_mb"]
-    assert len(list((tmp_path / "kept" / "60" / "fma_scale").glob("*/*.mp3"))) == 60
+    # The frames are hard links, but the store is whole: every byte is read and compared with its digest.
+    (store,) = (tmp_path / "kept" / "300" / "data" / "features").glob("*/mel-*")
+    run("-m", "mgc", "verify", store)
+    n_training = sum(split == "training" for split in Store.open(store).slices["split"].to_pylist())
+    assert figures["epoch"]["slices"] == n_training
+    assert figures["epoch"]["share"] == 1
+    assert float(training["300"]["epoch h"]) >= 0
+    assert "(measured); decoding would add 0.00 core-hours" in out
 
 
 @pytest.mark.slow
