@@ -63,9 +63,12 @@ def call(*command: object, stop_after: float | None = None) -> tuple[dict[str, A
     # Allows bytecode files, so that not every call compiles mgc again.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryFile("w+") as output:
-        pin = _pin if stop_after is None else None
         process = subprocess.Popen(
-            list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, preexec_fn=pin, env=environment
+            list(map(str, command)),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_pin if stop_after is None else _heed_ctrl_c,
+            env=environment,
         )
         timer = threading.Timer(stop_after or 0, process.send_signal, [signal.SIGINT])
         if stop_after is not None:
@@ -86,6 +89,11 @@ def _pin() -> None:
     """Pin this process to one processor, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def _heed_ctrl_c() -> None:
+    """Let this process end by SIGINT: a shell lets the processes that it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def measure(folder: Path, n_tracks: int, options: argparse.Namespace) -> dict[str, Any]:
