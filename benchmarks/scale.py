@@ -1,7 +1,7 @@
 """Costs of `mgc` other than decoding, from planning to an epoch of training, for libraries of up to a million tracks.
 
     python benchmarks/scale.py                    8,000 tracks (FMA-small), then 106,574 (FMA-full)
-    python benchmarks/scale.py --tracks 1000000   a million tracks: about two hours, 12 GB of disk
+    python benchmarks/scale.py --tracks 1000000   a million tracks: about half an hour, 6 GB of disk
     python benchmarks/scale.py --keep FOLDER      keep libraries and stores in FOLDER, and reuse those already there
     python benchmarks/scale.py --smoke            smallest sizes; the figures mean nothing
 
