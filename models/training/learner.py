@@ -22,7 +22,7 @@ from mgc.models.training.optim import (
     build_plateau,
     build_schedule,
     main_logits,
-    total_loss,
+    total_and_main_loss,
 )
 
 _AUTOCAST_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,19 +116,21 @@ class Learner:
             epoch: number of the epoch, from 0; the augmentation is drawn by it.
 
         Returns:
-            Mean training loss over the batch, which may be NaN or infinite, and number of correctly classified slices.
-            With several processes the loss is this process's share: the sum over the processes is the mean over their
-            batches.
+            Mean training loss of the main head over the batch, and number of correctly classified slices. The loss is
+            NaN or infinite if the sum that is minimised is, to which auxiliary heads add. With several processes the
+            loss is this process's share: the sum over the processes is the mean over their batches.
         """
         frames, mixed_labels, share = batch.frames, batch.labels, 1.0
         if self.augmenter is not None:
             frames, mixed_labels, share = self.augmenter(batch, epoch)
         with self._autocast():
             output = self._forward(frames)
-        loss = total_loss(self._loss, output, batch.labels)
+        loss, main = total_and_main_loss(self._loss, output, batch.labels)
         if share < 1:  # mixup: each slice is mixed with one of another label
-            loss = share * loss + (1 - share) * total_loss(self._loss, output, mixed_labels)
-        loss = loss * self._batch_share(batch.labels)
+            mixed_loss, mixed_main = total_and_main_loss(self._loss, output, mixed_labels)
+            loss, main = share * loss + (1 - share) * mixed_loss, share * main + (1 - share) * mixed_main
+        batch_share = self._batch_share(batch.labels)
+        loss = loss * batch_share
         self.optimizer.zero_grad()
         # DistributedDataParallel averages gradients over the processes; the sum of their shares is wanted.
         self._scaler.scale(loss * self.ranks.size).backward()
@@ -140,6 +142,8 @@ class Learner:
         self._schedule.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)
+        if not isinstance(output, Tensor):  # chosen on the device: one transfer, as for a single head
+            loss = torch.where(loss.isfinite(), main * batch_share, loss)
         return loss.item(), int((main_logits(output).argmax(dim=1) == batch.labels).sum())
 
     def end_epoch(self, scores: dict[str, float]) -> None:
@@ -166,7 +170,7 @@ class Learner:
             # The bare network: DistributedDataParallel would wait for processes that make no dry run.
             forward = self._forward if self.ranks.size == 1 else self._network
             output = forward(frames[0] if len(frames) == 1 else tuple(frames))
-        total_loss(self._loss, output, labels).backward()
+        total_and_main_loss(self._loss, output, labels)[0].backward()
         del moments
 
     def _wrap(self) -> nn.Module:

@@ -112,18 +112,24 @@ def main_logits(outputs: Outputs) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-def total_loss(loss: Loss, outputs: Outputs, target: Tensor) -> Tensor:
-    """Add `AUXILIARY_WEIGHT` times the loss of each auxiliary head to the loss of the main head.
+def total_and_main_loss(loss: Loss, outputs: Outputs, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the loss to minimise, and the part of it that compares with a validation loss.
 
     Args:
         loss: loss of logits `(batch, classes)` and class indices `(batch,)`.
         outputs: logits `(batch, classes)` of the main head, alone or followed by those of the auxiliary heads.
         target: class indices, int64 `(batch,)`.
+
+    Returns:
+        The loss of the main head plus `AUXILIARY_WEIGHT` times that of each auxiliary head; the loss of the main head.
+        Without auxiliary heads, both are the same tensor.
     """
     if isinstance(outputs, Tensor):
-        return loss(outputs.float(), target)
+        main = loss(outputs.float(), target)
+        return main, main
     logits, *auxiliary = (head.float() for head in outputs)  # under autocast, heads return half precision
-    return loss(logits, target) + AUXILIARY_WEIGHT * torch.stack([loss(head, target) for head in auxiliary]).sum()
+    main = loss(logits, target)
+    return main + AUXILIARY_WEIGHT * torch.stack([loss(head, target) for head in auxiliary]).sum(), main
 
 
 def binary_on_softmax(

@@ -186,8 +186,8 @@ class Committee(nn.Module):
         """Map spectrograms or coefficients `(batch, 1, bands, frames)` to the logarithm of the mean probabilities.
 
         Returns:
-            `(batch, n_classes)`. In training, a tuple of it, without a gradient, and of the logits of each member,
-            whose losses are added up.
+            `(batch, n_classes)`. In training, a tuple of it, without a gradient, and of the logits of each member:
+            the losses of all members are minimised, that of the mean is reported.
         """
         logits = [member(x.squeeze(1)).float() for member in self.members]
         log_probabilities = torch.stack(logits).log_softmax(dim=2)

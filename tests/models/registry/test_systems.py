@@ -11,7 +11,7 @@ from networks import IDS, PICTURE, build, random_batch
 from torch import nn
 
 from mgc.models.registry import recipes, systems
-from mgc.models.training.optim import LOSSES, build_optimizer, main_logits, total_loss
+from mgc.models.training.optim import LOSSES, build_optimizer, main_logits, total_and_main_loss
 from mgc.pipeline.errors import ModelError
 
 #: Networks at full resolution, over a whole clip, or wide: a step takes a second. The last two equal faster ones.
@@ -107,7 +107,7 @@ def test_forward_and_backward(id: str, n_classes: int) -> None:
     model = build(system, n_classes)
     outputs = model(*random_batch(system, 4))
     assert main_logits(outputs).shape == (4, n_classes)
-    total_loss(lambda logits, _: logits.square().mean(), outputs, torch.zeros(4)).backward()
+    total_and_main_loss(lambda logits, _: logits.square().mean(), outputs, torch.zeros(4))[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -125,7 +125,7 @@ def test_overfits_one_batch(id: str) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses: list[float] = []
     while len(losses) < 100 and (not losses or losses[-1] > losses[0] / 4):
-        loss = total_loss(LOSSES[training.loss], model(*x), target)
+        loss, _ = total_and_main_loss(LOSSES[training.loss], model(*x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -10,9 +10,12 @@ import pytest
 import torch
 from tiny import TINY
 
+from mgc.models.data.augment import Augmenter
 from mgc.models.data.stream import Batch
 from mgc.models.network import Network
 from mgc.models.parallel.device import require_amp
+from mgc.models.registry import systems
+from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.recipes import Optimizer, Training
 from mgc.models.registry.settings import Loop
 from mgc.models.training.learner import Learner
@@ -111,3 +114,56 @@ def test_a_dry_run_changes_no_weight() -> None:
     before = weights(network)
     tested.dry_run([(4, 64, 8)])
     assert torch.equal(weights(network), before)
+
+
+@pytest.mark.parametrize(("id", "mixup"), [("mgc/cnn", 0.0), ("mgc/cnn", 0.4), ("xu2022/googlenet", 0.4)])
+def test_the_loss_of_all_heads_is_minimised_and_that_of_the_main_head_returned(id: str, mixup: float) -> None:
+    class_weights, spec = torch.tensor([0.5, 1.0, 2.0]), systems.get(id).recipe.features
+    frames = torch.randn((6, 64, spec.bins), generator=torch.Generator().manual_seed(0)) * 10 - 40
+    whole = Batch(frames, torch.from_numpy(LABELS), np.arange(6), np.arange(6), 0)
+    augmenter = Augmenter(Augmentation(mixup=mixup), spec, 0)
+
+    def network() -> Network:
+        torch.manual_seed(0)
+        return Network(systems.get(id), [spec], 3).train()
+
+    trained, expected = network(), network()
+    recipe = dataclasses.replace(SGD, loss="cross-entropy", loop=Loop())
+    torch.manual_seed(1)
+    loss, _ = Learner(trained, recipe, 4, class_weights, augmenter).update(whole, 0)
+
+    torch.manual_seed(1)
+    mixed, partners, share = augmenter(whole, 0)
+    assert (share < 1) == bool(mixup)
+    by_head = []
+    for logits in expected(mixed):
+        own, other = (
+            torch.nn.functional.cross_entropy(logits, labels, weight=class_weights)
+            for labels in (whole.labels, partners)
+        )
+        by_head.append(share * own + (1 - share) * other)
+    main, *auxiliary = by_head
+    assert len(auxiliary) == (8 if id == "mgc/cnn" else 2)
+    (main + 0.3 * sum(auxiliary)).backward()
+    torch.optim.SGD(expected.model.parameters(), lr=1.0).step()
+    assert loss == pytest.approx(main.item(), rel=1e-6)
+    assert weights(trained).isfinite().all()
+    torch.testing.assert_close(weights(trained), weights(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_an_auxiliary_head_that_fails_makes_the_loss_infinite() -> None:
+    class TwoHeads(torch.nn.Module):
+        """The main head is finite, the auxiliary one is not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.head(x.mean(dim=(1, 3)))
+            return logits, logits * torch.tensor([1.0, -torch.inf, 1.0])
+
+    network = learner()[1]
+    network.model = TwoHeads()
+    loss, _ = Learner(network, SGD, 4).update(batch(), 0)
+    assert not np.isfinite(loss)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mgc.models.registry import systems
 from mgc.models.registry.skeleton import build_on_meta
-from mgc.models.training.optim import binary_on_softmax, main_logits, total_loss
+from mgc.models.training.optim import binary_on_softmax, main_logits, total_and_main_loss
 from mgc.models.zoo.googlenet import GoogLeNet
 
 # By layer: output channels, output side for 224 × 224 pixels, parameters.
@@ -110,7 +110,8 @@ def test_auxiliary_heads_train_and_do_not_predict() -> None:
     logits, early, late = outputs = model(x)
     assert [head.shape for head in outputs] == [(2, 8)] * 3
     assert main_logits(outputs) is logits
-    loss = total_loss(F.cross_entropy, outputs, target)
+    loss, main = total_and_main_loss(F.cross_entropy, outputs, target)
+    assert torch.equal(main, F.cross_entropy(logits, target))
     expected = F.cross_entropy(logits, target) + 0.3 * (F.cross_entropy(early, target) + F.cross_entropy(late, target))
     torch.testing.assert_close(loss, expected)
     loss.backward()
@@ -124,7 +125,8 @@ def test_auxiliary_heads_train_and_do_not_predict() -> None:
 
 def test_loss_of_plain_logits_is_untouched() -> None:
     logits, target = torch.randn(4, 8), torch.tensor([0, 1, 2, 3])
-    assert total_loss(binary_on_softmax, logits, target) == binary_on_softmax(logits, target)
+    total, main = total_and_main_loss(binary_on_softmax, logits, target)
+    assert total == main == binary_on_softmax(logits, target)
 
 
 def test_initial_weights() -> None:
