@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from mgc.pipeline.errors import ModelError, RunError, SpecError
 from mgc.pipeline.features import Embedding, FeatureSpec
 from mgc.pipeline.workspace import Workspace
 
-#: Name of the only layer of a run: the input of its last layer.
+#: Name of the only layer of a run: the input of its last layer, or those of all members of a committee.
 LAST = "last"
 #: Networks that a name without any stands for. In grouped cross-validation, the two together are about as good as the
 #: better one of them on all layers and classifiers that were tried, and that one is not always the same.
@@ -211,6 +212,10 @@ def of_spec(spec: Embedding, workspace: Workspace, device: str = "auto") -> Embe
     if embedder.weights[:16] != spec.weights:
         problem = f"{name} has other weights than the network that the embeddings are of"
         raise ModelError(problem, f"embed again: `mgc embed {shlex.quote(name)}`")
+    if spec.width < embedder.width:
+        # The last member of a committee alone is in stores of mgc before all members' vectors were stored.
+        module = nn.Sequential(embedder.module, _LastValues(spec.width))
+        embedder = dataclasses.replace(embedder, module=module, width=spec.width)
     return embedder
 
 
@@ -246,6 +251,18 @@ class _SideBySide(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames `(batch, frames, bins)` to vectors `(batch, sum of the widths)`."""
         return torch.cat([network(frames) for network in self._networks], dim=1)
+
+
+class _LastValues(nn.Module):
+    """The last values of a vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map vectors `(batch, d)` to `(batch, width)`."""
+        return vectors[:, -self._width :]
 
 
 class _Vectors(nn.Module):
