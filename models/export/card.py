@@ -18,7 +18,7 @@ from mgc.models.evaluation.evaluate import results_path
 from mgc.models.export.check import Check
 from mgc.models.export.graph import Origin
 from mgc.models.export.smaller import Measurement
-from mgc.models.runs.overview import refit_sentence
+from mgc.models.runs.overview import refit_line
 from mgc.models.runs.run import Run
 from mgc.pipeline.datasets.published import published_dataset
 from mgc.pipeline.errors import MgcError
@@ -104,7 +104,7 @@ def _data(run: Run, dataset: str) -> Iterator[str]:
     parts = [f"{counts[split]} {split}" for split in ("training", "validation", "test") if counts[split]]
     yield f"- Tracks: {', '.join(parts)}."
     if run.config.get("refit"):
-        yield f"- The model {refit_sentence(run)}."
+        yield f"- Refit: {refit_line(run)}."
     for number, source in enumerate(run.sources, 1):
         which = f" {number}" if len(run.sources) > 1 else ""
         yield f"- Input{which}: {escape(str(source.spec))}; {escape(str(run.slicing))}."

@@ -17,7 +17,7 @@ from mgc.models.report.examples import Example
 from mgc.models.report.material import Material
 from mgc.models.report.results import Results, Track
 from mgc.models.report.track_map import TrackMap
-from mgc.models.runs.overview import refit_sentence
+from mgc.models.runs.overview import refit_line
 from mgc.pipeline.errors import RunError
 
 #: Content of a section: `id`, `title` and `template`, and what the template shows.
@@ -319,7 +319,7 @@ def _method(results: Results) -> Section:
         ("feature", " + ".join(str(source.spec) for source in run.sources)),
         ("slices", str(run.slicing)),
         ("tracks", sizes),
-        ("refit", refit_sentence(run) if config.get("refit") else None),
+        ("refit", refit_line(run) if config.get("refit") else None),
         ("join of slices", metrics.get("join")),
         ("intervals", f"{metrics['bootstrap']['resamples']:,} bootstrap samples, seed {metrics['bootstrap']['seed']}"),
         ("trained", f"{config['created'][:16].replace('T', ' ')} UTC, in {seconds_text(run.summary.get('seconds'))}"),

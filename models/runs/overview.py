@@ -31,11 +31,10 @@ def leak_reason(config: dict[str, Any]) -> str:
     return f"slices of one track are in several splits{asked}"
 
 
-def refit_sentence(run: Run) -> str:
-    """Say what the model in use of a run with a refit learnt from, and what its validation scores are of."""
-    splits = run.selection.tracks["split"].to_pylist()
-    n_tracks = splits.count("training") + splits.count("validation")
-    return f"learnt from all {n_tracks:,} training and validation tracks; validation scores are of the model before"
+def refit_line(run: Run) -> str:
+    """Say what the model in use of a run with a refit learnt from."""
+    n_tracks = run.selection.tracks["split"].to_pylist().count("validation")
+    return f"the model in use also learnt from the {n_tracks:,} validation tracks"
 
 
 def study_lines(differences: Sequence[str], run: str, *, listed: bool) -> list[str]:
@@ -83,7 +82,7 @@ def render_run(run: Run, width: int = WIDTH) -> str:
     if fold := run.config.get("fold"):
         lines.append("  fold      validated on fold {} of {}".format(*fold))
     if run.config.get("refit"):
-        lines.append(f"  refit     {refit_sentence(run)}")
+        lines.append(f"  refit     {refit_line(run)}")
     if parameters := run.summary.get("search", {}).get("chosen"):
         lines.append(f"  search    {', '.join(f'{name} {value}' for name, value in parameters.items())}")
     lines.append(f"  state     {'finished' if run.finished else 'unfinished: `mgc train --resume` continues it'}")

@@ -158,7 +158,7 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
     leaky = " (leaky)" if run.config["leaky"] else ""
     echo(f"{epoch}validation accuracy {by_slice:.1%} by slice, {by_track:.1%} by track{leaky}")
     if run.config.get("refit"):
-        echo(f"refit: the model in use {overview.refit_sentence(run)}")
+        echo(f"refit: {overview.refit_line(run)}")
     run.finish(summary | {"residency": residency, "seconds": time.monotonic() - started_at})
     _drop_last(run)
 
