@@ -99,6 +99,7 @@ CASES = [
     ("serve {nowhere}", 1),
     ("serve {store}", 1),
     ("serve --port 65536", 2),
+    ("serve --unknown 1", 2),
     ("slice {store}", 2),
     ("slice {store} --slice 999", 1),
     ("slice {store} --default nothing", 1),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgc.models.parallel.options import device_option
+from mgc.models.prediction.naming import calibrated_option, choose_naming, unknown_option
 from mgc.models.runs.commands import choose_run, is_run
 from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.commands import scheduler_option, timeout_option
@@ -24,7 +25,6 @@ from mgc.pipeline.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mgc.models.evaluation.temperature import Temperature
     from mgc.models.prediction.frames import Decoding
     from mgc.models.prediction.predict import FilePredictor, Sink
     from mgc.models.prediction.prediction import FilePrediction
@@ -33,16 +33,6 @@ if TYPE_CHECKING:
     from mgc.models.runs.run import Run
 
 _PROBABILITY = option_types.Real("a probability from 0 to below 1", below=1)
-#: Value of --unknown that stands for a probability chosen on the validation split.
-_VALIDATION = "validation"
-
-
-class _Unknown(option_types.Real):
-    """Click parameter type: a probability, or the word `validation`."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert the text to a `float`; return the word as it is."""
-        return value if value == _VALIDATION else super().convert(value, param, ctx)
 
 
 @help_groups.command()
@@ -64,19 +54,8 @@ class _Unknown(option_types.Real):
     metavar="FILE",
     help="Write the input of the network's last layer for each slice, as Parquet.",
 )
-@click.option(
-    "--unknown",
-    type=_Unknown("`validation`, or a probability from 0 to below 1", below=1),
-    default=0,
-    metavar="T|validation",
-    help="Answer `none of these` if the most probable genre is less probable than T, or than 95 % of the rightly named "
-    "validation tracks are.",
-)
-@click.option(
-    "--calibrated",
-    is_flag=True,
-    help="Temper probabilities as suits the validation tracks best, after `mgc evaluate --split validation`.",
-)
+@unknown_option
+@calibrated_option
 @click.option("--csv", "csv_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as CSV.")
 @click.option("--parquet", "parquet_file", type=LOCAL_PATH, metavar="FILE", help="Write all probabilities as Parquet.")
 @click.option("--out", type=LOCAL_PATH, metavar="FILE", help="Keep results here (JSON lines); a later call continues.")
@@ -136,8 +115,7 @@ def predict(
     for note in listed.notes:
         console.echo(f"predict: {note}", err=True)
     run = choose_run(Workspace(data_dir), path)
-    temperature = _temperature(run) if calibrated else None
-    least = _least_probability(run, unknown, temperature)
+    naming = choose_naming(run, unknown, calibrated=calibrated, command="predict")
     head = {"run": run.config["created"], "model": run.model, "genres": list(run.classes)}
     store = results.ResultFile(out, head) if out is not None else None
     decoding = frames.Decoding(workers, scheduler, timeout)
@@ -155,16 +133,17 @@ def predict(
             load = functools.partial(_load_predictor, run, device, embed=embeddings is not None)
             with console.phase("decoding and prediction"):
                 predictions = _predict(processes, load, listed.paths, store, decoding, sinks)
-        if temperature is not None:
-            predictions = [one.tempered(temperature.apply) for one in predictions]
+        predictions = [naming.tempered(one) for one in predictions]
         # The answers come before the processes end, which takes half a second.
         if as_json:
-            console.print_json([results.as_dict(one, unknown=least, timeline=timeline) for one in predictions])
+            console.print_json([results.as_dict(one, unknown=naming.unknown, timeline=timeline) for one in predictions])
         else:
-            lines = results.text(predictions, top_k=top_k, unknown=least, timeline=timeline, width=console.width())
+            lines = results.text(
+                predictions, top_k=top_k, unknown=naming.unknown, timeline=timeline, width=console.width()
+            )
             console.echo(*lines)
     if csv_file is not None or parquet_file is not None:
-        _write_tables(results.table(predictions, run.classes, unknown=least), csv_file, parquet_file)
+        _write_tables(results.table(predictions, run.classes, unknown=naming.unknown), csv_file, parquet_file)
     refused = sum(one.status != "ok" for one in predictions)
     if refused == len(predictions):
         raise MgcError(f"none of {len(predictions)} files can be predicted", "see the reasons above")
@@ -232,40 +211,6 @@ def _split_names(names: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     if not files:
         raise UsageError("no file to predict", "name files, folders, playlists, or - for a list on standard input")
     return run, files
-
-
-def _temperature(run: Run) -> Temperature:
-    """Return the temperature of the run's validation tracks, and say what it is.
-
-    Raises:
-        RunError: the run was not evaluated on them.
-    """
-    from mgc.models.evaluation import temperature
-    from mgc.models.prediction.unknown import VALIDATION_TRACKS, not_validated
-
-    fitted = temperature.of_run(run, VALIDATION_TRACKS)
-    if fitted is None:
-        raise not_validated(run, "--calibrated")
-    how = f"which suits the {fitted.n_tracks:,} validation tracks best"
-    console.echo(f"predict: probabilities are tempered by {fitted.value:.2f}, {how}", err=True)
-    return fitted
-
-
-def _least_probability(run: Run, unknown: float | str, temperature: Temperature | None) -> float:
-    """Return the probability that --unknown stands for, and say how it was chosen."""
-    if not isinstance(unknown, str):
-        return unknown
-    from mgc.models.prediction.unknown import KEPT, choose_threshold
-    from mgc.models.training import typicality
-
-    chosen = choose_threshold(run) if temperature is None else choose_threshold(run, temperature.apply)
-    reached = f"{KEPT:.0%} of the {chosen.n_tracks:,} rightly named validation tracks reach it".replace("%", " %")
-    console.echo(f"predict: none of these below {100 * chosen.probability:.1f} %: {reached}", err=True)
-    if (typical := typicality.load(run)) is not None:
-        n, inside = len(typical.validation), int((typical.validation <= typical.limit).sum())
-        what = f"a distance of {typical.limit:.3g} from the training tracks"
-        console.echo(f"predict: none of these beyond {what}: {inside} of {n} validation tracks are nearer", err=True)
-    return chosen.probability
 
 
 def _write_tables(table: pa.Table, csv_file: Path | None, parquet_file: Path | None) -> None:

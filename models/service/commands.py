@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mgc.models.parallel.options import device_option
+from mgc.models.prediction.naming import calibrated_option, choose_naming, unknown_option
 from mgc.models.runs.commands import choose_run
 from mgc.pipeline import completion, console, help_groups, option_types
 from mgc.pipeline.console import LOCAL_PATH
@@ -29,6 +30,9 @@ _MIN_TOKEN = 16
     "--port", type=option_types.Whole(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
 )
 @click.option("--token-file", type=LOCAL_PATH, metavar="FILE", help="Require the token in FILE of every client.")
+@help_groups.group("Answers")
+@unknown_option
+@calibrated_option
 @help_groups.group("Limits of a request")
 @click.option("--max-size", type=option_types.POSITIVE, default=100, show_default=True, help="MB of a file.")
 @click.option(
@@ -47,6 +51,8 @@ def serve(
     host: str,
     port: int,
     token_file: Path | None,
+    unknown: float | str,
+    calibrated: bool,
     max_size: float,
     max_duration: float,
     timeout: float,
@@ -70,12 +76,13 @@ def serve(
 
     token = _read_token(token_file) if token_file is not None else None
     run = choose_run(Workspace(data_dir), path)
+    naming = choose_naming(run, unknown, calibrated=calibrated, command="serve")
     limits = Limits(round(max_size * 1e6), max_duration, timeout, queue)
     with server.bind(host, port) as sock:
         is_local, url = server.is_loopback(sock), server.url(sock)
         if not is_local:
             _warn(url, token is not None)
-        with open_service(run, limits, workers, device) as service:
+        with open_service(run, limits, naming, workers, device) as service:
             app = make_app(service, token=token, hosts=LOOPBACK_HOSTS | {host.lower()} if is_local else None)
             ready = f"serve: {service.model} of {service.run} at {url} (Ctrl-C stops)"
             echo = console.note_printer(to_stderr=True)

@@ -31,7 +31,7 @@ def describe(service: Service) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": f"Genres by {service.model}",
-            "description": f"Run {service.run}; genres: {', '.join(service.classes)}.",
+            "description": " ".join([f"Run {service.run}; genres: {', '.join(service.classes)}.", *service.notes]),
             "version": versions(["mgc"])["mgc"] or "0",
         },
         "paths": {
@@ -113,13 +113,25 @@ def _schemas(service: Service) -> dict[str, Any]:
         "file": {"type": ["string", "null"], "description": "name of the file, as the client gave it"},
         "duration_s": {"type": "number"},
         "detail": {"type": ["string", "null"], "description": "what is odd about the file"},
-        "genre": genre,
+        "genre": {
+            "type": ["string", "null"],
+            "enum": [*service.classes, None],
+            "description": "the most probable genre; null if it is none of these, which needs `mgc serve --unknown`",
+        },
         "top": {"type": "array", "items": _object({"genre": genre, "probability": probability})},
         "probabilities": shares,
         "strange": {"type": "boolean", "description": "it is unlike all music that the model has learnt from"},
         "timeline": {
             "type": "array",
             "items": _object({"start_s": {"type": "integer", "minimum": 0}, "probabilities": shares}),
+        },
+        "unknown": {
+            "const": service.naming.unknown,
+            "description": "probability below which no genre is named; above 0, neither is that of a strange file",
+        },
+        "temperature": {
+            "const": service.temperature,
+            "description": "temperature that calibrates the probabilities; null without `mgc serve --calibrated`",
         },
         "model": {"const": service.model},
         "run": {"const": service.run},

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgc.models.prediction import frames
+from mgc.models.prediction import frames, results
+from mgc.models.prediction.naming import Naming
 from mgc.models.prediction.predict import FilePredictor
 from mgc.models.prediction.prediction import FilePrediction
 from mgc.models.runs.overview import leak_reason
@@ -65,16 +66,24 @@ class Service:
         client: client of the decoding processes.
         workers: number of these processes.
         limits: limits of a request.
+        naming: how probabilities become answers.
         folder: folder for files and their frames.
     """
 
     def __init__(
-        self, run: Run, predictor: FilePredictor, client: Client, workers: int, limits: Limits, folder: Path
+        self,
+        run: Run,
+        predictor: FilePredictor,
+        client: Client,
+        workers: int,
+        limits: Limits,
+        naming: Naming,
+        folder: Path,
     ) -> None:
         self.model, self.run, self.classes = run.model, run.path.resolve().name, run.classes
         #: Why the run's scores are too good, in words; empty if they are not.
         self.leak = leak_reason(run.config) if run.config.get("leaky") else ""
-        self.limits, self.workers = limits, workers
+        self.limits, self.workers, self.naming = limits, workers, naming
         self.is_stopping = False
         #: Requests that were admitted and are not finished.
         self.n_admitted = 0
@@ -182,21 +191,36 @@ class Service:
             top_k: number of genres in `top`.
             timeline: add the probabilities in each second.
         """
+        prediction = self.naming.tempered(prediction)
+        plain = results.as_dict(prediction, unknown=self.naming.unknown, timeline=timeline)
         shares = prediction.probabilities
         best = sorted(shares, key=shares.__getitem__, reverse=True)[:top_k]
         values: dict[str, Any] = {
             "file": name,
-            "duration_s": prediction.duration_s,
-            "detail": prediction.detail or None,
-            "genre": prediction.genre,
+            **{key: plain[key] for key in ("duration_s", "detail", "genre")},
             "top": [{"genre": genre, "probability": shares[genre]} for genre in best],
-            "probabilities": shares,
-            "strange": prediction.strange,
+            **{key: plain[key] for key in ("probabilities", "strange", "timeline") if key in plain},
+            "unknown": self.naming.unknown,
+            "temperature": self.temperature,
         }
-        if timeline:
-            rows = [dict(zip(shares, row, strict=True)) for row in prediction.timeline.tolist()]
-            values["timeline"] = [{"start_s": second, "probabilities": row} for second, row in enumerate(rows)]
         return values | {"model": self.model, "run": self.run, "leaky": bool(self.leak)}
+
+    @property
+    def temperature(self) -> float | None:
+        """Temperature of the probabilities; None if they are not calibrated."""
+        return None if self.naming.temperature is None else self.naming.temperature.value
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on how probabilities become answers; none if they are shown as the model gives them."""
+        notes = []
+        if self.temperature is not None:
+            notes.append(f"The probabilities are calibrated, by a temperature of {self.temperature:.2f}.")
+        if self.naming.unknown > 0:
+            below = f"whose most probable genre has less than {100 * self.naming.unknown:.5g} %"
+            unlike = "that is unlike all music that the model has learnt from"
+            notes.append(f"A song {below}, or {unlike}, is named “{results.NONE_OF_THESE}”.")
+        return notes
 
     def close(self) -> None:
         """Give up what is still queued. What runs ends when the decoding processes do."""
@@ -205,12 +229,13 @@ class Service:
 
 
 @contextlib.contextmanager
-def open_service(run: Run, limits: Limits, workers: int | None, device: str) -> Iterator[Service]:
+def open_service(run: Run, limits: Limits, naming: Naming, workers: int | None, device: str) -> Iterator[Service]:
     """Load the model of a run and start decoding processes; both end with the context, and no file is left.
 
     Args:
         run: the run.
         limits: limits of a request.
+        naming: how probabilities become answers.
         workers: number of decoding processes; None for one per processor.
         device: device name, see `mgc.models.parallel.device.choose_device`.
 
@@ -221,7 +246,7 @@ def open_service(run: Run, limits: Limits, workers: int | None, device: str) -> 
     workers = workers or count_processors()
     with scratch_folder() as folder, cluster.connect(workers, None) as client:
         client.register_plugin(ProcessSetup())
-        service = Service(run, predictor, client, workers, limits, folder)
+        service = Service(run, predictor, client, workers, limits, naming, folder)
         try:
             service.warm_up()
             yield service

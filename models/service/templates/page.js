@@ -207,7 +207,9 @@
     const { answer } = shown, shares = ranked(answer.probabilities);
     byId("result").hidden = false;
     byId("name").textContent = shown.name;
-    byId("verdict").textContent = `${shares[0][0]} ${percent(shares[0][1])}`;
+    const best = `${shares[0][0]} ${percent(shares[0][1])}`;
+    const verdict = answer.genre === null ? `none of these (most probable: ${best})` : best;
+    byId("verdict").textContent = verdict;
     player.setAttribute("aria-label", `Play ${shown.name}`);
     byId("genres").replaceChildren(...shares.map(([genre, p]) => {
       const row = document.createElement("tr"), meter = document.createElement("meter");
@@ -225,7 +227,7 @@
       return row;
     }));
     byId("strange").hidden = !answer.strange;
-    say(`Done: ${shares[0][0]} ${percent(shares[0][1])}.${answer.detail ? ` Note: ${answer.detail}.` : ""}`);
+    say(`Done: ${verdict}.${answer.detail ? ` Note: ${answer.detail}.` : ""}`);
     render();
   }
 

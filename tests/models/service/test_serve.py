@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import requests
 from commands import Outcome, mgc
@@ -18,6 +19,7 @@ from music import write_clip, write_silence
 from openapi_spec_validator import validate
 from serving import TOKEN, ServerProcess, SlowUpload, server
 
+from mgc.models.evaluation.temperature import temper
 from mgc.models.service.scratch import scratch_folder
 
 
@@ -48,9 +50,43 @@ def test_the_answer_is_that_of_mgc_predict(running, run, song, scheduler, tmp_pa
     assert {key: answer[key] for key in ("file", "model", "run", "leaky")} == {
         "file": song.name, "model": "moments/logreg", "run": run.name, "leaky": False,
     }  # fmt: skip
+    assert (answer["unknown"], answer["temperature"]) == (0, None)
     raw = running.ask("POST", "/predict", data=song.read_bytes(), headers={"Content-Type": "audio/x-wav; a=b"}).json()
     assert raw["probabilities"] == expected["probabilities"]
     assert (raw["file"], "timeline" in raw) == (None, False)
+
+
+def test_calibrated_answers_and_none_of_these_are_those_of_mgc_predict(run, song, scheduler, tmp_path) -> None:
+    """By a server with the same options; a song that is less sure than the threshold gets no genre, others do."""
+    songs = [song, *sorted((run.parents[1] / "songs").rglob("*.wav"))]
+    words = ("--calibrated", "--unknown", "validation")
+    all_rows = mgc("predict", run, *songs, *words, "--json", "--scheduler", scheduler).json
+    named = [row["genre"] is not None for row in all_rows]
+    with server(tmp_path / "server", run, "--workers", 1, *words) as calibrated:
+        document = calibrated.ask("GET", "/openapi.json").json()
+        validate(document)
+        schema = document["components"]["schemas"]["Answer"]
+        page = calibrated.ask("GET", "/").text
+        for path in (songs[named.index(value)] for value in (False, True)):
+            outcome = mgc("predict", run, path, *words, "--timeline", "--json", "--scheduler", scheduler)
+            [expected] = outcome.json
+            [raw] = mgc("predict", run, path, "--json", "--scheduler", scheduler).json
+            answer = calibrated.predict(path.read_bytes(), path.name, timeline=True).json()
+            jsonschema.validate(answer, schema)
+            for key in ("genre", "probabilities", "timeline", "strange"):
+                assert answer[key] == expected[key]
+            best = max(answer["probabilities"].values())
+            assert (answer["genre"] is None) == (best < answer["unknown"])
+            assert answer["top"][0]["probability"] == best
+            shares = np.array([[*raw["probabilities"].values()]])
+            tempered = temper(shares, answer["temperature"])[0].tolist()
+            assert [*answer["probabilities"].values()] == pytest.approx(tempered)
+            assert tempered != pytest.approx(shares[0].tolist())
+        for text in (document["info"]["description"], page):
+            assert f"calibrated, by a temperature of {answer['temperature']:.2f}." in text
+            assert f"less than {100 * answer['unknown']:.5g} %" in text
+        said = calibrated.errors.read_text().splitlines()
+    assert said == [line.replace("predict: ", "serve: ") for line in outcome.err.splitlines() if "validation" in line]
 
 
 def test_files_that_mgc_predict_refuses_are_refused_with_its_reasons(running, run, scheduler, tmp_path) -> None:
@@ -229,6 +265,17 @@ class TestStart:
             outcome = serve(copy, "--port", 0)
             assert outcome.code == 1
             assert words in outcome.error
+
+    @pytest.mark.parametrize("words", ["--calibrated", "--unknown validation"])
+    def test_options_that_need_an_evaluation(self, serve, run, tmp_path, words) -> None:
+        copy = shutil.copytree(run, tmp_path / run.name)
+        (copy / "track-predictions-validation.parquet").unlink()
+        outcome = serve(copy, *words.split())
+        assert outcome.code == 1
+        assert outcome.error == (
+            f"{words}: {copy} has not been evaluated on its validation tracks; "
+            f"`mgc evaluate {copy} --split validation` does it"
+        )
 
     def test_without_the_extra(self, serve, run, monkeypatch) -> None:
         find_spec = importlib.util.find_spec

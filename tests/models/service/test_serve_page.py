@@ -177,6 +177,21 @@ def test_what_the_server_refuses_is_said(running, chromium, song, tmp_path) -> N
     assert result(chromium)["error"] == "large.wav has 100.1 MB; at most 100 MB are taken"
 
 
+def test_a_song_of_no_genre_is_none_of_these(run, chromium, song, tmp_path) -> None:
+    with server(tmp_path / "server", run, "--workers", 1, "--unknown", 0.99999) as unsure:
+        chromium.open(unsure.url, 360)
+        assert "less than 99.999 %" in chromium.run("return document.querySelector('header').textContent")
+        chromium.type("#file", song)
+        state = result(chromium)
+        answer = unsure.predict(song.read_bytes(), song.name).json()
+        best = answer["top"][0]["genre"]
+        assert answer["genre"] is None
+        assert state["verdict"].startswith(f"none of these (most probable: {best} ")
+        assert state["status"].startswith(f"Done: none of these (most probable: {best} ")
+        assert state["genres"][0] == best
+        check_clean(chromium, unsure, 360)
+
+
 def test_the_keyboard_is_enough(running, chromium) -> None:
     """Everything that can be done is reached by Tab, and shows that it has the focus."""
     chromium.open(running.url, 1280)
