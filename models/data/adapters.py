@@ -107,7 +107,7 @@ class LogPower(nn.Module):
 class MelBands(nn.Module):
     """Levels of mel bands from those of an STFT: the weighted mean of the powers under each triangle.
 
-    The triangles are those of `librosa.filters.mel` from 0 Hz to half the sample rate. If the transform is so short
+    The triangles are those of `librosa.filters.mel` from 0 Hz up. If the transform is so short
     that no frequency falls under one, its band repeats the nearest band that has some: a band at the floor would look
     like the strongest contrast there is.
 
@@ -115,13 +115,14 @@ class MelBands(nn.Module):
         sr: sample rate in Hz.
         n_fft: length of the Fourier transform in samples.
         n_mels: number of bands.
+        fmax: upper edge of the highest band in Hz; None for half the sample rate.
     """
 
     weights: Tensor
 
-    def __init__(self, sr: int, n_fft: int, n_mels: int) -> None:
+    def __init__(self, sr: int, n_fft: int, n_mels: int, fmax: float | None = None) -> None:
         super().__init__()
-        bank = mel_bank(sr, n_fft, n_mels, 0.0, None)
+        bank = mel_bank(sr, n_fft, n_mels, 0.0, fmax)
         filled = np.flatnonzero(bank.any(axis=0))
         nearest = filled[np.abs(np.subtract.outer(np.arange(n_mels), filled)).argmin(axis=1)]
         weights = (bank / np.maximum(bank.sum(axis=0), np.finfo(np.float32).tiny))[:, nearest]

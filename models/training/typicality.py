@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,7 @@ from mgc.models.training import sound_summary
 from mgc.models.training.assembly import RunData
 from mgc.models.training.predict import BATCH_SIZE, vectors
 from mgc.pipeline.errors import RunError
-from mgc.pipeline.features import Embedding, Mel
+from mgc.pipeline.features import Embedding
 from mgc.pipeline.store.store import Store
 
 #: File of a run.
@@ -114,12 +113,13 @@ def track_vectors(run: Run, data: SplitData) -> np.ndarray:
     """Compute what the typicality of each track is judged by, float64 `(tracks, values)`.
 
     For a probe these are the means of its embeddings over the windows (their deviations tell less), for other systems
-    the summary of the sound by the first input that is a mel spectrogram.
+    the summary of the sound by the input that tells most of it, see `sound_summary.best_input`.
     """
     specs = [source.spec for source in run.sources]
     if not any(isinstance(spec, Embedding) for spec in specs):
-        store = next(number for number, spec in enumerate(specs) if sound_summary.supports(spec))
-        return sound_summary.summarise(data, store, cast(Mel, specs[store]))
+        store = sound_summary.best_input(specs)
+        assert store is not None  # `fit` gives only such runs a typicality
+        return sound_summary.summarise(data, store, specs[store])
     columns, first = [], 0
     for spec in specs:
         if isinstance(spec, Embedding):
