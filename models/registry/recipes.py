@@ -186,7 +186,7 @@ class Recipe:
         embedding: network that `features` are embedded with, as `mgc embed` names it; empty for systems that read
             `features` themselves.
         refit: whether the model in use is trained once more, on training and validation tracks, see
-            `mgc.models.training.refit`.
+            `mgc.models.training.fitting`.
     """
 
     model: str

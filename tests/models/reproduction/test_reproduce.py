@@ -306,7 +306,9 @@ DEATHS = {
     "in the training": """
 loop.CHECKPOINT_SECONDS = 0.0
 whole = checkpoint.save
-checkpoint.save = lambda run, learner, progress: (whole(run, learner, progress), progress.epoch == 2 and kill())
+checkpoint.save = lambda run, learner, progress, name: (
+    whole(run, learner, progress, name), progress.epoch == 2 and kill()
+)
 """,
     "before the training": "reproduce.Reproducer._train = kill",
     "before the evaluation": "reproduce.evaluate = kill",
