@@ -26,6 +26,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     limit_tracks: int | None = None,
+    refit: bool | None = None,
     echo: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """Train a system on a store, as `mgc train` does, and keep the best epoch on the validation split.
@@ -40,6 +41,7 @@ def train(
         seed: seed of initial weights, order, windows and dropout.
         device: `auto` (the GPU if there is one), `cpu`, `cuda`, `cuda:N` or `mps`.
         limit_tracks: maximum number of tracks of each genre for training and for validation; None for all.
+        refit: train once more, on training and validation tracks, for the model in use; None for what the recipe says.
         echo: function that is called with each line on the progress of the work, such as `print`.
 
     Returns:
@@ -67,6 +69,7 @@ def train(
         seed=seed,
         device=device,
         limit_tracks=limit_tracks,
+        refit=refit,
     )
     folder = Workspace.default().runs if out is None else Path(out)
     return Run.of(training.train(chosen, options, folder, echo))
