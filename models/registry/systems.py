@@ -36,6 +36,9 @@ _DEFAULTS = {
     "embedding": "probe/logreg",
 }
 
+#: Default system of MFCC stores with fewer coefficients than `mgc/mfcc` reads, and how many it reads.
+_FEW_COEFFICIENTS, _MANY = "vit2021/cnn", 20
+
 #: Ids of systems by alias.
 ALIASES = {"xu2022/resnet101": "xu2022/resnet-3-4-23-3"}
 
@@ -303,18 +306,19 @@ def has_default(feature: str) -> bool:
     return feature in _DEFAULTS
 
 
-def default_model(feature: str) -> str:
-    """Return the id of the system that `mgc train` uses for a feature by default.
+def default_model(feature: str, bins: int) -> str:
+    """Return the id of the system that `mgc train` uses for a store by default.
 
     Args:
         feature: name of the store's feature.
+        bins: values of a frame.
 
     Raises:
         ModelError: the feature has no default system.
     """
     if feature not in _DEFAULTS:
         raise ModelError(f"{feature} has no default model", "name one with --model; `mgc models` lists them all")
-    return _DEFAULTS[feature]
+    return _FEW_COEFFICIENTS if feature == "mfcc" and bins < _MANY else _DEFAULTS[feature]
 
 
 def _load_study(id: str) -> None:

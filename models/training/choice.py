@@ -27,7 +27,7 @@ def default_system(candidates: StoreCandidates) -> tuple[System, str]:
     others = [other for other in candidates.stores if other is not store]
     if not systems.has_default(feature):
         raise _no_default(candidates, store, others)
-    system = systems.get(systems.default_model(feature))
+    system = systems.get(systems.default_model(feature, store.spec.bins))
     line = f"model: {system.id}, the default for {feature}"
     if not candidates.explicit:
         line += f"; store: {store.path}, the latest" + (f" (beside it: {_names(others)})" if others else "")
@@ -40,7 +40,7 @@ def _no_default(candidates: StoreCandidates, store: Store, others: list[Store]) 
     remedy = "name a model with --model; `mgc models` lists them all"
     for other in others:
         if systems.has_default(other.spec.name) and not candidates.explicit:
-            remedy += f"; or train {systems.default_model(other.spec.name)}: --store {other.path}"
+            remedy += f"; or train {systems.default_model(other.spec.name, other.spec.bins)}: --store {other.path}"
             break
     return ModelError(f"{store.path}{which} holds {store.spec.name}, which has no default model", remedy)
 

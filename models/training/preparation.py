@@ -154,7 +154,7 @@ def require_trainable(stores: Sequence[Store], options: Options, ranks: Ranks = 
 def _make_plan(stores: Sequence[Store], options: Options, ranks: Ranks) -> _Plan:
     """Check that the options can be followed, and decide what is trained on what."""
     first, *further = stores
-    system = systems.get(options.model or systems.default_model(first.spec.name)).reading(len(stores))
+    system = systems.get(options.model or systems.default_model(first.spec.name, first.spec.bins)).reading(len(stores))
     for store in stores:
         store.require_finished()
     system.require_trainable(len(stores))

@@ -97,7 +97,7 @@ def suggest(stores: Sequence[Store], options: Options) -> list[str]:
         SpecError: the system is classical.
         MgcError: the errors of `mgc.models.training.train.train`.
     """
-    system = systems.get(options.model or systems.default_model(stores[0].spec.name))
+    system = systems.get(options.model or systems.default_model(stores[0].spec.name, stores[0].spec.bins))
     if system.recipe.training is None:
         raise SpecError(f"--find-lr: {system.id} is fitted in one step", "leave the option out")
     with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,7 @@ def _embedded(spec: FeatureSpec, network: str) -> FeatureSpec:
     ("spec", "frames"), [(Stft(), 345), (Mel(), 172), (Mfcc(), 172)], ids=lambda value: getattr(value, "name", value)
 )
 def test_default_models_fit_default_stores(spec: FeatureSpec, frames: int | None) -> None:
-    assert fit(systems.default_model(spec.name), spec).frames == (frames,)
+    assert fit(systems.default_model(spec.name, spec.bins), spec).frames == (frames,)
 
 
 def test_differences_name_the_setting_used_and_the_studys() -> None:

@@ -228,15 +228,26 @@ def test_duplicate_id_is_refused() -> None:
         register(lambda n_classes: nn.Linear(1, n_classes))
 
 
-@pytest.mark.parametrize(("feature", "id"), [("stft", "mgc/stft"), ("mel", "mgc/cnn"), ("mfcc", "mgc/mfcc")])
-def test_default_model_reads_the_feature_it_is_the_default_for(feature: str, id: str) -> None:
-    assert systems.default_model(feature) == id
-    assert feature in systems.get(id).input.features
+@pytest.mark.parametrize(
+    ("feature", "bins", "id"),
+    [
+        ("stft", 513, "mgc/stft"),
+        ("mel", 128, "mgc/cnn"),
+        ("mfcc", 20, "mgc/mfcc"),
+        ("mfcc", 13, "vit2021/cnn"),
+        ("mfcc", 19, "vit2021/cnn"),
+    ],
+)
+def test_default_model_reads_what_it_is_the_default_for(feature: str, bins: int, id: str) -> None:
+    assert systems.default_model(feature, bins) == id
+    needed = systems.get(id).input
+    assert feature in needed.features
+    assert (needed.stored_bands or 0) <= bins
 
 
 def test_no_default_for_other_features() -> None:
     with pytest.raises(ModelError, match="chroma"):
-        systems.default_model("chroma")
+        systems.default_model("chroma", 12)
 
 
 def test_ids_and_misspelt_ids_need_no_torch() -> None:
@@ -245,7 +256,7 @@ import sys
 from mgc.models.data import fit
 from mgc.models.registry import systems
 from mgc.pipeline.errors import ModelError
-assert systems.default_model("mel") in systems.ids()
+assert systems.default_model("mel", 128) in systems.ids()
 try:
     systems.get("kth2020/cmn")
 except ModelError:
