@@ -105,7 +105,7 @@ def measure_training(folder: Path, n_tracks: int) -> tuple[object, ...]:
     store = make_store(folder / "noise", n_tracks)
     frames_mb = int(store.tracks["n_frames"].to_numpy().sum()) * store.spec.bins / 1e6
     options = ["--model", "moments/knn", "--store", store.path, "--data-dir", folder, "--residency", "stream"]
-    usage = call(sys.executable, "-m", "mgc", "train", *options)
+    usage, _ = call(sys.executable, "-m", "mgc", "train", *options)
     return len(store.slices), f"{frames_mb:.0f}", f"{usage['mb']:.0f}", f"{usage['cpu']:.0f}"
 
 

@@ -317,7 +317,7 @@ def interrupt_a_training() -> None:
 def test_a_server_answers_the_requests_of_its_page(
     name: str, work: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, *asked, make_token, second = SHOWN[name]
+    first, *asked, validate, calibrated, make_token, second = SHOWN[name]
     reader = Reader(name, "", monkeypatch)
     with server(home / "one", *first.words.split()[2:]) as running:
         for request in asked:
@@ -326,6 +326,9 @@ def test_a_server_answers_the_requests_of_its_page(
             assert code == 0, (words, output)
             assert {"genre", "top", "timeline"} >= {"genre"} <= set(json.loads(output[output.index("{") :]))
         assert_alike(first, running.line + running.errors.read_text())
+    assert reader.type(validate.words)[0] == 0
+    with server(home / "three", *calibrated.words.split()[2:]) as running:
+        assert requests.get(f"{running.url}/openapi.json", timeout=60).ok
     assert reader.type(make_token.words)[0] == 0
     with server(home / "two", *second.words.split()[2:]) as running:
         url = running.url.replace("0.0.0.0", "127.0.0.1")
