@@ -107,9 +107,9 @@ class LogPower(nn.Module):
 class MelBands(nn.Module):
     """Levels of mel bands from those of an STFT: the weighted mean of the powers under each triangle.
 
-    The triangles are those of `librosa.filters.mel` from 0 Hz up. If the transform is so short
-    that no frequency falls under one, its band repeats the nearest band that has some: a band at the floor would look
-    like the strongest contrast there is.
+    The triangles are those of `librosa.filters.mel` from 0 Hz up. If the transform is so short that no frequency falls
+    under one, its band repeats the nearest band that has some: a band at the floor would look like the strongest
+    contrast there is.
 
     Args:
         sr: sample rate in Hz.

@@ -19,7 +19,7 @@ from mgc.models.data.waveform_view import WaveformView
 from mgc.models.evaluation import heard
 from mgc.models.evaluation.heard import Copy, Progress
 from mgc.models.runs.run import Run
-from mgc.models.runs.selection import TRACK_SCHEMA, Selection, usable_tracks
+from mgc.models.runs.selection import TRACK_SCHEMA, Selection, usable_tracks, with_splits
 from mgc.models.training.ensemble import members_of
 from mgc.models.training.predict import match_stores, open_stores
 from mgc.pipeline.datasets.catalogue import format_names
@@ -104,8 +104,7 @@ def open_other(
         heard_too = f", and {len(copies):,} tracks are the run's own" if copies else ""
         remedy = f"name its genres in a --map; the run's are {format_names(members[0].classes, 20)}"
         raise RunError(f"{stores[0].path}: no track to score{genres}{heard_too}", remedy)
-    at = TRACK_SCHEMA.get_field_index("split")
-    tracks = tracks.set_column(at, TRACK_SCHEMA.field(at), pa.repeat("test", len(tracks))).combine_chunks()
+    tracks = with_splits(tracks, pa.repeat("test", len(tracks))).combine_chunks()
     paths = tuple(str(store.path) for store in stores)
     selection = Selection(members[0].classes, tracks)
     return OtherDataset(name, matched, selection, split, paths, unknown, tuple(copies), uncompared)

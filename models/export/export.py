@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from mgc.models import classical
 from mgc.models.export import card, check, conversion, estimator, onnx_file, slices, smaller, torch_file
 from mgc.models.export.check import Check
 from mgc.models.export.description import describe
@@ -21,6 +20,7 @@ from mgc.models.export.slices import Slices
 from mgc.models.export.smaller import Measurement, Precision
 from mgc.models.registry import systems
 from mgc.models.runs.run import Run
+from mgc.models.training.predict import load_estimator
 from mgc.pipeline.errors import MgcError
 from mgc.pipeline.storage import files
 
@@ -140,7 +140,7 @@ def _record(result: Check) -> dict[str, Any]:
 def _reference(run: Run) -> Model:
     """The run's model, from frames to probabilities."""
     graph, _ = build(run, "features")
-    fitted = classical.load(run.path / run.model_file(), run.read(run.model_file())) if not _is_network(run) else None
+    fitted = load_estimator(run) if not _is_network(run) else None
 
     def predict(frames: Sequence[np.ndarray]) -> np.ndarray:
         with torch.no_grad():
@@ -163,7 +163,7 @@ def _to_onnx(
     proto = conversion.to_onnx(graph, example, names, "probabilities" if is_network else "vectors", window)
     if is_network:
         return proto
-    fitted = classical.load(run.path / run.model_file(), run.read(run.model_file()))
+    fitted = load_estimator(run)
     with torch.no_grad():
         n_values = graph(*onnx_file.tensors(example)).shape[1]
     return estimator.join(proto, fitted, n_values, run.model)

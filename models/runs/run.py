@@ -250,10 +250,10 @@ class Run:
         Args:
             split: split of the run's own tracks; None for any other tracks.
         """
-        first, refitted = (
-            ("model.skops", "refit.skops") if self.config["kind"] == "classical" else ("best.pt", "refit.pt")
-        )
-        return refitted if self.config.get("refit") and split not in ("training", "validation") else first
+        is_refitted = self.config.get("refit") and split not in ("training", "validation")
+        if self.config.get("kind") == "classical":
+            return "refit.skops" if is_refitted else "model.skops"
+        return "refit.pt" if is_refitted else "best.pt"
 
     def read(self, name: str) -> bytes:
         """Read a file of the run, and check it.

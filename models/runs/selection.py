@@ -69,9 +69,9 @@ class Selection:
     def merged(self) -> Selection:
         """Return the same tracks with those of the validation split in the training split."""
         splits = self.tracks["split"]
-        column = TRACK_SCHEMA.get_field_index("split")
-        values = pc.if_else(pc.equal(splits, "validation"), "training", splits)
-        return replace(self, tracks=self.tracks.set_column(column, TRACK_SCHEMA.field(column), values))
+        return replace(
+            self, tracks=with_splits(self.tracks, pc.if_else(pc.equal(splits, "validation"), "training", splits))
+        )
 
     def slices(
         self, store: Store, slicing: Slicing, split: str, *, variants: bool = False
@@ -281,8 +281,7 @@ def select_tracks(
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks()))
     tracks = tracks.sort_by("track_id")
     if unsplit:
-        column = TRACK_SCHEMA.get_field_index("split")
-        tracks = tracks.set_column(column, TRACK_SCHEMA.field(column), pa.repeat("training", len(tracks)))
+        tracks = with_splits(tracks, pa.repeat("training", len(tracks)))
     if limit is not None:
         tracks = limit_tracks(tracks, limit, seed)
     classes = classes_of(store, tracks)
@@ -291,6 +290,12 @@ def select_tracks(
         raise StoreError(f"{store.path}: no track holds {slices}", "cut shorter ones: `mgc slice`")
     _require_classes(store, tracks, classes, unsplit=unsplit)
     return Selection(classes, tracks.combine_chunks())
+
+
+def with_splits(tracks: pa.Table, splits: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return a track table (`TRACK_SCHEMA`) with other splits, strings `(tracks,)`."""
+    column = TRACK_SCHEMA.get_field_index("split")
+    return tracks.set_column(column, TRACK_SCHEMA.field(column), splits)
 
 
 def classes_of(store: Store, tracks: pa.Table) -> tuple[str, ...]:

@@ -39,13 +39,13 @@ class RunData:
     Attributes:
         system: system to train.
         training: slices of the training split; for a refit, of the validation split, too.
-        validation: slices of the validation split.
+        validation: slices of the validation split; None for a refit.
         residency: for each store, the bytes of its frames and where they stay between epochs.
     """
 
     system: System
     training: SplitData
-    validation: SplitData
+    validation: SplitData | None
     residency: list[tuple[int, Residency]]
 
 
@@ -58,7 +58,7 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS, *
         run: run to train.
         stores: store of each input of its system, see `predict.open_stores`.
         ranks: processes that train together, each of which reads a share of every epoch.
-        refit: train on the tracks of the validation split, too, whose slices are then not read for themselves.
+        refit: train on the tracks of the validation split, too.
 
     Raises:
         RunError: a store no longer holds a track of the run as it was.
@@ -70,20 +70,20 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS, *
     seed_everything(run.config["seed"])
     system, device, recipe = systems.of_run(run.config), ranks.device(run.config["device"]), training_recipe(run)
     require_amp(recipe.loop.amp if recipe else "off", device)
-    selections = run.selection.merged() if refit else run.selection, run.selection
-    windows = [source.frames for source in run.sources]
-    to_train, to_validate = (RunInputs(selection, stores, run.slicing, windows) for selection in selections)
+    selection = run.selection.merged() if refit else run.selection
+    inputs = RunInputs(selection, stores, run.slicing, [source.frames for source in run.sources])
     sampling = Sampling(variants=bool(run.config.get("variants")))
     if recipe:
         sampling = dataclasses.replace(sampling, balance=recipe.loop.balance, crop=recipe.loop.crop)
     batch_size = recipe.batch_size if recipe else BATCH_SIZE
     batching = Batching(batch_size, device, squeeze=system.squeezes(run.slicing), share=ranks.share)
     seeded = dataclasses.replace(batching, seed=run.config["seed"] if recipe else None)
-    training, validation = to_train.split("training", seeded, sampling), to_validate.split("validation", batching)
-    for stream in (*training.streams, *validation.streams):
+    training = inputs.split("training", seeded, sampling)
+    validation = None if refit else inputs.split("validation", batching)
+    splits = [split for split in (training, validation) if split is not None]
+    for stream in (stream for split in splits for stream in split.streams):
         stream.skip_damaged = run.config.get("skip_damaged", False)
-    read = (training,) if refit else (training, validation)
-    residency = set_residency(read, device, run.config.get("residency", "auto"), ranks.local_size)
+    residency = set_residency(splits, device, run.config.get("residency", "auto"), ranks.local_size)
     return RunData(system, training, validation, residency)
 
 

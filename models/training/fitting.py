@@ -90,7 +90,7 @@ def refit(
         run.write_files({run.model_file(): classical.encode(estimator)})
         return size
     learner = build_learner(run, data, echo, ranks, state_file=REFIT_STATE)
-    progress = Trainer(run, learner, training, None, run.model_file(), REFIT_STATE, echo).fit()
+    progress = Trainer(run, learner, training, data.validation, run.model_file(), REFIT_STATE, echo).fit()
     last = progress.history[-1]
     scores = {name: last[name] for name in ("train_loss", "train_accuracy")}
     return size | scores | ({"damaged": progress.damaged} if progress.damaged else {})
@@ -99,6 +99,7 @@ def refit(
 def _fit_classical(run: Run, data: RunData, echo: Echo) -> dict[str, Any]:
     """Fit a classical system, with hyper-parameters by grid search if the run asks for it; see `fit`."""
     system, validation = data.system, data.validation
+    assert validation is not None  # only a refit has none
     fitting_data = _labelled_vectors(run, data)
     estimator = _new_estimator(run, data, {})
     result = search(estimator, system.grid, fitting_data, echo) if run.config.get("search") else None

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.models.runs.selection import TRACK_SCHEMA, Selection
+from mgc.models.runs.selection import Selection, with_splits
 from mgc.pipeline.datasets.grouping import assign_folds
 from mgc.pipeline.errors import DatasetError, SpecError
 
@@ -64,6 +64,4 @@ def hold_out(selection: Selection, number: int, count: int, seed: int = 0) -> Se
             raise DatasetError(problem, f"choose {most} at most" if most > 1 else f"add other artists of {genre}")
     split = np.array(tracks["split"].to_pylist(), dtype=object)
     split[rows] = np.where(fold == number - 1, "validation", "training")
-    column = TRACK_SCHEMA.get_field_index("split")
-    tracks = tracks.set_column(column, TRACK_SCHEMA.field(column), pa.array(split, pa.string()))
-    return Selection(selection.classes, tracks.combine_chunks())
+    return Selection(selection.classes, with_splits(tracks, pa.array(split, pa.string())).combine_chunks())

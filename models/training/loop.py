@@ -210,9 +210,8 @@ class Trainer:
 
     def _estimate(self) -> str | None:
         """Estimate the remaining time once enough updates have been timed; None before that and ever after."""
-        n_training, n_validation = len(self.training.stream), 0
-        if self.validation is not None:
-            n_validation = len(self.validation.stream)
+        n_training = len(self.training.stream)
+        n_validation = 0 if self.validation is None else len(self.validation.stream)
         if self._step_seconds is None:
             return None
         if sum(self._step_seconds) <= ESTIMATE_SECONDS and self.progress.batch != n_training:

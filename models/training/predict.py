@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from mgc.models.runs.selection import Selection
 from mgc.pipeline.errors import RunError, StoreError
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 #: Slices to predict: the frames of one store, or of several joined.
 Slices: TypeAlias = Stream | JointStream
@@ -254,13 +257,22 @@ def load_model(
     """
     system = systems.of_run(run.config)
     if system.kind == "classical":
-        name = run.model_file(split)
-        estimator = classical.load(run.path / name, run.read(name))
+        estimator = load_estimator(run, split)
         return lambda stream: classical.predict_proba(
             estimator, vectors(system, specs, stream, "features"), len(stream.labels)
         )
     network = load_network(run, specs, device, split)
     return lambda stream: outputs(network, stream, "prediction").softmax(dim=1).numpy()
+
+
+def load_estimator(run: Run, split: str | None = None) -> Pipeline:
+    """Load the estimator of a run of kind `classical`; for arguments see `load_model`.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    name = run.model_file(split)
+    return classical.load(run.path / name, run.read(name))
 
 
 def load_network(run: Run, specs: Sequence[FeatureSpec], device: torch.device, split: str | None = None) -> Network:

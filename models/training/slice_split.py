@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.models.registry.recipes import Training
-from mgc.models.runs.selection import TRACK_SCHEMA, Selection
+from mgc.models.runs.selection import Selection, with_splits
 from mgc.models.runs.slice_splits import slice_splits
 from mgc.models.training.options import Options
 from mgc.pipeline.datasets.tracks import SPLITS
@@ -58,7 +58,5 @@ def split_slices(selection: Selection, stores: Sequence[Store], slicing: Slicing
         raise StoreError(f"{path}: {len(slices)} slices are too few to split, no training slice is of {names}", remedy)
     track = pc.index_in(slices["track_id"], value_set=selection.tracks["track_id"].combine_chunks()).to_numpy()
     row, split_of_row = np.divmod(np.unique(track * len(SPLITS) + split), len(SPLITS))
-    column = TRACK_SCHEMA.get_field_index("split")
-    names = pa.array(SPLITS).take(pa.array(split_of_row))
-    tracks = selection.tracks.take(row).set_column(column, TRACK_SCHEMA.field(column), names)
+    tracks = with_splits(selection.tracks.take(row), pa.array(SPLITS).take(pa.array(split_of_row)))
     return Selection(selection.classes, tracks.combine_chunks(), split_seed=seed)

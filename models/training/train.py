@@ -165,7 +165,7 @@ def _execute(run: Run, stores: Sequence[Store], echo: Echo, ranks: Ranks) -> Non
 
 def _drop_last(run: Run) -> None:
     """Remove the checkpoints of a finished run, unless it keeps them, or a version without `--keep-last` trained it."""
-    for name in ("last.pt", "refit-last.pt") if run.config.get("keep_last") is False else ():
+    for name in ("last.pt", fitting.REFIT_STATE) if run.config.get("keep_last") is False else ():
         if (run.path / name).exists():
             seal.remove_file(run.path, name)
 
@@ -176,6 +176,7 @@ _RESIDENCY_TEXTS = {"device": "kept on the device", "host": "kept in memory", "s
 
 def _describe(run: Run, stores: Sequence[Store], data: RunData) -> Iterator[str]:
     """Yield lines about a run before it is trained: system, slices, device and memory."""
+    assert data.validation is not None  # only a refit has none
     splits = data.training, data.validation
     training, validation = (f"{len(split)} slices of {split.tracks.max() + 1} tracks" for split in splits)
     params = f"{run.config['params']:,} parameters, " if run.config["params"] else ""

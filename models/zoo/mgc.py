@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from scipy.fft import dct
 from torch import Tensor, nn
 
 from mgc.models.registry.systems import InputSpec, system
+from mgc.pipeline.dsp.filterbanks import dct_basis
 
 _BANDS = 128
 _N_MFCC = 20
@@ -72,8 +71,7 @@ class Cepstrum(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        basis = dct(np.eye(_BANDS), axis=1, norm="ortho")[:, :_N_MFCC].astype(np.float32)
-        self.register_buffer("basis", torch.from_numpy(basis), persistent=False)
+        self.register_buffer("basis", torch.from_numpy(dct_basis(_BANDS, _N_MFCC)), persistent=False)
         self.norm = nn.BatchNorm1d(_N_MFCC, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
