@@ -145,9 +145,7 @@ def _hop_frames(embedder: Embedder, seconds: float | None) -> int:
 
 def _is_published(store: Store) -> bool:
     """Whether the store is finished, and its tables are as they were written."""
-    with contextlib.suppress(StoreError):
-        return not store.unfinished and store.tracks is not None and store.slices_are_intact()
-    return False
+    return not store.unfinished and store.tables_are_intact()
 
 
 def _open_or_create(path: Place, spec: Embedding, source: Store) -> Store:

@@ -184,11 +184,13 @@ class Selection:
         tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
         self._require_unchanged(store, tracks)
         ids = tracks["track_id"].combine_chunks()
-        in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
         if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
-            tables = store.read_slices(pc.unique(store.tracks["shard"].filter(in_split)).to_pylist(), cut=stored)
+            rows = store.read_tracks(["track_id", "shard"])
+            shards = pc.unique(rows["shard"].filter(pc.is_in(rows["track_id"], value_set=ids))).to_pylist()
+            tables = store.read_slices(shards, cut=stored)
         else:
+            in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
             tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
         split_column = SLICE_SCHEMA.get_field_index("split")
         for table in tables:
@@ -206,7 +208,8 @@ class Selection:
 
     def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
         """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
-        stored = store.tracks.select(["track_id", "content_hash"]).filter(pc.greater(store.tracks["n_frames"], 0))
+        stored = store.read_tracks(["track_id", "content_hash", "n_frames"])
+        stored = stored.filter(pc.greater(stored["n_frames"], 0))
         rows = pc.index_in(tracks["track_id"], value_set=stored["track_id"].combine_chunks())
         same = pc.equal(stored["content_hash"].take(rows), tracks["content_hash"])
         missing = tracks["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
@@ -313,7 +316,9 @@ def n_usable_tracks(store: Store, slicing: Slicing | None = None) -> int:
 def usable_tracks(store: Store, slicing: Slicing | None = None) -> pa.Table:
     """Tracks of a store that have a genre, a split and, cut by `slicing` (None for the store's), a slice."""
     if slicing is None or slicing == store.slicing:
-        tracks = store.tracks.select(TRACK_SCHEMA.names).filter(pc.equal(store.tracks["status"], "ok"))
+        # Not `store.tracks`: a training would hold the whole manifest, 250 MB of a million tracks, to its end.
+        tracks = store.read_tracks([*TRACK_SCHEMA.names, "status"])
+        tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
     else:
         tracks = _tracks_to_cut(store)
         if (stored := store.cut_of(slicing)) is not None:

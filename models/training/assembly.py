@@ -66,7 +66,6 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS, *
     """
     # PyTorch splits sums among its threads, and their number decides how they are rounded, hence the weights.
     torch.set_num_threads(run.config["threads"])
-    retain_freed_memory()
     seed_everything(run.config["seed"])
     system, device, recipe = systems.of_run(run.config), ranks.device(run.config["device"]), training_recipe(run)
     require_amp(recipe.loop.amp if recipe else "off", device)
@@ -84,6 +83,7 @@ def open_run(run: Run, stores: Sequence[Store], ranks: Ranks = SINGLE_PROCESS, *
     for stream in (stream for split in splits for stream in split.streams):
         stream.skip_damaged = run.config.get("skip_damaged", False)
     residency = set_residency(splits, device, run.config.get("residency", "auto"), ranks.local_size)
+    retain_freed_memory()  # from here on: opening the splits frees a lot that training cannot use
     return RunData(system, training, validation, residency)
 
 

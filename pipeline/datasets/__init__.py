@@ -119,6 +119,8 @@ def open_dataset(
     labelled = label(tracks, origin, labelling, record)
     catalogue = replace(catalogue, tracks=labelled.tracks)
     classes, notes, published = _compare_with_published(catalogue)
+    # Layouts copy the table several times; of a million tracks, Arrow's memory pool would keep 300 MB.
+    pa.default_memory_pool().release_unused()
     return Dataset(
         name=name,
         root=root,

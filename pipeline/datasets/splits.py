@@ -131,6 +131,8 @@ def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str],
     Raises:
         DatasetError: no key names a track.
     """
+    if not splits:
+        return {}, ()
     ids, keys = tracks["track_id"].combine_chunks(), pa.array(splits.keys(), pa.string())
     # If several ids differ only in leading zeros, the last one is meant.
     backwards = ids[::-1]
@@ -139,7 +141,7 @@ def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str],
         ids.take(pc.index_in(keys, ids)), ids.take(pc.index_in(keys, tracks["path"].combine_chunks())), without_zeros
     ).to_pylist()
     by_id = {track: split for track, split in zip(key_ids, splits.values(), strict=True) if track is not None}
-    if splits and not by_id:
+    if not by_id:
         raise DatasetError(
             f"none of the {len(splits):,} tracks of the splits file is in the dataset ({format_names(sorted(splits))})",
             f"name tracks as the dataset does ({format_names(sorted(ids.to_pylist()), 3)})",

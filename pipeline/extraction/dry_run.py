@@ -129,12 +129,14 @@ def _count(
     path: Place, exists: bool, dataset: Dataset, tracks: pa.Table, past: pa.Table, plan: planning.Plan
 ) -> StorePlan:
     """Count the files of a plan; a file with another time but the same bytes has not changed."""
-    omitted = pa.array(list(plan.left_out), pa.string())
-    used = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=omitted)))
+    used = tracks
+    if plan.left_out:
+        omitted = pa.array(list(plan.left_out), pa.string())
+        used = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=omitted)))
     rows = pc.index_in(used["track_id"].combine_chunks(), past["track_id"].combine_chunks())
     known = rows.is_valid()
     now, before = used.filter(known), past.take(rows.drop_null())
-    decoded = pa.array([track for batch, _ in plan.batches for track in batch["track_id"].to_pylist()], pa.string())
+    decoded = pa.chunked_array([c for batch, _ in plan.batches for c in batch["track_id"].chunks], pa.string())
     differs = rows_differ(before["size"], now["size"].combine_chunks())
     differs |= rows_differ(before["mtime_ns"], now["mtime_ns"].combine_chunks())
     absent = now["size"].is_null().to_numpy()

@@ -78,13 +78,14 @@ def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.
     if len(unread):
         # Samples of all candidates of the sizes that new files have: a new file may equal an extracted one.
         sampled = candidates[np.isin(size[candidates], size[unread])]
-        equal = sampled[_equal_samples(size[sampled], _codes(_strings(_read(dataset, sampled, size, _sample))))]
+        equal = sampled[_equal_samples(size[sampled], _prefixes(_strings(_read(dataset, sampled, size, _sample))))]
         unknown = equal[~is_known[equal]]
         mask = np.zeros(len(tracks), bool)
         mask[unknown] = True
         digests = _strings(_read(dataset, unknown, size, _digest))
         known = pc.replace_with_mask(known, pa.array(mask), digests)
     hashed = candidates[_are_valid(known)[candidates]]
+    hashed = hashed[_repeated(_prefixes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
     repeated = hashed[_repeated(_codes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
     mask = np.zeros(len(tracks), bool)
     mask[repeated] = True
@@ -102,23 +103,32 @@ def _strings(values: Iterator[str | None]) -> pa.Array:
     return pa.concat_arrays([pa.array([], pa.string()), *blocks])
 
 
+def _prefixes(digests: pa.Array) -> np.ndarray:
+    """Return the first 60 bits of digests, int64 `(n,)`; null is -1. Unlike `_codes`, it needs no table of all."""
+    prefixes = np.full(len(digests), -1)
+    for first in range(0, len(digests), BLOCK_ROWS):
+        block = digests[first : first + BLOCK_ROWS]
+        values = (int(digest[:15], 16) for digest in block.drop_null().to_pylist())
+        prefixes[first : first + BLOCK_ROWS][_are_valid(block)] = np.fromiter(values, np.int64)
+    return prefixes
+
+
 def _codes(values: pa.Array) -> np.ndarray:
     """Number the different values from 0, int64 `(n,)`; null is -1."""
     return pc.fill_null(values.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _equal_samples(size: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Return the files that have a size and a sample that others have too.
+    """Return the files that have a size and a sample that others have too, and by a rare chance some more.
 
     Args:
         size: size of each file in bytes, int64 `(n,)`.
-        sample: number of its sample, -1 if it could not be read, int64 `(n,)`.
+        sample: result of `_prefixes` for its sample, -1 if it could not be read, int64 `(n,)`.
 
     Returns:
         Ascending positions, int64.
     """
-    _, size_code = np.unique(size, return_inverse=True)
-    return _repeated(size_code * len(sample) + sample, np.flatnonzero(sample >= 0))
+    return _repeated(sample ^ size, np.flatnonzero(sample >= 0))
 
 
 def describe(tracks: pa.Table, hashes: pa.Array, mode: str) -> Iterator[str]:

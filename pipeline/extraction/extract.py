@@ -101,28 +101,20 @@ def extract(
         stores, locks, hashes = _open_stores(dataset, specs, out, options, stack, echo)
         for store in stores if options.rebuild else ():
             rebuild.empty_store(store)
-        tracks = duplicates.find(dataset, stores)
-        for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
-            echo(note)
-        plans = [_plan(store, dataset, tracks, hashes, options, echo, require_scheduler) for store in stores]
-        for note in left_out.describe(dataset, plans[0].left_out):
-            echo(note)
-        if batches := sharing.share_batches(stores, plans):
-            workers = sharing.count_workers(batches, dataset, options)
-            expected = estimate.estimate(dataset, batches, stores, tracks, workers)
-            for note in expected.notes():
-                echo(note)
+        work, batches, is_long = _plan_all(stores, dataset, hashes, options, echo, require_scheduler)
+        if batches:
             with progress(sum(len(tracks) for tracks, _ in batches)) as advance:
 
                 def require_locks() -> None:
                     for require_lock in locks:
                         require_lock()
 
-                _dispatch(batches, dataset, options, advance, echo, require_locks, expected.is_long)
+                _dispatch(batches, dataset, options, advance, echo, require_locks, is_long)
+        del batches  # publishing needs its memory
         results = []
-        for store, plan, require_lock in zip(stores, plans, locks, strict=True):
+        for store, (has_changed, n_decoded), require_lock in zip(stores, work, locks, strict=True):
             require_lock()
-            results.append(Extraction(_publish(store, plan, options, echo), plan.n_tracks))
+            results.append(Extraction(_publish(store, options, echo, has_changed=has_changed), n_decoded))
             rebuild.remove_copies(store)
         for note in split_differences(stores) if options.splits else ():
             echo(note)
@@ -155,6 +147,36 @@ def _open_stores(
     if options.moved:
         stores, hashes = moving.follow(stores, dataset, stack, echo)
     return [follow_labels(store, dataset) for store in stores], locks, hashes
+
+
+def _plan_all(
+    stores: list[Store],
+    dataset: Dataset,
+    hashes: Mapping[str, str],
+    options: Options,
+    echo: Callable[[str], None],
+    require_scheduler: Callable[[], None],
+) -> tuple[list[tuple[bool, int]], list[sharing.SharedBatch], bool]:
+    """Plan the work on all stores, see `_plan`.
+
+    Returns:
+        Of each store, whether it changes and how many tracks of it are decoded; the batches to decode; True if that
+        takes so long that the user may want to watch it.
+    """
+    tracks = duplicates.find(dataset, stores)
+    for note in duplicates.describe(tracks, tracks["content_hash"].combine_chunks(), options.duplicates):
+        echo(note)
+    plans = [_plan(store, dataset, tracks, hashes, options, echo, require_scheduler) for store in stores]
+    for note in left_out.describe(dataset, plans[0].left_out):
+        echo(note)
+    work = [(bool(plan), plan.n_tracks) for plan in plans]
+    batches = sharing.share_batches(stores, plans)
+    if not batches:
+        return work, [], False
+    expected = estimate.estimate(dataset, batches, stores, tracks, sharing.count_workers(batches, dataset, options))
+    for note in expected.notes():
+        echo(note)
+    return work, batches, expected.is_long
 
 
 def _plan(
@@ -218,8 +240,10 @@ def plan_store(
     """
     known = existing_splits(store, past)
     why = left_out.find(store, tracks, past, options, dataset.unlabelled)
-    is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
-    omitted, used = tracks.filter(is_omitted), tracks.filter(pc.invert(is_omitted))
+    omitted, used = tracks.slice(0, 0), tracks
+    if why:  # each filter copies the table
+        is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
+        omitted, used = tracks.filter(is_omitted), tracks.filter(pc.invert(is_omitted))
     used, notes = assign_splits(
         used, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
     )
@@ -285,14 +309,14 @@ def _dispatch(
             require_locks()
 
 
-def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable[[str], None]) -> Store:
+def _publish(store: Store, options: Options, echo: Callable[[str], None], *, has_changed: bool) -> Store:
     """Write the manifest and the slice indices if anything has changed, and open the store again.
 
     Args:
         store: the store.
-        plan: the plan that was carried out.
         options: settings of the extraction.
         echo: function that prints a line for the user.
+        has_changed: this call has changed shards or fragments.
     """
     before = manifest.known_cuts(store)
     cuts = requested_cuts(before, store.spec, options.slicing, options.study)
@@ -300,12 +324,12 @@ def _publish(store: Store, plan: planning.Plan, options: Options, echo: Callable
     intact = False
     with contextlib.suppress(StoreError):
         has_head = store.publication.get(head.COPY_KEY) in (None, head.as_dict(store.head))
-        intact = has_head and store.tracks is not None and store.slices_are_intact() and store.cuts == cuts
+        intact = has_head and store.tables_are_intact() and store.cuts == cuts
     lost = not (before and before[0].default) and (store.path / "tracks.parquet").exists()
     if lost and options.slicing is None:
         what = f"how its tracks were cut is lost, they get {cuts[0].slicing}"
         echo(f"{store.path.name}: {what}; `mgc slice` cuts them again")
-    if not plan and not store.unfinished and intact:
+    if not has_changed and not store.unfinished and intact:
         # Checksums do not reveal an index that an earlier version of mgc cut by other rules.
         outdated = options.verify and any(verify.manifest_problems(store))
         if not outdated:

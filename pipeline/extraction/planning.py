@@ -136,7 +136,9 @@ def _plan_decoding(
     kept = past.filter(pa.array(~undecoded)) if undecoded.any() else past
     for shard, shard_tracks in _tracks_of_shards(kept, tracks, stale_shards, seed):
         plan.batches.append(TrackBatch(shard_tracks, [(shard, 0, len(shard_tracks))]))
-    new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=kept["track_id"].combine_chunks())))
+    new = tracks
+    if len(kept):  # the filter copies the table
+        new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=kept["track_id"].combine_chunks())))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
     next_shard = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -296,10 +297,11 @@ def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Tabl
     if not store.unfinished:
         with contextlib.suppress(StoreError):
             return store.read_tracks(columns).replace_schema_metadata()
-    sources = list(read_fragments(store, store.fragments()))
-    sources += [read_rows_or_none(store.journal_path), read_rows_or_none(store.path / "tracks.parquet")]
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
+    others = (read_rows_or_none(path, schema) for path in (store.journal_path, store.path / "tracks.parquet"))
+    sources = itertools.chain(read_fragments(store, store.fragments()), others)
     tables = [table.select(columns).replace_schema_metadata() for table in sources if table is not None]
-    rows = pa.concat_tables([MANIFEST_SCHEMA.empty_table().select(columns), *tables]).combine_chunks()
+    rows = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
     ids = rows["track_id"].combine_chunks()
     return rows.filter(pc.equal(pc.index_in(ids, ids), np.arange(len(ids), dtype=np.int32)))  # first row of each track
 
@@ -309,10 +311,10 @@ def read_rows_or_none(path: Place, schema: pa.Schema = MANIFEST_SCHEMA) -> pa.Ta
 
     Args:
         path: the Parquet file. No digest covers its footer, so what it says of columns and types is not trusted.
-        schema: MANIFEST_SCHEMA, or with further columns; those that some stores lack become null.
+        schema: columns of MANIFEST_SCHEMA to read; those that some stores lack become null.
     """
     try:
-        return with_optional_columns(parquet.read_table(path), schema).select(schema.names).cast(schema)
+        return with_optional_columns(parquet.read_table(path, schema.names), schema).select(schema.names).cast(schema)
     except ServerError:  # does not tell whether the file exists
         raise
     except (OSError, KeyError, TypeError, ValueError):

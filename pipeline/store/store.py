@@ -208,11 +208,11 @@ class Store:
             for table in parquet.read_row_groups(file, self.path / name, columns, "shard", sorted(shards)):
                 yield with_optional_columns(table, schema)
 
-    def slices_are_intact(self) -> bool:
-        """Return whether every slice index matches its digest in `published.json`; no table is loaded."""
+    def tables_are_intact(self) -> bool:
+        """Return whether manifest and slice indices match their digests in `published.json`; no table is loaded."""
         try:
-            for cut in self.cuts:
-                with self._published_file(cut.file):
+            for name in ("tracks.parquet", *(cut.file for cut in self.cuts)):
+                with self._published_file(name):
                     pass
         except StoreError:
             return False

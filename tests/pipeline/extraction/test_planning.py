@@ -6,7 +6,10 @@ import itertools
 import tracemalloc
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from damage import flip
 from track_tables import make_tracks
 
 from mgc.pipeline.datasets import Dataset
@@ -51,16 +54,42 @@ def test_a_plan_of_20_000_tracks_takes_few_bytes_a_track(plan_of):
     assert peak < 20_000 * BYTES_PER_TRACK + 4_000_000  # 4 MB for the rows of one block
 
 
-def test_the_journal_holds_the_plan(plan_of, tmp_path):
+@pytest.mark.parametrize("tables", [journal.GROUP_TABLES, 2])
+def test_the_journal_holds_the_plan(plan_of, tmp_path, monkeypatch, tables):
+    monkeypatch.setattr(journal, "GROUP_TABLES", tables)
     plan, _ = plan_of(500)
-    journal = manifest.read_rows_or_none(tmp_path / "500" / "plan.parquet", JOURNAL_SCHEMA)
+    path = tmp_path / "500" / "plan.parquet"
+    assert pq.ParquetFile(path).num_row_groups == -(-len(plan.batches) // tables)
+    rows = manifest.read_rows_or_none(path, JOURNAL_SCHEMA)
     expected = [
         (row["track_id"], row["split"], shard)
         for tracks, shards in plan.batches
         for shard, first, stop in shards
         for row in itertools.islice(tracks.to_pylist(), first, stop)
     ]
-    columns = journal.select(["track_id", "split", "shard"]).to_pydict().values()
+    columns = rows.select(["track_id", "split", "shard"]).to_pydict().values()
     assert list(zip(*columns, strict=True)) == expected
-    assert journal.schema.names == [*MANIFEST_SCHEMA.names, "extract"]
-    assert all(journal["extract"].to_pylist())
+    assert rows.schema.names == [*MANIFEST_SCHEMA.names, "extract"]
+    assert all(rows["extract"].to_pylist())
+
+
+@pytest.mark.parametrize("tables", [journal.GROUP_TABLES, 2])
+def test_an_interrupted_rewrite_is_finished_from_the_journal(plan_of, tmp_path, monkeypatch, tables):
+    monkeypatch.setattr(journal, "GROUP_TABLES", tables)
+    plan, _ = plan_of(500)
+    store = Store.open(tmp_path / "500")
+    for tracks, ((shard, _, _),) in plan.batches[:5]:
+        rows = pa.Table.from_pylist([row | {"shard": shard} for row in tracks.to_pylist()], MANIFEST_SCHEMA)
+        manifest.write_fragment(store, shard, rows, {"frames": [1, "digest"]})
+        genres = pa.repeat(pa.scalar("Renamed"), len(rows))
+        plan.fragments[shard] = rows.set_column(rows.schema.get_field_index("genre"), "genre", genres)
+    plan.batches = plan.batches[5:]
+    journal.write_journal(store, plan)
+    assert journal.finish_rewrites(store)
+    assert store.fragments() == sorted(plan.fragments)
+    for shard, expected in plan.fragments.items():
+        rows = manifest.read_fragment(store, shard)
+        assert rows.select(expected.schema.names).to_pylist() == expected.to_pylist()
+        assert manifest.fragment_files(rows) == {"frames": [1, "digest"]}
+    flip(store.journal_path)
+    assert not journal.finish_rewrites(store)

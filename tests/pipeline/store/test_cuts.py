@@ -165,7 +165,7 @@ def test_a_damaged_index_of_a_cut_is_named_and_written_anew(damage: Callable[[Pa
     outcome = mgc("verify", store)
     assert outcome.code == 1
     assert f"{store / 'slices-2s-50.parquet'}: " in outcome.out
-    assert not Store.open(store).slices_are_intact()  # `mgc extract` then publishes the store again
+    assert not Store.open(store).tables_are_intact()  # `mgc extract` then publishes the store again
     sliced(store, "--slice", 1)
     assert tree(store) == whole
 
