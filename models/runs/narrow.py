@@ -23,8 +23,9 @@ def dtype_for(low: int, high: int, smallest: type[np.signedinteger] = np.int32) 
 
 
 def narrowed(values: np.ndarray) -> np.ndarray:
-    """Return a column of whole numbers in the type that `narrow` gives it."""
-    return narrow(len(values), values.__getitem__)
+    """Return a column of whole numbers in the type that `narrow` gives it: itself, not a copy, if it has this type."""
+    low, high = _range(len(values), values.__getitem__)
+    return values if low < high and values.dtype == dtype_for(low, high) else narrow(len(values), values.__getitem__)
 
 
 def narrow(n: int, part: Callable[[slice], np.ndarray], *, codes: bool = False) -> np.ndarray:
@@ -38,10 +39,9 @@ def narrow(n: int, part: Callable[[slice], np.ndarray], *, codes: bool = False) 
     Returns:
         Integers `(n,)`. If all are equal it is read-only, and one value is in memory.
     """
-    ranges = [(int(values.min()), int(values.max())) for values in map(part, parts(n))]
-    if not ranges:
+    if not n:
         return np.empty(0, np.int64)
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    low, high = _range(n, part)
     dtype = dtype_for(low, high, np.int8 if codes else np.int32)
     if low == high:
         return np.broadcast_to(np.array(low, dtype), n)
@@ -49,3 +49,9 @@ def narrow(n: int, part: Callable[[slice], np.ndarray], *, codes: bool = False) 
     for rows in parts(n):
         column[rows] = part(rows)
     return column
+
+
+def _range(n: int, part: Callable[[slice], np.ndarray]) -> tuple[int, int]:
+    """Return the least and the largest value of a column, see `narrow`; zeros without rows."""
+    ranges = [(int(values.min()), int(values.max())) for values in map(part, parts(n))]
+    return min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)

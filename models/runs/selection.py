@@ -162,9 +162,8 @@ class Selection:
         """
         first, *others = stores
         seconds = None if slicing.whole else slicing.length_s(first.spec)
-        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
         for other in others:
-            self._require_unchanged(other, tracks)
+            self._require_unchanged(other, split)
         for table, track_rows in blocks:
             tables = [table]
             for other in others:
@@ -181,14 +180,11 @@ class Selection:
         Yields:
             Slice table (`SLICE_SCHEMA`), and the track of each slice as a row of the split's tracks, int64 `(slices,)`.
         """
-        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
-        self._require_unchanged(store, tracks)
-        ids = tracks["track_id"].combine_chunks()
+        self._require_unchanged(store, split)
+        ids = self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)).combine_chunks()
         if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
-            rows = store.read_tracks(["track_id", "shard"])
-            shards = pc.unique(rows["shard"].filter(pc.is_in(rows["track_id"], value_set=ids))).to_pylist()
-            tables = store.read_slices(shards, cut=stored)
+            tables = store.read_slices(_shards_of(store, ids), cut=stored)
         else:
             in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
             tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
@@ -206,10 +202,12 @@ class Selection:
             split_values = pa.repeat(split, len(table))
             yield table.set_column(split_column, SLICE_SCHEMA.field(split_column), split_values), track
 
-    def _require_unchanged(self, store: Store, tracks: pa.Table) -> None:
-        """Raise `RunError` if the store lacks one of the tracks, or has another file under its id."""
-        stored = store.read_tracks(["track_id", "content_hash", "n_frames"])
-        stored = stored.filter(pc.greater(stored["n_frames"], 0))
+    def _require_unchanged(self, store: Store, split: str) -> None:
+        """Raise `RunError` if the store lacks a track of a split, or has another file under its id."""
+        columns = ["track_id", "content_hash"]
+        tracks = self.tracks.select(columns).filter(pc.equal(self.tracks["split"], split))
+        stored = store.read_tracks([*columns, "n_frames"])
+        stored = stored.select(columns).filter(pc.greater(stored["n_frames"], 0))
         rows = pc.index_in(tracks["track_id"], value_set=stored["track_id"].combine_chunks())
         same = pc.equal(stored["content_hash"].take(rows), tracks["content_hash"])
         missing = tracks["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
@@ -219,6 +217,12 @@ class Selection:
                 f"{store.path}: track {missing[0]}{others} of the run is gone or has changed",
                 "restore its file and run `mgc extract` again, or train a new run",
             )
+
+
+def _shards_of(store: Store, ids: pa.Array) -> list[int]:
+    """Return the shards that hold frames of tracks."""
+    tracks = store.read_tracks(["track_id", "shard"])
+    return pc.unique(tracks["shard"].filter(pc.is_in(tracks["track_id"], value_set=ids))).to_pylist()
 
 
 def _rows_of(track_ids: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
