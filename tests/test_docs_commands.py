@@ -82,6 +82,7 @@ NOT_RUN: dict[str, tuple[str, str | None]] = {
     "mgc train --nproc *": TWO_MACHINES,
     "torchrun *": TWO_MACHINES,
     "python docs/examples/slurm.py *": ("needs SLURM", "tests/pipeline/extraction/test_slurm.py"),
+    "python docs/examples/kube.py *": ("needs Kubernetes", "tests/pipeline/extraction/test_kube.py"),
     "mgc extract --dataset s3://*": OBJECTS,
     "mgc extract --dataset tracks.csv --audio-root https://*": OBJECTS,
     "mgc verify s3://*": OBJECTS,
@@ -94,7 +95,6 @@ PYTHON_ELSEWHERE: dict[str, tuple[str, str | None]] = {
     "python.md": ("needs what its blocks make", "tests/models/interface/test_page.py"),
     "own_system.md": ("the files of a package", "tests/journeys/test_own_package.py"),
     "weights.md": ("needs downloaded weights", "tests/models/zoo/test_pons2019.py"),
-    "scaling.md": ("needs a cluster, and packages that mgc does not use", None),
 }
 #: Commands that end with 1, as their page says: a copy that is not the published dataset, findings of an audit.
 ENDS_WITH_1 = {"download.md": "mgc download fma-small --check", "audit.md": "mgc audit"}  # by how they begin

@@ -48,7 +48,7 @@ def foreign_cluster(
     ]
     if workers:
         commands += [[DASK, "worker", *contact, *WORKER, "--nanny" if nannies else "--no-nanny", *options]] * workers
-    processes = [_start(command, folder, environment or {}) for command in commands]
+    processes = [start(command, folder, environment or {}) for command in commands]
     try:
         deadline = time.monotonic() + 60
         while not file.exists():
@@ -63,7 +63,7 @@ def foreign_cluster(
             end(process)
 
 
-def _start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
+def start(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen:
     """Start a command in its own process group; its output is appended to `folder/log`."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
@@ -98,13 +98,13 @@ def networked_cluster(
     with contextlib.ExitStack() as stack:
         namespaces = [stack.enter_context(_namespace(i)) for i in range(len(environments))]
         gateway = namespaces[0][1]
-        address = f"tcp://{gateway}:{_free_port(gateway)}"
+        address = f"tcp://{gateway}:{free_port(gateway)}"
         options = ["--host", gateway, "--port", address.rpartition(":")[2], "--dashboard-address", "127.0.0.1:0"]
-        stack.callback(end, _start([DASK, "scheduler", *options], folder, {}))
+        stack.callback(end, start([DASK, "scheduler", *options], folder, {}))
         hosts = []
         for (name, _, host), environment in zip(namespaces, environments, strict=True):
             command = ["ip", "netns", "exec", name, DASK, "worker", address, *WORKER, "--nanny", "--host", host]
-            hosts.append(_start(command, folder, environment))
+            hosts.append(start(command, folder, environment))
             stack.callback(end, hosts[-1])
         with distributed.Client(address, timeout=60) as client:
             client.wait_for_workers(len(hosts), timeout=60)
@@ -140,7 +140,8 @@ def _ip(*command: str) -> None:
     subprocess.run(["ip", *command], check=True, capture_output=True)
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
+    """A port of an address of this machine that nobody listens on."""
     with socket.socket() as listener:
         listener.bind((address, 0))
         return listener.getsockname()[1]
