@@ -24,6 +24,12 @@ class Metrics:
         self._files = Counter(
             "mgc_files", "Decoded files by outcome: ok, or the reason.", ["outcome"], registry=self._registry
         )
+        self._unnamed = Counter(
+            "mgc_unnamed_files", "Files that --unknown left without a genre.", registry=self._registry
+        )
+        self._strange = Counter(
+            "mgc_strange_files", "Files unlike all music that the run was trained on.", registry=self._registry
+        )
         self._audio = Counter("mgc_audio_seconds", "Seconds of audio that were predicted.", registry=self._registry)
         self._stages = Histogram(
             "mgc_stage_seconds",
@@ -47,6 +53,13 @@ class Metrics:
         self._files.labels(outcome).inc()
         if outcome == "ok" and seconds is not None:
             self._audio.inc(seconds)
+
+    def count_answer(self, *, named: bool, strange: bool) -> None:
+        """Count a file that is `ok` if it gets no genre, and if it is strange."""
+        if not named:
+            self._unnamed.inc()
+        if strange:
+            self._strange.inc()
 
     def record(self, stage: str, seconds: float) -> None:
         """Record the time that a request has spent in a stage."""

@@ -127,7 +127,7 @@ class Service:
         return self._folder / f"upload-{next(self._numbers)}"
 
     def predict(self, path: Path, deadline: float, queued_at: float) -> FilePrediction:
-        """Predict a file and remove it.
+        """Predict a file and remove it; the probabilities are those that are shown.
 
         Args:
             path: the file.
@@ -146,7 +146,11 @@ class Service:
             prediction = self._decode_and_predict(path, min(left, _DECODING_SHARE * self.limits.timeout_s))
         finally:
             path.unlink(missing_ok=True)
+        prediction = self.naming.tempered(prediction)
         self.metrics.count_file(prediction.reason or "ok", prediction.duration_s)
+        if prediction.status == "ok":
+            named = results.named_genre(prediction, self.naming.unknown) is not None
+            self.metrics.count_answer(named=named, strange=prediction.strange)
         return prediction
 
     def _decode_and_predict(self, path: Path, timeout_s: float) -> FilePrediction:
@@ -186,12 +190,11 @@ class Service:
         """Convert a prediction to the JSON answer of a request.
 
         Args:
-            prediction: prediction of a file that is `ok`.
+            prediction: prediction of a file that is `ok`, from `predict`.
             name: name of the file, as the client gave it.
             top_k: number of genres in `top`.
             timeline: add the probabilities in each second.
         """
-        prediction = self.naming.tempered(prediction)
         plain = results.as_dict(prediction, unknown=self.naming.unknown, timeline=timeline)
         shares = prediction.probabilities
         best = sorted(shares, key=shares.__getitem__, reverse=True)[:top_k]

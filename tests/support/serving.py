@@ -55,6 +55,12 @@ class ServerProcess:
         """Send a file."""
         return self.ask("POST", "/predict", files={"file": (name, data)}, params=params)
 
+    def metrics(self) -> dict[str, float]:
+        """Values of its metrics, by name with labels."""
+        lines = self.ask("GET", "/metrics").text.splitlines()
+        values = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in values}
+
     def workers(self) -> list[psutil.Process]:
         """The processes that decode."""
         children = psutil.Process(self.process.pid).children()

@@ -13,9 +13,10 @@ import jsonschema
 import numpy as np
 import pytest
 import requests
-from commands import Outcome, mgc
+import soundfile
+from commands import Outcome, mgc, mgc_all
 from filelock import FileLock
-from music import write_clip, write_silence
+from music import write_clip, write_genres, write_silence
 from openapi_spec_validator import validate
 from serving import TOKEN, ServerProcess, SlowUpload, server
 
@@ -82,6 +83,8 @@ def test_calibrated_answers_and_none_of_these_are_those_of_mgc_predict(run, song
             tempered = temper(shares, answer["temperature"])[0].tolist()
             assert [*answer["probabilities"].values()] == pytest.approx(tempered)
             assert tempered != pytest.approx(shares[0].tolist())
+        counted = calibrated.metrics()
+        assert (counted["mgc_unnamed_files_total"], counted["mgc_strange_files_total"]) == (1, 0)
         for text in (document["info"]["description"], page):
             assert f"calibrated, by a temperature of {answer['temperature']:.2f}." in text
             assert f"less than {100 * answer['unknown']:.5g} %" in text
@@ -202,19 +205,43 @@ def test_beyond_the_queue_requests_are_refused_until_there_is_room(running, song
 
 
 def test_metrics_count_what_was_done_and_no_file_is_left(running, song) -> None:
-    def value(name: str) -> float:
-        lines = running.ask("GET", "/metrics").text.splitlines()
-        return float(next((line.split()[-1] for line in lines if line.startswith(name)), 0))
-
-    done, heard = value('mgc_files_total{outcome="ok"}'), value("mgc_audio_seconds_total")
+    before = running.metrics()
     assert running.predict(song.read_bytes()).ok
-    assert value('mgc_files_total{outcome="ok"}') == done + 1
-    assert value("mgc_audio_seconds_total") == pytest.approx(heard + 4.3)
-    assert value('mgc_stage_seconds_count{stage="network"}') > 0
+    after = running.metrics()
+    assert after['mgc_files_total{outcome="ok"}'] == before.get('mgc_files_total{outcome="ok"}', 0) + 1
+    assert after["mgc_audio_seconds_total"] == pytest.approx(before["mgc_audio_seconds_total"] + 4.3)
+    assert after['mgc_stage_seconds_count{stage="network"}'] > 0
+    assert after["mgc_unnamed_files_total"] == after["mgc_strange_files_total"] == 0
     deadline = time.monotonic() + 10  # files are removed just after the answer
     while running.left() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running.left() == []
+
+
+@pytest.mark.slow
+def test_metrics_count_strange_files(scheduler: str, tmp_path: Path) -> None:
+    """A song, a tone that is like none of them, and a file that is not used. By default strange files get a genre."""
+    data = tmp_path / "data"
+    write_genres(data / "songs", tracks=8, seconds=2)
+    mgc_all(
+        data,
+        ("extract", "--feature", "mel:n_mels=64", "--slice", "1", "--scheduler", scheduler),
+        ("train", "--model", "moments/logreg"),
+    )
+    [run] = (data / "runs").iterdir()
+    songs = sorted((data / "songs").rglob("*.wav"))[:2]
+    soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(44100) / 22050), 22050)
+    write_silence(tmp_path / "silence.wav", 2)
+    for options, n_unnamed in (((), 0), (("--unknown", 0.01), 1)):
+        with server(tmp_path / f"server-{n_unnamed}", run, "--workers", 1, *options) as started:
+            answers = [started.predict(path.read_bytes()).json() for path in (*songs, tmp_path / "tone.wav")]
+            assert [answer["strange"] for answer in answers] == [False, False, True]
+            assert [answer["genre"] is None for answer in answers] == [False, False, bool(n_unnamed)]
+            assert started.predict((tmp_path / "silence.wav").read_bytes()).status_code == 422
+            counted = started.metrics()
+        assert counted["mgc_strange_files_total"] == 1
+        assert counted["mgc_unnamed_files_total"] == n_unnamed
+        assert counted['mgc_files_total{outcome="ok"}'] == 3
 
 
 class TestStart:
