@@ -100,7 +100,7 @@ def _least_probability(run: Run, unknown: float | str, temperature: Temperature 
     reached = f"{KEPT:.0%} of the {chosen.n_tracks:,} rightly named validation tracks reach it".replace("%", " %")
     console.echo(f"{command}: none of these below {100 * chosen.probability:.1f} %: {reached}", err=True)
     if (typical := typicality.load(run)) is not None:
-        n, inside = len(typical.validation), int((typical.validation <= typical.limit).sum())
-        what = f"a distance of {typical.limit:.3g} from the training tracks"
-        console.echo(f"{command}: none of these beyond {what}: {inside} of {n} validation tracks are nearer", err=True)
+        n, inside = len(typical.validation), int((typical.validation <= 1).sum())
+        what = f"farther from the training tracks than music is: {inside} of {n} validation tracks are nearer"
+        console.echo(f"{command}: none of these if {what}", err=True)
     return chosen.probability

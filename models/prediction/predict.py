@@ -190,7 +190,7 @@ class _Member:
             probabilities /= probabilities.sum(axis=1, keepdims=True)
             if self._typical is not None:
                 distances = self._typical.distances(typicality.track_vectors(self._run, data))
-                strange = (distances > self._typical.limit)[data.tracks]
+                strange = (distances > 1)[data.tracks]
         slices = data.slices
         rows = drop_uncut(rows, slices, self._run.slicing, views[0])
         owners, starts = slices["track_id"].to_numpy(), slices["start_s"].to_numpy()

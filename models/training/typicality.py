@@ -1,7 +1,7 @@
 """Typicality: how far a track is from the music that a run was trained on.
 
 A classifier divides all that it hears among its genres: white noise, too. The embeddings of a pretrained network know
-more, and so does a summary of the sound itself: those of noise, speech or a metronome are far from those of music.
+more, and so do summaries of the sound itself: those of noise, speech or a metronome are far from those of music.
 Distances are those of Mahalanobis, after K. Lee et al., "A simple unified framework for detecting out-of-distribution
 samples", NeurIPS 2018, here with one Gaussian for all genres, whose covariance is shrunk by O. Ledoit and M. Wolf, "A
 well-conditioned estimator for large-dimensional covariance matrices", 2004, since there may be more values than tracks.
@@ -10,6 +10,7 @@ well-conditioned estimator for large-dimensional covariance matrices", 2004, sin
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,22 +39,25 @@ MOST_TRACKS = 1000
 
 
 @dataclass(frozen=True)
-class Typicality:
+class Gaussian:
     """The training tracks of a run, as a Gaussian.
 
     Attributes:
-        mean: means of their vectors, float64 `(d,)`.
+        first: position of its values in the vectors of tracks.
+        mean: means of the training tracks, float64 `(d,)`.
         whitening: matrix that makes their covariance the identity, float32 `(d, d)`.
         validation: distances of the validation tracks, float64 `(n,)`.
     """
 
+    first: int
     mean: np.ndarray
     whitening: np.ndarray
     validation: np.ndarray
 
     def distances(self, vectors: np.ndarray) -> np.ndarray:
-        """Distances of tracks, float64 `(n,)`, from their vectors `(n, d)`."""
-        return np.linalg.norm((vectors - self.mean) @ self.whitening.astype(np.float64), axis=1)
+        """Distances of tracks, float64 `(n,)`, from their vectors `(n, values)`; NaN for those without its values."""
+        own = vectors[:, self.first : self.first + len(self.mean)]
+        return np.linalg.norm((own - self.mean) @ self.whitening.astype(np.float64), axis=1)
 
     @property
     def limit(self) -> float:
@@ -65,10 +69,35 @@ class Typicality:
         logs = np.log(np.maximum(self.validation, 1e-12))
         return float(np.exp(logs.mean() + _DEVIATIONS * (logs.std(ddof=1) if len(logs) > 1 else 0.0)))
 
+
+@dataclass(frozen=True)
+class Typicality:
+    """What is typical of the training tracks of a run.
+
+    Attributes:
+        gaussians: Gaussians of several descriptions of the tracks. A track is judged by the first one whose values it
+            has.
+        validation: result of `distances` for the validation tracks, float64 `(n,)`.
+    """
+
+    gaussians: tuple[Gaussian, ...]
+    validation: np.ndarray
+
+    def distances(self, vectors: np.ndarray) -> np.ndarray:
+        """Distances of tracks, float64 `(n,)`, from their vectors `(n, values)`.
+
+        They are relative to the limit of their Gaussian: what is farther than 1 is strange. NaN if none applies.
+        """
+        distances = np.full(len(vectors), np.nan)
+        for gaussian in self.gaussians:
+            distances = np.where(np.isnan(distances), gaussian.distances(vectors) / gaussian.limit, distances)
+        return distances
+
     def encode(self) -> bytes:
         """Encode as a NumPy file, without pickled objects."""
         buffer = io.BytesIO()
-        np.savez(buffer, **vars(self))
+        arrays = {f"{name}{i}": value for i, one in enumerate(self.gaussians) for name, value in vars(one).items()}
+        np.savez(buffer, distances=self.validation, **arrays)
         return buffer.getvalue()
 
 
@@ -86,18 +115,34 @@ def fit(run: Run, stores: Sequence[Store], data: RunData) -> Typicality | None:
     if not any(isinstance(source.spec, Embedding) or sound_summary.supports(source.spec) for source in run.sources):
         return None
     known, held_out = (track_vectors(run, split) for split in _some_tracks(run, stores, data))
-    return fit_vectors(known, held_out)
+    return fit_vectors(known, held_out, _widths(run) or [known.shape[1]])
 
 
-def fit_vectors(training: np.ndarray, validation: np.ndarray) -> Typicality | None:
-    """Fit a Gaussian on the vectors of tracks `(n, values)`; rows with NaN are left out.
+def fit_vectors(training: np.ndarray, validation: np.ndarray, widths: Sequence[int]) -> Typicality | None:
+    """Fit Gaussians on the vectors of tracks `(n, values)`.
+
+    Args:
+        training, validation: vectors of the tracks of these splits. Where a track lacks a description, it is NaN.
+        widths: number of values of each description, one behind the other.
 
     Returns:
-        None if there are fewer than two tracks of either split.
+        None if no description is known of two tracks of both splits.
     """
+    firsts = np.cumsum([0, *widths]).tolist()
+    fitted = [_fit_gaussian(training, validation, first, stop) for first, stop in itertools.pairwise(firsts)]
+    gaussians = tuple(gaussian for gaussian in fitted if gaussian is not None)
+    if not gaussians:
+        return None
+    distances = Typicality(gaussians, np.zeros(0)).distances(validation)
+    return Typicality(gaussians, distances[np.isfinite(distances)])
+
+
+def _fit_gaussian(training: np.ndarray, validation: np.ndarray, first: int, stop: int) -> Gaussian | None:
+    """Fit a Gaussian on columns of vectors, without the rows that are NaN there; None if fewer than two remain."""
     from sklearn.covariance import ledoit_wolf
 
-    x, held_out = (np.asarray(v, np.float64)[np.isfinite(v).all(axis=1)] for v in (training, validation))
+    columns = [np.asarray(vectors, np.float64)[:, first:stop] for vectors in (training, validation)]
+    x, held_out = (values[np.isfinite(values).all(axis=1)] for values in columns)
     if min(len(x), len(held_out)) < 2:
         return None
     scale = x.std(axis=0)
@@ -105,15 +150,24 @@ def fit_vectors(training: np.ndarray, validation: np.ndarray) -> Typicality | No
     covariance, _ = ledoit_wolf((x - x.mean(axis=0)) / scale, assume_centered=True)
     values, vectors = np.linalg.eigh(covariance)
     whitening = (vectors / np.sqrt(np.maximum(values, 1e-9))) / scale[:, None]
-    typicality = Typicality(x.mean(axis=0), whitening.astype(np.float32), np.zeros(0))
-    return replace(typicality, validation=typicality.distances(held_out))
+    gaussian = Gaussian(0, x.mean(axis=0), whitening.astype(np.float32), np.zeros(0))
+    return replace(gaussian, first=first, validation=gaussian.distances(held_out))
+
+
+def _widths(run: Run) -> list[int]:
+    """Number of values of each description of a track in `track_vectors`, if there are several; else empty."""
+    specs = [source.spec for source in run.sources]
+    store = sound_summary.best_input(specs)
+    if store is None or any(isinstance(spec, Embedding) for spec in specs):
+        return []
+    return sound_summary.summary_widths(specs[store])
 
 
 def track_vectors(run: Run, data: SplitData) -> np.ndarray:
     """Compute what the typicality of each track is judged by, float64 `(tracks, values)`.
 
     For a probe these are the means of its embeddings over the windows (their deviations tell less), for other systems
-    the summary of the sound by the input that tells most of it, see `sound_summary.best_input`.
+    the summaries of the sound by the input that tells most of it, see `sound_summary.best_input`.
     """
     specs = [source.spec for source in run.sources]
     if not any(isinstance(spec, Embedding) for spec in specs):
@@ -157,6 +211,12 @@ def load(run: Run) -> Typicality | None:
         return None
     try:
         with np.load(io.BytesIO(run.read(FILE)), allow_pickle=False) as arrays:
-            return Typicality(*(arrays[name] for name in Typicality.__dataclass_fields__))
+            if "mean" in arrays:  # of an earlier version of mgc, which knew one description
+                only = Gaussian(0, arrays["mean"], arrays["whitening"], arrays["validation"])
+                return Typicality((only,), only.validation / only.limit)
+            count = sum(name.startswith("mean") for name in arrays.files)
+            fields = [{name: arrays[f"{name}{i}"] for name in Gaussian.__dataclass_fields__} for i in range(count)]
+            gaussians = tuple(Gaussian(**one | {"first": int(one["first"])}) for one in fields)
+            return Typicality(gaussians, arrays["distances"])
     except (KeyError, ValueError, OSError) as error:
         raise RunError(f"{run.path / FILE}: damaged ({error})", "train a new run") from error
