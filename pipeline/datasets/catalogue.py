@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
 
 #: File suffixes that count as audio: first those that libsndfile reads, then those that only other decoders read.
@@ -55,7 +57,7 @@ def is_audio_name(name: str) -> bool:
     return name.lower().endswith(AUDIO_SUFFIXES)
 
 
-def path_ids(paths: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
+def path_ids(paths: pa.ChunkedArray, reserved: pa.ChunkedArray | None = None) -> pa.ChunkedArray:
     """Derive a unique track id from each path: the path without its audio suffix, or with it where that is ambiguous.
 
     Only files that differ from it in nothing but the suffix change a track's id, so ids stay when a dataset grows.
@@ -67,13 +69,13 @@ def path_ids(paths: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
     Returns:
         One id per path.
     """
-    stems = [path[: path.rindex(".")] if is_audio_name(path) else path for path in paths]
-    count = Counter(stems)
-    unavailable = {*reserved, *paths}
-    return [
-        stem if stem == path or (count[stem] == 1 and stem not in unavailable) else path
-        for stem, path in zip(stems, paths, strict=True)
-    ]
+    stems = blocks.collect(path[: path.rindex(".")] if is_audio_name(path) else path for path in blocks.each(paths))
+    ambiguous = pc.is_in(stems, paths)  # or the path itself has no suffix
+    if reserved is not None:
+        ambiguous = pc.or_(ambiguous, pc.is_in(stems, reserved))
+    first = pc.index_in(stems, stems).to_numpy()
+    several = np.bincount(first, minlength=len(stems)) > 1
+    return pc.if_else(pc.or_(ambiguous, pa.array(several[first])), paths, stems)
 
 
 def format_names(names: Iterable[str], limit: int = 5) -> str:

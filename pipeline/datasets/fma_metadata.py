@@ -13,7 +13,7 @@ from pyarrow import csv as arrow_csv
 from mgc.pipeline import suggestions
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.parsed import cached_parse
-from mgc.pipeline.datasets.tabular import SPLIT_ALIASES
+from mgc.pipeline.datasets.rows import SPLIT_ALIASES
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage.remote import Place, RemotePath
 

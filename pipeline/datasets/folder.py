@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
 from mgc.pipeline.datasets.tracks import escape
 from mgc.pipeline.datasets.walk import Walker
@@ -24,15 +27,15 @@ def read(root: Place, *, tagged: bool = False) -> Catalogue:
     walker = Walker(root)
     genres, files = walker.scan()
     walker.strays = [] if tagged else files
-    paths = [escape(path) for path in files] if tagged else []
-    paths += [escape(path) for genre in genres for path in walker.audio_files(genre)]
+    below = chain.from_iterable(map(walker.audio_files, genres))
+    paths = blocks.collect(map(escape, chain(files if tagged else (), below)))
     notes = walker.notes(LAYOUT)
-    if paths and tagged:
-        return Catalogue(track_table({"track_id": path_ids(paths), "path": paths}), notes)
-    if not paths:
+    if not len(paths):
         raise DatasetError(
             "; ".join([f"no audio in genre folders in {root}", *notes]),
             "put the files into one folder per genre, or name a CSV list with columns path and genre",
         )
-    genre = [path.split("/", 1)[0] for path in paths]
-    return Catalogue(track_table({"track_id": path_ids(paths), "path": paths, "genre": genre}), notes)
+    columns = {"track_id": path_ids(paths), "path": paths}
+    if not tagged:
+        columns["genre"] = blocks.collect(path.split("/", 1)[0] for path in blocks.each(paths))
+    return Catalogue(track_table(columns), notes)

@@ -90,7 +90,7 @@ def read_map(path: Path) -> dict[str, str | None]:
     rows = read_rows(path, required=("genre", "as"), optional=())
     if others := [name for name in rows.header if name not in ("genre", "as")]:
         raise DatasetError(f"{path} has the columns {format_names(others)}", "a genre map has only genre and as")
-    for row in rows:
+    for row in rows.each("genre", "as"):
         if (genre := row.text("genre")) is None:
             raise row.error("it has no genre")
         if fold(genre) in names:

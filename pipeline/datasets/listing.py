@@ -9,8 +9,14 @@ import os
 import posixpath
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
-from mgc.pipeline.datasets.tabular import SYNONYMS, Row, read_rows
+from mgc.pipeline.datasets.rows import Row, Rows
+from mgc.pipeline.datasets.tabular import SYNONYMS, read_rows
 from mgc.pipeline.datasets.tracks import escape, unescape
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage import urls
@@ -39,36 +45,50 @@ def read(
     genre_column = (genre_column or "genre").strip().lower()
     required = ("path",) if tagged else ("path", genre_column)
     rows = read_rows(source, required=required, optional=_OPTIONAL, synonyms=synonyms)
-    if not rows:
+    if not len(rows):
         raise DatasetError(f"{source} has no rows", "write one row per track")
+    notes = tuple(f"column {found} read as {name}" for name, found in rows.renamed.items())
+    columns = _track_columns(rows, audio_root, None if tagged else genre_column)
+    del rows  # the cells take as much memory as the table
+    tracks = track_table(columns)
+    unlabelled = 0 if tagged else tracks["genre"].null_count
+    if not unlabelled:
+        return Catalogue(tracks, notes)
+    labelled = tracks.filter(tracks["genre"].is_valid())
+    if labelled.num_rows == 0:
+        raise DatasetError(f"{source}: no row has a genre", f"fill in the column {genre_column}")
+    return Catalogue(labelled, (*notes, f"rows without a genre, left out: {unlabelled:,}"))
+
+
+def _track_columns(rows: Rows, audio_root: Place | None, genre_column: str | None) -> dict[str, pa.ChunkedArray]:
+    """The columns of DATASET_SCHEMA that a list has.
+
+    Args:
+        rows: the list.
+        audio_root: see `read`.
+        genre_column: column of the genre; None if the list has none.
+
+    Raises:
+        DatasetError: a row is malformed, or two rows have the same path or the same track id.
+    """
     if isinstance(audio_root, RemotePath):
-        paths = [_object_path(row, audio_root) for row in rows]
+        root = audio_root
+        paths = blocks.collect(_object_path(row, root) for row in rows.each("path"))
     else:
-        resolver = _PathResolver(audio_root or source.parent, allow_absolute=audio_root is not None)
-        paths = [resolver.resolve(row) for row in rows]
+        resolver = _PathResolver(audio_root or rows.path.parent, allow_absolute=audio_root is not None)
+        paths = blocks.collect(map(resolver.resolve, rows.each("path")))
     _require_unique(rows, paths, "path")
     ids = _track_ids(rows, paths)
     _require_unique(rows, ids, "track_id")
-
-    columns = {
+    return {
         "track_id": ids,
         "path": paths,
-        "genre": [None if tagged else row.text(genre_column) for row in rows],
-        "split": [row.split() for row in rows],
-        "artist_id": [row.text("artist_id") or row.text("artist") for row in rows],
-        "album_id": [row.text("album_id") or row.text("album") for row in rows],
-        "title": [row.text("title") for row in rows],
+        **({"genre": rows.texts(genre_column)} if genre_column else {}),
+        "split": rows.splits(),
+        "artist_id": rows.texts("artist_id", "artist"),
+        "album_id": rows.texts("album_id", "album"),
+        "title": rows.texts("title"),
     }
-    tracks = track_table(columns)
-    notes = tuple(f"column {found} read as {name}" for name, found in rows.renamed.items())
-    if tagged:
-        return Catalogue(tracks, notes)
-    labelled = tracks.filter(tracks["genre"].is_valid())
-    unlabelled = tracks.num_rows - labelled.num_rows
-    if labelled.num_rows == 0:
-        raise DatasetError(f"{source}: no row has a genre", f"fill in the column {genre_column}")
-    notes += (f"rows without a genre, left out: {unlabelled:,}",) if unlabelled else ()
-    return Catalogue(labelled, notes)
 
 
 def _object_path(row: Row, root: RemotePath) -> str:
@@ -131,6 +151,8 @@ class _PathResolver:
     def _is_inside(self, folder: bytes) -> bool:
         """True if a folder, with links resolved, is the root or below it."""
         if folder not in self._inside_cache:
+            if len(self._inside_cache) >= blocks.BLOCK_ROWS:  # a list may have a folder for each track
+                self._inside_cache.clear()
             self._inside_cache[folder] = _as_prefix(os.path.realpath(folder)).startswith(self._real_root)
         return self._inside_cache[folder]
 
@@ -146,19 +168,19 @@ def _as_prefix(folder: str | bytes) -> bytes:
     return os.fsencode(folder).rstrip(b"/") + b"/"
 
 
-def _track_ids(rows: list[Row], paths: list[str]) -> list[str]:
+def _track_ids(rows: Rows, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     """Track ids: the list's own, else derived from the path by `path_ids`."""
-    listed_ids = [row.text("track_id") for row in rows]
-    unnamed = [path for path, track_id in zip(paths, listed_ids, strict=True) if track_id is None]
-    derived = dict(zip(unnamed, path_ids(unnamed, reserved=filter(None, listed_ids)), strict=True))
-    return [track_id or derived[path] for path, track_id in zip(paths, listed_ids, strict=True)]
+    listed = rows.texts("track_id")
+    unnamed = listed.is_null().to_numpy()
+    derived = path_ids(paths.filter(pa.array(unnamed)), reserved=listed.drop_null())
+    return pc.coalesce(listed, derived.take(pa.array(np.cumsum(unnamed) - 1, mask=~unnamed)))
 
 
-def _require_unique(rows: list[Row], values: list[str], column: str) -> None:
+def _require_unique(rows: Rows, values: pa.ChunkedArray, column: str) -> None:
     """Raise a DatasetError that names two rows with the same value in a column."""
-    first: dict[str, Row] = {}
-    for row, value in zip(rows, values, strict=True):
-        if value in first:
-            other = first[value].location
-            raise row.error(f"{column} {value!r} is also in {other}", "remove or rename one of them")
-        first[value] = row
+    first = pc.index_in(values, values).to_numpy()
+    repeated = np.flatnonzero(first != np.arange(len(values)))
+    if len(repeated):
+        row = int(repeated[0])
+        problem = f"{column} {values[row].as_py()!r} is also in {rows.location(first[row])}"
+        raise rows.error(row, problem, "remove or rename one of them")

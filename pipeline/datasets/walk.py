@@ -75,8 +75,12 @@ class Walker:
         folders, files = self.scan(folder)
         yield from files
         for subfolder in folders:
-            paths = list(self.audio_files(subfolder))
-            yield from paths or ([subfolder] if is_audio_name(subfolder) else [])
+            paths = self.audio_files(subfolder)
+            if (first := next(paths, None)) is not None:
+                yield first
+                yield from paths
+            elif is_audio_name(subfolder):
+                yield subfolder
 
     def notes(self, layout: str) -> tuple[str, ...]:
         """One sentence on each kind of skipped file.

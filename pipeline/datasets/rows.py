@@ -1,0 +1,143 @@
+"""Rows of a table that a user wrote: cells as columns of bytes, and the line of each row for error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mgc.pipeline.datasets import blocks
+from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.errors import DatasetError
+
+#: Names that users and datasets give to splits → names in SPLITS.
+SPLIT_ALIASES = {
+    **{split: split for split in SPLITS},
+    "train": "training",
+    "valid": "validation",
+    "val": "validation",
+    "testing": "test",
+}
+
+#: The characters that `str.strip` removes.
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))
+
+
+class Row(NamedTuple):
+    """A row of a table, made while it is used: `Rows` holds the cells.
+
+    Attributes:
+        rows: the table.
+        index: number of the row among all rows, from 0.
+        cells: cells by column name; bytes that are not UTF-8 are surrogate escapes.
+    """
+
+    rows: Rows
+    index: int
+    cells: Mapping[str, str]
+
+    def error(self, problem: str, remedy: str = "correct the row") -> DatasetError:
+        """An error that names this row."""
+        return self.rows.error(self.index, problem, remedy)
+
+    def text(self, column: str) -> str | None:
+        """A cell without surrounding white space; None if it is empty.
+
+        Raises:
+            DatasetError: the cell is not UTF-8.
+        """
+        cell = self.cells.get(column, "").strip()
+        if not cell.isascii():
+            try:
+                cell.encode()
+            except UnicodeEncodeError:
+                raise self.error(f"{column} {cell!a} is not UTF-8", "save the list as UTF-8") from None
+        return cell or None
+
+    def split(self) -> str | None:
+        """The split in column `split`, one of SPLITS; None if the cell is empty.
+
+        Raises:
+            DatasetError: the cell is not the name of a split.
+        """
+        if (word := self.text("split")) is None:
+            return None
+        if (split := SPLIT_ALIASES.get(word.lower())) is None:
+            raise self.error(f"{word!r} is not a split", "write training, validation or test")
+        return split
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table.
+
+    Attributes:
+        path: the file.
+        unit: what `numbers` count, `line` or `row`.
+        numbers: where each row is in the file, int64 `(rows,)`.
+        columns: the cells by column name, binary `(rows,)` without null; a column that the file lacks is missing.
+        header: names of all columns in the file, in lower case.
+        renamed: names in the file of columns that were read under another name, by that name.
+    """
+
+    path: Path
+    unit: str
+    numbers: np.ndarray
+    columns: Mapping[str, pa.ChunkedArray]
+    header: tuple[str, ...]
+    renamed: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def location(self, index: int) -> str:
+        """File and line of a row, such as `LIST, line 3`."""
+        return f"{self.path}, {self.unit} {self.numbers[index]}"
+
+    def error(self, index: int, problem: str, remedy: str = "correct the row") -> DatasetError:
+        """An error that names a row."""
+        return DatasetError(f"{self.location(index)}: {problem}", remedy)
+
+    def each(self, *names: str) -> Iterator[Row]:
+        """Yield the rows one by one, with the cells of some columns."""
+        present = [name for name in names if name in self.columns]
+        columns = (map(_decode, blocks.each(self.columns[name])) for name in present)
+        for index, *cells in zip(range(len(self)), *columns, strict=True):
+            yield Row(self, index, dict(zip(present, cells, strict=True)))
+
+    def texts(self, *names: str) -> pa.ChunkedArray:
+        """`Row.text` of all rows: the first of some columns that is not empty in the row; null if all are.
+
+        Row by row, a column of a million rows takes 1.4 s; Arrow trims it in 0.05 s.
+
+        Raises:
+            DatasetError: a cell is not UTF-8.
+        """
+        columns = [self.columns[name] for name in names if name in self.columns]
+        try:
+            trimmed = [pc.utf8_trim(column.cast(pa.string()), _BLANKS) for column in columns]
+        except pa.ArrowInvalid:  # a cell is not UTF-8: an error, unless an earlier column goes before it
+            return blocks.collect(next(filter(None, map(row.text, names)), None) for row in self.each(*names))
+        filled = [pc.if_else(pc.equal(column, ""), None, column) for column in trimmed]
+        return pc.coalesce(*filled) if filled else pa.chunked_array([pa.nulls(len(self), pa.string())])
+
+    def splits(self) -> pa.ChunkedArray:
+        """`Row.split` of all rows.
+
+        Raises:
+            DatasetError: a cell is not the name of a split.
+        """
+        words = self.texts("split")
+        alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES))
+        if alias.null_count > words.null_count:
+            return blocks.collect(row.split() for row in self.each("split"))
+        return pa.chunked_array([pa.array(SPLIT_ALIASES.values())]).take(alias)
+
+
+def _decode(cell: bytes) -> str:
+    return cell.decode("utf-8", "surrogateescape")
