@@ -10,7 +10,7 @@ import codecs
 import csv
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -96,7 +96,7 @@ def _read_csv(
             of_block, *columns = zip(*block, strict=True)
             numbers.append(np.array(of_block, np.int64))
             for name, cells in zip(chunks, columns, strict=True):
-                chunks[name].append(_encode(cells))
+                chunks[name].append(blocks.to_binary(cells))
     return Rows(path, "line", np.concatenate(numbers), _columns(chunks), _lower(header), renamed)
 
 
@@ -124,14 +124,6 @@ def _csv_rows(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, l
             yield number, cells
     except csv.Error as error:
         raise DatasetError(f"{path}, line {line}: {error}", "check the quotes in this row") from error
-
-
-def _encode(cells: Sequence[str]) -> pa.Array:
-    """Convert cells to the bytes of the file, binary `(cells,)`."""
-    try:
-        return pa.array(cells, pa.binary())
-    except UnicodeEncodeError:
-        return pa.array([cell.encode("utf-8", "surrogateescape") for cell in cells], pa.binary())
 
 
 def _columns(chunks: Mapping[str, list[pa.Array]]) -> dict[str, pa.ChunkedArray]:
