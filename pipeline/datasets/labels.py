@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mgc.pipeline.datasets import artists
+from mgc.pipeline.datasets import artists, blocks
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tabular import read_rows
 from mgc.pipeline.datasets.tags import Tags, fold
@@ -157,45 +157,46 @@ def refuse_artist_folders(source: object, paths: Sequence[str], tags: Sequence[T
         yield f"the folders look like artists ({why}), and few tags name a genre: each artist is a class"
 
 
-def tagged_genres(tags: Sequence[Tags]) -> tuple[list[str | None], tuple[str, ...]]:
+def tagged_genres(tags: Sequence[Tags]) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
     """Return the genre of each file by its tags, None without one; notes for the user."""
     several = sum(of_file.n_genres > 1 for of_file in tags)
     notes = [f"files whose tags name several genres, of which the first counts: {several:,}"] if several else []
-    return [of_file.genre for of_file in tags], tuple(notes)
+    return blocks.collect(of_file.genre for of_file in tags), tuple(notes)
 
 
 class Labels(NamedTuple):
     """Genres of tracks.
 
     Attributes:
-        genres: genre of each track; None if it has none, or is left out.
+        genres: genre of each track, string `(tracks,)`; null if it has none, or is left out.
         why: `detail` of each track without a genre, by row.
         notes: one sentence each, for the user.
     """
 
-    genres: list[str | None]
+    genres: pa.ChunkedArray
     why: dict[int, str]
     notes: tuple[str, ...]
 
 
-def relabel(genres: Sequence[str | None], labelling: Labelling, known: Sequence[str], paths: Sequence[str]) -> Labels:
+def relabel(genres: pa.ChunkedArray, labelling: Labelling, known: Sequence[str], paths: pa.ChunkedArray) -> Labels:
     """Rename genres by the map, spell those alike that differ in case or blanks only, and leave small ones out.
 
     Args:
-        genres: genre of each track, None without one.
+        genres: genre of each track, string `(tracks,)`, null without one.
         labelling: map and least number of tracks.
         known: genres of the stores that exist; these keep their spelling.
-        paths: path of each track, for notes.
+        paths: path of each track, string `(tracks,)`, for notes.
 
     Returns:
         The genres in the same order.
     """
-    counts = Counter(genre for genre in genres if genre is not None)
+    counts = Counter(genre for genre in blocks.each(genres) if genre is not None)
     new = {genre: labelling.genre_map.get(fold(genre), genre) for genre in counts}
     why = {genre: f"the genre map leaves {genre} out" for genre, name in new.items() if name is None}
     notes = []
-    if unnamed := [path for path, genre in zip(paths, genres, strict=True) if genre is None]:
-        notes.append(f"files without a genre tag, left out: {len(unnamed):,} ({format_names(unnamed)})")
+    if genres.null_count:
+        names = format_names(paths.filter(genres.is_null()).to_pylist())
+        notes.append(f"files without a genre tag, left out: {genres.null_count:,} ({names})")
     if renamed := {f"{genre} as {name}": counts[genre] for genre, name in new.items() if name not in (genre, None)}:
         notes.append(f"genres renamed by the genre map: {_with_counts(renamed)}")
     if why:
@@ -220,10 +221,10 @@ def relabel(genres: Sequence[str | None], labelling: Labelling, known: Sequence[
             for genre, name in new.items()
             if name in small
         }
-    result = [None if genre is None or genre in why else new[genre] for genre in genres]
-    reasons = (NO_GENRE + (why[genre] if genre is not None else "its tags name none") if name is None else None
-               for genre, name in zip(genres, result, strict=True))  # fmt: skip
-    return Labels(result, {row: reason for row, reason in enumerate(reasons) if reason is not None}, tuple(notes))
+    reasons = {genre: NO_GENRE + reason for genre, reason in why.items()} | {None: f"{NO_GENRE}its tags name none"}
+    left_out = {row: reasons[genre] for row, genre in enumerate(blocks.each(genres)) if genre in reasons}
+    result = blocks.collect(None if genre in reasons else new[genre] for genre in blocks.each(genres))
+    return Labels(result, left_out, tuple(notes))
 
 
 def _with_counts(genres: Mapping[str, int]) -> str:
@@ -247,7 +248,7 @@ def _spell_alike(counts: Mapping[str, int], known: list[str], preferred: list[st
     return {genre: genre if genre in known else spelling[fold(genre)] for genre in counts}
 
 
-def with_genres(tracks: pa.Table, genres: Sequence[str | None]) -> pa.Table:
+def with_genres(tracks: pa.Table, genres: pa.ChunkedArray) -> pa.Table:
     """Return a track table with other genres."""
     at = tracks.schema.get_field_index("genre")
-    return tracks.set_column(at, tracks.schema.field(at), pa.array(genres, pa.string()))
+    return tracks.set_column(at, tracks.schema.field(at), genres)

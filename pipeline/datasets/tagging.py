@@ -59,7 +59,7 @@ def label(tracks: pa.Table, origin: Origin, labelling: Labelling, recorded: Reco
         DatasetError: no track has a genre; the files are at a URL and their tags are wanted; or the folders of a
             dataset without a store look like artists, and nobody has said what the genres are.
     """
-    paths, genres = tracks["path"].to_pylist(), tracks["genre"].to_pylist()
+    genres = tracks["genre"]
     by_tag = labelling.source == "tag"
     states_artists = origin.format == "fma" or tracks["artist_id"].null_count < len(tracks)
     notes: list[str] = list(labels.describe_change(recorded.labelling, labelling, origin.format)) if recorded else []
@@ -70,6 +70,7 @@ def label(tracks: pa.Table, origin: Origin, labelling: Labelling, recorded: Reco
                 raise DatasetError(problem, "name a CSV or Parquet list with the genres, or copy the files")
             notes.append("tags are not read of files at a URL")
         else:
+            paths = tracks["path"].to_pylist()
             tags = tag_table(origin.root, paths, origin.cache_folder)
             if by_tag:
                 genres, more = labels.tagged_genres(tags)
@@ -81,11 +82,11 @@ def label(tracks: pa.Table, origin: Origin, labelling: Labelling, recorded: Reco
                 tracks, more = artists.from_tags(tracks, tags, level)
                 notes += more
     known = recorded.genres if recorded else ()
-    result = labels.relabel(genres, labelling, known, paths)
+    result = labels.relabel(genres, labelling, known, tracks["path"])
     if len(result.why) == len(tracks):
         problem = "; ".join([f"{origin.source}: no track has a genre", *result.notes])
         raise DatasetError(problem, "check --genre-from, --genre-map and --min-tracks")
-    if result.genres != genres or by_tag:
+    if by_tag or not result.genres.equals(genres):
         tracks = labels.with_genres(tracks, result.genres)
     unlabelled = {tracks["track_id"][row].as_py(): reason for row, reason in result.why.items()}
     return LabelledTracks(tracks, unlabelled, (*notes, *result.notes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mutagen.id3 import ID3, TCON, TPE1
 
-from mgc.pipeline.datasets import Dataset, labels, open_dataset
+from mgc.pipeline.datasets import Dataset, blocks, labels, open_dataset
 from mgc.pipeline.datasets.labels import Labelling, Recorded, Request
 from mgc.pipeline.errors import DatasetError, SpecError
 
@@ -137,8 +137,9 @@ def test_genres_from_tags_of_loose_files_and_lists(tmp_path: Path) -> None:
 
 
 def relabel(genres: list[str | None], known: tuple[str, ...] = (), **settings: object) -> labels.Labels:
-    paths = [f"{row}.mp3" for row in range(len(genres))]
-    return labels.relabel(genres, Labelling(**settings), known, paths)  # type: ignore[arg-type]
+    paths = blocks.collect(f"{row}.mp3" for row in range(len(genres)))
+    result = labels.relabel(blocks.collect(genres), Labelling(**settings), known, paths)  # type: ignore[arg-type]
+    return result._replace(genres=result.genres.to_pylist())
 
 
 def test_spellings_that_differ_in_case_or_blanks_only() -> None:
