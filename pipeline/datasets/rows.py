@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -118,13 +119,10 @@ class Rows:
         Raises:
             DatasetError: a cell is not UTF-8.
         """
-        columns = [self.columns[name] for name in names if name in self.columns]
         try:
-            trimmed = [pc.utf8_trim(column.cast(pa.string()), _BLANKS) for column in columns]
+            return pc.coalesce(*map(self._trimmed, names))
         except pa.ArrowInvalid:  # a cell is not UTF-8: an error, unless an earlier column goes before it
             return blocks.collect(next(filter(None, map(row.text, names)), None) for row in self.each(*names))
-        filled = [pc.if_else(pc.equal(column, ""), None, column) for column in trimmed]
-        return pc.coalesce(*filled) if filled else pa.chunked_array([pa.nulls(len(self), pa.string())])
 
     def splits(self) -> pa.ChunkedArray:
         """`Row.split` of all rows.
@@ -132,11 +130,19 @@ class Rows:
         Raises:
             DatasetError: a cell is not the name of a split.
         """
-        words = self.texts("split")
-        alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES))
-        if alias.null_count > words.null_count:
-            return blocks.collect(row.split() for row in self.each("split"))
-        return pa.chunked_array([pa.array(SPLIT_ALIASES.values())]).take(alias)
+        with suppress(pa.ArrowInvalid):
+            words = self._trimmed("split")
+            alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES))
+            if alias.null_count == words.null_count:
+                return pa.chunked_array([pa.array(SPLIT_ALIASES.values())]).take(alias)
+        return blocks.collect(row.split() for row in self.each("split"))
+
+    def _trimmed(self, name: str) -> pa.ChunkedArray:
+        """Cells of a column without surrounding white space, null if empty; ArrowInvalid if one is not UTF-8."""
+        if name not in self.columns:
+            return pa.chunked_array([pa.nulls(len(self), pa.string())])
+        texts = pc.utf8_trim(self.columns[name].cast(pa.string()), _BLANKS)
+        return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
 def _decode(cell: bytes) -> str:
