@@ -1,6 +1,6 @@
 """Columns of text with millions of rows: Python objects for one block of rows at a time, Arrow arrays for all others.
 
-A Python string takes 50 bytes more than its characters, and a dictionary of cells 200 bytes a row.
+A Python string takes 49 bytes more than its characters; a row of seven cells took 1,300 bytes.
 """
 
 from __future__ import annotations

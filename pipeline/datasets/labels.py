@@ -158,7 +158,7 @@ def refuse_artist_folders(source: object, paths: Sequence[str], tags: Sequence[T
 
 
 def tagged_genres(tags: Sequence[Tags]) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
-    """Return the genre of each file by its tags, None without one; notes for the user."""
+    """Return the genre of each file by its tags, null without one; notes for the user."""
     several = sum(of_file.n_genres > 1 for of_file in tags)
     notes = [f"files whose tags name several genres, of which the first counts: {several:,}"] if several else []
     return blocks.collect(of_file.genre for of_file in tags), tuple(notes)

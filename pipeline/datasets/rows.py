@@ -34,17 +34,17 @@ class Row(NamedTuple):
 
     Attributes:
         rows: the table.
-        index: number of the row among all rows, from 0.
+        position: number of the row among all rows, from 0.
         cells: cells by column name; bytes that are not UTF-8 are surrogate escapes.
     """
 
     rows: Rows
-    index: int
+    position: int
     cells: Mapping[str, str]
 
     def error(self, problem: str, remedy: str = "correct the row") -> DatasetError:
         """An error that names this row."""
-        return self.rows.error(self.index, problem, remedy)
+        return self.rows.error(self.position, problem, remedy)
 
     def text(self, column: str) -> str | None:
         """A cell without surrounding white space; None if it is empty.
@@ -96,25 +96,25 @@ class Rows:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def location(self, index: int) -> str:
+    def location(self, position: int) -> str:
         """File and line of a row, such as `LIST, line 3`."""
-        return f"{self.path}, {self.unit} {self.numbers[index]}"
+        return f"{self.path}, {self.unit} {self.numbers[position]}"
 
-    def error(self, index: int, problem: str, remedy: str = "correct the row") -> DatasetError:
+    def error(self, position: int, problem: str, remedy: str = "correct the row") -> DatasetError:
         """An error that names a row."""
-        return DatasetError(f"{self.location(index)}: {problem}", remedy)
+        return DatasetError(f"{self.location(position)}: {problem}", remedy)
 
     def each(self, *names: str) -> Iterator[Row]:
         """Yield the rows one by one, with the cells of some columns."""
         present = [name for name in names if name in self.columns]
         columns = (map(_decode, blocks.each(self.columns[name])) for name in present)
-        for index, *cells in zip(range(len(self)), *columns, strict=True):
-            yield Row(self, index, dict(zip(present, cells, strict=True)))
+        for position, *cells in zip(range(len(self)), *columns, strict=True):
+            yield Row(self, position, dict(zip(present, cells, strict=True)))
 
     def texts(self, *names: str) -> pa.ChunkedArray:
         """`Row.text` of all rows: the first of some columns that is not empty in the row; null if all are.
 
-        Row by row, a column of a million rows takes 1.4 s; Arrow trims it in 0.05 s.
+        Row by row, a column of a million rows takes 1.0 s; Arrow takes 0.15 s.
 
         Raises:
             DatasetError: a cell is not UTF-8.
@@ -132,7 +132,7 @@ class Rows:
         """
         with suppress(pa.ArrowInvalid):
             words = self._trimmed("split")
-            alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES))
+            alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES.keys()))
             if alias.null_count == words.null_count:
                 return pa.chunked_array([pa.array(SPLIT_ALIASES.values())]).take(alias)
         return blocks.collect(row.split() for row in self.each("split"))

@@ -37,8 +37,7 @@ def read_splits(path: Path) -> dict[str, str]:
         DatasetError: the file cannot be read, or a row is incomplete, repeats a track or has an unknown split.
     """
     splits: dict[str, str] = {}
-    columns = ("track_id", "path", "split")
-    for row in read_rows(path, required=columns[2:], optional=columns[:2]).each(*columns):
+    for row in read_rows(path, required=("split",), optional=("track_id", "path")).each("track_id", "path", "split"):
         key, split = row.text("track_id") or row.text("path"), row.split()
         if key is None:
             raise row.error("it has no track_id and no path")
