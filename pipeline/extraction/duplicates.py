@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -78,14 +79,14 @@ def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.
     if len(unread):
         # Samples of all candidates of the sizes that new files have: a new file may equal an extracted one.
         sampled = candidates[np.isin(size[candidates], size[unread])]
-        equal = sampled[_equal_samples(size[sampled], _prefixes(_strings(_read(dataset, sampled, size, _sample))))]
+        equal = sampled[_equal_samples(size[sampled], _hashes(_strings(_read(dataset, sampled, size, _sample))))]
         unknown = equal[~is_known[equal]]
         mask = np.zeros(len(tracks), bool)
         mask[unknown] = True
         digests = _strings(_read(dataset, unknown, size, _digest))
         known = pc.replace_with_mask(known, pa.array(mask), digests)
     hashed = candidates[_are_valid(known)[candidates]]
-    hashed = hashed[_repeated(_prefixes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
+    hashed = hashed[_repeated(_hashes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
     repeated = hashed[_repeated(_codes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
     mask = np.zeros(len(tracks), bool)
     mask[repeated] = True
@@ -103,14 +104,14 @@ def _strings(values: Iterator[str | None]) -> pa.Array:
     return pa.concat_arrays([pa.array([], pa.string()), *blocks])
 
 
-def _prefixes(digests: pa.Array) -> np.ndarray:
-    """Return the first 60 bits of digests, int64 `(n,)`; null is -1. Unlike `_codes`, it needs no table of all."""
-    prefixes = np.full(len(digests), -1)
+def _hashes(digests: pa.Array) -> np.ndarray:
+    """Return Python's hashes of digests, of 63 bits, int64 `(n,)`; null is -1. Unlike `_codes`, it needs no table."""
+    hashes = np.full(len(digests), -1)
     for first in range(0, len(digests), BLOCK_ROWS):
         block = digests[first : first + BLOCK_ROWS]
-        values = (int(digest[:15], 16) for digest in block.drop_null().to_pylist())
-        prefixes[first : first + BLOCK_ROWS][_are_valid(block)] = np.fromiter(values, np.int64)
-    return prefixes
+        values = (hash(digest) & sys.maxsize for digest in block.drop_null().to_pylist())
+        hashes[first : first + BLOCK_ROWS][_are_valid(block)] = np.fromiter(values, np.int64)
+    return hashes
 
 
 def _codes(values: pa.Array) -> np.ndarray:
@@ -123,7 +124,7 @@ def _equal_samples(size: np.ndarray, sample: np.ndarray) -> np.ndarray:
 
     Args:
         size: size of each file in bytes, int64 `(n,)`.
-        sample: result of `_prefixes` for its sample, -1 if it could not be read, int64 `(n,)`.
+        sample: result of `_hashes` for its sample, -1 if it could not be read, int64 `(n,)`.
 
     Returns:
         Ascending positions, int64.
