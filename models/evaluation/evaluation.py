@@ -27,8 +27,8 @@ class Evaluation:
         join: how the probabilities of a track are joined from those of its slices, one of `joining.JOINS`.
         joins: accuracy and macro F1 by track for each of these.
         chance: accuracy of guessing, by track.
-        calibration: for a single run that was evaluated on its validation tracks before: their temperature, and what it
-            does to the tracks, see `temperature.Temperature.effect`; else None.
+        calibration: for a single run that was evaluated on its validation tracks before: their temperature, 1 if they
+            tell no better one, and what it does to the tracks, see `temperature.Temperature.effect`; else None.
         differences: settings of any run that differ from its study's.
         leaky: whether a run had slices of one track, or copies of one file, on both sides of its split.
         n_heard: number of tracks whose file, byte for byte, is also a training track of a run (for the test split: or a

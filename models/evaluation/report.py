@@ -184,11 +184,17 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
     if (found := evaluation.calibration) is not None:
         ece, entropy = found["ece"], found["cross_entropy"]
         tracks = counted(found["n_tracks"], "validation track")
-        yield (
-            f"Tempered by {found['temperature']:.2f}, which suits the {tracks} best: "
-            f"ECE by track {ece['before']:.2f} -> {ece['after']:.2f}, cross-entropy {entropy['before']:.2f} -> "
-            f"{entropy['after']:.2f} nats (mgc predict --calibrated)."
-        )
+        if found["temperature"] == 1:
+            yield (
+                f"Temperature: 1 (no better one can be told from {tracks}), so mgc predict --calibrated leaves the "
+                f"probabilities as they are: ECE by track {ece['after']:.2f}, cross-entropy {entropy['after']:.2f} nats."
+            )
+        else:
+            yield (
+                f"Tempered by {found['temperature']:.2f}, which suits the {tracks} best: "
+                f"ECE by track {ece['before']:.2f} -> {ece['after']:.2f}, cross-entropy {entropy['before']:.2f} -> "
+                f"{entropy['after']:.2f} nats (mgc predict --calibrated)."
+            )
     if evaluation.other_seeds is False:
         yield "Other seeds were not tried: the spread between seeds (`mgc train --seeds`) is not in the intervals."
     if absent := [genre for genre, row in scores.by_genre.items() if not row.support]:

@@ -3,11 +3,15 @@
 C. Guo et al., "On calibration of modern neural networks", ICML 2017, divide logits by it. Here the probabilities of
 whole tracks are tempered, `p ** (1 / T)` scaled to a sum of 1: the same for one slice, and possible for means over
 slices and for systems without logits. The order of the genres stays as it is.
+
+A temperature is used only if the validation tracks show that it helps: few of them say little of a model that is nearly
+calibrated, and a temperature fitted on chance makes its probabilities worse (docs/decisions.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,10 @@ from mgc.models.runs.run import Run
 #: Temperatures that are looked at.
 _RANGE = (0.05, 20.0)
 _LEAST = 1e-12
+#: Nats by which a temperature must raise the log-likelihood of the validation tracks: the likelihood-ratio test of T = 1
+#: at 95 % (S. S. Wilks, Annals of Mathematical Statistics 9, 1938). Half the 95 % quantile of chi-square with one degree
+#: of freedom, that of the square of a standard normal variable: 1.92.
+LEAST_GAIN = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 
 @dataclass(frozen=True)
@@ -26,19 +34,35 @@ class Temperature:
     """A temperature, and what it was fitted on.
 
     Attributes:
-        value: above 1 if the probabilities are too sure.
+        best: the one that makes the validation tracks most likely; above 1 if the probabilities are too sure.
+        gain: nats by which it raises the log-likelihood of these tracks, their sum.
         n_tracks: number of validation tracks.
     """
 
-    value: float
+    best: float
+    gain: float
     n_tracks: int
 
+    @property
+    def helps(self) -> bool:
+        """Whether the validation tracks tell `best` from 1, by `LEAST_GAIN`.
+
+        The test counts tracks as independent. Those of one artist are not, so it is too generous: where the
+        probabilities are right, chance passes it more often than once in twenty.
+        """
+        return self.gain > LEAST_GAIN
+
+    @property
+    def value(self) -> float:
+        """The temperature that is used: `best` if it helps, else 1."""
+        return self.best if self.helps else 1.0
+
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Temper probabilities `(n, K)`; each row adds up to 1."""
-        return temper(probabilities, self.value)
+        """Temper probabilities `(n, K)` to rows that add up to 1; return them untouched if no temperature helps."""
+        return temper(probabilities, self.value) if self.helps else probabilities
 
     def effect(self, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-        """Expected calibration error and cross-entropy of tracks, before and after.
+        """Temperature, and expected calibration error and cross-entropy of tracks, before and after.
 
         Args:
             truth: index of the true genre of each track, `(n,)`.
@@ -47,7 +71,14 @@ class Temperature:
         pairs = {"before": probabilities, "after": self.apply(probabilities)}
         errors = {name: expected_calibration_error(reliability(truth, values)) for name, values in pairs.items()}
         entropies = {name: cross_entropy(truth, values) for name, values in pairs.items()}
-        return {"temperature": self.value, "n_tracks": self.n_tracks, "ece": errors, "cross_entropy": entropies}
+        return {
+            "temperature": self.value,
+            "best_temperature": self.best,
+            "gain": self.gain,
+            "n_tracks": self.n_tracks,
+            "ece": errors,
+            "cross_entropy": entropies,
+        }
 
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -63,7 +94,7 @@ def cross_entropy(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def fit(truth: np.ndarray, probabilities: np.ndarray) -> Temperature:
-    """Find the temperature with the lowest cross-entropy.
+    """Find the temperature with the lowest cross-entropy, and what it gains.
 
     Args:
         truth: index of the true genre of each track, `(n,)`.
@@ -75,7 +106,7 @@ def fit(truth: np.ndarray, probabilities: np.ndarray) -> Temperature:
         return cross_entropy(truth, temper(probabilities, float(np.exp(log_temperature))))
 
     found = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
-    return Temperature(float(np.exp(found.x)), len(truth))
+    return Temperature(float(np.exp(found.x)), len(truth) * float(loss(0) - found.fun), len(truth))
 
 
 def of_run(run: Run, name: str) -> Temperature | None:

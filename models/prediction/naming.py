@@ -37,7 +37,8 @@ unknown_option = click.option(
 calibrated_option = click.option(
     "--calibrated",
     is_flag=True,
-    help="Temper probabilities as suits the validation tracks best, after `mgc evaluate --split validation`.",
+    help="Temper probabilities as suits the validation tracks best, after `mgc evaluate --split validation`; not where "
+    "these are too few to tell.",
 )
 
 
@@ -48,7 +49,7 @@ class Naming:
     Attributes:
         unknown: probability that the most probable genre must reach to be named; 0 names it always. See
             `results.named_genre`.
-        temperature: tempers the probabilities; None leaves them as they are.
+        temperature: tempers the probabilities, if it helps; None leaves them as they are.
     """
 
     unknown: float = 0
@@ -79,13 +80,18 @@ def choose_naming(run: Run, unknown: float | str, *, calibrated: bool, command: 
 def _temperature(run: Run, command: str) -> Temperature:
     """Return the temperature of the run's validation tracks, and say what it is."""
     from mgc.models.evaluation import temperature
+    from mgc.models.evaluation.report import counted
     from mgc.models.prediction.unknown import VALIDATION_TRACKS, not_validated
 
     fitted = temperature.of_run(run, VALIDATION_TRACKS)
     if fitted is None:
         raise not_validated(run, "--calibrated")
-    how = f"which suits the {fitted.n_tracks:,} validation tracks best"
-    console.echo(f"{command}: probabilities are tempered by {fitted.value:.2f}, {how}", err=True)
+    tracks = counted(fitted.n_tracks, "validation track")
+    if fitted.helps:
+        line = f"probabilities are tempered by {fitted.value:.2f}, which suits the {tracks} best"
+    else:
+        line = f"probabilities are not tempered: temperature 1 (no better one can be told from {tracks})"
+    console.echo(f"{command}: {line}", err=True)
     return fitted
 
 

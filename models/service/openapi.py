@@ -131,7 +131,8 @@ def _schemas(service: Service) -> dict[str, Any]:
         },
         "temperature": {
             "const": service.temperature,
-            "description": "temperature that calibrates the probabilities; null without `mgc serve --calibrated`",
+            "description": "temperature that calibrates the probabilities, 1 if validation tracks tell no better one; "
+            "null without `mgc serve --calibrated`",
         },
         "model": {"const": service.model},
         "run": {"const": service.run},

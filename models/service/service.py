@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgc.models.evaluation.report import counted
 from mgc.models.prediction import frames, results
 from mgc.models.prediction.naming import Naming
 from mgc.models.prediction.predict import FilePredictor
@@ -210,15 +211,18 @@ class Service:
 
     @property
     def temperature(self) -> float | None:
-        """Temperature of the probabilities; None if they are not calibrated."""
+        """Temperature of the probabilities, 1 if validation tracks tell no better one; None without --calibrated."""
         return None if self.naming.temperature is None else self.naming.temperature.value
 
     @property
     def notes(self) -> list[str]:
         """Sentences on how probabilities become answers; none if they are shown as the model gives them."""
         notes = []
-        if self.temperature is not None:
-            notes.append(f"The probabilities are calibrated, by a temperature of {self.temperature:.2f}.")
+        if (fitted := self.naming.temperature) is not None and fitted.helps:
+            notes.append(f"The probabilities are calibrated, by a temperature of {fitted.value:.2f}.")
+        elif fitted is not None:
+            tracks = counted(fitted.n_tracks, "validation track")
+            notes.append(f"The probabilities are not calibrated: no temperature can be told from {tracks}.")
         if self.naming.unknown > 0:
             below = f"whose most probable genre has less than {100 * self.naming.unknown:.5g} %"
             unlike = "that is unlike all music that the model has learnt from"
