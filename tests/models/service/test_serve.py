@@ -19,8 +19,10 @@ from filelock import FileLock
 from music import write_clip, write_genres, write_silence
 from openapi_spec_validator import validate
 from serving import TOKEN, ServerProcess, SlowUpload, server
+from validated import replace_validation
 
 from mgc.models.evaluation.temperature import temper
+from mgc.models.runs.run import Run
 from mgc.models.service.scratch import scratch_folder
 
 
@@ -58,8 +60,13 @@ def test_the_answer_is_that_of_mgc_predict(running, run, song, scheduler, tmp_pa
 
 
 def test_calibrated_answers_and_none_of_these_are_those_of_mgc_predict(run, song, scheduler, tmp_path) -> None:
-    """By a server with the same options; a song that is less sure than the threshold gets no genre, others do."""
+    """By a server with the same options; a song that is less sure than the threshold gets no genre, others do.
+
+    The validation tracks are made those of a model that is much too sure: they show that a temperature helps.
+    """
     songs = [song, *sorted((run.parents[1] / "songs").rglob("*.wav"))]
+    run = shutil.copytree(run, tmp_path / run.name)
+    replace_validation(Run.open(run), make_too_sure)
     words = ("--calibrated", "--unknown", "validation")
     all_rows = mgc("predict", run, *songs, *words, "--json", "--scheduler", scheduler).json
     named = [row["genre"] is not None for row in all_rows]
@@ -90,6 +97,28 @@ def test_calibrated_answers_and_none_of_these_are_those_of_mgc_predict(run, song
             assert f"less than {100 * answer['unknown']:.5g} %" in text
         said = calibrated.errors.read_text().splitlines()
     assert said == [line.replace("predict: ", "serve: ") for line in outcome.err.splitlines() if "validation" in line]
+
+
+def make_too_sure(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The first track as it is, the others all but certainly named wrongly."""
+    n = shares.shape[1]
+    wrong = np.where(np.arange(n) == (truth[:, None] + 1) % n, 1 - 1e-6, 1e-6 / (n - 1))
+    return np.concatenate([shares[:1], wrong[1:]])
+
+
+def test_validation_tracks_that_tell_no_temperature_leave_the_probabilities(running, run, song, tmp_path) -> None:
+    """There are three of them."""
+    with server(tmp_path / "server", run, "--workers", 1, "--calibrated") as calibrated:
+        answer, plain = (one.predict(song.read_bytes(), song.name, timeline=True).json() for one in (calibrated, running))
+        document, page = calibrated.ask("GET", "/openapi.json").json(), calibrated.ask("GET", "/").text
+        said = calibrated.errors.read_text()
+    jsonschema.validate(answer, document["components"]["schemas"]["Answer"])
+    assert (answer.pop("temperature"), plain.pop("temperature")) == (1, None)
+    assert answer == plain
+    told = "told from 3 validation tracks"
+    assert f"serve: probabilities are not tempered: temperature 1 (no better one can be {told})\n" in said
+    for text in (document["info"]["description"], page):
+        assert f"The probabilities are not calibrated: no temperature can be {told}." in text
 
 
 def test_files_that_mgc_predict_refuses_are_refused_with_its_reasons(running, run, scheduler, tmp_path) -> None:
