@@ -186,8 +186,8 @@ def _interpretation(evaluation: Evaluation) -> Iterator[str]:
         tracks = counted(found["n_tracks"], "validation track")
         if found["temperature"] == 1:
             yield (
-                f"Temperature: 1 (no better one can be told from {tracks}), so mgc predict --calibrated leaves the "
-                f"probabilities as they are: ECE by track {ece['after']:.2f}, cross-entropy {entropy['after']:.2f} nats."
+                f"Temperature: 1 (no better one can be told from {tracks}), so mgc predict --calibrated changes "
+                f"nothing: ECE by track {ece['after']:.2f}, cross-entropy {entropy['after']:.2f} nats."
             )
         else:
             yield (

@@ -23,9 +23,9 @@ from mgc.models.runs.run import Run
 #: Temperatures that are looked at.
 _RANGE = (0.05, 20.0)
 _LEAST = 1e-12
-#: Nats by which a temperature must raise the log-likelihood of the validation tracks: the likelihood-ratio test of T = 1
-#: at 95 % (S. S. Wilks, Annals of Mathematical Statistics 9, 1938). Half the 95 % quantile of chi-square with one degree
-#: of freedom, that of the square of a standard normal variable: 1.92.
+#: Nats by which a temperature must raise the log-likelihood of the validation tracks: the likelihood-ratio test of
+#: T = 1 at 95 % (S. S. Wilks, Annals of Mathematical Statistics 9, 1938). Half the 95 % quantile of chi-square with one
+#: degree of freedom, which is the square of a standard normal variable: 1.92.
 LEAST_GAIN = NormalDist().inv_cdf(0.975) ** 2 / 2
 
 

@@ -37,8 +37,8 @@ unknown_option = click.option(
 calibrated_option = click.option(
     "--calibrated",
     is_flag=True,
-    help="Temper probabilities as suits the validation tracks best, after `mgc evaluate --split validation`; not where "
-    "these are too few to tell.",
+    help="Temper probabilities as suits the validation tracks best, if they show that it helps; after `mgc evaluate "
+    "--split validation`.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Other predictions for the validation tracks of a run than its own: those that temperature and threshold are chosen by."""
+"""Other predictions for the validation tracks of a run than its own; temperature and threshold are chosen by them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ def make_too_sure(truth: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def test_validation_tracks_that_tell_no_temperature_leave_the_probabilities(running, run, song, tmp_path) -> None:
     """There are three of them."""
     with server(tmp_path / "server", run, "--workers", 1, "--calibrated") as calibrated:
-        answer, plain = (one.predict(song.read_bytes(), song.name, timeline=True).json() for one in (calibrated, running))
+        servers = (calibrated, running)
+        answer, plain = (one.predict(song.read_bytes(), song.name, timeline=True).json() for one in servers)
         document, page = calibrated.ask("GET", "/openapi.json").json(), calibrated.ask("GET", "/").text
         said = calibrated.errors.read_text()
     jsonschema.validate(answer, document["components"]["schemas"]["Answer"])
