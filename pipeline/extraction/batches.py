@@ -129,10 +129,10 @@ def estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
     with_bit_rate = np.flatnonzero(bit_rate)
     seconds = np.empty(len(tracks))
     seconds[with_bit_rate] = size[with_bit_rate] * 8 / bit_rate[with_bit_rate]
-    others = np.flatnonzero(bit_rate == 0)
-    for rows, paths in iterate_blocks(tracks["path"].take(others)):
-        suffixes = (os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122
-        seconds[others[rows]] = size[others[rows]] / [_BYTES_PER_SECOND.get(s, _COMPRESSED) for s in suffixes]
+    for first in range(0, len(tracks), BLOCK_ROWS):
+        others = first + np.flatnonzero(bit_rate[first : first + BLOCK_ROWS] == 0)
+        suffixes = (os.path.splitext(path)[1].lower() for path in tracks["path"].take(others).to_pylist())  # noqa: PTH122
+        seconds[others] = size[others] / np.array([_BYTES_PER_SECOND.get(s, _COMPRESSED) for s in suffixes])
     return seconds
 
 

@@ -195,7 +195,9 @@ def _lengths(dataset: Dataset, tracks: pa.Table, stores: Sequence[Store]) -> np.
     rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
     known = past["duration_s"].combine_chunks().take(rows).to_numpy(zero_copy_only=False)
     unknown = np.isnan(known)
-    correction = probe.length_correction(dataset, tracks.filter(pa.array(unknown)))
+    # These columns alone: the filter copies the table.
+    unknown_tracks = tracks.select(["path", "bit_rate", "size"]).filter(pa.array(unknown))
+    correction = probe.length_correction(dataset, unknown_tracks)
     return np.where(unknown, estimated_seconds(tracks, tracks["size"].combine_chunks()) * correction, known)
 
 

@@ -71,7 +71,7 @@ def length_correction(dataset: Dataset, tracks: pa.Table) -> float:
 
     Args:
         dataset: the dataset.
-        tracks: rows of its track table, with `size` of their files.
+        tracks: columns `path` and `bit_rate` of its track table, and `size` of the files.
 
     Returns:
         Sum of the durations of up to `N_FILES` tracks, evenly spaced over the table, over that of `estimated_seconds`;
