@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets import Dataset, blocks
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tracks import rows_differ, unescape
-from mgc.pipeline.extraction.batches import BLOCK_ROWS, iterate_blocks
+from mgc.pipeline.extraction.batches import iterate_blocks
 from mgc.pipeline.extraction.signatures import with_signatures
 from mgc.pipeline.storage import concurrency, files
 from mgc.pipeline.storage.remote import Place, RemotePath
@@ -100,17 +100,14 @@ def _are_valid(values: pa.Array) -> np.ndarray:
 
 def _strings(values: Iterator[str | None]) -> pa.Array:
     """Collect digests in blocks: a million are 36 MB in Arrow, and 90 MB as Python objects."""
-    blocks = iter(lambda: pa.array(itertools.islice(values, BLOCK_ROWS), pa.string()), pa.array([], pa.string()))
-    return pa.concat_arrays([pa.array([], pa.string()), *blocks])
+    return blocks.collect(values).combine_chunks()
 
 
 def _hashes(digests: pa.Array) -> np.ndarray:
     """Return Python's hashes of digests, of 63 bits, int64 `(n,)`; null is -1. Unlike `_codes`, it needs no table."""
-    hashes = np.full(len(digests), -1)
-    for first in range(0, len(digests), BLOCK_ROWS):
-        block = digests[first : first + BLOCK_ROWS]
-        values = (hash(digest) & sys.maxsize for digest in block.drop_null().to_pylist())
-        hashes[first : first + BLOCK_ROWS][_are_valid(block)] = np.fromiter(values, np.int64)
+    hashes = np.empty(len(digests), np.int64)
+    for rows, values in iterate_blocks(digests):
+        hashes[rows] = [-1 if digest is None else hash(digest) & sys.maxsize for digest in values]
     return hashes
 
 
