@@ -30,7 +30,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,7 @@ def time_steps(id: str, folder: Path, arguments: argparse.Namespace) -> tuple[ob
     for _ in range(arguments.rounds):
         for name, batches in sources.items():
             start = time.perf_counter()
-            for _ in range(arguments.steps):
-                learner.update(next(batches), 0)
+            make_updates(learner, itertools.islice(batches, arguments.steps))
             synchronise(device)
             rounds[name].append((time.perf_counter() - start) / arguments.steps)
     for batches in sources.values():
@@ -137,6 +136,18 @@ def make_learner(id: str, batch_size: int, frames: int, device: torch.device, **
         torch.arange(batch_size, device=device) % CLASSES, np.arange(batch_size), np.arange(batch_size), 0,
     )  # fmt: skip
     return Learner(network, recipe, 10**6), random_batch
+
+
+def make_updates(learner: Learner, batches: Iterable[Batch]) -> None:
+    """Make an update with each batch and read its outcome one update late, as `mgc.models.training.loop` does."""
+    before = None
+    for batch in batches:
+        outcome = learner.update(batch, 0)
+        if before is not None:
+            before.read()
+        before = outcome
+    if before is not None:
+        before.read()
 
 
 def time_loaders(folder: Path, arguments: argparse.Namespace) -> list[tuple[object, ...]]:
@@ -187,8 +198,7 @@ def time_epoch(folder: Path, arguments: argparse.Namespace) -> tuple[object, ...
     seconds = []
     for _ in range(arguments.rounds + 1):
         start = time.perf_counter()
-        for _ in range(20 * arguments.steps):
-            learner.update(random_batch, 0)
+        make_updates(learner, itertools.repeat(random_batch, 20 * arguments.steps))
         synchronise(device)
         seconds.append((time.perf_counter() - start) / 20 / arguments.steps)
     update_s, epoch_s = Spread.of(seconds[1:]).median, run.history[0]["seconds"] / updates

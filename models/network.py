@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from tqdm import tqdm
 from mgc.models.data import adapters
 from mgc.models.data.adapters import Standardiser
 from mgc.models.data.joint import JointStream
-from mgc.models.data.stream import Stream
+from mgc.models.data.stream import Batch, Stream
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.parallel.transfer import Transfer, read_late
 from mgc.models.registry.systems import System
 from mgc.pipeline import console
 from mgc.pipeline.features import FeatureSpec
@@ -120,14 +121,20 @@ def outputs(module: nn.Module, stream: Stream | JointStream, label: str, ranks: 
 def outputs_by_batch(
     module: nn.Module, stream: Stream | JointStream, label: str, ranks: Ranks = SINGLE_PROCESS
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield the outputs of a module batch by batch; for arguments see `outputs`.
+    """Yield the outputs of a module in evaluation mode, batch by batch; for arguments see `outputs`.
 
     Yields:
         Rows of the slice table, int64 `(batch,)`, and their outputs, float32 `(batch, ...)` on the host.
     """
     module.eval()
+    batches = ranks.lockstep(stream.batches())
+    # A bar that is not shown if the work is soon done.
+    bar = tqdm(batches, label, len(stream), leave=False, disable=console.hides_bars(), delay=1)
+    return read_late(_queue_outputs(module, bar))
+
+
+def _queue_outputs(module: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, Transfer]]:
+    """Compute outputs batch by batch; yield the rows of each batch and its outputs on their way to the host."""
     with torch.inference_mode():
-        batches = ranks.lockstep(stream.batches())
-        hidden = console.hides_bars()
-        for batch in tqdm(batches, label, len(stream), leave=False, disable=hidden, delay=1):  # none if soon done
-            yield batch.rows, module(batch.frames).float().cpu()
+        for batch in batches:
+            yield batch.rows, Transfer(module(batch.frames).float())

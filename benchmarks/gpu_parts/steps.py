@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from common import Spread
 from loaders import endless_batches
-from train import make_learner, ratio
+from train import make_learner, make_updates, ratio
 
 from gpu_parts.measurement import Row, Setup, needs_cuda, no_time, synchronise, timed
 from gpu_parts.sources import DEEPEST, RESIDENCIES, SMALLEST, SYSTEMS, Source, open_source
@@ -83,9 +83,8 @@ def _measure(
 
 
 def update(learner: Learner, batches: Iterator[Batch], steps: int) -> None:
-    """Make some updates."""
-    for batch in itertools.islice(batches, steps):
-        learner.update(batch, 0)
+    """Make some updates, as the training loop does."""
+    make_updates(learner, itertools.islice(batches, steps))
 
 
 def _time_stream(setup: Setup, learner: Learner, stream: Stream, start: int, steps: int) -> float:

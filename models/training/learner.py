@@ -14,6 +14,7 @@ from mgc.models.data.augment import Augmenter
 from mgc.models.data.stream import Batch
 from mgc.models.network import Network
 from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
+from mgc.models.parallel.transfer import Transfer
 from mgc.models.registry.recipes import Training
 from mgc.models.training import thawing
 from mgc.models.training.optim import (
@@ -26,6 +27,35 @@ from mgc.models.training.optim import (
 )
 
 _AUTOCAST_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Outcome:
+    """Loss and number of correctly classified slices of an update.
+
+    Args:
+        loss: float `()` on the device of the update.
+        n_correct: integer `()`, there, too.
+    """
+
+    def __init__(self, loss: Tensor, n_correct: Tensor) -> None:
+        # One transfer; float32 holds the slices of any batch exactly.
+        self._transfer = Transfer(torch.stack([loss.detach().float(), n_correct.float()]))
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether `read` may have to wait for the device."""
+        return self._transfer.is_queued
+
+    def read(self) -> tuple[float, int]:
+        """Wait for the update, but not for what was queued after it.
+
+        Returns:
+            Mean training loss of the main head over the batch, and number of correctly classified slices. The loss is
+            NaN or infinite if the sum that is minimised is, to which auxiliary heads add. With several processes the
+            loss is this process's share: the sum over the processes is the mean over their batches.
+        """
+        loss, n_correct = self._transfer.read().tolist()
+        return loss, int(n_correct)
 
 
 class Learner:
@@ -108,17 +138,12 @@ class Learner:
             self._forward = self._wrap()  # DistributedDataParallel exchanges the gradients of its beginning
         self._n_trained = n_trained
 
-    def update(self, batch: Batch, epoch: int) -> tuple[float, int]:
-        """Make one update.
+    def update(self, batch: Batch, epoch: int) -> Outcome:
+        """Make one update; on a GPU, queue it.
 
         Args:
             batch: slices of this process.
             epoch: number of the epoch, from 0; the augmentation is drawn by it.
-
-        Returns:
-            Mean training loss of the main head over the batch, and number of correctly classified slices. The loss is
-            NaN or infinite if the sum that is minimised is, to which auxiliary heads add. With several processes the
-            loss is this process's share: the sum over the processes is the mean over their batches.
         """
         frames, mixed_labels, share = batch.frames, batch.labels, 1.0
         if self.augmenter is not None:
@@ -142,9 +167,9 @@ class Learner:
         self._schedule.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self._network)
-        if not isinstance(output, Tensor):  # chosen on the device: one transfer, as for a single head
+        if not isinstance(output, Tensor):
             loss = torch.where(loss.isfinite(), main * batch_share, loss)
-        return loss.item(), int((main_logits(output).argmax(dim=1) == batch.labels).sum())
+        return Outcome(loss, (main_logits(output).argmax(dim=1) == batch.labels).sum())
 
     def end_epoch(self, scores: dict[str, float]) -> None:
         """Step the plateau schedule, if the recipe has one, with the monitored validation score of the epoch."""

@@ -20,7 +20,7 @@ from mgc.models.registry.recipes import Training
 from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training import checkpoint, memory
-from mgc.models.training.learner import Learner
+from mgc.models.training.learner import Learner, Outcome
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.progress import Progress, epoch_heads, format_epoch, remaining_time
 from mgc.pipeline import console
@@ -33,6 +33,23 @@ ESTIMATE_SECONDS = 15.0
 
 #: Prints a line.
 Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that was made but not yet counted.
+
+    Attributes:
+        number: number of its batch in the epoch, from 0.
+        rows: rows of its slices in the slice table, int64 `(batch,)`.
+        next_lr: learning rate of the update after it.
+        outcome: its loss and correct slices.
+    """
+
+    number: int
+    rows: np.ndarray
+    next_lr: float
+    outcome: Outcome
 
 
 @dataclass
@@ -64,6 +81,8 @@ class Trainer:
     on_epoch_end: Callable[[dict[str, Any]], object] = lambda entry: None
     progress: Progress = field(default_factory=Progress, init=False)
     _batch_size: int = field(default=0, init=False)
+    # The last update, until it is counted.
+    _update_made: Update | None = field(default=None, init=False)
     _saved_at: float = field(default=0.0, init=False)
     _step_started_at: float = field(default=0.0, init=False)
     # Whether the heads of the columns of the epochs have been printed.
@@ -98,6 +117,7 @@ class Trainer:
                 self._end_epoch()
             return self.progress
         except (KeyboardInterrupt, StoreError):
+            self._count_update()
             self._save()
             self.echo(f"saved in {self._position()}")
             self.echo(f"`mgc train --resume --run {run.path}` goes on from there")
@@ -142,31 +162,60 @@ class Trainer:
             self._step_started_at = time.monotonic()
             for batch in self.learner.ranks.lockstep(stream.batches(progress.epoch, progress.batch)):
                 self._update(batch)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in progress.means().items()}, refresh=False)
-                bar.update(progress.batch - bar.n)
-                if estimate := self._estimate():
-                    with bar.external_write_mode():
-                        self.echo(estimate)
+                self._show(bar)
+            with checkpoint.uninterrupted():
+                self._count_update()
+            self._show(bar)
         if not progress.slices:
             raise StoreError("no shard of the training split can be read", "repair the store: `mgc extract --verify`")
 
+    def _show(self, bar: tqdm[Any]) -> None:
+        """Show the updates that have been counted, and once the estimated time that is left."""
+        if not self.progress.slices:
+            return
+        bar.set_postfix({name: f"{value:.3f}" for name, value in self.progress.means().items()}, refresh=False)
+        bar.update(self.progress.batch - bar.n)
+        if estimate := self._estimate():
+            with bar.external_write_mode():
+                self.echo(estimate)
+
     def _update(self, batch: Batch) -> None:
-        """Make one update, count it, and save the state if a checkpoint is due."""
-        learner, progress = self.learner, self.progress
+        """Make one update, and save the state if a checkpoint is due.
+
+        A GPU gets the update before the one before it is counted, which waits for it: so it always has work. The CPU
+        has made the update when `Learner.update` returns; it is counted at once.
+        """
         self._batch_size = len(batch.rows)
         with checkpoint.uninterrupted():
-            progress.batch = batch.number  # batches that could not be read are skipped
-            loss_share, n_correct = learner.update(batch, progress.epoch)
-            due = learner.ranks.is_main and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            # One message: loss and counts over all processes, and rank 0's decision to save, which all of them follow.
-            loss, correct, slices, save = learner.ranks.sum(loss_share, n_correct, self._batch_size, due)
-            self._require_finite(loss, batch)
-            seconds, self._step_started_at = time.monotonic() - self._step_started_at, time.monotonic()
-            progress.add_batch(loss, int(correct), int(slices), seconds)
+            outcome = self.learner.update(batch, self.progress.epoch)
+            save = self._count_update()
+            self._update_made = Update(batch.number, batch.rows, self.learner.lr, outcome)
+            if save or not outcome.is_queued:
+                save |= self._count_update()
             if save:
                 self._save()
+
+    def _count_update(self) -> bool:
+        """Count the last update, if that has not been done; return whether a checkpoint is due, the same on all ranks.
+
+        Raises:
+            RunError: its loss is NaN or infinite.
+        """
+        learner, progress, update = self.learner, self.progress, self._update_made
+        if update is None:
+            return False
+        self._update_made = None
+        loss_share, n_correct = update.outcome.read()
+        due = learner.ranks.is_main and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        # One message: loss and counts over all processes, and rank 0's decision to save, which all of them follow.
+        loss, correct, slices, save = learner.ranks.sum(loss_share, n_correct, len(update.rows), due)
+        progress.batch = update.number  # batches that could not be read are skipped
+        self._require_finite(loss, update)
+        seconds, self._step_started_at = time.monotonic() - self._step_started_at, time.monotonic()
+        progress.add_batch(loss, int(correct), int(slices), seconds)
         if self._step_seconds is not None:
             self._step_seconds.append(seconds)
+        return bool(save)
 
     def _end_epoch(self) -> None:
         """Validate, write the best weights and the checkpoint, and report the epoch."""
@@ -212,7 +261,7 @@ class Trainer:
         """Estimate the remaining time once enough updates have been timed; None before that and ever after."""
         n_training = len(self.training.stream)
         n_validation = 0 if self.validation is None else len(self.validation.stream)
-        if self._step_seconds is None:
+        if not self._step_seconds:
             return None
         if sum(self._step_seconds) <= ESTIMATE_SECONDS and self.progress.batch != n_training:
             return None
@@ -221,15 +270,15 @@ class Trainer:
         refit_follows = self.validation is not None and self.run.config.get("refit")
         return f"{line}; the refit takes as long again" if refit_follows else line
 
-    def _require_finite(self, loss: float, batch: Batch) -> None:
+    def _require_finite(self, loss: float, update: Update) -> None:
         """Raise `RunError` if the loss is NaN or infinite; `not-finite.json` then lists the slices of the batch."""
         if math.isfinite(loss):
             return
         run, ranks, progress = self.run, self.learner.ranks, self.progress
-        rows = np.concatenate(ranks.all_gather(batch.rows))
+        rows = np.concatenate(ranks.all_gather(update.rows))
         slices = self.training.take_slices(rows).select(["track_id", "variant", "start_s"]).to_pylist()
         epoch, step = progress.epoch + 1, progress.batch + 1
-        report = {"epoch": epoch, "step": step, "loss": str(loss), "next_lr": self.learner.lr, "slices": slices}
+        report = {"epoch": epoch, "step": step, "loss": str(loss), "next_lr": update.next_lr, "slices": slices}
         if ranks.is_main:
             run.write_json("not-finite.json", report)
         file = run.path / "not-finite.json"

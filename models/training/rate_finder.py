@@ -57,7 +57,7 @@ def range_test(run: Run, stores: Sequence[Store], steps: int = STEPS) -> tuple[n
     for step, rate in enumerate(tqdm(rates, "rates", leave=False, disable=console.hides_bars()), 1):
         epoch, batch = next(batches)
         learner.lr = float(rate)
-        loss, _ = learner.update(batch, epoch)
+        loss, _ = learner.update(batch, epoch).read()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         losses.append(mean / (1 - SMOOTHING**step))  # corrects the bias of the average towards its start at 0
         if not math.isfinite(loss) or losses[-1] > DIVERGED * min(losses):

@@ -113,7 +113,7 @@ def test_two_processes_learn_what_one_does_from_the_same_batches(pair: Path, sto
                 torch.cat([one.frames, other.frames]), torch.cat([one.labels, other.labels]),
                 np.concatenate([one.rows, other.rows]), np.concatenate([one.draws, other.draws]), one.number,
             )  # fmt: skip
-            loss, batch_correct = learner.update(joined, epoch)
+            loss, batch_correct = learner.update(joined, epoch).read()
             losses.append(loss * len(joined.rows))
             correct += batch_correct
         entry = run.history[epoch]

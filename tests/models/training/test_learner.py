@@ -77,7 +77,7 @@ def test_autocast_applies_to_the_forward_pass_and_not_to_weights() -> None:
         tested, network = learner(amp=amp)
         dtypes: list[torch.dtype] = []
         network.model[6].register_forward_hook(lambda module, inputs, out, dtypes=dtypes: dtypes.append(out.dtype))
-        losses[amp] = tested.update(batch(), 0)[0]
+        losses[amp] = tested.update(batch(), 0).read()[0]
         assert dtypes == [torch.float32 if amp == "off" else torch.bfloat16]
         assert {weight.dtype for weight in network.parameters()} == {torch.float32}
     assert losses["off"] != losses["bf16"]
@@ -95,7 +95,7 @@ def test_memory_format_changes_no_loss() -> None:
     for channels_last in (True, False):
         tested, network = learner(channels_last=channels_last)
         assert network.model[0].weight.is_contiguous(memory_format=network._format)
-        losses.append(tested.update(batch(), 0)[0])
+        losses.append(tested.update(batch(), 0).read()[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_a_compiled_network_learns_the_same() -> None:
     results = []
     for compiled in (False, True):
         tested, network = learner(compile=compiled)
-        results.append((tested.update(batch(), 0)[0], weights(network)))
+        results.append((tested.update(batch(), 0).read()[0], weights(network)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-4, rtol=1e-4)
 
@@ -130,7 +130,7 @@ def test_the_loss_of_all_heads_is_minimised_and_that_of_the_main_head_returned(i
     trained, expected = network(), network()
     recipe = dataclasses.replace(SGD, loss="cross-entropy", loop=Loop())
     torch.manual_seed(1)
-    loss, _ = Learner(trained, recipe, 4, class_weights, augmenter).update(whole, 0)
+    loss, _ = Learner(trained, recipe, 4, class_weights, augmenter).update(whole, 0).read()
 
     torch.manual_seed(1)
     mixed, partners, share = augmenter(whole, 0)
@@ -165,5 +165,5 @@ def test_an_auxiliary_head_that_fails_makes_the_loss_infinite() -> None:
 
     network = learner()[1]
     network.model = TwoHeads()
-    loss, _ = Learner(network, SGD, 4).update(batch(), 0)
+    loss, _ = Learner(network, SGD, 4).update(batch(), 0).read()
     assert not np.isfinite(loss)

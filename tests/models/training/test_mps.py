@@ -57,7 +57,7 @@ def test_an_update_and_a_validation_step_need_none() -> None:
     tested = Learner(network.train(), recipe, 4)
     frames = torch.rand(4, 64, 8) * 60 - 60
     with NoFloat64():
-        loss, _ = tested.update(Batch(frames, torch.from_numpy(LABELS), np.arange(4), np.arange(4), 0), 0)
+        loss, _ = tested.update(Batch(frames, torch.from_numpy(LABELS), np.arange(4), np.arange(4), 0), 0).read()
         with torch.no_grad():
             assert network.eval()(frames).softmax(dim=1).dtype == torch.float32
     assert np.isfinite(loss)
