@@ -135,6 +135,7 @@ def outputs_by_batch(
 
 def _queue_outputs(module: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, Transfer]]:
     """Compute outputs batch by batch; yield the rows of each batch and its outputs on their way to the host."""
-    with torch.inference_mode():
-        for batch in batches:
-            yield batch.rows, Transfer(module(batch.frames).float())
+    for batch in batches:
+        with torch.inference_mode():
+            transfer = Transfer(module(batch.frames).float())
+        yield batch.rows, transfer

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mgc.models.data import vocoder
 from mgc.models.data.stream import Batch
+from mgc.models.parallel.transfer import send
 from mgc.models.registry.augmentation import Augmentation
 from mgc.pipeline.features import FeatureSpec
 
@@ -67,7 +68,7 @@ class Augmenter:
         if max_shift := self.augmentation.shift:
             shift = random.integers(2 * max_shift + 1, "shift") - max_shift
             index = np.arange(frames.shape[1])[None] + shift[:, None]
-            index = torch.from_numpy(index % frames.shape[1]).to(frames.device)
+            index = send(index % frames.shape[1], frames.device)
             augmented = augmented.gather(1, index[..., None].expand_as(augmented))
         for mask in range(self.augmentation.time_masks):
             augmented = _mask(augmented, 1, self.augmentation.time_width, random, f"time mask {mask}")
@@ -96,7 +97,7 @@ class Augmenter:
         random = Draws(self.seed, epoch, draws)
         share = float(betaincinv(alpha, alpha, random.uniform("share")[0]))
         share = max(share, 1 - share)
-        partners = torch.from_numpy(np.argsort(random.uniform("mixup"))).to(frames.device)
+        partners = send(np.argsort(random.uniform("mixup")), frames.device)
         return share * frames + (1 - share) * frames[partners], labels[partners], share
 
     def augment_samples(self, signal: Tensor, epoch: int, draws: np.ndarray) -> Tensor:
@@ -122,9 +123,9 @@ class Augmenter:
                 deviation = settings.noise * (1 + 14 * random.uniform("noise")[row]) / 15
                 generator = torch.Generator().manual_seed(int(random.keys("noise itself")[row] >> np.uint64(1)))
                 noise = torch.randn(signal.shape[1], generator=generator)
-                signal[row] += deviation * noise.to(signal.device)
+                signal[row] += deviation * send(noise.numpy(), signal.device)
         if settings.polarity:
-            inverted = torch.from_numpy(random.uniform("polarity") < settings.polarity).to(signal.device)
+            inverted = send(random.uniform("polarity") < settings.polarity, signal.device)
             signal = torch.where(inverted[:, None], -signal, signal)
         if settings.gain:
             signal *= 10 ** (self._gain(random, signal.device)[:, None] / 20)
@@ -149,7 +150,7 @@ def _mask(frames: Tensor, axis: int, max_width: int, random: Draws, name: str) -
     widths = random.integers(min(max_width, size) + 1, f"{name} width")
     starts = (random.uniform(f"{name} start") * (size - widths + 1)).astype(np.int64)
     index = np.arange(size)[None]
-    inside = torch.from_numpy((starts[:, None] <= index) & (index < (starts + widths)[:, None])).to(frames.device)
+    inside = send((starts[:, None] <= index) & (index < (starts + widths)[:, None]), frames.device)
     inside = inside[:, :, None] if axis == 1 else inside[:, None, :]
     return torch.where(inside, frames.mean(dim=(1, 2), keepdim=True), frames)
 
@@ -190,7 +191,7 @@ class Draws:
 
     def between(self, low: float, high: float, name: str, device: torch.device) -> Tensor:
         """Uniform numbers in [low, high) on the device, float32 `(batch,)`."""
-        return torch.from_numpy((low + self.uniform(name) * (high - low)).astype(np.float32)).to(device)
+        return send((low + self.uniform(name) * (high - low)).astype(np.float32), device)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mgc.models.data.sampling import EpochSampler, Order, process_slice
+from mgc.models.parallel.transfer import send
 from mgc.models.runs.narrow import narrow, narrowed, parts
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.store.store import Store
@@ -222,7 +223,7 @@ class Stream:
                 if not len(positions) or (len(positions) == 1 < end - begin and self._batching.seed is not None):
                     continue
                 rows, draws = (column[positions].astype(np.int64) for column in (order.rows, order.draws))
-                labels = self._send(self._labels[rows].astype(np.int64))
+                labels = send(self._labels[rows].astype(np.int64), self.device)
                 frames = self._to_frames(self._decode(windows), epoch, rows, draws)
                 yield Batch(frames, labels, rows, draws, number)
 
@@ -312,16 +313,11 @@ class Stream:
         """
         begins = pool.base[self.shard_of[rows]] + self._first[rows]
         columns = np.stack([begins, crops, self._length[rows]])[..., None]
-        begin, crop, length = self._send(columns)
+        begin, crop, length = send(columns, self.device)
         within = self._ramp * length // self.frames if self._squeeze else (crop + self._ramp) % length
         index = begin + within
         # On the CPU this is 4 times faster than frames[index].
         return pool.frames.index_select(0, index.flatten()).view(len(rows), self.frames, self._spec.bins)
-
-    def _send(self, values: np.ndarray) -> Tensor:
-        """Copy an array to the device; to a GPU from pinned memory, so that the host does not wait for the copy."""
-        sent = torch.from_numpy(values)
-        return sent.pin_memory().to(self.device, non_blocking=True) if self._side_stream else sent.to(self.device)
 
     def _decode(self, windows: list[Tensor]) -> Tensor:
         """Join windows and decode their stored values to float32 on the device, as `FeatureSpec.decode` does."""

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mgc.models.data.frontend import FrontEnd
 from mgc.models.data.stream import Batching, Pool, Stream
+from mgc.models.parallel.transfer import send
 from mgc.models.runs.narrow import parts
 from mgc.pipeline.features import FeatureSpec, Spectral
 from mgc.pipeline.store.cuts import Cut
@@ -242,11 +243,11 @@ class FrontEndStream(Stream):
         """Compute the frames of each window, float32 `(batch, frames, bins)`."""
         with torch.no_grad():
             frames = self._front_end(values if self.transform is None else self.transform(values, epoch, draws))
-        length = torch.from_numpy(self._length[rows].astype(np.int64)).to(self.device)[:, None]
+        lengths = self._length[rows].astype(np.int64)[:, None]
         if self._squeeze:
-            return _take_frames(frames, self._ramp * length // self.frames)
-        if (self._length[rows] < self.frames).any():
-            return _take_frames(frames, self._ramp % length)
+            return _take_frames(frames, self._ramp * send(lengths, self.device) // self.frames)
+        if (lengths < self.frames).any():
+            return _take_frames(frames, self._ramp % send(lengths, self.device))
         return frames
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mgc.models.data import adapters
 from mgc.models.embedding.onnx_model import OnnxModule, read_description
 from mgc.models.parallel.device import choose_device, retain_freed_memory
+from mgc.models.parallel.transfer import send
 from mgc.models.registry.weights import load_trained
 from mgc.models.runs.commands import is_run
 from mgc.models.runs.run import Run
@@ -84,7 +85,7 @@ class Embedder:
         Returns:
             float32 `(batch, width)`.
         """
-        values = torch.from_numpy(windows).to(self.device, non_blocking=True).float()
+        values = send(windows, self.device).float()
         if stored.quantised:
             values = values.mul_(stored.scale).add_(stored.offset)
         with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""Transfers: tensors on their way from the device to the host, read only when the device has its next work.
+"""Transfers between host and device that do not make the host wait.
 
-A GPU works through a queue that the host fills. A host that reads each result at once leaves the GPU without work until
-it has prepared the next batch; so results are read one batch late.
+A GPU works through a queue that the host fills. A host that waits for each result leaves the GPU without work until it
+has prepared the next batch. So what the device needs is sent from pinned memory, and results are read one batch late.
 """
 
 from __future__ import annotations
@@ -9,10 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+
+
+def send(values: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array to the device. To a GPU, the copy joins the queue.
+
+    Args:
+        values: array of any shape. It may be changed after the call, except where the device is the CPU: then the
+            tensor shares its memory.
+        device: device of the tensor.
+    """
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Transfer:

@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mgc.models.data.augment import Augmenter
 from mgc.models.data.stream import Batch
@@ -17,6 +16,7 @@ from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.parallel.transfer import Transfer
 from mgc.models.registry.recipes import Training
 from mgc.models.training import thawing
+from mgc.models.training.moving_average import MovingAverage
 from mgc.models.training.optim import (
     build_loss,
     build_optimizer,
@@ -96,8 +96,7 @@ class Learner:
         self._plateau = build_plateau(self.optimizer, recipe)
         self._autocast_dtype = _AUTOCAST_DTYPES[recipe.loop.amp]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.loop.amp == "fp16")
-        average = get_ema_multi_avg_fn(recipe.loop.ema)
-        self._averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if recipe.loop.ema else None
+        self._averaged = MovingAverage(network, recipe.loop.ema) if recipe.loop.ema else None
         self._n_trained = thawing.set_training(network.model, recipe.loop.thaw, 0)
         self._forward = self._wrap()
         components = {

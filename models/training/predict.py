@@ -234,7 +234,8 @@ def vectors(system: systems.System, specs: Sequence[FeatureSpec], stream: Slices
         stream: slices to read.
         what: label of the progress bar.
     """
-    module = _SideBySide([adapters.adapter(one, spec) for one, spec in zip(system.inputs, specs, strict=True)])
+    inputs = _SideBySide([adapters.adapter(one, spec) for one, spec in zip(system.inputs, specs, strict=True)])
+    module = inputs.to(stream.device)
     return lambda: ((rows, values.numpy()) for rows, values in outputs_by_batch(module, stream, what))
 
 

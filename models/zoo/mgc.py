@@ -56,7 +56,9 @@ class FrequencyMixStyle(nn.Module):
         mean = x.mean(dim=2, keepdim=True)
         deviation = (x.var(dim=2, keepdim=True, correction=0) + _EPSILON).sqrt()
         partners = torch.randperm(len(x), device=x.device)
-        share = torch.distributions.Beta(self.alpha, self.alpha).sample((len(x), 1, 1)).to(x)
+        # Drawn on the device, unchecked: checks of a GPU's values wait for it.
+        alpha = x.new_full((), self.alpha)
+        share = torch.distributions.Beta(alpha, alpha, validate_args=False).sample((len(x), 1, 1))
         changed = torch.rand(len(x), 1, 1, device=x.device) < self.probability
         share = torch.where(changed, share, 1.0)
         mixed_mean = share * mean + (1 - share) * mean[partners]

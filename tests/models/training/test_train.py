@@ -23,6 +23,7 @@ from tiny import TINY
 from torch import Tensor
 
 from mgc.models.data import split_data
+from mgc.models.parallel.transfer import Transfer
 from mgc.models.registry import systems
 from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.settings import Loop
@@ -30,6 +31,7 @@ from mgc.models.runs import seal
 from mgc.models.runs.run import Run
 from mgc.models.training import loop, progress
 from mgc.models.training.assembly import open_run
+from mgc.models.training.learner import Learner, Outcome
 from mgc.models.training.optim import LOSSES
 from mgc.models.training.predict import predict
 from mgc.models.training.preparation import prepare
@@ -397,11 +399,31 @@ def test_loop_settings_are_recorded(whole: Run) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 3, 9, 12])
-def test_ctrl_c_saves_the_last_whole_step(
-    store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+@pytest.mark.parametrize("queued", [False, True])
+def test_an_update_is_read_when_the_next_one_is_queued(
+    store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queued: bool
 ) -> None:
+    """On a GPU, an update is queued when `update` returns; on the CPU it is made. The results are the same."""
+    calls: list[str] = []
+    update, read = Learner.update, Outcome.read
+    monkeypatch.setattr(Learner, "update", lambda *args: calls.append("update") or update(*args))
+    monkeypatch.setattr(Outcome, "read", lambda outcome: calls.append("read") or read(outcome))
+    monkeypatch.setattr(Transfer, "is_queued", queued)
+    run = quiet(store, tmp_path)
+    # Nine updates an epoch; the last one is read before the validation.
+    epoch = ["update", *["update", "read"] * 8, "read"] if queued else ["update", "read"] * 9
+    assert calls == epoch * len(run.history)
+    assert_same_weights(run, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "queued"), [(1, False), (9, False), (12, False), (1, True), (3, True), (9, True), (12, True)]
+)
+def test_ctrl_c_saves_the_last_whole_step(
+    store: Store, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, queued: bool
+) -> None:
+    monkeypatch.setattr(Transfer, "is_queued", queued)
     run = interrupted(store, tmp_path, monkeypatch, step)
     progress = run.load("last.pt")["progress"]
     assert progress["epoch"] * 9 + progress["batch"] == step
@@ -524,7 +546,11 @@ def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
 # -- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_loss_that_is_not_finite(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    monkeypatch.setattr(Transfer, "is_queued", queued)
     steps = iter(range(1000))
     monkeypatch.setitem(
         LOSSES, "cross-entropy", lambda logits, labels: logits.sum() * (math.nan if next(steps) == 4 else 1)

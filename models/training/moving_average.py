@@ -1,0 +1,45 @@
+"""The exponential moving average of a network's weights."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class MovingAverage(AveragedModel):
+    """Exponential moving average of weights and running statistics; counters are copied.
+
+    PyTorch's own update sends the number of updates to the device each time, and a GPU's host waits for that. This one
+    keeps it on the host.
+
+    Args:
+        network: network to average; the average begins as a copy of it.
+        decay: share of the average that an update keeps, between 0 and 1.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Average the weights of the network in; the first time, copy them."""
+        averages: list[Tensor] = []
+        values: list[Tensor] = []
+        pairs = zip(_tensors(self.module), _tensors(model), strict=True)
+        for average, value in pairs:
+            if self.n_averaged == 0 or not average.is_floating_point():
+                average.copy_(value)
+            else:
+                averages.append(average)
+                values.append(value)
+        if averages:
+            torch._foreach_lerp_(averages, values, 1 - self._decay)
+        self.n_averaged += 1
+
+
+def _tensors(network: nn.Module) -> itertools.chain[Tensor]:
+    return itertools.chain(network.parameters(), network.buffers())
