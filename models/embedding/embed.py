@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from mgc.models.embedding.embedder import Embedder
 from mgc.models.embedding.windows import Windows, manifest_rows, spans
+from mgc.models.parallel.transfer import read_late
 from mgc.models.training.predict import same_feature
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA
 from mgc.pipeline.errors import SpecError, StoreError
@@ -237,8 +238,9 @@ def embed_windows(
         batch_size: windows per call of the network.
     """
     windows = Windows.of(spec, source.spec)
-    for batch in _batches(source, shard, spans(rows, windows), windows, batch_size):
-        yield embedder(batch, source.spec)
+    batches = _batches(source, shard, spans(rows, windows), windows, batch_size)
+    for _, vectors in read_late((None, embedder(batch, source.spec)) for batch in batches):
+        yield vectors.numpy()
 
 
 def _batches(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mgc.models.data import adapters
 from mgc.models.embedding.onnx_model import OnnxModule, read_description
 from mgc.models.parallel.device import choose_device, retain_freed_memory
-from mgc.models.parallel.transfer import send
+from mgc.models.parallel.transfer import Transfer, send
 from mgc.models.registry.weights import load_trained
 from mgc.models.runs.commands import is_run
 from mgc.models.runs.run import Run
@@ -75,21 +75,21 @@ class Embedder:
             dtype=dtype,
         )
 
-    def __call__(self, windows: np.ndarray, stored: FeatureSpec) -> np.ndarray:
-        """Compute the vectors of windows.
+    def __call__(self, windows: np.ndarray, stored: FeatureSpec) -> Transfer:
+        """Compute the vectors of windows; on a GPU, queue that.
 
         Args:
             windows: `(batch, window, bins)`, as a store holds them.
             stored: feature of that store, for the meaning of its integers.
 
         Returns:
-            float32 `(batch, width)`.
+            float32 `(batch, width)`, on their way to the host.
         """
         values = send(windows, self.device).float()
         if stored.quantised:
             values = values.mul_(stored.scale).add_(stored.offset)
         with torch.inference_mode():
-            return self.module(values).float().cpu().numpy()
+            return Transfer(self.module(values).float())
 
 
 def of_run(run: Run, device: str = "auto") -> Embedder:

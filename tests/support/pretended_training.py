@@ -1,4 +1,4 @@
-"""Trainings on the CPU and on a pretended GPU: `python pretended_training.py FOLDER NAME...` prints a line of JSON each.
+"""Trainings on the CPU and on a pretended GPU: `pretended_training.py FOLDER NAME...` prints a line of JSON each.
 
 A line has digests of the weights and of the predicted probabilities for both devices, and what host and device
 exchanged, by function.
@@ -79,9 +79,9 @@ def main() -> None:
         module.choose_device = choose_device  # type: ignore[attr-defined]
     for name in sys.argv[2:]:
         line: dict[str, Any] = {"name": name}
-        for on in ("cpu", "auto"):
+        for place, on in (("cpu", "cpu"), ("device", "auto")):
             with pretended_gpu.PretendedGpu() as gpu:
-                line[on] = run_training(name, Path(sys.argv[1]) / name / on, on)
+                line[place] = run_training(name, Path(sys.argv[1]) / name / place, on)
         print(json.dumps(line | vars(gpu.counts)), flush=True)
 
 

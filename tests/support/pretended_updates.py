@@ -1,4 +1,4 @@
-"""Updates of networks on the CPU and on a pretended GPU: `python pretended_updates.py ID...` prints a line of JSON each.
+"""Updates of networks on the CPU and on a pretended GPU: `pretended_updates.py ID...` prints a line of JSON each.
 
 A line has the outcome of the second update and a digest of the logits after it for both devices, and what host and
 device exchanged during that update, by function.

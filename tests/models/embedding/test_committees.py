@@ -75,4 +75,4 @@ def test_a_store_of_the_last_member_alone_gets_vectors_of_its_width(data: Path) 
     with torch.inference_mode():
         network(torch.from_numpy(windows))
     assert again.width == again.embedding(embedder.window).width == 64
-    np.testing.assert_allclose(again(windows, stored), inputs[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(again(windows, stored).read(), inputs[0].numpy(), atol=1e-5)

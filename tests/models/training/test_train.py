@@ -547,9 +547,7 @@ def test_a_store_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_loss_that_is_not_finite(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queued: bool
-) -> None:
+def test_a_loss_that_is_not_finite(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queued: bool) -> None:
     monkeypatch.setattr(Transfer, "is_queued", queued)
     steps = iter(range(1000))
     monkeypatch.setitem(
