@@ -17,9 +17,10 @@ from mgc.models.parallel.ranks import SINGLE_PROCESS, Ranks
 from mgc.models.runs.run import Run
 from mgc.models.training.assembly import RunData, build_learner, open_run
 from mgc.models.training.board import TensorBoardLogger
-from mgc.models.training.loop import Echo, Trainer, accuracies
+from mgc.models.training.loop import Echo, Trainer
 from mgc.models.training.predict import vectors
 from mgc.models.training.search import LabelledVectors, base_classifier, search
+from mgc.models.training.validation import accuracies
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.store.store import Store
 

@@ -62,8 +62,8 @@ class Progress:
         """Append the epoch to the history and reset the batch counters.
 
         Args:
-            validation: scores by name, see `loop.validate`; the entry has them as `validation_<name>`. Empty if nothing
-                is validated: then the recipe must keep the last epoch.
+            validation: scores by name, see `validation.validate`; the entry has them as `validation_<name>`. Empty if
+                nothing is validated: then the recipe must keep the last epoch.
             lr: learning rate of the next update.
             seconds: time since the last batch, that of the validation.
             recipe: training settings; names the monitored score.

@@ -26,10 +26,10 @@ from mgc.models.registry import systems
 from mgc.models.runs.run import Run
 from mgc.models.training.assembly import open_run, training_recipe
 from mgc.models.training.learner import Learner
-from mgc.models.training.loop import validate
 from mgc.models.training.optim import balanced_class_weights
 from mgc.models.training.preparation import prepare
 from mgc.models.training.train import Options, resume
+from mgc.models.training.validation import validate
 from mgc.pipeline.errors import MgcError, ModelError, RunError, SpecError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.store.slicing import Slicing

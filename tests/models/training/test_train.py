@@ -36,6 +36,7 @@ from mgc.models.training.optim import LOSSES
 from mgc.models.training.predict import predict
 from mgc.models.training.preparation import prepare
 from mgc.models.training.train import Options, resume, train
+from mgc.models.training.validation import accuracies
 from mgc.pipeline.errors import ModelError, RunError, SpecError, StoreError
 from mgc.pipeline.features import Mel
 from mgc.pipeline.storage.remote import RemotePath
@@ -209,7 +210,7 @@ def test_the_monitored_metric_chooses(monitor: str, best: int) -> None:
 
 def test_accuracy_by_track_is_that_of_the_mean_probabilities() -> None:
     probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9], [0.2, 0.8]])
-    scores = loop.accuracies(probabilities, np.array([1, 1, 1, 0]), np.array([0, 0, 0, 1]))
+    scores = accuracies(probabilities, np.array([1, 1, 1, 0]), np.array([0, 0, 0, 1]))
     assert scores == {"accuracy": 0.25, "track_accuracy": 0.5}
 
 

@@ -23,8 +23,8 @@ from mgc.models.registry import systems
 from mgc.models.registry.systems import System
 from mgc.models.runs.run import Run
 from mgc.models.training.assembly import open_run
-from mgc.models.training.loop import validate
 from mgc.models.training.train import Options, resume, train
+from mgc.models.training.validation import validate
 from mgc.pipeline.errors import MgcError, RunError, StoreError
 from mgc.pipeline.store.store import Store
 
