@@ -98,8 +98,8 @@ class Selection:
 
     def _track_labels(self, split: str) -> np.ndarray:
         """Class index of each track of a split, int64 `(tracks,)`."""
-        tracks = self.tracks.filter(pc.equal(self.tracks["split"], split))
-        return pc.index_in(tracks["genre"], value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
+        genres = self.tracks["genre"].filter(pc.equal(self.tracks["split"], split))
+        return pc.index_in(genres, value_set=pa.array(self.classes)).to_numpy().astype(np.int64)
 
     def join_slices(
         self, stores: Sequence[Store], slicing: Slicing, split: str, *, variants: bool = False
@@ -185,6 +185,8 @@ class Selection:
         if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
             tables = store.read_slices(_shards_of(store, ids), cut=stored)
+            # The columns of the track table that were read above; Arrow's memory pool keeps their memory.
+            pa.default_memory_pool().release_unused()
         else:
             in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
             tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])

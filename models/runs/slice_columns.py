@@ -85,7 +85,10 @@ class ColumnCollector:
     def __init__(self, split: str, ids: pa.Array, labels: np.ndarray, n_stores: int) -> None:
         self._split, self._ids, self._labels_of = split, ids, labels
         self._tracks, self._labels, self._variants, self._starts = (_Column(np.int32), *(_Column() for _ in range(3)))
-        self._frames = [{name: _Column(np.int32) for name in FRAME_COLUMNS} for _ in range(n_stores)]
+        self._frames = [
+            {name: _Column() if name == "n_frames" else _Column(np.int32) for name in FRAME_COLUMNS}
+            for _ in range(n_stores)
+        ]
         self._code_of = np.full(len(ids), -1, dtype_for(0, len(ids)))
         self._n_tracks = 0
         self._variant_names: list[str] = []
@@ -159,7 +162,7 @@ class _Column:
         stop = self._n + len(values)
         if stop > len(self._values):
             # Large arrays are moved by the system, not copied.
-            self._values.resize(max(stop, len(self._values) * 9 // 8), refcheck=False)
+            self._values.resize(max(stop, len(self._values) * 33 // 32), refcheck=False)
         self._values[self._n : stop] = values
         self._n = stop
 

@@ -10,7 +10,10 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class MovingAverage(AveragedModel):
-    """Exponential moving average of weights and running statistics; counters are copied.
+    """Exponential moving average of weights, running statistics and counters.
+
+    The counters of batch normalisation belong to the statistics: `layers.bias_corrected_batch_norm` finds the share of
+    the initial values by them. They are rounded down.
 
     PyTorch's own update sends the number of updates to the device each time, and a GPU's host waits for that. This one
     keeps it on the host.
@@ -31,8 +34,10 @@ class MovingAverage(AveragedModel):
         values: list[Tensor] = []
         pairs = zip(_tensors(self.module), _tensors(model), strict=True)
         for average, value in pairs:
-            if self.n_averaged == 0 or not average.is_floating_point():
+            if self.n_averaged == 0:
                 average.copy_(value)
+            elif not average.is_floating_point():
+                average.copy_(self._decay * average + (1 - self._decay) * value)
             else:
                 averages.append(average)
                 values.append(value)

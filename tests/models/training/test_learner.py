@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import TINY
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mgc.models.data.augment import Augmenter
 from mgc.models.data.stream import Batch
@@ -19,6 +20,7 @@ from mgc.models.registry.augmentation import Augmentation
 from mgc.models.registry.recipes import Optimizer, Training
 from mgc.models.registry.settings import Loop
 from mgc.models.training.learner import Learner
+from mgc.models.training.moving_average import MovingAverage
 from mgc.pipeline.errors import SpecError
 
 CPU = torch.device("cpu")
@@ -167,3 +169,21 @@ def test_an_auxiliary_head_that_fails_makes_the_loss_infinite() -> None:
     network.model = TwoHeads()
     loss, _ = Learner(network, SGD, 4).update(batch(), 0).read()
     assert not np.isfinite(loss)
+
+
+def test_the_moving_average_is_pytorchs() -> None:
+    """Weights, running statistics and counters; only the transfers to a GPU are fewer."""
+    _, network = learner()
+    decay = 0.8
+    ours = MovingAverage(network, decay)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    generator = torch.Generator().manual_seed(0)
+    for update in range(12):
+        for tensor in [*network.parameters(), *network.buffers()]:
+            step = torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else 1
+            tensor.data += step
+        ours.update_parameters(network)
+        theirs.update_parameters(network)
+        expected = theirs.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items()), update
+    assert ours.state_dict().keys() == expected.keys()
