@@ -30,11 +30,11 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Average the weights of the network in; the first time, copy them."""
+        is_first = not self.n_averaged
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        pairs = zip(_tensors(self.module), _tensors(model), strict=True)
-        for average, value in pairs:
-            if self.n_averaged == 0:
+        for average, value in zip(_tensors(self.module), _tensors(model), strict=True):
+            if is_first:
                 average.copy_(value)
             elif not average.is_floating_point():
                 average.copy_(self._decay * average + (1 - self._decay) * value)

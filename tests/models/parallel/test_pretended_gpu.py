@@ -17,8 +17,8 @@ from mgc.models.registry import systems
 
 SUPPORT = Path(__file__).parents[2] / "support"
 SEND, RECEIVE = "mgc.models.parallel.transfer.send", "mgc.models.parallel.transfer.Transfer.__init__"
-#: One network of each family, for the fast tests.
-FAMILIES = ("kth2020/cnn", "mgc/cnn", "padova2023/late-fusion", "vit2021/lstm")
+#: One network each of four studies, for the fast tests.
+QUICK = ("kth2020/cnn", "mgc/cnn", "padova2023/late-fusion", "vit2021/lstm")
 NETWORKS = {system.id for system in systems.systems() if system.kind == "neural"}
 #: Deep ones of the same layers as `xu2022/cbam-resnet101` and `xu2022/se-resnet101`.
 DEEP = {id for id in NETWORKS if id.startswith("xu2022/res") or "resnext" in id}
@@ -42,12 +42,12 @@ def assert_updates_do_not_wait(*ids: str) -> None:
 
 
 def test_an_update_waits_for_nothing_but_its_outcome() -> None:
-    assert_updates_do_not_wait(*FAMILIES)
+    assert_updates_do_not_wait(*QUICK)
 
 
 @pytest.mark.slow
 def test_so_do_those_of_all_other_networks() -> None:
-    assert_updates_do_not_wait(*sorted(NETWORKS - DEEP - set(FAMILIES)))
+    assert_updates_do_not_wait(*sorted(NETWORKS - DEEP - set(QUICK)))
 
 
 @pytest.mark.slow
