@@ -87,6 +87,7 @@ bench-smoke: $(VENV)/installed
 	$(BIN)/python benchmarks/extract.py --smoke
 	$(BIN)/python benchmarks/scale.py --smoke
 	$(BIN)/python benchmarks/slices.py --smoke
+	$(BIN)/python benchmarks/planning.py --smoke
 	$(BIN)/python benchmarks/audit.py --smoke
 	$(BIN)/python benchmarks/compare.py --smoke
 	$(BIN)/python benchmarks/serve.py --smoke

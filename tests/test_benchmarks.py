@@ -112,6 +112,16 @@ def test_slices_prints_the_bytes_of_each_split(tmp_path: Path) -> None:
     assert figures["slices kept"] <= figures["slices peak"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/*/status")
+def test_planning_prints_memory_and_time(tmp_path: Path) -> None:
+    out = run(BENCHMARKS / "planning.py", "--tracks", "300", "400", "--keep", tmp_path / "kept")
+    (rows,) = tables(out)
+    assert list(rows) == ["300", "400"]
+    assert all(float(row["private MB"]) <= float(row["resident MB"]) for row in rows.values())
+    assert sum(path.stat().st_blocks for path in (tmp_path / "kept").rglob("*.wav")) == 0
+
+
 @pytest.mark.corpus
 def test_standard_clips_are_128_kbit_stereo_of_30_seconds(common: ModuleType, corpus: Path) -> None:
     soundfile = pytest.importorskip("soundfile")

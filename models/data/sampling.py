@@ -12,6 +12,7 @@ there are processes).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -284,10 +285,59 @@ def sample_balanced(strata: np.ndarray, generator: np.random.Generator) -> np.nd
         generator: source of random numbers; only its `random` is used, whose stream NumPy has never changed.
 
     Returns:
-        Rows of the drawn slices, int64 `(slices,)`, in unspecified order.
+        Rows of the drawn slices, integers `(slices,)`, in unspecified order.
     """
-    n = len(strata)
-    by_stratum = np.lexsort((generator.random(n), strata))
-    edges = np.cumsum(1 / np.bincount(strata)[strata[by_stratum]])
-    steps = np.searchsorted(edges * (n / edges[-1]), np.arange(n) + generator.random(), side="right")
-    return by_stratum[np.minimum(steps, n - 1)]
+    n, counts = len(strata), np.bincount(strata)
+    by_stratum = _sort_by_stratum(strata, counts, draw_permutation(n, generator))
+    total = 0.0
+    for _, edges in _edges(by_stratum, strata, counts):
+        total = edges[-1]
+    start, scale = generator.random(), n / total
+    # Visit k goes to the slice before the first edge beyond k + start. Edges and visits ascend.
+    drawn, visited = np.empty_like(by_stratum), 0
+    for part, edges in _edges(by_stratum, strata, counts):
+        edges *= scale
+        visits = np.arange(visited, min(n, int(edges[-1]) + 2)) + start
+        visits = visits[: np.searchsorted(visits, edges[-1])]
+        steps = np.searchsorted(edges, visits, side="right")
+        drawn[visited : visited + len(steps)] = by_stratum[part][steps]
+        visited += len(steps)
+    drawn[visited:] = by_stratum[-1]  # by rounding, the last edge may lie before the last visit
+    return drawn
+
+
+def _sort_by_stratum(strata: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Sort rows by stratum; those of a stratum stay in their order. A counting sort, part by part.
+
+    Args:
+        strata: see `sample_balanced`.
+        counts: number of slices of each stratum, int64.
+        rows: all rows, integers `(slices,)`.
+    """
+    result, filled = np.empty_like(rows), np.cumsum(counts) - counts
+    for part in parts(len(rows)):
+        order = np.argsort(strata[rows[part]], kind="stable")
+        members = rows[part][order]
+        stratum, first, n_members = np.unique(strata[members], return_index=True, return_counts=True)
+        result[np.arange(len(members)) + np.repeat(filled[stratum] - first, n_members)] = members
+        filled[stratum] += n_members
+    return result
+
+
+def _edges(by_stratum: np.ndarray, strata: np.ndarray, counts: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the end of each slice's share when slices are laid out by stratum and all strata have the same size of 1.
+
+    Args:
+        by_stratum: rows, sorted by stratum, integers `(slices,)`.
+        strata, counts: see `_sort_by_stratum`.
+
+    Yields:
+        Part of the rows, and the ends, float64, ascending over all parts: bit for bit `cumsum` of all shares.
+    """
+    end = 0.0
+    for part in parts(len(by_stratum)):
+        shares = 1 / counts[strata[by_stratum[part]]]
+        shares[0] += end
+        edges = np.cumsum(shares)
+        end = edges[-1]
+        yield part, edges

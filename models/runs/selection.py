@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 from mgc.models.runs.narrow import PART
 from mgc.models.runs.slice_columns import ColumnCollector, SliceColumns
 from mgc.models.runs.slice_splits import slice_splits
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import RunError, StoreError
+from mgc.pipeline.storage import mapped
 from mgc.pipeline.store.cutting import cut, cut_alike, widened
 from mgc.pipeline.store.slicing import SLICE_SCHEMA, Slicing
 from mgc.pipeline.store.store import Store
@@ -182,9 +184,10 @@ class Selection:
         """
         self._require_unchanged(store, split)
         ids = self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)).combine_chunks()
+        lookup = Lookup(ids)
         if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
-            tables = store.read_slices(_shards_of(store, ids), cut=stored)
+            tables = store.read_slices(_shards_of(store, lookup), cut=stored)
             # The columns of the track table that were read above; Arrow's memory pool keeps their memory.
             pa.default_memory_pool().release_unused()
         else:
@@ -194,7 +197,7 @@ class Selection:
         for table in tables:
             if not (variants and split == "training"):
                 table = table.filter(pc.is_null(table["variant"]))
-            track = _rows_of(table["track_id"], ids)
+            track = _rows_of(table["track_id"], lookup)
             table, track = table.filter(pa.array(track >= 0)), track[track >= 0]
             if self.split_seed is not None:
                 drawn = slice_splits(table["track_id"], table["start_s"].to_numpy(), self.split_seed)
@@ -210,7 +213,7 @@ class Selection:
         tracks = self.tracks.select(columns).filter(pc.equal(self.tracks["split"], split))
         stored = store.read_tracks([*columns, "n_frames"])
         stored = stored.select(columns).filter(pc.greater(stored["n_frames"], 0))
-        rows = pc.index_in(tracks["track_id"], value_set=stored["track_id"].combine_chunks())
+        rows = Lookup(stored["track_id"]).indices(tracks["track_id"])
         same = pc.equal(stored["content_hash"].take(rows), tracks["content_hash"])
         missing = tracks["track_id"].filter(pc.invert(pc.fill_null(same, False))).to_pylist()
         if missing:
@@ -221,22 +224,16 @@ class Selection:
             )
 
 
-def _shards_of(store: Store, ids: pa.Array) -> list[int]:
+def _shards_of(store: Store, tracks: Lookup) -> list[int]:
     """Return the shards that hold frames of tracks."""
-    tracks = store.read_tracks(["track_id", "shard"])
-    return pc.unique(tracks["shard"].filter(pc.is_in(tracks["track_id"], value_set=ids))).to_pylist()
+    stored = store.read_tracks(["track_id", "shard"])
+    return pc.unique(stored["shard"].filter(pa.array(tracks.contains(stored["track_id"])))).to_pylist()
 
 
-def _rows_of(track_ids: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Return the row of `ids` for each of a row group's track ids, int64 `(slices,)`; -1 if it is not there.
-
-    As `index_in`, which would hash all `ids` for each row group. Here they are looked up in a hash of the row group's.
-    """
+def _rows_of(track_ids: pa.ChunkedArray, tracks: Lookup) -> np.ndarray:
+    """Return the row in `tracks` of each of a row group's track ids, int64 `(slices,)`; -1 if it is not there."""
     encoded = track_ids.combine_chunks().dictionary_encode()
-    place = pc.index_in(ids, value_set=encoded.dictionary)
-    rows = np.full(len(encoded.dictionary), -1)
-    rows[place.drop_null().to_numpy()] = np.flatnonzero(pc.is_valid(place).to_numpy(zero_copy_only=False))
-    return rows[encoded.indices.to_numpy()]
+    return tracks.rows(encoded.dictionary)[encoded.indices.to_numpy()]
 
 
 def _concatenate(blocks: Iterable[tuple[pa.Table, np.ndarray]]) -> tuple[pa.Table, np.ndarray]:
@@ -288,7 +285,7 @@ def select_tracks(
         other_tracks = usable_tracks(other, other.slicing if slicing == store.slicing else slicing)
         _require_same_labels(store, tracks, other, other_tracks)
         tracks = tracks.filter(pc.is_in(tracks["track_id"], value_set=other_tracks["track_id"].combine_chunks()))
-    tracks = tracks.sort_by("track_id")
+    tracks = mapped.take(tracks, pc.sort_indices(tracks["track_id"]))
     if unsplit:
         tracks = with_splits(tracks, pa.repeat("training", len(tracks)))
     if limit is not None:

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from mgc.pipeline.storage import mapped
+
 _Item = TypeVar("_Item")
 
 #: Rows that are Python objects at the same time: 5 MB in a list of seven columns.
 BLOCK_ROWS = 8_192
+
+_TEXT = pa.schema([pa.field("text", pa.string())])
 
 
 def batched(rows: Iterable[_Item]) -> Iterator[list[_Item]]:
@@ -25,12 +29,17 @@ def batched(rows: Iterable[_Item]) -> Iterator[list[_Item]]:
 
 
 def collect(texts: Iterable[str | None]) -> pa.ChunkedArray:
-    """Collect texts in a column of strings.
+    """Collect texts in a column of strings, which is mapped if it is large.
 
     Args:
         texts: text of each row; best a generator, which makes them one by one.
     """
-    return pa.chunked_array([_compact(pa.array(block, pa.string())) for block in batched(texts)], pa.string())
+    return join(_compact(pa.array(block, pa.string())) for block in batched(texts))
+
+
+def join(arrays: Iterable[pa.Array]) -> pa.ChunkedArray:
+    """Join arrays of strings to one column, which is mapped if it is large."""
+    return mapped.collect((pa.record_batch([array], _TEXT) for array in arrays), _TEXT)["text"]
 
 
 def to_binary(cells: Sequence[str]) -> pa.Array:
@@ -46,8 +55,14 @@ def _compact(array: pa.Array) -> pa.Array:
     return pa.concat_arrays([array, array[:0]])
 
 
-def each(column: pa.ChunkedArray) -> Iterator[Any]:
+def each(column: pa.Array | pa.ChunkedArray) -> Iterator[Any]:
     """Yield the values of a column of text or bytes as Python objects, None for null."""
-    for start in range(0, len(column), BLOCK_ROWS):
-        for chunk in column.slice(start, BLOCK_ROWS).chunks:
-            yield from chunk.to_numpy(zero_copy_only=False).tolist()
+    for _, values in iterate(column):
+        yield from values
+
+
+def iterate(column: pa.Array | pa.ChunkedArray) -> Iterator[tuple[slice, list[Any]]]:
+    """Yield the values of a column of text or bytes as Python objects, in blocks, each with the slice of its rows."""
+    for first in range(0, len(column), BLOCK_ROWS):
+        rows = slice(first, min(first + BLOCK_ROWS, len(column)))
+        yield rows, column[rows].to_numpy(zero_copy_only=False).tolist()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import blocks
+from mgc.pipeline.datasets.lookup import Lookup, repeated
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
+from mgc.pipeline.storage import mapped
 
 #: File suffixes that count as audio: first those that libsndfile reads, then those that only other decoders read.
 #: Whether a file really is audio is decided by its content, when it is decoded.
@@ -49,7 +50,8 @@ def track_table(columns: Mapping[str, Sequence[object] | pa.ChunkedArray]) -> pa
         column.cast(field.type) if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, field.type)
         for column, field in zip(values, DATASET_SCHEMA, strict=True)
     ]
-    return pa.Table.from_arrays(arrays, schema=DATASET_SCHEMA).sort_by("track_id").combine_chunks()
+    tracks = pa.Table.from_arrays(arrays, schema=DATASET_SCHEMA)
+    return mapped.take(tracks, pc.sort_indices(tracks["track_id"]))
 
 
 def is_audio_name(name: str) -> bool:
@@ -70,12 +72,13 @@ def path_ids(paths: pa.ChunkedArray, reserved: pa.ChunkedArray | None = None) ->
         One id per path.
     """
     stems = blocks.collect(path[: path.rindex(".")] if is_audio_name(path) else path for path in blocks.each(paths))
-    ambiguous = pc.is_in(stems, paths)  # or the path itself has no suffix
+    ambiguous = Lookup(paths).contains(stems)  # or the path itself has no suffix
     if reserved is not None:
-        ambiguous = pc.or_(ambiguous, pc.is_in(stems, reserved))
-    first = pc.index_in(stems, stems).to_numpy()
-    several = np.bincount(first, minlength=len(stems)) > 1
-    return pc.if_else(pc.or_(ambiguous, pa.array(several[first])), paths, stems)
+        ambiguous |= Lookup(reserved).contains(stems)
+    ambiguous[repeated(stems)] = True
+    if not ambiguous.any():
+        return stems
+    return pc.if_else(pa.array(ambiguous), paths, stems)
 
 
 def format_names(names: Iterable[str], limit: int = 5) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets.tracks import SPLITS
+from mgc.pipeline.storage import mapped
 
 
 def assign_folds(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.ndarray:
@@ -27,7 +28,8 @@ def assign_folds(tracks: pa.Table, shares: Sequence[float], seed: int) -> np.nda
     """
     labelled = LabelledTracks.of(tracks)
     unassigned = np.full(len(labelled.rows), -1)
-    return assign_groups(labelled, np.arange(len(labelled.rows)), unassigned, seed, shares)[labelled.group]
+    group_fold = assign_groups(labelled, np.arange(len(labelled.rows)), unassigned, seed, shares)
+    return group_fold[labelled.group].astype(np.int64)
 
 
 def assign_groups(
@@ -47,17 +49,17 @@ def assign_groups(
     Args:
         labelled: all labelled tracks.
         tracks: indices of the tracks to assign, int64 `(m,)`; either all tracks of a group, or none.
-        split: index of each labelled track's split, -1 if it has none, int64 `(n,)`.
+        split: index of each labelled track's split, -1 if it has none, int `(n,)`.
         seed: breaks ties between groups of equal size.
         shares: target share of each genre's tracks, per split.
 
     Returns:
-        Index of each group's split, -1 for groups that were not assigned, int64 `(n_groups,)`.
+        Index of each group's split, -1 for groups that were not assigned, int16 `(n_groups,)`.
     """
     n_genres, n_splits = len(labelled.genres), len(shares)
     n_total = np.bincount(labelled.genre, minlength=n_genres).tolist()
     n_placed = [np.bincount(labelled.genre[split == index], minlength=n_genres).tolist() for index in range(n_splits)]
-    group_split = np.full(labelled.n_groups, -1)
+    group_split = np.full(labelled.n_groups, -1, np.int16)
     if not len(tracks):
         return group_split
     # Pairs of group and genre, those of a group together, in the order in which its tracks have them.
@@ -108,14 +110,14 @@ class LabelledTracks:
         rows: row numbers in the table, int64 `(n,)`.
         ids: track ids, `(n,)`.
         genres: genre names, sorted.
-        genre: index of each track's genre, int64 `(n,)`.
+        genre: index of each track's genre, int32 `(n,)`.
         artists: ids of the artists.
         artist: index of each track's artist, -1 if unknown, int64 `(n,)`.
         content: number of each track's content, int64 `(n,)`: equal for files that are equal byte for byte.
         group: number of each track's group, int64 `(n,)`; groups stay in one split. The index of the track's artist;
             for an unknown artist, the track is a group of its own, `len(artists)` plus its index. Groups that hold
             copies of one file are one group, which has the smallest of their numbers.
-        dataset_split: index in SPLITS of each track's split in the dataset, -1 if it has none, int64 `(n,)`.
+        dataset_split: index in SPLITS of each track's split in the dataset, -1 if it has none, int8 `(n,)`.
     """
 
     rows: np.ndarray
@@ -138,23 +140,33 @@ class LabelledTracks:
             join_copies: join the groups that hold equal files.
         """
         rows = np.flatnonzero(tracks["genre"].is_valid())
-        columns = tracks.select(["track_id", "genre", "artist_id", "split"]).take(rows).combine_chunks()
+        columns = tracks.select(["track_id", "genre", "artist_id", "split"])
+        if len(rows) < len(tracks):  # a copy of a large table
+            columns = columns.take(rows)
         genres = sorted(columns["genre"].unique().to_pylist())
         genre = pc.index_in(columns["genre"], pa.array(genres, pa.string()))
         artists = pc.unique(columns["artist_id"]).drop_null()
         artist = to_numpy(pc.index_in(columns["artist_id"], artists))
         content = np.arange(len(rows))
         if "content_hash" in tracks.schema.names:
-            hashes = tracks["content_hash"].take(pa.array(rows)).combine_chunks()
-            first = to_numpy(pc.index_in(hashes, hashes.drop_null()))
-            known = np.flatnonzero(hashes.is_valid())
-            content[known] = known[first[known]]
+            known = np.flatnonzero(tracks["content_hash"].take(pa.array(rows)).is_valid())
+            hashes = tracks["content_hash"].take(pa.array(rows[known])).combine_chunks()
+            content[known] = known[to_numpy(pc.index_in(hashes, hashes))]
         group = np.where(artist >= 0, artist, len(artists) + np.arange(len(rows)))
         if join_copies:
             group = _join_copies(group, content)
         dataset_split = pc.index_in(columns["split"], pa.array(SPLITS))
-        ids = columns["track_id"].combine_chunks()
-        return cls(rows, ids, genres, to_numpy(genre), artists, artist, content, group, to_numpy(dataset_split))
+        return cls(
+            rows,
+            mapped.whole(columns["track_id"]),
+            genres,
+            to_numpy(genre, np.int32),
+            artists,
+            artist,
+            content,
+            group,
+            to_numpy(dataset_split, np.int8),
+        )
 
     @property
     def n_groups(self) -> int:
@@ -191,6 +203,6 @@ def _join_copies(group: np.ndarray, content: np.ndarray) -> np.ndarray:
     return smallest[component[index]]
 
 
-def to_numpy(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Convert Arrow indices to int64, null to -1."""
-    return pc.fill_null(indices, -1).to_numpy().astype(np.int64)
+def to_numpy(indices: pa.Array | pa.ChunkedArray, dtype: type[np.integer] = np.int64) -> np.ndarray:
+    """Convert Arrow indices to numbers of a NumPy type, null to -1."""
+    return pc.fill_null(indices, -1).to_numpy().astype(dtype)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.catalogue import Catalogue, path_ids, track_table
+from mgc.pipeline.datasets.lookup import repeated
 from mgc.pipeline.datasets.rows import Row, Rows
 from mgc.pipeline.datasets.tabular import SYNONYMS, read_rows
 from mgc.pipeline.datasets.tracks import escape, unescape
@@ -182,9 +183,10 @@ def _track_ids(rows: Rows, paths: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _require_unique(rows: Rows, values: pa.ChunkedArray, column: str) -> None:
     """Raise a DatasetError that names two rows with the same value in a column."""
-    first = pc.index_in(values, values).to_numpy()
-    repeated = np.flatnonzero(first != np.arange(len(values)))
-    if len(repeated):
-        row = int(repeated[0])
-        problem = f"{column} {values[row].as_py()!r} is also in {rows.location(first[row])}"
-        raise rows.error(row, problem, "remove or rename one of them")
+    positions = repeated(values)
+    if len(positions):
+        texts = values.take(pa.array(positions)).combine_chunks()
+        first = pc.index_in(texts, texts).to_numpy()
+        again = np.flatnonzero(first != np.arange(len(texts)))[0]  # the first row whose value was there before
+        problem = f"{column} {texts[again].as_py()!r} is also in {rows.location(positions[first[again]])}"
+        raise rows.error(int(positions[again]), problem, "remove or rename one of them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +80,8 @@ class Rows:
         path: the file.
         unit: what `numbers` count, `line` or `row`.
         numbers: where each row is in the file, int64 `(rows,)`.
-        columns: the cells by column name, binary `(rows,)` without null; a column that the file lacks is missing.
+        columns: the cells by column name, binary `(rows,)` without null, all in the same chunks; a column that
+            the file lacks is missing.
         header: names of all columns in the file, in lower case.
         renamed: names in the file of columns that were read under another name, by that name.
     """
@@ -119,8 +119,11 @@ class Rows:
         Raises:
             DatasetError: a cell is not UTF-8.
         """
+        present = [self.columns[name].chunks for name in names if name in self.columns]
+        if not present:
+            return pa.chunked_array([pa.nulls(len(self), pa.string())])
         try:
-            return pc.coalesce(*map(self._trimmed, names))
+            return blocks.join(pc.coalesce(*map(_trimmed, cells)) for cells in zip(*present, strict=True))
         except pa.ArrowInvalid:  # a cell is not UTF-8: an error, unless an earlier column goes before it
             return blocks.collect(next(filter(None, map(row.text, names)), None) for row in self.each(*names))
 
@@ -130,19 +133,27 @@ class Rows:
         Raises:
             DatasetError: a cell is not the name of a split.
         """
-        with suppress(pa.ArrowInvalid):
-            words = self._trimmed("split")
-            alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES.keys()))
-            if alias.null_count == words.null_count:
-                return pa.chunked_array([pa.array(SPLIT_ALIASES.values())]).take(alias)
-        return blocks.collect(row.split() for row in self.each("split"))
+        if "split" not in self.columns:
+            return self.texts("split")
+        try:
+            return blocks.join(map(_splits, self.columns["split"].chunks))
+        except ValueError:  # the row in question says why
+            return blocks.collect(row.split() for row in self.each("split"))
 
-    def _trimmed(self, name: str) -> pa.ChunkedArray:
-        """Cells of a column without surrounding white space, null if empty; ArrowInvalid if one is not UTF-8."""
-        if name not in self.columns:
-            return pa.chunked_array([pa.nulls(len(self), pa.string())])
-        texts = pc.utf8_trim(self.columns[name].cast(pa.string()), _BLANKS)
-        return pc.if_else(pc.equal(texts, ""), None, texts)
+
+def _trimmed(cells: pa.Array) -> pa.Array:
+    """Cells (binary) without surrounding white space, as strings, null if empty; ArrowInvalid if one is not UTF-8."""
+    texts = pc.utf8_trim(cells.cast(pa.string()), _BLANKS)
+    return pc.if_else(pc.equal(texts, ""), None, texts)
+
+
+def _splits(cells: pa.Array) -> pa.Array:
+    """Splits that cells (binary) name, null if empty; ValueError if one is not UTF-8, or no name of a split."""
+    words = _trimmed(cells)
+    alias = pc.index_in(pc.ascii_lower(words), pa.array(SPLIT_ALIASES.keys()))
+    if alias.null_count > words.null_count:
+        raise ValueError("no split")
+    return pa.array(SPLIT_ALIASES.values()).take(alias)
 
 
 def _decode(cell: bytes) -> str:

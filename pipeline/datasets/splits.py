@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.grouping import LabelledTracks, assign_groups, to_numpy
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tabular import read_rows
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.errors import DatasetError
@@ -87,21 +88,31 @@ def assign_splits(
     remembered = _look_up(labelled.ids, known)
     split = np.where(overridden >= 0, overridden, np.where(remembered >= 0, remembered, labelled.dataset_split))
     free = np.flatnonzero(split < 0)
-    placed = np.flatnonzero(split >= 0)
-    cells = labelled.group[placed] * len(SPLITS) + split[placed]
-    n_placed = np.bincount(cells, minlength=labelled.n_groups * len(SPLITS)).reshape(-1, len(SPLITS))
-    group = labelled.group[free]
-    split[free] = np.where(n_placed[group].any(axis=1), n_placed[group].argmax(axis=1), -1)
+    if 0 < len(free) < len(split):
+        split[free] = _splits_of_groups(labelled, split)[labelled.group[free]]
     rest = free[split[free] < 0]
     group_split = assign_groups(labelled, rest, split, seed, [SHARES[name] for name in SPLITS])
     split[rest] = group_split[labelled.group[rest]]
 
     column = tracks.schema.get_field_index("split")
-    all_splits = np.full(len(tracks), -1)
+    all_splits = np.full(len(tracks), -1, np.int8)
     all_splits[labelled.rows] = split
     unchanged = (remembered >= 0) & (overridden < 0)
     notes = (*notes, *_notes(labelled, split, len(free), unchanged, group_split))
     return tracks.set_column(column, tracks.schema.field(column), _names(all_splits)), notes
+
+
+def _splits_of_groups(labelled: LabelledTracks, split: np.ndarray) -> np.ndarray:
+    """Index of the split of most tracks of each group, -1 if none of them has one, int8 `(n_groups,)`.
+
+    Args:
+        labelled: all labelled tracks.
+        split: index of each track's split, -1 if it has none, int8 `(n,)`.
+    """
+    placed = np.flatnonzero(split >= 0)
+    cells = labelled.group[placed] * len(SPLITS) + split[placed]
+    n_placed = np.bincount(cells, minlength=labelled.n_groups * len(SPLITS)).reshape(-1, len(SPLITS))
+    return np.where(n_placed.any(axis=1), n_placed.argmax(axis=1), -1).astype(np.int8)
 
 
 def _names(splits: np.ndarray) -> pa.Array:
@@ -110,12 +121,12 @@ def _names(splits: np.ndarray) -> pa.Array:
 
 
 def _look_up(ids: pa.Array, splits: Mapping[str, str] | pa.Table) -> np.ndarray:
-    """Index in SPLITS of each track's split in a mapping or table, -1 if it is not there, int64 `(ids,)`."""
+    """Index in SPLITS of each track's split in a mapping or table, -1 if it is not there, int8 `(ids,)`."""
     if isinstance(splits, pa.Table):
-        keys, names = splits["track_id"].combine_chunks(), splits["split"].combine_chunks()
+        keys, names = splits["track_id"], splits["split"]
     else:
         keys, names = pa.array(splits.keys(), pa.string()), pa.array(splits.values(), pa.string())
-    return to_numpy(pc.index_in(names, pa.array(SPLITS)).take(pc.index_in(ids, keys)))
+    return to_numpy(pc.index_in(names, pa.array(SPLITS)).take(Lookup(keys).indices(ids)), np.int8)
 
 
 def _by_id(splits: Mapping[str, str], tracks: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -159,7 +170,7 @@ def _notes(
 
     Args:
         labelled: all labelled tracks.
-        split: index of each track's split, int64 `(n,)`.
+        split: index of each track's split, int8 `(n,)`.
         n_free: number of tracks that had no split before.
         unchanged: True if a track has the split of an earlier call, whatever the dataset says, bool `(n,)`.
         group_split: split of each group that `assign_groups` assigned, else -1.

@@ -10,7 +10,7 @@ import codecs
 import csv
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -23,6 +23,7 @@ from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.rows import Rows
 from mgc.pipeline.errors import DatasetError
+from mgc.pipeline.storage import mapped
 
 #: Names of columns that stand for `path` or `genre` in a track list that lacks these.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +32,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 #: Separators of columns that are recognised, the preferred one first.
 _SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+#: Column of the line numbers; no column of a list has this name, because names are stripped.
+_NUMBER = " line"
 
 
 def read_rows(
@@ -89,15 +93,15 @@ def _read_csv(
         lines = _csv_rows(path, file, separator)
         header = next(lines, (1, []))[1]
         positions, renamed = _column_positions(path, header, required, optional, synonyms)
-        chunks: dict[str, list[pa.Array]] = {name: [] for name in positions}
-        numbers = [np.empty(0, np.int64)]
         wanted = ((number, *(cells[position] for position in positions.values())) for number, cells in lines)
-        for block in blocks.batched(wanted):
-            of_block, *columns = zip(*block, strict=True)
-            numbers.append(np.array(of_block, np.int64))
-            for name, cells in zip(chunks, columns, strict=True):
-                chunks[name].append(blocks.to_binary(cells))
-    return Rows(path, "line", np.concatenate(numbers), _columns(chunks), _lower(header), renamed)
+        schema = pa.schema([(_NUMBER, pa.int64()), *((name, pa.binary()) for name in positions)])
+
+        def to_batch(block: list[tuple]) -> pa.RecordBatch:
+            numbers, *columns = zip(*block, strict=True)
+            return pa.record_batch([pa.array(numbers), *map(blocks.to_binary, columns)], schema)
+
+        table = mapped.collect(map(to_batch, blocks.batched(wanted)), schema)
+    return Rows(path, "line", table[_NUMBER].to_numpy(), _columns(table, positions), _lower(header), renamed)
 
 
 def _csv_rows(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -126,8 +130,8 @@ def _csv_rows(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, l
         raise DatasetError(f"{path}, line {line}: {error}", "check the quotes in this row") from error
 
 
-def _columns(chunks: Mapping[str, list[pa.Array]]) -> dict[str, pa.ChunkedArray]:
-    return {name: pa.chunked_array(arrays, pa.binary()) for name, arrays in chunks.items()}
+def _columns(table: pa.Table, names: Iterable[str]) -> dict[str, pa.ChunkedArray]:
+    return {name: table[name] for name in names}
 
 
 def _read_parquet(
@@ -137,12 +141,16 @@ def _read_parquet(
         names = file.schema_arrow.names
         positions, renamed = _column_positions(path, names, required, optional, synonyms)
         found = {name: names[position] for name, position in positions.items()}
-        chunks: dict[str, list[pa.Array]] = {name: [] for name in found}
-        for batch in file.iter_batches(blocks.BLOCK_ROWS, columns=list(found.values())):
-            for name, column in found.items():
-                chunks[name].append(batch[column].cast(pa.string()).fill_null("").cast(pa.binary()))
+        schema = pa.schema([(name, pa.binary()) for name in found])
+
+        def to_bytes(cells: pa.Array) -> pa.Array:
+            return cells.cast(pa.string()).fill_null("").cast(pa.binary())
+
+        groups = file.iter_batches(blocks.BLOCK_ROWS, columns=list(found.values()))
+        batches = (pa.record_batch([to_bytes(batch[name]) for name in found.values()], schema) for batch in groups)
+        table = mapped.collect(batches, schema)
         numbers = np.arange(1, file.metadata.num_rows + 1)
-    return Rows(path, "row", numbers, _columns(chunks), _lower(names), renamed)
+    return Rows(path, "row", numbers, _columns(table, found), _lower(names), renamed)
 
 
 def _lower(names: list[str]) -> tuple[str, ...]:

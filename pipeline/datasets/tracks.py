@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline.datasets.lookup import Lookup
+
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 SPLITS = ("training", "validation", "test")
@@ -119,18 +121,21 @@ def unescape(text: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode("utf-8"))
 
 
-def update_labels(rows: pa.Table, tracks: pa.Table, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Table:
+def update_labels(
+    rows: pa.Table, tracks: pa.Table, lookup: Lookup, columns: list[str] = MANIFEST_SCHEMA.names
+) -> pa.Table:
     """Replace the dataset's columns (genre, split, path, ...) in manifest rows by those of a track table.
 
     Args:
         rows: manifest rows.
         tracks: table with the columns of DATASET_SCHEMA; rows whose track is not in it stay unchanged.
+        lookup: lookup of their track ids.
         columns: names of the columns to return.
 
     Returns:
         The rows in their order, with `columns` and the types of MANIFEST_SCHEMA.
     """
-    indices = pc.index_in(rows["track_id"].combine_chunks(), tracks["track_id"].combine_chunks())
+    indices = lookup.indices(rows["track_id"])
     labels, rows = tracks.take(indices), rows.select(columns)
     updated = {name: pc.if_else(indices.is_valid(), labels[name], rows[name]) for name in DATASET_SCHEMA.names}
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])

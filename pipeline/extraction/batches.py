@@ -10,15 +10,17 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.tracks import SPLITS
 from mgc.pipeline.features import FeatureSpec
+from mgc.pipeline.storage import mapped
 
 #: Most tracks in a batch.
 BATCH_TRACKS = 64
@@ -37,19 +39,46 @@ BLOCK_ROWS = 4096
 ShardRanges = list[tuple[int, int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class TrackRows:
+    """Consecutive rows of a track table. A slice of the table would take 3 kB, so it is made when it is needed.
+
+    Attributes:
+        of: the table (`DATASET_SCHEMA`).
+        first: the first row.
+        stop: the row after the last.
+    """
+
+    of: pa.Table
+    first: int
+    stop: int
+
+    @classmethod
+    def all(cls, tracks: pa.Table) -> TrackRows:
+        """All rows of a table."""
+        return cls(tracks, 0, len(tracks))
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def table(self) -> pa.Table:
+        """Return the rows as a table."""
+        return self.of.slice(self.first, len(self))
+
+
 class TrackBatch(NamedTuple):
     """Tracks that are decoded together, and the shards of one store that get their frames.
 
     Attributes:
-        tracks: rows of `DATASET_SCHEMA`.
+        tracks: the tracks.
         shards: the shards.
     """
 
-    tracks: pa.Table
+    tracks: TrackRows
     shards: ShardRanges
 
 
-def make_batches(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]:
+def make_batches(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[TrackRows]:
     """Divide tracks into batches of one split each, in an order that depends on seed and track id alone.
 
     The batches of a split have about the same number of tracks, as far as the tracks' lengths allow it: with few
@@ -61,12 +90,12 @@ def make_batches(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]
         seed: seed of the order.
 
     Returns:
-        Slices of one table: together all tracks, each once.
+        Rows of one table: together all tracks, each once.
     """
     split = _split_order(tracks)
     order = np.lexsort((*hash_keys(tracks["track_id"], seed), split))
     seconds = estimated_seconds(tracks, sizes)[order]
-    tracks = tracks.take(order).combine_chunks()
+    tracks = mapped.take(tracks, order)
     edges = [0]
     for end in np.flatnonzero(np.diff(split[order], append=-1)) + 1:
         n_tracks = int(end) - edges[-1]
@@ -76,7 +105,7 @@ def make_batches(tracks: pa.Table, sizes: pa.Array, seed: int) -> list[pa.Table]
             total = np.cumsum(seconds[first : min(end, first + batch_size)])
             too_long = np.flatnonzero(total[1:] > BATCH_SECONDS)
             edges.append(first + 1 + int(too_long[0]) if len(too_long) else first + len(total))
-    return [tracks.slice(first, stop - first) for first, stop in itertools.pairwise(edges)]
+    return [TrackRows(tracks, first, stop) for first, stop in itertools.pairwise(edges)]
 
 
 def divide_into_shards(n_tracks: int, spec: FeatureSpec, first_shard: int, frame_multiplier: float) -> ShardRanges:
@@ -109,17 +138,10 @@ def hash_keys(ids: pa.ChunkedArray, seed: int) -> list[np.ndarray]:
         Four arrays uint64 `(tracks,)`, the least significant first.
     """
     digests = np.empty((len(ids), 4), np.uint64)
-    for rows, names in iterate_blocks(ids):
+    for rows, names in blocks.iterate(ids):
         joined = b"".join(hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names)
         digests[rows] = np.frombuffer(joined, ">u8").reshape(-1, 4)
     return list(digests.T[::-1])
-
-
-def iterate_blocks(column: pa.ChunkedArray) -> Iterator[tuple[slice, list[Any]]]:
-    """Yield the rows of a column as Python objects, in blocks of `BLOCK_ROWS`, each with the slice of its rows."""
-    for first in range(0, len(column), BLOCK_ROWS):
-        rows = slice(first, min(first + BLOCK_ROWS, len(column)))
-        yield rows, column[rows].to_pylist()
 
 
 def estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:

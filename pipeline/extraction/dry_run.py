@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import SpecError
 from mgc.pipeline.extraction import duplicates, estimate, left_out, planning, probe, sharing
@@ -133,18 +134,18 @@ def _count(
     if plan.left_out:
         omitted = pa.array(list(plan.left_out), pa.string())
         used = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=omitted)))
-    rows = pc.index_in(used["track_id"].combine_chunks(), past["track_id"].combine_chunks())
-    known = rows.is_valid()
-    now, before = used.filter(known), past.take(rows.drop_null())
-    decoded = pa.chunked_array([c for batch, _ in plan.batches for c in batch["track_id"].chunks], pa.string())
+    rows = Lookup(past["track_id"]).indices(used["track_id"])
+    now, before = used.filter(rows.is_valid()), past.take(rows.drop_null())
     differs = rows_differ(before["size"], now["size"].combine_chunks())
     differs |= rows_differ(before["mtime_ns"], now["mtime_ns"].combine_chunks())
     absent = now["size"].is_null().to_numpy()
-    suspects = np.flatnonzero(differs & ~absent & pc.is_in(now["track_id"], value_set=decoded).to_numpy())
-    of_dataset = pc.index_in(now["track_id"].take(suspects), tracks["track_id"].combine_chunks()).to_numpy()
+    suspects = np.flatnonzero(differs & ~absent)
+    suspects = suspects[_are_decoded(now["track_id"].take(suspects), plan)]
+    lookup = Lookup(tracks["track_id"])
+    of_dataset = lookup.rows(now["track_id"].take(suspects))
     hashes = before["content_hash"].take(suspects).to_pylist()
     changed = sum(map(operator.ne, hashes, duplicates.digests(dataset, of_dataset)))
-    gone = past.filter(pc.invert(pc.is_in(past["track_id"], value_set=tracks["track_id"].combine_chunks())))
+    gone = past.filter(pa.array(~lookup.contains(past["track_id"])))
     gone = pa.concat_tables([gone, before.filter(pa.array(absent))])
     known_as_missing = pc.fill_null(pc.equal(gone["reason"], "missing"), False)
     return StorePlan(
@@ -157,6 +158,16 @@ def _count(
         left_out=len(plan.left_out),
         decode=plan.n_tracks,
     )
+
+
+def _are_decoded(ids: pa.ChunkedArray, plan: planning.Plan) -> np.ndarray:
+    """Return which tracks a plan decodes, bool `(ids,)`."""
+    decoded = np.zeros(len(ids), bool)
+    lookup = Lookup(ids)
+    for tracks, _ in plan.batches if len(ids) else ():
+        rows = lookup.rows(tracks.table()["track_id"])
+        decoded[rows[rows >= 0]] = True
+    return decoded
 
 
 def report(plans: Sequence[StorePlan], total: estimate.Estimate | None) -> Mapping[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,8 +12,8 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset, blocks
 from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets.lookup import Lookup, are_repeated, hashes, repeated
 from mgc.pipeline.datasets.tracks import rows_differ, unescape
-from mgc.pipeline.extraction.batches import iterate_blocks
 from mgc.pipeline.extraction.signatures import with_signatures
 from mgc.pipeline.storage import concurrency, files
 from mgc.pipeline.storage.remote import Place, RemotePath
@@ -68,7 +66,7 @@ def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.
         Content hash of each track whose file is there more than once, string; null for all other tracks.
     """
     tracks = dataset.tracks
-    rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
+    rows = Lookup(past["track_id"]).indices(tracks["track_id"])
     before = past.select(["size", "mtime_ns", "content_hash"]).take(rows)
     changed = rows_differ(before["size"], sizes) | rows_differ(before["mtime_ns"], times)
     known = pc.if_else(pa.array(changed), None, before["content_hash"].combine_chunks())
@@ -79,17 +77,15 @@ def content_hashes(dataset: Dataset, sizes: pa.Array, times: pa.Array, past: pa.
     if len(unread):
         # Samples of all candidates of the sizes that new files have: a new file may equal an extracted one.
         sampled = candidates[np.isin(size[candidates], size[unread])]
-        equal = sampled[_equal_samples(size[sampled], _hashes(_strings(_read(dataset, sampled, size, _sample))))]
+        equal = sampled[_equal_samples(size[sampled], hashes(_strings(_read(dataset, sampled, size, _sample))))]
         unknown = equal[~is_known[equal]]
         mask = np.zeros(len(tracks), bool)
         mask[unknown] = True
         digests = _strings(_read(dataset, unknown, size, _digest))
         known = pc.replace_with_mask(known, pa.array(mask), digests)
     hashed = candidates[_are_valid(known)[candidates]]
-    hashed = hashed[_repeated(_hashes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
-    repeated = hashed[_repeated(_codes(known.take(pa.array(hashed))), np.arange(len(hashed)))]
     mask = np.zeros(len(tracks), bool)
-    mask[repeated] = True
+    mask[hashed[repeated(known.take(pa.array(hashed)))]] = True
     return pc.if_else(pa.array(mask), known, None)
 
 
@@ -103,25 +99,12 @@ def _strings(values: Iterator[str | None]) -> pa.Array:
     return blocks.collect(values).combine_chunks()
 
 
-def _hashes(digests: pa.Array) -> np.ndarray:
-    """Return Python's hashes of digests, of 63 bits, int64 `(n,)`; null is -1. Unlike `_codes`, it needs no table."""
-    hashes = np.empty(len(digests), np.int64)
-    for rows, values in iterate_blocks(digests):
-        hashes[rows] = [-1 if digest is None else hash(digest) & sys.maxsize for digest in values]
-    return hashes
-
-
-def _codes(values: pa.Array) -> np.ndarray:
-    """Number the different values from 0, int64 `(n,)`; null is -1."""
-    return pc.fill_null(values.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
 def _equal_samples(size: np.ndarray, sample: np.ndarray) -> np.ndarray:
     """Return the files that have a size and a sample that others have too, and by a rare chance some more.
 
     Args:
         size: size of each file in bytes, int64 `(n,)`.
-        sample: result of `_hashes` for its sample, -1 if it could not be read, int64 `(n,)`.
+        sample: result of `lookup.hashes` for its sample, -1 if it could not be read, int64 `(n,)`.
 
     Returns:
         Ascending positions, int64.
@@ -129,16 +112,16 @@ def _equal_samples(size: np.ndarray, sample: np.ndarray) -> np.ndarray:
     return _repeated(sample ^ size, np.flatnonzero(sample >= 0))
 
 
-def describe(tracks: pa.Table, hashes: pa.Array, mode: str) -> Iterator[str]:
+def describe(tracks: pa.Table, contents: pa.Array, mode: str) -> Iterator[str]:
     """Yield notes for the user on the files that are there more than once.
 
     Args:
         tracks: the dataset's track table.
-        hashes: result of `content_hashes`.
+        contents: result of `content_hashes`.
         mode: one of MODES.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
-    copies = tracks.select(["path", "genre"]).append_column("content", hashes).filter(hashes.is_valid())
+    copies = tracks.select(["path", "genre"]).append_column("content", contents).filter(contents.is_valid())
     for path, genre, content in zip(*copies.to_pydict().values(), strict=True):
         groups.setdefault(content, []).append((path, genre))
     if not groups:
@@ -157,10 +140,10 @@ def describe(tracks: pa.Table, hashes: pa.Array, mode: str) -> Iterator[str]:
         yield f"label conflict: {len(conflicts):,} recordings have several genres ({names}); correct or remove them"
 
 
-def first_of_each(hashes: pa.Array) -> np.ndarray:
+def first_of_each(contents: pa.Array) -> np.ndarray:
     """Select each file once: True for tracks without a hash and for the first track of each hash, bool `(tracks,)`."""
-    first = pc.equal(pc.index_in(hashes, hashes), np.arange(len(hashes), dtype=np.int32))
-    return pc.or_(hashes.is_null(), first).to_numpy(zero_copy_only=False)
+    first = pc.equal(pc.index_in(contents, contents), np.arange(len(contents), dtype=np.int32))
+    return pc.or_(contents.is_null(), first).to_numpy(zero_copy_only=False)
 
 
 def digests(dataset: Dataset, rows: np.ndarray) -> Iterator[str | None]:
@@ -170,8 +153,7 @@ def digests(dataset: Dataset, rows: np.ndarray) -> Iterator[str | None]:
 
 def _repeated(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return those of `rows` whose value occurs in more than one of them."""
-    _, index, counts = np.unique(values[rows], return_inverse=True, return_counts=True)
-    return rows[counts[index] > 1]
+    return rows[are_repeated(values[rows])]
 
 
 def _read(
@@ -179,7 +161,6 @@ def _read(
 ) -> Iterator[str | None]:
     """Yield the digest that `read` makes of each track's file; None for files that cannot be read."""
     paths = dataset.tracks["path"].take(pa.array(rows, pa.int64()))
-    names = itertools.chain.from_iterable(block for _, block in iterate_blocks(paths))
 
     def try_read(item: tuple[str, int]) -> str | None:
         path, n_bytes = item
@@ -189,7 +170,7 @@ def _read(
             return read(place, n_bytes)
         return None
 
-    return concurrency.map_requests(try_read, zip(names, size[rows].tolist(), strict=True), dataset.root)
+    return concurrency.map_requests(try_read, zip(blocks.each(paths), size[rows].tolist(), strict=True), dataset.root)
 
 
 def _sample(path: Place, size: int) -> str:

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mgc.pipeline.datasets import Dataset
-from mgc.pipeline.datasets.tracks import DATASET_SCHEMA
+from mgc.pipeline.datasets import Dataset, blocks
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.extraction import probe
-from mgc.pipeline.extraction.batches import estimated_seconds
+from mgc.pipeline.extraction.batches import TrackRows, estimated_seconds
 from mgc.pipeline.features import FeatureSpec
 from mgc.pipeline.features.variants import frame_multiplier
+from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.store import manifest
 from mgc.pipeline.store.siblings import siblings
 from mgc.pipeline.store.store import Store
@@ -130,7 +131,7 @@ class Estimate:
 
 def estimate(
     dataset: Dataset,
-    batches: Sequence[tuple[pa.Table, list[Target]]],
+    batches: Sequence[tuple[TrackRows, list[Target]]],
     stores: Sequence[Store],
     tracks: pa.Table,
     workers: int | None,
@@ -146,30 +147,39 @@ def estimate(
         workers: number of workers; None if a scheduler knows it.
     """
     seconds = np.append(_lengths(dataset, tracks, stores), UNKNOWN_S)
-    # Looked up once for all batches: `index_in` hashes the whole track table.
-    columns = ["track_id", "split"]
-    batched = pa.concat_tables([t.select(columns) for t in (DATASET_SCHEMA.empty_table(), *(b for b, _ in batches))])
-    rows = pc.index_in(batched["track_id"], tracks["track_id"].combine_chunks())
-    batched_seconds = seconds[pc.fill_null(rows, len(tracks)).to_numpy()]
-    is_training = pc.fill_null(pc.equal(batched["split"], "training"), False).to_numpy()
-    edges = np.cumsum([0, *(len(batch) for batch, _ in batches)])
+    lookup = Lookup(tracks["track_id"])
     cpu_s = n_bytes = 0.0
-    for (first, stop), (_, targets) in zip(itertools.pairwise(edges), batches, strict=True):
-        lengths, training = batched_seconds[first:stop], is_training[first:stop]
+    targeted: set[Place] = set()
+    for targets, group in _with_same_stores(batches):
+        targeted |= {target.store.path for target in targets}
         variants = targets[0].store.variants
-        with_variants = np.where(training, frame_multiplier(variants), 1)
         specs = [target.store.spec for target in targets]
-        cpu_s += lengths.sum() / 60 * DECODING_CPU_S
-        cpu_s += lengths[training].sum() / 60 * sum(VARIANT_CPU_S[variant.name] for variant in variants)
-        cpu_s += (lengths * with_variants).sum() / 60 * sum(cost(spec).cpu_s for spec in specs)
-        n_bytes += sum((frame_bytes(spec, lengths) * with_variants).sum() for spec in specs)
+        # Many batches at once: one after the other, a million take minutes.
+        for block in blocks.batched(rows.table().select(["track_id", "split"]) for rows in group):
+            tracks_of = pa.concat_tables(block)
+            lengths = seconds[lookup.rows(tracks_of["track_id"])]  # -1 is the last one, for unknown tracks
+            training = pc.fill_null(pc.equal(tracks_of["split"], "training"), False).to_numpy()
+            with_variants = np.where(training, frame_multiplier(variants), 1)
+            cpu_s += lengths.sum() / 60 * DECODING_CPU_S
+            cpu_s += lengths[training].sum() / 60 * sum(VARIANT_CPU_S[variant.name] for variant in variants)
+            cpu_s += (lengths * with_variants).sum() / 60 * sum(cost(spec).cpu_s for spec in specs)
+            n_bytes += sum((frame_bytes(spec, lengths) * with_variants).sum() for spec in specs)
     return Estimate(
-        n_files=sum(len(batch) for batch, _ in batches),
+        n_files=sum(len(rows) for rows, _ in batches),
         seconds=START_S + cpu_s / (workers or 1),
         n_bytes=n_bytes,
-        free_bytes=_free_bytes(target.store for _, targets in batches for target in targets),
+        free_bytes=_free_bytes(targeted),
         workers=workers,
     )
+
+
+def _with_same_stores(
+    batches: Iterable[tuple[TrackRows, list[Target]]],
+) -> Iterator[tuple[list[Target], Iterator[TrackRows]]]:
+    """Yield the tracks of consecutive batches for the same stores, with the targets of the first of them."""
+    for _, group in itertools.groupby(batches, lambda batch: [target.store.path for target in batch[1]]):
+        first = next(group)
+        yield first[1], (rows for rows, _ in itertools.chain([first], group))
 
 
 def cost(spec: FeatureSpec) -> Cost:
@@ -192,17 +202,16 @@ def _lengths(dataset: Dataset, tracks: pa.Table, stores: Sequence[Store]) -> np.
     """Return the length of each track in seconds, float64 `(tracks,)`, as a store has recorded it or as estimated."""
     past = pa.concat_tables([manifest.history(store, _DURATION_COLUMNS) for store in (*stores, *siblings(stores[0]))])
     past = past.filter(past["duration_s"].is_valid())
-    rows = pc.index_in(tracks["track_id"].combine_chunks(), past["track_id"].combine_chunks())
-    known = past["duration_s"].combine_chunks().take(rows).to_numpy(zero_copy_only=False)
-    unknown = np.isnan(known)
-    # These columns alone: the filter copies the table.
-    unknown_tracks = tracks.select(["path", "bit_rate", "size"]).filter(pa.array(unknown))
-    correction = probe.length_correction(dataset, unknown_tracks)
-    return np.where(unknown, estimated_seconds(tracks, tracks["size"].combine_chunks()) * correction, known)
+    rows = Lookup(past["track_id"]).rows(tracks["track_id"])
+    unknown = rows < 0
+    seconds = estimated_seconds(tracks, tracks["size"].combine_chunks())
+    seconds *= probe.length_correction(dataset, tracks, np.flatnonzero(unknown))
+    seconds[~unknown] = past["duration_s"].to_numpy()[rows[~unknown]]
+    return seconds
 
 
-def _free_bytes(stores: Iterable[Store]) -> int | None:
+def _free_bytes(stores: Iterable[Place]) -> int | None:
     """Return the free space of the disk with the least of it that holds a store; None if all are at a URL."""
-    paths = [store.path.absolute() for store in stores if isinstance(store.path, Path)]
+    paths = [path.absolute() for path in stores if isinstance(path, Path)]
     folders = {next(folder for folder in path.parents if folder.exists()) for path in paths}
     return min((shutil.disk_usage(folder).free for folder in folders), default=None)

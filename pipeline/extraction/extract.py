@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,7 +32,7 @@ from mgc.pipeline.extraction import (
 from mgc.pipeline.extraction.opening import follow_labels, is_new, open_or_create, store_path
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.features import FeatureSpec
-from mgc.pipeline.storage import files
+from mgc.pipeline.storage import files, mapped
 from mgc.pipeline.storage.remote import Place
 from mgc.pipeline.storage.urls import any_in_memory, require_writable
 from mgc.pipeline.store import head, manifest, recut, verify
@@ -241,9 +242,10 @@ def plan_store(
     known = existing_splits(store, past)
     why = left_out.find(store, tracks, past, options, dataset.unlabelled)
     omitted, used = tracks.slice(0, 0), tracks
-    if why:  # each filter copies the table
-        is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string()))
-        omitted, used = tracks.filter(is_omitted), tracks.filter(pc.invert(is_omitted))
+    if why:
+        is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string())).to_numpy()
+        omitted, used = (mapped.take(tracks, np.flatnonzero(rows)) for rows in (is_omitted, ~is_omitted))
+    pa.default_memory_pool().release_unused()
     used, notes = assign_splits(
         used, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
     )

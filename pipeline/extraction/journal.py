@@ -43,9 +43,10 @@ def write_journal(store: Store, plan: Plan) -> None:
 
 def _journal_rows(plan: Plan) -> Iterator[pa.Table]:
     """Yield the rows (`JOURNAL_SCHEMA`) of each fragment and of each batch of a plan."""
-    for rows in plan.fragments.values():
-        yield rows.append_column("extract", pa.repeat(False, len(rows))).cast(JOURNAL_SCHEMA)
-    for tracks, shards in plan.batches:
+    for fragment in plan.fragments.values():
+        yield fragment.append_column("extract", pa.repeat(False, len(fragment))).cast(JOURNAL_SCHEMA)
+    for rows, shards in plan.batches:
+        tracks = rows.table()
         numbers, lengths = zip(*((shard, stop - first) for shard, first, stop in shards), strict=True)
         values = {name: tracks[name] for name in DATASET_SCHEMA.names}
         values |= {"shard": pa.array(np.repeat(numbers, lengths)), "extract": pa.repeat(True, len(tracks))}

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset, clips, labels
 from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tracks import (
     DATASET_SCHEMA,
     DUPLICATE,
@@ -24,7 +25,7 @@ from mgc.pipeline.datasets.tracks import (
     UNLISTED,
 )
 from mgc.pipeline.extraction import duplicates
-from mgc.pipeline.extraction.batches import TrackBatch, hash_keys
+from mgc.pipeline.extraction.batches import TrackBatch, TrackRows, hash_keys
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.extraction.output import Output
 from mgc.pipeline.extraction.task import Target
@@ -73,12 +74,14 @@ def find(
     if not options.splits:
         rows = pa.concat_tables([past.select(_COLUMNS), *(manifest.history(s, _COLUMNS) for s in siblings(store))])
         rows = rows.filter(pc.fill_null(pc.equal(rows["reason"], UNLISTED), False))
-        rows = rows.filter(pc.is_in(rows["track_id"], value_set=ids.combine_chunks()))
+        rows = rows.filter(pa.array(Lookup(ids).contains(rows["track_id"])))
         for row in rows.to_pylist():
             left_out.setdefault(row["track_id"], LeftOut(UNLISTED, _ours(row["detail"])))
     left_out |= {track: LeftOut(NO_GENRE, detail) for track, detail in unlabelled.items()}
     if options.duplicates == "drop":
-        used = tracks.filter(pc.invert(pc.is_in(ids, value_set=pa.array(list(left_out), pa.string()))))
+        used = tracks.select(["track_id", "path", "content_hash"])
+        if left_out:  # the filter copies the columns
+            used = used.filter(pc.invert(pc.is_in(ids, value_set=pa.array(list(left_out), pa.string()))))
         hashes = used["content_hash"].combine_chunks()
         paths = used["path"].take(pc.index_in(hashes, hashes)).to_pylist()
         for row in np.flatnonzero(~duplicates.first_of_each(hashes)):
@@ -151,14 +154,15 @@ def batch(tracks: pa.Table, left_out: Reasons, shard: int, seed: int) -> TrackBa
     columns |= {"reason": pa.array([w.reason for w in why]), "detail": pa.array([w.detail for w in why])}
     columns |= {"status": pa.repeat("dropped", len(tracks)), "split": pa.nulls(len(tracks), pa.string())}
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
-    return TrackBatch(pa.table(list(columns.values()), schema=schema), [(shard, 0, len(tracks))])
+    rows = pa.table(list(columns.values()), schema=schema)
+    return TrackBatch(TrackRows.all(rows), [(shard, 0, len(rows))])
 
 
 def write(store: Store, rows: TrackBatch) -> None:
     """Write the rows of a `batch`, and the empty shard that they belong to."""
     output = Output(Target(store, rows.shards))
     try:
-        for number, row in enumerate(rows.tracks.to_pylist()):
+        for number, row in enumerate(rows.tracks.table().to_pylist()):
             output.advance_to(number)
             output.record(dict.fromkeys(MANIFEST_SCHEMA.names) | row, 0, Clipped(), [])
         output.advance_to(len(rows.tracks))

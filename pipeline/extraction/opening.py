@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.labels import Labelling, Recorded
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.errors import MgcError, StoreError
 from mgc.pipeline.extraction.batches import hash_keys
 from mgc.pipeline.features import FeatureSpec
@@ -183,8 +184,8 @@ def _require_tracks_of(store: Store, dataset: Dataset) -> None:
         StoreError: it is less.
     """
     past = manifest.history(store, ["track_id", "path"])
-    rows = pc.index_in(past["track_id"], dataset.tracks["track_id"].combine_chunks())
-    same = pc.sum(pc.equal(past["path"], dataset.tracks["path"].take(rows.combine_chunks()))).as_py() or 0
+    rows = Lookup(dataset.tracks["track_id"]).indices(past["track_id"])
+    same = pc.sum(pc.equal(past["path"], dataset.tracks["path"].take(rows))).as_py() or 0
     if 2 * same < len(past):
         problem = f"{store.path}: store.json is lost, and {len(past) - same} of its {len(past)} tracks are not in"
         raise StoreError(f"{problem} {dataset.root}", "name the dataset that the store was made from")

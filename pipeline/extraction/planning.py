@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, MANIFEST_SCHEMA, update_labels
 from mgc.pipeline.errors import StoreError
 from mgc.pipeline.extraction import left_out
 from mgc.pipeline.extraction.batches import (
     TrackBatch,
+    TrackRows,
     divide_into_shards,
     hash_keys,
     make_batches,
@@ -93,7 +95,8 @@ def make_plan(
     plan = Plan(left_out=why)
     if "size" not in tracks.schema.names:
         tracks = with_signatures(dataset, tracks)
-    index = pc.index_in(past["track_id"], tracks["track_id"].combine_chunks()).combine_chunks()
+    lookup = Lookup(tracks["track_id"])
+    index = lookup.indices(past["track_id"])
     changes, relabelled_shards, stale_shards = changed_tracks(dataset, tracks, past, index, why, hashes)
     broken = _broken_shards(store, past, thorough)
     without_variants = _tracks_without_variants(tracks, past, index) if store.variants else past.slice(0, 0)
@@ -111,9 +114,9 @@ def make_plan(
             continue
         rows = fragment.select(MANIFEST_SCHEMA.names)
         if shard in relabelled_shards:
-            rows = update_labels(fragment, tracks)
+            rows = update_labels(fragment, tracks, lookup)
         plan.fragments[shard] = with_changes(rows, changes.get(shard, {}))
-    _plan_decoding(plan, store, tracks, past, stale_shards, why)
+    _plan_decoding(plan, store, tracks, lookup, past, stale_shards, why)
     if omitted is not None:
         _plan_rows_only(plan, store, omitted, past, stale_shards, why)
     return plan
@@ -124,7 +127,13 @@ def _count(number: int, text: str) -> list[str]:
 
 
 def _plan_decoding(
-    plan: Plan, store: Store, tracks: pa.Table, past: pa.Table, stale_shards: set[int], why: left_out.Reasons
+    plan: Plan,
+    store: Store,
+    tracks: pa.Table,
+    lookup: Lookup,
+    past: pa.Table,
+    stale_shards: set[int],
+    why: left_out.Reasons,
 ) -> None:
     """Add the shards to extract again, and shards for new tracks, to a plan.
 
@@ -134,16 +143,16 @@ def _plan_decoding(
     omitted = pc.is_in(past["track_id"], value_set=pa.array(list(why), pa.string())).to_numpy()
     undecoded = omitted | left_out.without_frames(past)
     kept = past.filter(pa.array(~undecoded)) if undecoded.any() else past
-    for shard, shard_tracks in _tracks_of_shards(kept, tracks, stale_shards, seed):
-        plan.batches.append(TrackBatch(shard_tracks, [(shard, 0, len(shard_tracks))]))
+    for shard, shard_tracks in _tracks_of_shards(kept, tracks, lookup, stale_shards, seed):
+        plan.batches.append(TrackBatch(TrackRows.all(shard_tracks), [(shard, 0, len(shard_tracks))]))
     new = tracks
     if len(kept):  # the filter copies the table
-        new = tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=kept["track_id"].combine_chunks())))
+        new = tracks.filter(pa.array(~Lookup(kept["track_id"]).contains(tracks["track_id"])))
     if len(past) and len(new):
         plan.notes.append(f"{len(new)} new tracks")
     next_shard = 1 + (pc.max(past["shard"]).as_py() if len(past) else -1)
     for batch in make_batches(new.select(DATASET_SCHEMA.names), new["size"].combine_chunks(), seed):
-        training = batch["split"][0].as_py() == "training"
+        training = batch.of["split"][batch.first].as_py() == "training"
         multiplier = frame_multiplier(store.variants) if training else 1.0
         shards = divide_into_shards(len(batch), store.spec, next_shard, multiplier)
         next_shard = shards[-1][0] + 1
@@ -160,7 +169,7 @@ def _plan_rows_only(
     decoded = {shard for _, shards in plan.batches for shard, _, _ in shards}
     emptied = sorted(stale_shards - decoded)
     recorded = past["track_id"].filter(pc.invert(pc.is_in(past["shard"], pa.array(stale_shards, pa.int32()))))
-    omitted = omitted.filter(pc.invert(pc.is_in(omitted["track_id"], value_set=recorded.combine_chunks())))
+    omitted = omitted.filter(pa.array(~Lookup(recorded).contains(omitted["track_id"])))
     if len(omitted) and not emptied:
         emptied = [1 + max(decoded | set(past["shard"].to_pylist()), default=-1)]
     for shard in emptied:
@@ -206,10 +215,12 @@ def _tracks_without_variants(tracks: pa.Table, past: pa.Table, index: pa.Array) 
     return past.filter(pc.and_(training, pc.and_(pc.fill_null(without_variants, False), not_missing)))
 
 
-def _tracks_of_shards(past: pa.Table, tracks: pa.Table, shards: set[int], seed: int) -> Iterator[tuple[int, pa.Table]]:
+def _tracks_of_shards(
+    past: pa.Table, tracks: pa.Table, lookup: Lookup, shards: set[int], seed: int
+) -> Iterator[tuple[int, pa.Table]]:
     """Yield the tracks of each shard with their current labels, in the order of the shard; shards ascending."""
     rows = past.filter(pc.is_in(past["shard"], pa.array(shards, pa.int32())))
-    labels = update_labels(rows, tracks, DATASET_SCHEMA.names)
+    labels = update_labels(rows, tracks, lookup, DATASET_SCHEMA.names)
     shard = rows["shard"].to_numpy()
     # The order is that of `make_batches`, but without the split, which may have changed since.
     order = np.lexsort((*hash_keys(labels["track_id"], seed), shard))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.datasets.tracks import unescape
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.extraction.batches import estimated_seconds
+from mgc.pipeline.extraction.cluster import silence_stderr
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.extraction.signatures import file_signatures
 from mgc.pipeline.features import FeatureSpec
@@ -66,21 +69,22 @@ def durations(dataset: Dataset, tracks: pa.Table) -> list[float | None]:
     return seconds
 
 
-def length_correction(dataset: Dataset, tracks: pa.Table) -> float:
+def length_correction(dataset: Dataset, tracks: pa.Table, rows: np.ndarray) -> float:
     """Compare the durations of some files with those that their sizes suggest.
 
     Args:
         dataset: the dataset.
-        tracks: columns `path` and `bit_rate` of its track table, and `size` of the files.
+        tracks: its track table, with `size` of the files.
+        rows: the tracks in question, int64, ascending.
 
     Returns:
-        Sum of the durations of up to `N_FILES` tracks, evenly spaced over the table, over that of `estimated_seconds`;
-        1 if no duration is known, and for a dataset at a URL.
+        Sum of the durations of up to `N_FILES` of these tracks, evenly spaced, over that of `estimated_seconds`; 1 if
+        no duration is known, and for a dataset at a URL.
     """
-    if not isinstance(dataset.root, Path) or not len(tracks):
+    if not isinstance(dataset.root, Path) or not len(rows):
         return 1
-    rows = np.unique(np.linspace(0, len(tracks) - 1, min(N_FILES, len(tracks))).astype(np.int64))
-    sample = tracks.take(pa.array(rows))
+    spaced = np.unique(np.linspace(0, len(rows) - 1, min(N_FILES, len(rows))).astype(np.int64))
+    sample = tracks.take(pa.array(rows[spaced]))
     measured = np.array([value or 0 for value in durations(dataset, sample)])
     expected = estimated_seconds(sample, sample["size"].combine_chunks())
     usable = (measured > 0) & (expected > 0)
@@ -102,10 +106,24 @@ def _duration(path: bytes) -> float | None:
         if seconds is not None:
             return seconds
     try:
-        header = soundfile.info(os.fsdecode(path))
+        with _quiet():
+            header = soundfile.info(os.fsdecode(path))
     except (soundfile.LibsndfileError, ValueError, TypeError):
         return None
     return header.frames / header.samplerate if header.frames > 0 and header.samplerate > 0 else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Redirect stderr to the null device meanwhile: mpg123 prints notes on damaged files there, as in the workers."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        silence_stderr()
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def require_room(dataset: Dataset, specs: Sequence[FeatureSpec], options: Options) -> None:

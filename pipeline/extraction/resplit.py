@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.splits import assign_splits
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, UNLISTED, rows_differ, update_labels
 from mgc.pipeline.extraction import journal, left_out
@@ -59,7 +60,7 @@ def resplit(
             each.require_finished()
         pasts = [manifest.history(each) for each in stores]
         known = existing_splits(store, pasts[0]) if keep else {}
-        rows = pc.index_in(dataset.tracks["track_id"].combine_chunks(), pasts[0]["track_id"].combine_chunks())
+        rows = Lookup(pasts[0]["track_id"]).indices(dataset.tracks["track_id"])
         tracks = dataset.tracks.append_column("content_hash", pasts[0]["content_hash"].take(rows))
         settings = Options(splits=override, unlisted=unlisted)
         why = left_out.find(store, tracks, pasts[0], settings, dataset.unlabelled)
@@ -101,9 +102,10 @@ def plan_relabelling(store: Store, tracks: pa.Table, why: left_out.Reasons) -> P
         StoreError: a fragment is missing or damaged.
     """
     plan = Plan()
+    lookup = Lookup(tracks["track_id"])
     shards = manifest.expected_shards(store)
     for shard, (old, _) in zip(shards, manifest.require_fragments(store, shards), strict=True):
-        new = left_out.relist(update_labels(old, tracks), why)
+        new = left_out.relist(update_labels(old, tracks, lookup), why)
         if any(rows_differ(old[name], new[name]).any() for name in (*DATASET_SCHEMA.names, "reason")):
             plan.fragments[shard] = new
     return plan
@@ -116,4 +118,4 @@ def _undecoded(past: pa.Table, tracks: pa.Table) -> int:
 
 def _tracks_in(past: pa.Table, tracks: pa.Table) -> pa.Table:
     """Return the rows of `tracks` whose track id is in `past`."""
-    return tracks.filter(pc.is_in(tracks["track_id"], value_set=past["track_id"].combine_chunks()))
+    return tracks.filter(pa.array(Lookup(past["track_id"]).contains(tracks["track_id"])))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from mgc.pipeline.datasets import Dataset
 from mgc.pipeline.extraction import planning
+from mgc.pipeline.extraction.batches import TrackRows
 from mgc.pipeline.extraction.options import Options
 from mgc.pipeline.storage.urls import any_in_memory
 from mgc.pipeline.store.store import Store
@@ -25,11 +25,11 @@ class SharedBatch(NamedTuple):
     """Tracks that one worker decodes, and the shards of all stores that get their frames.
 
     Attributes:
-        tracks: rows of `DATASET_SCHEMA`.
+        tracks: the tracks.
         targets: the stores with their shards.
     """
 
-    tracks: pa.Table
+    tracks: TrackRows
     targets: list[Target]
 
 
@@ -45,7 +45,7 @@ def share_batches(stores: list[Store], plans: list[planning.Plan]) -> list[Share
         # cached, which would travel with each task.
         store = dataclasses.replace(store, path=store.path.absolute())
         for tracks, shards in plan.batches:
-            key = hashlib.sha256(repr(tracks.select(["track_id", "split"]).to_pydict()).encode()).digest()
+            key = hashlib.sha256(repr(tracks.table().select(["track_id", "split"]).to_pydict()).encode()).digest()
             batches.setdefault(key, SharedBatch(tracks, [])).targets.append(Target(store, shards))
     return list(batches.values())
 
@@ -55,7 +55,7 @@ def make_tasks(batches: list[SharedBatch], dataset: Dataset, options: Options) -
     from mgc.pipeline.extraction.task import Task
 
     for tracks, targets in batches:
-        copy = tracks.take(np.arange(len(tracks)))
+        copy = tracks.table().take(np.arange(len(tracks)))
         yield Task(str(dataset.root), copy, targets, max_duration=options.max_duration)
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mgc.pipeline.audio import inspection
-from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets import Dataset, blocks
 from mgc.pipeline.datasets.tracks import unescape
-from mgc.pipeline.extraction.batches import iterate_blocks
 from mgc.pipeline.storage.remote import RemotePath
 from mgc.pipeline.storage.urls import stat_objects
 
@@ -32,7 +31,7 @@ def file_signatures(dataset: Dataset, tracks: pa.Table) -> tuple[pa.Array, pa.Ar
                 signatures[:, i] = status.st_size, status.st_mtime_ns
     else:
         root = os.fsencode(dataset.root) + b"/"
-        for rows, paths in iterate_blocks(tracks["path"]):
+        for rows, paths in blocks.iterate(tracks["path"]):
             for i, path in enumerate(paths, rows.start):
                 with contextlib.suppress(inspection.UnusableAudio):
                     file_stat = inspection.stat_file(root + unescape(path))

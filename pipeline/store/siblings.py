@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.tracks import rows_differ
 from mgc.pipeline.errors import MgcError, StoreError
 from mgc.pipeline.storage.remote import Place
@@ -103,7 +103,6 @@ def count_moved_tracks(before: pa.Table, after: pa.Table) -> int:
         before: columns `track_id` and `split`.
         after: the same columns.
     """
-    index = pc.index_in(before["track_id"], after["track_id"].combine_chunks())
-    in_both = pc.is_valid(index)
-    old, new = before["split"].filter(in_both), after["split"].take(index.drop_null())
+    index = Lookup(after["track_id"]).indices(before["track_id"])
+    old, new = before["split"].filter(index.is_valid()), after["split"].take(index.drop_null())
     return int(rows_differ(old, new).sum())

@@ -17,6 +17,7 @@ from mgc.models.data import sampling
 from mgc.models.data.sampling import Sampling, sample_balanced
 from mgc.models.data.split_data import RunInputs, SplitData
 from mgc.models.data.stream import Batching
+from mgc.models.runs import narrow
 from mgc.models.runs.selection import select_tracks
 from mgc.pipeline.features.variants import parse_variants
 from mgc.pipeline.store.slicing import Slicing
@@ -50,6 +51,21 @@ def test_strata_are_drawn_equally_often_and_so_are_slices_of_a_stratum() -> None
     expected = 300 * 100 / np.bincount(strata)[strata]
     # In an epoch, a slice is drawn floor or ceil of its expectation times: a variance of a quarter at most.
     assert np.abs(drawn - expected).max() < 5 * np.sqrt(300 / 4)
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 50, narrow.PART])
+def test_balanced_slices_are_drawn_part_by_part_as_all_at_once(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(narrow, "PART", part)
+    rng = np.random.default_rng(7)
+    for seed in range(40):
+        n = int(rng.integers(1, 120))
+        _, strata = np.unique(rng.integers(0, rng.integers(1, n + 1), n), return_inverse=True)
+        generator, expected = np.random.default_rng(seed), np.random.default_rng(seed)
+        by_stratum = np.lexsort((expected.random(n), strata))
+        edges = np.cumsum(1 / np.bincount(strata)[strata[by_stratum]])
+        steps = np.searchsorted(edges * (n / edges[-1]), np.arange(n) + expected.random(), side="right")
+        assert sample_balanced(strata, generator).tolist() == by_stratum[np.minimum(steps, n - 1)].tolist()
+        assert generator.random() == expected.random()
 
 
 @pytest.mark.parametrize("balance", ["class", "track"])

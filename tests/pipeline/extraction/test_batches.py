@@ -48,8 +48,10 @@ def test_batches_equal_those_of_the_reference(bit_rate, longest):
     sizes[::50] = [None] * len(sizes[::50])
     for seed in (0, 3):
         batches = make_batches(tracks, pa.array(sizes, pa.int64()), seed)
-        assert [batch["track_id"].to_pylist() for batch in batches] == make_batches_one_by_one(tracks, sizes, seed)
-        assert pa.concat_tables(batches).sort_by("track_id").equals(tracks)
+        assert [batch.table()["track_id"].to_pylist() for batch in batches] == make_batches_one_by_one(
+            tracks, sizes, seed
+        )
+        assert pa.concat_tables([batch.table() for batch in batches]).sort_by("track_id").equals(tracks)
 
 
 def test_batches_of_a_split_are_of_one_size():

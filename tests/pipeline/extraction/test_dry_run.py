@@ -66,6 +66,16 @@ def test_a_new_store(library, tmp_path):
     assert library.extract("--json").json["stores"][0]["store"] == store["store"]
 
 
+def test_notes_of_c_libraries_on_damaged_files_are_not_printed(library, capfd):
+    for path in sorted(library.songs.rglob("*.wav")):
+        path.unlink()
+    for name in ("a/1.mp3", "b/1.mp3"):
+        (library.songs / name).parent.mkdir(exist_ok=True)
+        (library.songs / name).write_bytes(bytes(100_000))
+    assert library.counts() == (2, 0, 0, 0, 2)
+    assert "mpg123" not in capfd.readouterr().err
+
+
 def test_the_counts_are_those_of_the_extraction_that_follows(library):
     library.extract()
     assert library.dry_run()["exists"]

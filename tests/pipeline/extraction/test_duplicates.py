@@ -13,7 +13,7 @@ import pytest
 from commands import mgc
 from music import write_clip
 
-from mgc.pipeline.datasets import open_dataset
+from mgc.pipeline.datasets import lookup, open_dataset
 from mgc.pipeline.extraction import duplicates, signatures
 from mgc.pipeline.storage import files
 from mgc.pipeline.storage.remote import RemotePath
@@ -46,7 +46,7 @@ def test_only_files_of_equal_size_and_sample_are_hashed(tmp_path: Path, monkeypa
     past = pa.table({"track_id": ids, "size": sizes, "mtime_ns": times, "content_hash": known})
     monkeypatch.setattr(duplicates, "_read", lambda *_: pytest.fail("a known file is read"))
     assert duplicates.content_hashes(dataset, sizes, times, past).equals(hashes)
-    monkeypatch.setattr(duplicates, "_hashes", lambda digests: np.zeros(len(digests), np.int64))  # all collide
+    monkeypatch.setattr(lookup, "hashes", lambda digests: np.zeros(len(digests), np.int64))  # all collide
     assert duplicates.content_hashes(dataset, sizes, times, past).equals(hashes)
 
 

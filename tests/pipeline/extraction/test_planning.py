@@ -65,7 +65,7 @@ def test_the_journal_holds_the_plan(plan_of, tmp_path, monkeypatch, tables):
         (row["track_id"], row["split"], shard)
         for tracks, shards in plan.batches
         for shard, first, stop in shards
-        for row in itertools.islice(tracks.to_pylist(), first, stop)
+        for row in itertools.islice(tracks.table().to_pylist(), first, stop)
     ]
     columns = rows.select(["track_id", "split", "shard"]).to_pydict().values()
     assert list(zip(*columns, strict=True)) == expected
@@ -79,7 +79,7 @@ def test_an_interrupted_rewrite_is_finished_from_the_journal(plan_of, tmp_path, 
     plan, _ = plan_of(500)
     store = Store.open(tmp_path / "500")
     for tracks, ((shard, _, _),) in plan.batches[:5]:
-        rows = pa.Table.from_pylist([row | {"shard": shard} for row in tracks.to_pylist()], MANIFEST_SCHEMA)
+        rows = pa.Table.from_pylist([row | {"shard": shard} for row in tracks.table().to_pylist()], MANIFEST_SCHEMA)
         manifest.write_fragment(store, shard, rows, {"frames": [1, "digest"]})
         genres = pa.repeat(pa.scalar("Renamed"), len(rows))
         plan.fragments[shard] = rows.set_column(rows.schema.get_field_index("genre"), "genre", genres)

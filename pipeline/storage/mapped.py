@@ -1,0 +1,92 @@
+"""Large tables in temporary files that are mapped into memory: the system takes their pages back when it needs room.
+
+The ids, paths and titles of ten million tracks take 1.5 GB. Each step of an extraction needs a few columns of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from mgc.pipeline.errors import MgcError
+
+#: Tables up to this size in bytes stay in memory.
+SMALL_BYTES = 8_000_000
+
+
+def collect(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Collect record batches in a table, which is mapped if it is larger than SMALL_BYTES.
+
+    The file is in the folder for temporary files. It has no name, so it is gone with the table or the process.
+
+    Args:
+        batches: the batches, each of which becomes a chunk of the table; best a generator, which makes them one by one.
+        schema: schema of all batches.
+
+    Raises:
+        MgcError: the file cannot be written.
+    """
+    waiting: list[pa.RecordBatch] = []
+    n_bytes = 0
+    following = iter(batches)
+    for batch in following:
+        waiting.append(batch)
+        n_bytes += batch.nbytes
+        if n_bytes > SMALL_BYTES:
+            return _write(itertools.chain(waiting, following), schema)
+    return pa.Table.from_batches(waiting, schema)
+
+
+def take(table: pa.Table, rows: np.ndarray | pa.Array) -> pa.Table:
+    """Return rows of a table, one chunk a column; large columns are mapped, one after the other.
+
+    Args:
+        table: the table.
+        rows: row numbers, int64 `(n,)`.
+    """
+    indices = rows if isinstance(rows, pa.Array) else pa.array(rows)
+    columns = []
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        schema = pa.schema([table.schema.field(name)])
+        columns += collect([pa.record_batch([whole(column).take(indices)], schema)], schema).columns
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array. Unlike `combine_chunks`, it does not copy a column of one chunk."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Write batches to a temporary file, and return the table that is mapped from it."""
+    with contextlib.ExitStack() as stack:
+        with _explained():
+            path = f"/dev/fd/{stack.enter_context(tempfile.TemporaryFile()).fileno()}"
+            file = stack.enter_context(pa.OSFile(path, "wb"))
+            writer = pa.ipc.new_file(file, schema)
+        for batch in batches:  # an error of the generator itself is not explained here
+            with _explained():
+                writer.write_batch(batch)
+        with _explained():
+            writer.close()
+            file.flush()
+            table = pa.ipc.open_file(pa.memory_map(path)).read_all()
+    pa.default_memory_pool().release_unused()  # it would keep what the batches took
+    return table
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn an `OSError` into an `MgcError`."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"{tempfile.gettempdir()}: a table of the tracks cannot be written ({error.strerror or error})"
+        raise MgcError(problem, "make space, or name another folder in the environment variable TMPDIR") from None
