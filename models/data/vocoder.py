@@ -26,7 +26,7 @@ def time_stretch(signal: Tensor, rate: float) -> Tensor:
     window = torch.hann_window(N_FFT, device=signal.device)
     spectrum = torch.stft(signal, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
     length = round(len(signal) / rate)
-    return torch.istft(_phase_vocoder(spectrum, rate), N_FFT, HOP, window=window, length=length)
+    return _inverse(_phase_vocoder(spectrum, rate), window, length)
 
 
 def pitch_shift(signal: Tensor, semitones: float) -> Tensor:
@@ -45,6 +45,26 @@ def pitch_shift(signal: Tensor, semitones: float) -> Tensor:
     spectrum = torch.fft.rfft(longer)
     # irfft truncates the spectrum or pads it with zeros, and scales by the length of its output.
     return torch.fft.irfft(spectrum, n=len(signal)) * (len(signal) / len(longer))
+
+
+def _inverse(spectrum: Tensor, window: Tensor, length: int) -> Tensor:
+    """Invert an STFT `(bins, frames)` like `torch.istft`, which reads a value from the device, so that the host waits.
+
+    Args:
+        spectrum: complex64.
+        window: its window, float32 `(N_FFT,)`.
+        length: number of samples to return.
+    """
+    n_frames, hops = spectrum.shape[1], N_FFT // HOP
+    frames = torch.fft.irfft(spectrum.T, N_FFT) * window
+
+    def overlap_add(frames: Tensor) -> Tensor:
+        total = frames.new_zeros(n_frames + hops - 1, HOP)
+        for hop, part in enumerate(frames.view(n_frames, hops, HOP).unbind(1)):
+            total[hop : hop + n_frames] += part
+        return total.flatten()[N_FFT // 2 : N_FFT // 2 + length]
+
+    return overlap_add(frames) / overlap_add((window**2).repeat(n_frames, 1))
 
 
 def _phase_vocoder(spectrum: Tensor, rate: float) -> Tensor:

@@ -22,6 +22,21 @@ def test_time_stretch_equals_librosas(rate: float) -> None:
     np.testing.assert_allclose(stretched, expected, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("n", [1500, 4 * 512, 30_001])
+@pytest.mark.parametrize("rate", [0.5, 0.9, 1.0, 1.7])
+def test_the_inverse_equals_torchs(n: int, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = torch.from_numpy(music(2, SR)[:n, 0].astype(np.float32))
+    stretched = vocoder.time_stretch(signal, rate)
+
+    def istft(spectrum: torch.Tensor, window: torch.Tensor, length: int) -> torch.Tensor:
+        return torch.istft(spectrum, vocoder.N_FFT, vocoder.HOP, window=window, length=length)
+
+    monkeypatch.setattr(vocoder, "_inverse", istft)
+    expected = vocoder.time_stretch(signal, rate)
+    assert stretched.shape == expected.shape
+    torch.testing.assert_close(stretched, expected, atol=2e-6 * float(expected.abs().max()), rtol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("semitones", [-4.0, -1.5, 0.0, 2.0, 4.0])
 def test_pitch_shift_gives_a_tone_its_new_pitch_and_the_level_of_librosas(semitones: float) -> None:
