@@ -20,6 +20,7 @@ from mgc.pipeline.datasets.layouts import FORMATS, Layout, formats, plugin_layou
 from mgc.pipeline.datasets.published import PublishedDataset, published_dataset
 from mgc.pipeline.datasets.tagging import Origin, label
 from mgc.pipeline.errors import DatasetError, SpecError
+from mgc.pipeline.storage import mapped
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import parse_place
 
@@ -117,6 +118,7 @@ def open_dataset(
     catalogue = _read(origin, tagged, options)
     tracks = clips.with_artists(catalogue.tracks, _compare_with_published(catalogue)[2])
     labelled = label(tracks, origin, labelling, record)
+    labelled = labelled._replace(tracks=mapped.combine(labelled.tracks))
     catalogue = replace(catalogue, tracks=labelled.tracks)
     classes, notes, published = _compare_with_published(catalogue)
     # Layouts copy the table several times; of a million tracks, Arrow's memory pool would keep 300 MB.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import pyarrow as pa
 
+from mgc.pipeline.datasets import blocks
 from mgc.pipeline.datasets.catalogue import format_names
+from mgc.pipeline.datasets.tag_table import TagTable
 from mgc.pipeline.datasets.tags import Tags, clean, fold, names_artist
+from mgc.pipeline.storage import mapped
+
+#: Columns of a track table that tags fill in.
+_FILLED = pa.schema([(name, pa.string()) for name in ("artist_id", "album_id", "title")])
 
 
-def from_tags(tracks: pa.Table, tags: Sequence[Tags], level: int | None) -> tuple[pa.Table, tuple[str, ...]]:
+def from_tags(tracks: pa.Table, tags: TagTable, level: int | None) -> tuple[pa.Table, tuple[str, ...]]:
     """Fill in `artist_id`, `album_id` and `title`, where they are null.
 
     Args:
@@ -22,32 +27,54 @@ def from_tags(tracks: pa.Table, tags: Sequence[Tags], level: int | None) -> tupl
     Returns:
         The table; notes for the user on where the artists come from.
     """
-    columns = {name: tracks[name].to_pylist() for name in ("path", "artist_id", "album_id", "title")}
-    by_folder = []
-    for row, (path, of_file) in enumerate(zip(columns["path"], tags, strict=True)):
-        artist = _artist(of_file)
-        if artist is None and (folder := artist_folder(path, level)) is not None:
-            artist = folder
-            if columns["artist_id"][row] is None:
-                by_folder.append(path)
-        if columns["artist_id"][row] is None:
-            columns["artist_id"][row] = artist
-        if columns["album_id"][row] is None and of_file.album is not None:
-            owner = of_file.album_artist or of_file.artist
-            columns["album_id"][row] = " / ".join(fold(text) for text in (owner, of_file.album) if text)
-        columns["title"][row] = columns["title"][row] or of_file.title
-    for name in ("artist_id", "album_id", "title"):
+    filler = _Filler(level)
+    columns = (tracks[name] for name in ("path", *_FILLED.names))
+    rows = map(filler.fill, *map(blocks.each, columns), tags)
+    columns_of_blocks = (zip(*block, strict=True) for block in blocks.batched(rows))
+    batches = ([pa.array(column, pa.string()) for column in columns] for columns in columns_of_blocks)
+    filled = mapped.collect((pa.record_batch(arrays, _FILLED) for arrays in batches), _FILLED)
+    for name in _FILLED.names:
         at = tracks.schema.get_field_index(name)
-        tracks = tracks.set_column(at, tracks.schema.field(at), pa.array(columns[name], pa.string()))
-    n_tagged = sum(_artist(of_file) is not None for of_file in tags)
+        tracks = tracks.set_column(at, tracks.schema.field(at), filled[name])
     notes = []
-    if n_tagged:
-        notes.append(f"artists of {n_tagged:,} of {len(tags):,} files read from their tags")
-    if by_folder:
+    if filler.n_tagged:
+        notes.append(f"artists of {filler.n_tagged:,} of {len(tags):,} files read from their tags")
+    if filler.n_by_folder:
         below = "below the genre" if level else "at the top"
-        names = format_names(dict.fromkeys(path.split("/")[level or 0] for path in by_folder))
-        notes.append(f"files without an artist tag, whose folder {below} is taken for it: {len(by_folder):,} ({names})")
+        count, names = f"{filler.n_by_folder:,}", format_names(filler.folders)
+        notes.append(f"files without an artist tag, whose folder {below} is taken for it: {count} ({names})")
     return tracks, tuple(notes)
+
+
+class _Filler:
+    """Fills in artist, album and title of one track after the other, and counts where the artists come from.
+
+    Attributes:
+        n_tagged: number of files with an artist tag.
+        n_by_folder: number of files whose folder is taken for their artist.
+        folders: names of these folders, in the order in which they came.
+    """
+
+    def __init__(self, level: int | None) -> None:
+        self._level = level
+        self.n_tagged = self.n_by_folder = 0
+        self.folders: dict[str, None] = {}
+
+    def fill(
+        self, path: str, artist: str | None, album: str | None, title: str | None, tags: Tags
+    ) -> tuple[str | None, str | None, str | None]:
+        """Return artist, album and title of a track."""
+        tagged = _artist(tags)
+        self.n_tagged += tagged is not None
+        if artist is None:
+            artist = tagged
+        if artist is None and (artist := artist_folder(path, self._level)) is not None:
+            self.n_by_folder += 1
+            self.folders[path.split("/")[self._level or 0]] = None
+        if album is None and tags.album is not None:
+            owner = tags.album_artist or tags.artist
+            album = " / ".join(fold(text) for text in (owner, tags.album) if text)
+        return artist, album, title or tags.title
 
 
 def _artist(tags: Tags) -> str | None:
@@ -64,17 +91,19 @@ def artist_folder(path: str, level: int | None) -> str | None:
     return fold(name) if name and names_artist(name) else None
 
 
-def matching_level(paths: Sequence[str], tags: Sequence[Tags]) -> int | None:
+def matching_level(paths: pa.ChunkedArray, tags: TagTable) -> int | None:
     """The level of the folders that are named like the artist of their files, for most files with an artist tag.
 
     Returns:
         0 or 1; None if there is no such level.
     """
-    tagged = [(path, of_file.artist) for path, of_file in zip(paths, tags, strict=True) if of_file.artist]
-    for level in (0, 1):
-        if 2 * sum(lies_with_artist(path, artist, level) for path, artist in tagged) > len(tagged):
-            return level
-    return None
+    n_tagged, matches = 0, [0, 0]
+    for path, of_file in zip(blocks.each(paths), tags, strict=True):
+        if of_file.artist:
+            n_tagged += 1
+            for level in (0, 1):
+                matches[level] += lies_with_artist(path, of_file.artist, level)
+    return next((level for level in (0, 1) if 2 * matches[level] > n_tagged), None)
 
 
 def lies_with_artist(path: str, artist: str, level: int = 0) -> bool:
@@ -87,11 +116,11 @@ def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, fold(text)))
 
 
-def one_artist_each(paths: Sequence[str], tags: Sequence[Tags]) -> bool:
+def one_artist_each(paths: pa.ChunkedArray, tags: TagTable) -> bool:
     """True if nearly all top folders hold tracks of one artist only, as folders of artists and albums do."""
     artists: dict[str, set[str]] = {}
     sizes: Counter[str] = Counter()
-    for path, of_file in zip(paths, tags, strict=True):
+    for path, of_file in zip(blocks.each(paths), tags, strict=True):
         if of_file.artist:
             folder = path.split("/", 1)[0]
             artists.setdefault(folder, set()).add(fold(of_file.album_artist or of_file.artist))

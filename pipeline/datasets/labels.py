@@ -13,7 +13,8 @@ import pyarrow as pa
 from mgc.pipeline.datasets import artists, blocks
 from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.tabular import read_rows
-from mgc.pipeline.datasets.tags import Tags, fold
+from mgc.pipeline.datasets.tag_table import TagTable
+from mgc.pipeline.datasets.tags import fold
 from mgc.pipeline.errors import DatasetError
 
 #: Values of `--genre-from`.
@@ -122,7 +123,7 @@ def require_source(source: str, format: str) -> None:
         raise DatasetError(f"--genre-from {source} cannot be used with a dataset in {format} format", remedy)
 
 
-def refuse_artist_folders(source: object, paths: Sequence[str], tags: Sequence[Tags]) -> Iterator[str]:
+def refuse_artist_folders(source: object, paths: pa.ChunkedArray, tags: TagTable) -> Iterator[str]:
     """Stop if the folders of a plain folder layout look like artists, and its tags hold genres.
 
     Folders look like artists if most files with an artist tag lie in a folder of that name, or if there are more
@@ -135,16 +136,23 @@ def refuse_artist_folders(source: object, paths: Sequence[str], tags: Sequence[T
     Raises:
         DatasetError: they look like artists, and at least half of the files have a genre tag.
     """
-    tagged = [(path, of_file) for path, of_file in zip(paths, tags, strict=True) if of_file.artist]
-    folders = {fold(path.split("/", 1)[0]) for path in paths}
-    genres = Counter(fold(of_file.genre) for of_file in tags if of_file.genre)
-    as_folder = sum(of_file.genre is not None and fold(path.split("/", 1)[0]) == fold(of_file.genre)
-                    for path, of_file in zip(paths, tags, strict=True))  # fmt: skip
-    if not tagged or 2 * as_folder >= max(1, genres.total()):
+    folders: set[str] = set()
+    genres: Counter[str] = Counter()
+    n_tagged = n_match = as_folder = 0
+    for path, of_file in zip(blocks.each(paths), tags, strict=True):
+        folder = path.split("/", 1)[0]
+        folders.add(folder)
+        if of_file.artist:
+            n_tagged += 1
+            n_match += artists.lies_with_artist(path, of_file.artist)
+        if of_file.genre:
+            genres[fold(of_file.genre)] += 1
+            as_folder += fold(folder) == fold(of_file.genre)
+    folders = set(map(fold, folders))
+    if not n_tagged or 2 * as_folder >= max(1, genres.total()):
         return
-    n_match = sum(artists.lies_with_artist(path, of_file.artist or "") for path, of_file in tagged)
-    if 2 * n_match > len(tagged):
-        why = f"{n_match:,} of {len(tagged):,} files with an artist tag lie in a folder with that name"
+    if 2 * n_match > n_tagged:
+        why = f"{n_match:,} of {n_tagged:,} files with an artist tag lie in a folder with that name"
     elif len(genres) < len(folders) and genres and artists.one_artist_each(paths, tags):
         why = "nearly every folder has one artist only"
     else:
@@ -153,11 +161,11 @@ def refuse_artist_folders(source: object, paths: Sequence[str], tags: Sequence[T
         number = f"{len(genres):,} genres" if len(genres) > 1 else "one genre"
         problem = f"{source}: its {len(folders):,} folders look like artists ({why}), and the tags name {number}"
         raise DatasetError(problem, "add --genre-from tag to learn these, or --genre-from folder to learn the folders")
-    if 2 * n_match > len(tagged):
+    if 2 * n_match > n_tagged:
         yield f"the folders look like artists ({why}), and few tags name a genre: each artist is a class"
 
 
-def tagged_genres(tags: Sequence[Tags]) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
+def tagged_genres(tags: TagTable) -> tuple[pa.ChunkedArray, tuple[str, ...]]:
     """Return the genre of each file by its tags, null without one; notes for the user."""
     several = sum(of_file.n_genres > 1 for of_file in tags)
     notes = [f"files whose tags name several genres, of which the first counts: {several:,}"] if several else []

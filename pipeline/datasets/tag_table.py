@@ -6,15 +6,18 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from mgc.pipeline.datasets import blocks
+from mgc.pipeline.datasets.lookup import Lookup
 from mgc.pipeline.datasets.parsed import SETTLED_NS
 from mgc.pipeline.datasets.tags import Tags, read_tags
-from mgc.pipeline.datasets.tracks import unescape
-from mgc.pipeline.storage import files, parquet
+from mgc.pipeline.datasets.tracks import rows_differ, unescape
+from mgc.pipeline.storage import files, mapped, parquet
 
 #: Version of `tags.read_tags`: another one makes the caches of earlier versions void.
 _VERSION = b"1"
@@ -22,7 +25,6 @@ _KEY = b"mgc.tags"
 #: Number of files beyond which it is also cached that no file has tags.
 _MANY = 1_000
 
-_SIGNATURE = ["path", "size", "mtime_ns"]
 _SCHEMA = pa.schema(
     [
         pa.field("path", pa.string()),
@@ -33,7 +35,24 @@ _SCHEMA = pa.schema(
 )
 
 
-def tag_table(root: Path, paths: Sequence[str], cache_folder: Path | None) -> list[Tags]:
+class TagTable:
+    """Tags of files in columns of Arrow; iterated, they are `Tags`. A million of these objects would take a gigabyte.
+
+    Args:
+        columns: a column for each field of `Tags`.
+    """
+
+    def __init__(self, columns: pa.Table) -> None:
+        self._columns = columns.select(Tags._fields)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __iter__(self) -> Iterator[Tags]:
+        return map(Tags, *map(blocks.each, self._columns.columns))
+
+
+def tag_table(root: Path, paths: pa.ChunkedArray, cache_folder: Path | None) -> TagTable:
     """Read the tags of files.
 
     Args:
@@ -45,34 +64,48 @@ def tag_table(root: Path, paths: Sequence[str], cache_folder: Path | None) -> li
         The tags of each file, in the order of `paths`; those of a missing or irregular file are empty.
     """
     cache = cache_folder and cache_folder / f".tags-{files.digest(os.fsencode(root))[:12]}.parquet"
-    known = _read_cache(cache) if cache else {}
+    known = _read_cache(cache) if cache else _SCHEMA.empty_table()
+    lookup = Lookup(known["path"])
     start = time.time_ns()
-    rows: list[tuple[str, int, int, Tags]] = []
-    tags = []
-    for path in paths:
-        file = root / os.fsdecode(unescape(path))
-        status = _status(file)
-        if status is None:
-            tags.append(Tags())
-            continue
-        signature = (path, *status)
-        if (of_file := known.get(signature)) is None:
-            of_file = read_tags(file)
-        tags.append(of_file)
-        if start - status[1] > SETTLED_NS:  # a file changed more recently may change again without another time
-            rows.append((*signature, of_file))
-    worthwhile = known or len(rows) > _MANY or any(row[3] != Tags() for row in rows)
-    if cache and worthwhile and {row[:3] for row in rows} != known.keys():
-        columns = zip(*((path, size, mtime, *of_file) for path, size, mtime, of_file in rows), strict=True)
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)] if rows else []
-        table = pa.table(arrays, schema=_SCHEMA) if rows else _SCHEMA.empty_table()
+    table = mapped.collect(_read_blocks(root, paths, known, lookup), _SCHEMA)
+    # A file changed more recently may change again without another time. A null is that of a missing file.
+    settled = table.filter(pc.less(table["mtime_ns"], start - SETTLED_NS))
+    tagged = any(settled[name].null_count < len(settled) for name in Tags._fields if name != "n_genres")
+    if cache and (len(known) or len(settled) > _MANY or tagged) and not _is_known(settled, known, lookup):
         with contextlib.suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
-            parquet.write_table(cache, table.replace_schema_metadata({_KEY: _VERSION}))
-    return tags
+            parquet.write_table(cache, settled.replace_schema_metadata({_KEY: _VERSION}))
+    return TagTable(table)
 
 
-def _status(file: Path) -> tuple[int, int] | None:
+def _read_blocks(root: Path, paths: pa.ChunkedArray, known: pa.Table, lookup: Lookup) -> Iterator[pa.RecordBatch]:
+    """Yield the tags of files (`_SCHEMA`), block by block; size and time of a missing or irregular file are null.
+
+    Args:
+        root, paths: see `tag_table`.
+        known: the cache.
+        lookup: lookup of its paths.
+    """
+    for rows, names in blocks.iterate(paths):
+        cached = known.take(lookup.indices(paths[rows])).to_pylist()
+        values = [(name, *_signature_and_tags(root, name, record)) for name, record in zip(names, cached, strict=True)]
+        columns = zip(*values, strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+        yield pa.record_batch(arrays, schema=_SCHEMA)
+
+
+def _signature_and_tags(root: Path, name: str, cached: dict) -> tuple:
+    """Size in bytes and modification time in ns of a file, None if it is missing or irregular, and its tags."""
+    file = root / os.fsdecode(unescape(name))
+    signature = _signature(file)
+    if signature is None:
+        return (None, None, *Tags())
+    if signature == (cached["size"], cached["mtime_ns"]):
+        return (*signature, *(cached[field] for field in Tags._fields))
+    return (*signature, *read_tags(file))
+
+
+def _signature(file: Path) -> tuple[int, int] | None:
     """Size in bytes and modification time in ns of a regular file, None for others: opening a pipe would block."""
     try:
         status = file.stat()
@@ -81,15 +114,20 @@ def _status(file: Path) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _read_cache(cache: Path) -> dict[tuple[str, int, int], Tags]:
-    """Read a cache: tags by path, size and modification time; empty if it is missing, damaged or of another version."""
+def _is_known(table: pa.Table, known: pa.Table, lookup: Lookup) -> bool:
+    """Return whether a cache holds the same files as a table, with the same sizes and times."""
+    if len(table) != len(known):
+        return False
+    before = known.take(lookup.indices(table["path"]))
+    return not any(rows_differ(table[name], before[name]).any() for name in ("path", "size", "mtime_ns"))
+
+
+def _read_cache(cache: Path) -> pa.Table:
+    """Read a cache (`_SCHEMA`); empty if it is missing, damaged or of another version."""
     try:
         table = parquet.read_table(cache)
         if (table.schema.metadata or {}).get(_KEY) != _VERSION:
-            return {}
-        rows = table.select(_SCHEMA.names).to_pydict()
+            return _SCHEMA.empty_table()
+        return mapped.combine(table.select(_SCHEMA.names).cast(_SCHEMA))
     except (OSError, pa.ArrowException, KeyError, ValueError):
-        return {}
-    signatures = zip(*(rows[name] for name in _SIGNATURE), strict=True)
-    values = zip(*(rows[name] for name in Tags._fields), strict=True)
-    return {signature: Tags(*row) for signature, row in zip(signatures, values, strict=True)}
+        return _SCHEMA.empty_table()

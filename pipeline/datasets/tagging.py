@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +9,7 @@ import pyarrow as pa
 
 from mgc.pipeline.datasets import artists, labels
 from mgc.pipeline.datasets.labels import Labelling, Recorded
-from mgc.pipeline.datasets.tag_table import tag_table
-from mgc.pipeline.datasets.tags import Tags
+from mgc.pipeline.datasets.tag_table import TagTable, tag_table
 from mgc.pipeline.errors import DatasetError
 from mgc.pipeline.storage.remote import Place, RemotePath
 
@@ -70,7 +68,7 @@ def label(tracks: pa.Table, origin: Origin, labelling: Labelling, recorded: Reco
                 raise DatasetError(problem, "name a CSV or Parquet list with the genres, or copy the files")
             notes.append("tags are not read of files at a URL")
         else:
-            paths = tracks["path"].to_pylist()
+            paths = tracks["path"]
             tags = tag_table(origin.root, paths, origin.cache_folder)
             if by_tag:
                 genres, more = labels.tagged_genres(tags)
@@ -92,7 +90,7 @@ def label(tracks: pa.Table, origin: Origin, labelling: Labelling, recorded: Reco
     return LabelledTracks(tracks, unlabelled, (*notes, *result.notes))
 
 
-def _artist_level(format: str, paths: Sequence[str], tags: Sequence[Tags], by_tag: bool) -> int | None:
+def _artist_level(format: str, paths: pa.ChunkedArray, tags: TagTable, by_tag: bool) -> int | None:
     """Return the level of the folders in which artists are looked for: below the genre, if folders are genres.
 
     If tags hold the genres, it is the level at which folders are named like the artists of most tagged files.

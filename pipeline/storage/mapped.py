@@ -50,10 +50,13 @@ def take(table: pa.Table, rows: np.ndarray | pa.Array) -> pa.Table:
         rows: row numbers, int64 `(n,)`.
     """
     indices = rows if isinstance(rows, pa.Array) else pa.array(rows)
-    columns = []
-    for name, column in zip(table.schema.names, table.columns, strict=True):
-        schema = pa.schema([table.schema.field(name)])
-        columns += collect([pa.record_batch([whole(column).take(indices)], schema)], schema).columns
+    columns = (whole(column).take(indices) for column in table.columns)
+    return pa.Table.from_arrays([*map(_placed, columns)], schema=table.schema)
+
+
+def combine(table: pa.Table) -> pa.Table:
+    """Return a table with one chunk a column; large columns that had several are mapped, one after the other."""
+    columns = [c if c.num_chunks == 1 else _placed(c.combine_chunks()) for c in table.columns]
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
@@ -62,6 +65,12 @@ def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _placed(array: pa.Array) -> pa.ChunkedArray:
+    """Return an array as a column of one chunk, mapped if it is large."""
+    schema = pa.schema([pa.field("column", array.type)])
+    return collect([pa.record_batch([array], schema)], schema)["column"]
 
 
 def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:

@@ -14,7 +14,7 @@ from mutagen.apev2 import APEv2
 from mutagen.id3 import ID3, TCON, TPE1
 from sounds import encode, tone
 
-from mgc.pipeline.datasets import tag_table
+from mgc.pipeline.datasets import blocks, tag_table
 from mgc.pipeline.datasets.tags import MAX_LENGTH, Tags, clean, fold, read_tags
 
 #: Tag keys for artist, album artist, album, title and genre, by the kind of tags.
@@ -137,7 +137,9 @@ def test_only_new_and_changed_files_are_read(tmp_path: Path, monkeypatch: pytest
     def table() -> list[str | None]:
         reads.clear()
         paths = ["0.flac", "1.flac", "2.flac", "gone.flac"]
-        return [of_file.artist for of_file in tag_table.tag_table(tmp_path / "music", paths, cache_folder)]
+        return [
+            of_file.artist for of_file in tag_table.tag_table(tmp_path / "music", blocks.collect(paths), cache_folder)
+        ]
 
     assert table() == ["A0", "A1", "A2", None]
     assert reads == ["0.flac", "1.flac", "2.flac"]
