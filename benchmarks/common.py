@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -87,6 +88,44 @@ def reset_peak() -> None:
     """Reset the peak memory of this process; only Linux can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+class MemoryWatch:
+    """Looks at the memory of a process every 20 ms; a context manager. Linux only.
+
+    Private memory is what only the process has. Resident memory also counts pages of files that it maps, which the
+    system takes back when it needs room.
+
+    Attributes:
+        private: the most private memory in bytes (`RssAnon`).
+        resident: the most resident memory in bytes (`VmRSS`).
+    """
+
+    def __init__(self, pid: int | str = "self") -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.private = self.resident = 0
+
+    def look(self) -> tuple[int, int]:
+        """Return private and resident memory now, in bytes; zeros for a process that has ended."""
+        lines = (line.split() for line in self._status.read_text().splitlines())
+        sizes = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("RssAnon:", "VmRSS:")}
+        return sizes.get("RssAnon:", 0), sizes.get("VmRSS:", 0)
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.02):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                private, resident = self.look()
+                self.private, self.resident = max(self.private, private), max(self.resident, resident)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
 
 
 def default_folder() -> Path:

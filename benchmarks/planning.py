@@ -7,8 +7,8 @@
 
 The files are holes: they have a size and no blocks on the disk. All sizes are different, so that no file is read to
 find copies, and they are those of WAV files of 30 s and more. The dataset is a list in CSV with path, genre, artist,
-album and title; an artist has 12 tracks. Private memory is what only the process has (RssAnon). Resident memory also
-counts pages of mapped files, which the system takes back when it needs room. Both are sampled every 20 ms. Linux only.
+album and title; an artist has 12 tracks. Private memory is what only the process has. Resident memory also counts pages
+of mapped files, which the system takes back when it needs room. Linux only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 
 import common
@@ -33,8 +32,6 @@ GENRES = ("Blues", "Classical", "Electronic", "Folk", "Hip-Hop", "Jazz", "Pop", 
 FOLDER_TRACKS, ARTIST_TRACKS = 1000, 12
 #: Size in bytes of the smallest file: 30 s in mono, 16 bits, 44.1 kHz.
 SMALLEST = 30 * 88_200
-#: Seconds between two looks at the memory.
-INTERVAL_S = 0.02
 
 
 def make_list(folder: Path, n_tracks: int) -> Path:
@@ -61,23 +58,15 @@ def make_list(folder: Path, n_tracks: int) -> Path:
 def measure(tracks: Path, data: Path) -> dict[str, float]:
     """Plan the extraction in a process of its own; return peaks in MB (10^6 bytes) and CPU seconds by name."""
     command = [MGC, "extract", "--dry-run", "--dataset", tracks, "--data-dir", data, "--feature", "mel"]
-    peaks = {"RssAnon": 0, "VmRSS": 0}
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT)
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name in peaks:
-                    peaks[name] = max(peaks[name], int(value.split()[0]) * 1024)
-            time.sleep(INTERVAL_S)
+        with common.MemoryWatch(process.pid) as memory:
+            _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             sys.exit(f"{' '.join(map(str, command))} failed:\n{output.read()}")
-    figures = {"private MB": peaks["RssAnon"] / 1e6, "resident MB": peaks["VmRSS"] / 1e6}
+    figures = {"private MB": memory.private / 1e6, "resident MB": memory.resident / 1e6}
     return figures | {"user s": usage.ru_utime, "system s": usage.ru_stime}
 
 

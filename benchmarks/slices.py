@@ -6,9 +6,10 @@
 
 The store is made up: manifest and slice index as an extraction publishes them, 47 tracks of 30 s a shard, without
 frames, which no measurement reads. Each row is a process of its own that opens one split as a training does: "slices"
-is what `RunInputs.split` takes, "with an order" that and the order of an epoch. Kept is the resident memory afterwards
-beyond that before the split was opened, peak the largest on the way. Both are in bytes per slice of the whole index,
-80 % of which are of the training split. Linux only: the figures are those of /proc/self/status.
+is what `RunInputs.split` takes, "with an order" that and the order of an epoch. Kept is the private memory afterwards
+beyond that before the split was opened, peak the largest on the way. Pages of the track table, which is mapped from a
+file, are in neither. Both are in bytes per slice of the whole index, 80 % of which are of the training split. The last
+peak is that of the whole process, with its libraries and what selecting the tracks took. Linux only.
 """
 
 from __future__ import annotations
@@ -118,17 +119,17 @@ def measure(path: Path, case: str) -> dict[str, float]:
     # What the libraries load and allocate at the first use is not a matter of slices.
     _draw(inputs.split("test", Batching(256, torch.device("cpu"), 0), sampling))
     figures: dict[str, float] = {}
-    before = _resident("VmRSS")
-    _reset_peak()
+    before = _kept()
     start = time.process_time()
-    data = inputs.split(split, Batching(256, torch.device("cpu"), 0), sampling)
+    with common.MemoryWatch() as memory:
+        data = inputs.split(split, Batching(256, torch.device("cpu"), 0), sampling)
     figures["slices CPU s"] = time.process_time() - start
-    figures["slices peak"], figures["slices kept"] = _resident("VmHWM") - before, _resident("VmRSS") - before
-    _reset_peak()
+    figures["slices peak"], figures["slices kept"] = memory.private - before, _kept() - before
     start = time.process_time()
-    order = _draw(data)
+    with common.MemoryWatch() as memory:
+        order = _draw(data)
     figures["order CPU s"] = time.process_time() - start
-    figures["order peak"], figures["order kept"] = _resident("VmHWM") - before, _resident("VmRSS") - before
+    figures["order peak"], figures["order kept"] = memory.private - before, _kept() - before
     assert len(order.rows) == len(data.tracks)
     figures["n"] = len(store.read_table("slices.parquet", ["shard"]))
     return figures
@@ -139,19 +140,12 @@ def _draw(data: SplitData) -> object:
     return data.streams[0].order(1)
 
 
-def _resident(name: str) -> int:
-    """Resident memory of this process in bytes, now (`VmRSS`) or at most (`VmHWM`)."""
-    if name == "VmRSS":
-        gc.collect()
-        pa.default_memory_pool().release_unused()
-        ctypes.CDLL(None).malloc_trim(0)
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-def _reset_peak() -> None:
-    """Let the peak begin at the present resident memory (see proc(5), clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
+def _kept() -> int:
+    """Private memory of this process in bytes, without what it has freed."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)
+    return common.MemoryWatch().look()[0]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -183,16 +177,27 @@ def main() -> None:
         make_store(path, options.tracks)
         for case in options.cases:
             worker = [sys.executable, __file__, "--measure", str(path), "--cases", case]
-            results[case] = json.loads(subprocess.run(worker, check=True, capture_output=True, text=True).stdout)
+            process = subprocess.Popen(worker, stdout=subprocess.PIPE, text=True)
+            with common.MemoryWatch(process.pid) as memory:
+                output, _ = process.communicate()
+            if process.returncode:
+                sys.exit(f"{case}: the process failed")
+            results[case] = json.loads(output) | {"process": memory.private}
     (n,) = {figures["n"] for figures in results.values()}
     names = ("slices kept", "slices peak", "order kept", "order peak")
     rows = [
-        (case, *(figures[name] / n for name in names), figures["slices CPU s"], figures["order CPU s"])
+        (
+            case,
+            *(figures[name] / n for name in names),
+            figures["process"] / 1e9,
+            figures["slices CPU s"],
+            figures["order CPU s"],
+        )
         for case, figures in results.items()
     ]
     header = (
         "split", "slices: kept", "slices: peak", "with an order: kept", "with an order: peak",
-        "slices: CPU s", "order: CPU s",
+        "process: peak GB", "slices: CPU s", "order: CPU s",
     )  # fmt: skip
     print(f"\nBytes per slice of the whole index, {n:,} slices\n\n{table(header, rows)}", flush=True)
     if options.json:

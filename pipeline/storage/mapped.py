@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from mgc.pipeline.errors import MgcError
-
 #: Tables up to this size in bytes stay in memory.
 SMALL_BYTES = 8_000_000
 
@@ -22,14 +20,12 @@ SMALL_BYTES = 8_000_000
 def collect(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     """Collect record batches in a table, which is mapped if it is larger than SMALL_BYTES.
 
-    The file is in the folder for temporary files. It has no name, so it is gone with the table or the process.
+    The file is in the folder for temporary files. It has no name, so it is gone with the table or the process. What
+    finds no room there stays in memory.
 
     Args:
         batches: the batches, each of which becomes a chunk of the table; best a generator, which makes them one by one.
         schema: schema of all batches.
-
-    Raises:
-        MgcError: the file cannot be written.
     """
     waiting: list[pa.RecordBatch] = []
     n_bytes = 0
@@ -73,29 +69,24 @@ def _placed(array: pa.Array) -> pa.ChunkedArray:
     return collect([pa.record_batch([array], schema)], schema)["column"]
 
 
-def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Write batches to a temporary file, and return the table that is mapped from it."""
+def _write(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Write batches to a temporary file, as far as there is room, and return the table that is mapped from it."""
+    written, unwritten = 0, []
     with contextlib.ExitStack() as stack:
-        with _explained():
+        try:
             path = f"/dev/fd/{stack.enter_context(tempfile.TemporaryFile()).fileno()}"
             file = stack.enter_context(pa.OSFile(path, "wb"))
-            writer = pa.ipc.new_file(file, schema)
-        for batch in batches:  # an error of the generator itself is not explained here
-            with _explained():
+            writer = pa.ipc.new_stream(file, schema)
+        except OSError:
+            return pa.Table.from_batches(batches, schema)
+        for batch in batches:
+            try:
                 writer.write_batch(batch)
-        with _explained():
-            writer.close()
-            file.flush()
-            table = pa.ipc.open_file(pa.memory_map(path)).read_all()
+            except OSError:
+                unwritten = [batch, *batches]
+                break
+            written += 1
+        reader = pa.ipc.open_stream(pa.memory_map(path)) if written else ()
+        table = pa.Table.from_batches([*itertools.islice(reader, written), *unwritten], schema)
     pa.default_memory_pool().release_unused()  # it would keep what the batches took
     return table
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn an `OSError` into an `MgcError`."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"{tempfile.gettempdir()}: a table of the tracks cannot be written ({error.strerror or error})"
-        raise MgcError(problem, "make space, or name another folder in the environment variable TMPDIR") from None
