@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from mgc.pipeline.datasets.tracks import MANIFEST_SCHEMA, stored_schema, with_optional_columns
 from mgc.pipeline.errors import SpecError, StoreError
-from mgc.pipeline.storage import concurrency, files, mapped, parquet
+from mgc.pipeline.storage import concurrency, files, parquet
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.servers import ServerError
 from mgc.pipeline.store import head
@@ -296,7 +296,7 @@ def history(store: Store, columns: list[str] = MANIFEST_SCHEMA.names) -> pa.Tabl
     """
     if not store.unfinished:
         with contextlib.suppress(StoreError):
-            return mapped.combine(store.read_tracks(columns)).replace_schema_metadata()
+            return store.read_tracks(columns).replace_schema_metadata()
     schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in columns])
     others = (read_rows_or_none(path, schema) for path in (store.journal_path, store.path / "tracks.parquet"))
     sources = itertools.chain(read_fragments(store, store.fragments()), others)
