@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import sys
 import tempfile
@@ -122,9 +121,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    facts = {"command": f"python {os.path.relpath(__file__)} {' '.join(sys.argv[1:])}".rstrip()}
+    facts = {"command": common.command_line()}
     facts |= common.environment(("mgc", "numpy", "scikit-learn", "torch"))
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    common.print_facts(facts)
     rows: list[tuple[object, ...]] = []
     for id in arguments.systems:
         sizes = (800, 1_600) if arguments.smoke else SLICES[id]

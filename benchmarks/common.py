@@ -13,9 +13,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,11 +76,21 @@ def _children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def memory(name: str, pid: int | str = "self") -> int:
+    """An entry of /proc/PID/status in bytes, such as `VmRSS`.
+
+    Raises:
+        OSError: there is no such file.
+        KeyError: it lacks the entry, as that of a process that has ended does.
+    """
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
 def peak_mb() -> float:
     """Peak memory of this process since `reset_peak`, in MB (10^6 bytes)."""
     try:  # not ru_maxrss: after a fork it starts at the parent's peak
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+        return memory("VmHWM") / 1e6
     except (OSError, KeyError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6
 
@@ -102,22 +113,16 @@ class MemoryWatch:
     """
 
     def __init__(self, pid: int | str = "self") -> None:
-        self._status = Path(f"/proc/{pid}/status")
+        self._pid = pid
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.private = self.resident = 0
 
-    def look(self) -> tuple[int, int]:
-        """Return private and resident memory now, in bytes; zeros for a process that has ended."""
-        lines = (line.split() for line in self._status.read_text().splitlines())
-        sizes = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("RssAnon:", "VmRSS:")}
-        return sizes.get("RssAnon:", 0), sizes.get("VmRSS:", 0)
-
     def _watch(self) -> None:
         while not self._end.wait(0.02):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                private, resident = self.look()
-                self.private, self.resident = max(self.private, private), max(self.resident, resident)
+            with contextlib.suppress(OSError, KeyError):  # the process has ended
+                self.private = max(self.private, memory("RssAnon", self._pid))
+                self.resident = max(self.resident, memory("VmRSS", self._pid))
 
     def __enter__(self) -> MemoryWatch:
         self._thread.start()
@@ -126,6 +131,25 @@ class MemoryWatch:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+
+
+def command_line() -> str:
+    """The command that started this benchmark."""
+    return " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print what a table was measured with, a line each."""
+    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+
+
+def folders(keep: Path | None, numbers: Iterable[int]) -> Iterator[tuple[int, Path]]:
+    """Yield numbers, and a folder called like each of them, below `keep`, or else a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="mgc-") as temporary:
+        for number in numbers:
+            folder = (keep or Path(temporary)).absolute() / f"{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            yield number, folder
 
 
 def default_folder() -> Path:

@@ -232,7 +232,7 @@ def main() -> None:
     clips = common.find_clips(options.folder, everything=options.all)
     facts = {"command": command_line(options), **common.environment((*LIBRARIES, *PEERS))}
     facts["clips"] = f"{len(clips)} MP3s" + ("" if options.all else " of 30 s, 128 kbit/s, 44.1 kHz, stereo")
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    common.print_facts(facts)
     costs: dict[str, list[dict[str, float]]] = {features: [] for features in options.features}
     scaling: dict[str, list[dict[str, float]]] = {features: [] for features in options.features}
     with tempfile.TemporaryDirectory(prefix="mgc-bench-") as home:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -86,19 +85,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_arguments()
-    command = ["python", os.path.relpath(__file__), *sys.argv[1:]]
-    facts = {"command": " ".join(command), **common.environment(LIBRARIES)}
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
-    results = {}
-    home = options.keep or Path(tempfile.mkdtemp(prefix="mgc-planning-"))
-    try:
-        for n_tracks in options.tracks:
-            folder = home.absolute() / f"{n_tracks}"
-            folder.mkdir(parents=True, exist_ok=True)
-            results[n_tracks] = measure(make_list(folder, n_tracks), folder / "data")
-    finally:
-        if not options.keep:
-            shutil.rmtree(home)
+    facts = {"command": common.command_line(), **common.environment(LIBRARIES)}
+    common.print_facts(facts)
+    kept = common.folders(options.keep, options.tracks)
+    results = {n: measure(make_list(folder, n), folder / "data") for n, folder in kept}
     names = ("private MB", "resident MB", "user s", "system s")
     rows = [(f"{n:,}", *(figures[name] for name in names)) for n, figures in results.items()]
     print(f"\nPeaks of memory, and CPU time, of planning\n\n{table(('tracks', *names), rows)}", flush=True)

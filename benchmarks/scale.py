@@ -98,7 +98,6 @@ def _heed_ctrl_c() -> None:
 
 def measure(folder: Path, n_tracks: int, options: argparse.Namespace) -> dict[str, Any]:
     """Create a library, run every command on it, and return all figures by name."""
-    folder.mkdir(parents=True, exist_ok=True)
     n_rows = options.rows or max(ROWS, n_tracks)
     csv_bytes = options.csv_bytes or max(CSV_BYTES, CSV_ROW_BYTES * n_rows)
     audio = make_library(folder, n_tracks, n_rows, csv_bytes)
@@ -190,17 +189,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_arguments()
-    command = ["python", os.path.relpath(__file__), *sys.argv[1:]]
-    facts = {"command": " ".join(command), **common.environment(LIBRARIES)}
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
-    results = {}
-    home = options.keep or Path(tempfile.mkdtemp(prefix="mgc-scale-"))
-    try:
-        for n_tracks in options.tracks:
-            results[n_tracks] = measure(home.absolute() / f"{n_tracks}", n_tracks, options)
-    finally:
-        if not options.keep:
-            shutil.rmtree(home)
+    facts = {"command": common.command_line(), **common.environment(LIBRARIES)}
+    common.print_facts(facts)
+    results = {n: measure(folder, n, options) for n, folder in common.folders(options.keep, options.tracks)}
     report(results, options)
     if options.json:
         options.json.write_text(json.dumps(facts | {"results": results}, indent=2) + "\n")

@@ -145,7 +145,7 @@ def _kept() -> int:
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
-    return common.MemoryWatch().look()[0]
+    return common.memory("RssAnon")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -170,7 +170,7 @@ def main() -> None:
         return
     command = f"python {os.path.relpath(__file__)} --tracks {options.tracks}"
     facts = {"command": command, **common.environment(LIBRARIES)}
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    common.print_facts(facts)
     results = {}
     with tempfile.TemporaryDirectory(prefix="mgc-slices-") as folder:
         path = Path(folder) / "mel"

@@ -257,7 +257,7 @@ def main() -> None:
     command = f"python {os.path.relpath(__file__)} {' '.join(settings)} --parts {' '.join(arguments.parts)}"
     facts = {"command": command, **common.environment(("mgc", "torch", "zarr", "zarrs"))}
     facts["threads"] = str(torch.get_num_threads())
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    common.print_facts(facts)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="mgc-train-") as scratch:
         if "steps" in arguments.parts:

@@ -183,16 +183,15 @@ class Selection:
             Slice table (`SLICE_SCHEMA`), and the track of each slice as a row of the split's tracks, int64 `(slices,)`.
         """
         self._require_unchanged(store, split)
-        ids = self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)).combine_chunks()
-        lookup = Lookup(ids)
+        lookup = Lookup(self.tracks["track_id"].filter(pc.equal(self.tracks["split"], split)))
         if (stored := store.cut_of(slicing)) is not None:
             # Row group by row group, most of which hold other splits: 100 million slices are never in memory at once.
             tables = store.read_slices(_shards_of(store, lookup), cut=stored)
             # The columns of the track table that were read above; Arrow's memory pool keeps their memory.
             pa.default_memory_pool().release_unused()
         else:
-            in_split = pc.is_in(store.tracks["track_id"], value_set=ids)
-            tables = iter([cut(slicing, store.spec, store.tracks.filter(in_split))])
+            in_split = lookup.contains(store.tracks["track_id"])
+            tables = iter([cut(slicing, store.spec, store.tracks.filter(pa.array(in_split)))])
         split_column = SLICE_SCHEMA.get_field_index("split")
         for table in tables:
             if not (variants and split == "training"):

@@ -30,9 +30,7 @@ def from_tags(tracks: pa.Table, tags: TagTable, level: int | None) -> tuple[pa.T
     filler = _Filler(level)
     columns = (tracks[name] for name in ("path", *_FILLED.names))
     rows = map(filler.fill, *map(blocks.each, columns), tags)
-    columns_of_blocks = (zip(*block, strict=True) for block in blocks.batched(rows))
-    batches = ([pa.array(column, pa.string()) for column in columns] for columns in columns_of_blocks)
-    filled = mapped.collect((pa.record_batch(arrays, _FILLED) for arrays in batches), _FILLED)
+    filled = mapped.collect((blocks.record_batch(block, _FILLED) for block in blocks.batched(rows)), _FILLED)
     for name in _FILLED.names:
         at = tracks.schema.get_field_index(name)
         tracks = tracks.set_column(at, tracks.schema.field(at), filled[name])

@@ -42,6 +42,14 @@ def join(arrays: Iterable[pa.Array]) -> pa.ChunkedArray:
     return mapped.collect((pa.record_batch([array], _TEXT) for array in arrays), _TEXT)["text"]
 
 
+def record_batch(rows: Sequence[tuple], schema: pa.Schema) -> pa.RecordBatch:
+    """Convert rows of Python values, at least one, to a record batch."""
+    columns = zip(*rows, strict=True)
+    return pa.record_batch(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
 def to_binary(cells: Sequence[str]) -> pa.Array:
     """Convert texts, in which surrogate escapes stand for bytes that are not UTF-8, to bytes."""
     try:

@@ -149,8 +149,9 @@ class LabelledTracks:
         artist = to_numpy(pc.index_in(columns["artist_id"], artists))
         content = np.arange(len(rows))
         if "content_hash" in tracks.schema.names:
-            known = np.flatnonzero(tracks["content_hash"].take(pa.array(rows)).is_valid())
-            hashes = tracks["content_hash"].take(pa.array(rows[known])).combine_chunks()
+            hashes = tracks["content_hash"].take(pa.array(rows))
+            known = np.flatnonzero(hashes.is_valid())
+            hashes = hashes.drop_null().combine_chunks()
             content[known] = known[to_numpy(pc.index_in(hashes, hashes))]
         group = np.where(artist >= 0, artist, len(artists) + np.arange(len(rows)))
         if join_copies:

@@ -89,9 +89,7 @@ def _read_blocks(root: Path, paths: pa.ChunkedArray, known: pa.Table, lookup: Lo
     for rows, names in blocks.iterate(paths):
         cached = known.take(lookup.indices(paths[rows])).to_pylist()
         values = [(name, *_signature_and_tags(root, name, record)) for name, record in zip(names, cached, strict=True)]
-        columns = zip(*values, strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, schema=_SCHEMA)
+        yield blocks.record_batch(values, _SCHEMA)
 
 
 def _signature_and_tags(root: Path, name: str, cached: dict) -> tuple:

@@ -32,8 +32,6 @@ SHARD_BYTES = 64_000_000
 _BYTES_PER_SECOND = {".wav": 88_200, ".aif": 88_200, ".aiff": 88_200, ".au": 88_200, ".flac": 100_000}
 #: ... and 192 kbit/s for all other formats.
 _COMPRESSED = 24_000
-#: Number of table rows that are converted to Python objects at a time, which bounds the memory.
-BLOCK_ROWS = 4096
 
 #: Shards of a batch: `(shard, first, stop)`, each with the batch's tracks `[first, stop)`.
 ShardRanges = list[tuple[int, int, int]]
@@ -151,8 +149,8 @@ def estimated_seconds(tracks: pa.Table, sizes: pa.Array) -> np.ndarray:
     with_bit_rate = np.flatnonzero(bit_rate)
     seconds = np.empty(len(tracks))
     seconds[with_bit_rate] = size[with_bit_rate] * 8 / bit_rate[with_bit_rate]
-    for first in range(0, len(tracks), BLOCK_ROWS):
-        others = first + np.flatnonzero(bit_rate[first : first + BLOCK_ROWS] == 0)
+    for first in range(0, len(tracks), blocks.BLOCK_ROWS):
+        others = first + np.flatnonzero(bit_rate[first : first + blocks.BLOCK_ROWS] == 0)
         suffixes = (os.path.splitext(path)[1].lower() for path in tracks["path"].take(others).to_pylist())  # noqa: PTH122
         seconds[others] = size[others] / np.array([_BYTES_PER_SECOND.get(s, _COMPRESSED) for s in suffixes])
     return seconds

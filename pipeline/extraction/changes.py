@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mgc.pipeline.audio import inspection, sources
-from mgc.pipeline.datasets import Dataset
+from mgc.pipeline.datasets import Dataset, blocks
 from mgc.pipeline.datasets.tracks import DATASET_SCHEMA, LEFT_OUT_REASONS, MANIFEST_SCHEMA, rows_differ, unescape
 from mgc.pipeline.extraction import left_out
-from mgc.pipeline.extraction.batches import BLOCK_ROWS
 from mgc.pipeline.storage.remote import Place
 
 #: New values for manifest rows: `{shard: {track_id: {column: value}}}`; None instead of the values removes the row.
@@ -61,8 +60,8 @@ def changed_tracks(
     relabelled_shards = set(pc.unique(before["shard"].filter(pa.array(labels_changed & ~undecoded))).to_pylist())
     suspects = np.flatnonzero(file_changed | was_unreadable)
     columns = ["track_id", "shard", "reason", "n_frames", "content_hash"]
-    for first in range(0, len(suspects), BLOCK_ROWS):
-        rows = suspects[first : first + BLOCK_ROWS]
+    for first in range(0, len(suspects), blocks.BLOCK_ROWS):
+        rows = suspects[first : first + blocks.BLOCK_ROWS]
         records = before.select(columns).take(rows).to_pylist()
         signatures = (sizes.take(rows).to_pylist(), times.take(rows).to_pylist())
         paths = tracks["path"].take(now.take(rows)).to_pylist()

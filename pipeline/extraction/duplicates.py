@@ -15,7 +15,7 @@ from mgc.pipeline.datasets.catalogue import format_names
 from mgc.pipeline.datasets.lookup import Lookup, are_repeated, hashes, repeated
 from mgc.pipeline.datasets.tracks import rows_differ, unescape
 from mgc.pipeline.extraction.signatures import with_signatures
-from mgc.pipeline.storage import concurrency, files
+from mgc.pipeline.storage import concurrency, files, mapped
 from mgc.pipeline.storage.remote import Place, RemotePath
 from mgc.pipeline.storage.urls import object_at
 from mgc.pipeline.store import manifest
@@ -96,7 +96,7 @@ def _are_valid(values: pa.Array) -> np.ndarray:
 
 def _strings(values: Iterator[str | None]) -> pa.Array:
     """Collect digests in blocks: a million are 36 MB in Arrow, and 90 MB as Python objects."""
-    return blocks.collect(values).combine_chunks()
+    return mapped.whole(blocks.collect(values))
 
 
 def _equal_samples(size: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -245,7 +245,7 @@ def plan_store(
     if why:
         is_omitted = pc.is_in(tracks["track_id"], value_set=pa.array(list(why), pa.string())).to_numpy()
         omitted, used = (mapped.take(tracks, np.flatnonzero(rows)) for rows in (is_omitted, ~is_omitted))
-    pa.default_memory_pool().release_unused()
+    pa.default_memory_pool().release_unused()  # what the search for copies has freed
     used, notes = assign_splits(
         used, seed=options.seed, known=known, override=options.splits, join_copies=options.duplicates != "keep"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_rows(songs: Path, numbers: Iterator[int], genres: str = "ab") -> Path:
+def write_rows(songs: Path, numbers: Iterable[int], genres: str = "ab") -> Path:
     names = [*(f"{number:02}" for number in numbers), "copy"]
     rows = [
         {"path": f"{name}.wav", "genre": genres[row % len(genres)], "artist": f"artist {row // 2}", "title": name}
@@ -46,11 +46,11 @@ def histories(songs: Path, out: Path, scheduler: str) -> list[dict[str, bytes]]:
         (store,) = out.glob("mel-*")
         steps.append(tree(store))
 
-    write_rows(songs, iter(range(10)))
+    write_rows(songs, range(10))
     step(*extract, "group")
-    write_rows(songs, iter(range(3, 16)), "bca")
+    write_rows(songs, range(3, 16), "bca")
     step(*extract, "drop")
-    write_rows(songs, iter(range(3, 16)), "cab")
+    write_rows(songs, range(3, 16), "cab")
     step(*extract, "group")
     (store,) = out.glob("mel-*")
     step("split", store, "--redo", "--seed", 3, "--data-dir", out)
